@@ -1,0 +1,20 @@
+import { defineConfig } from "vitest/config"
+
+export default defineConfig({
+  test: {
+    projects: [
+      // Beside the code: needs no service.
+      { test: { name: "unit", include: ["{apps,packages}/*/src/**/*.test.ts"], testTimeout: 30_000 } },
+      // In tests/: real Postgres, real queues, real guests.
+      {
+        test: {
+          name: "services",
+          include: ["tests/src/**/*.test.ts"],
+          globalSetup: ["tests/src/global-setup.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+})
