@@ -1,0 +1,35 @@
+import type { InstanceResource } from "./instance.ts"
+import type { SnapshotResource } from "./snapshot.ts"
+
+export const eventTypes = [
+  "snapshot.created",
+  "snapshot.captured",
+  "snapshot.compressed",
+  "snapshot.compression_failed",
+  "snapshot.completed",
+  "snapshot.failed",
+  "snapshot.deleted",
+  "instance.created",
+  "instance.state_changed",
+  "instance.forked",
+  "instance.deleted",
+] as const
+export type EventType = (typeof eventTypes)[number]
+
+/** One line of the feed and the body of a webhook. `sequence` is dense over all events; `data` is the whole resource as it was. */
+export interface EventEnvelope {
+  readonly id: string
+  readonly sequence: number
+  readonly type: EventType
+  readonly occurred_at: string
+  readonly subject: { readonly kind: "snapshot" | "instance"; readonly id: string }
+  readonly data: SnapshotResource | InstanceResource
+}
+
+/** Delivery schedule of Standard Webhooks' own recommendation: what to wait after the n-th failed try. */
+export const deliveryRetryMs = [5, 300, 1_800, 7_200, 18_000, 36_000, 36_000].map((s) => s * 1_000)
+
+/** ±20 %, so that the receivers that failed together do not come back together. `random` is in [0, 1). */
+export function withJitter(delayMs: number, random: number): number {
+  return Math.round(delayMs * (0.8 + 0.4 * random))
+}

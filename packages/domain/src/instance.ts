@@ -1,0 +1,111 @@
+import type { CompressionConfig } from "./compression.ts"
+import type { Tags } from "./tags.ts"
+
+/** The contract's five; `qemu-microvm` is QEMU with its microvm machine. */
+export const hypervisors = ["cloud-hypervisor", "firecracker", "qemu", "qemu-microvm", "vz"] as const
+export type Hypervisor = (typeof hypervisors)[number]
+
+export const instanceStates = [
+  "Created",
+  "Initializing",
+  "Running",
+  "Paused",
+  "Shutdown",
+  "Stopped",
+  "Standby",
+  "Unknown",
+] as const
+export type InstanceState = (typeof instanceStates)[number]
+
+/** A state may only move to those on its right. `Paused` is never stored: outside, a capture shows `Running`. */
+export const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
+  Created: ["Initializing", "Stopped"],
+  Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
+  Running: ["Standby", "Stopped", "Shutdown", "Unknown"],
+  Paused: [],
+  Shutdown: ["Initializing", "Stopped"],
+  Stopped: ["Initializing", "Running"],
+  Standby: ["Initializing", "Running", "Stopped"],
+  Unknown: ["Running", "Stopped", "Shutdown", "Standby"],
+}
+
+/** The states that may move to `to`: what the `WHERE` of the write names. */
+export function instanceStatesBefore(to: InstanceState): InstanceState[] {
+  return instanceStates.filter((from) => nextInstanceStates[from].includes(to))
+}
+
+/** What the contract asks a snapshot's source to be in, by kind of snapshot. */
+export const captureStates = {
+  Standby: ["Running", "Standby"],
+  Stopped: ["Stopped"],
+} as const satisfies Record<string, readonly InstanceState[]>
+
+export interface SnapshotPolicy {
+  readonly compression?: CompressionConfig | undefined
+}
+
+/** What the rest of the system needs to know of an instance to show it. */
+export interface InstanceRecord {
+  readonly id: string
+  readonly name: string
+  readonly image: string
+  readonly hypervisor: Hypervisor
+  readonly host: string
+  readonly state: InstanceState
+  readonly state_error: string | null
+  readonly vcpus: number
+  readonly memory_mib: number
+  readonly tags: Tags
+  readonly snapshot_policy: SnapshotPolicy | null
+  readonly exit_code: number | null
+  readonly exit_message: string | null
+  readonly created_at: Date
+  readonly started_at: Date | null
+  readonly stopped_at: Date | null
+}
+
+/** The contract's `Instance`; `expires_at` is always there, the other optional members are left out. `host` is ours. */
+export interface InstanceResource {
+  readonly id: string
+  readonly name: string
+  readonly image: string
+  readonly hypervisor: Hypervisor
+  readonly host: string
+  readonly state: InstanceState
+  readonly state_error?: string
+  readonly vcpus: number
+  readonly size: string
+  readonly tags?: Tags
+  readonly snapshot_policy?: SnapshotPolicy
+  readonly has_snapshot: boolean
+  readonly exit_code?: number
+  readonly exit_message?: string
+  readonly created_at: string
+  readonly started_at?: string
+  readonly stopped_at?: string
+  readonly expires_at: null
+}
+
+export function instanceResource(record: InstanceRecord): InstanceResource {
+  return {
+    id: record.id,
+    name: record.name,
+    image: record.image,
+    hypervisor: record.hypervisor,
+    host: record.host,
+    state: record.state,
+    ...(record.state_error !== null && { state_error: record.state_error }),
+    vcpus: record.vcpus,
+    size: `${record.memory_mib} MB`,
+    ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),
+    ...(record.snapshot_policy !== null && { snapshot_policy: record.snapshot_policy }),
+    // A standby snapshot of the instance's own exists only while it is in Standby.
+    has_snapshot: record.state === "Standby",
+    ...(record.exit_code !== null && { exit_code: record.exit_code }),
+    ...(record.exit_message !== null && { exit_message: record.exit_message }),
+    created_at: record.created_at.toISOString(),
+    ...(record.started_at !== null && { started_at: record.started_at.toISOString() }),
+    ...(record.stopped_at !== null && { stopped_at: record.stopped_at.toISOString() }),
+    expires_at: null,
+  }
+}

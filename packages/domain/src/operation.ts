@@ -1,0 +1,36 @@
+import { errorCodes, type ErrorCode } from "./errors.ts"
+
+export const operationKinds = ["launch", "capture", "fork", "delete", "compress"] as const
+export type OperationKind = (typeof operationKinds)[number]
+
+export const operationStates = ["queued", "running", "done", "failed", "cancelled"] as const
+export type OperationState = (typeof operationStates)[number]
+
+/** Those of which at most one runs per instance. `compress` touches files only. */
+export const vmOperationKinds = ["launch", "capture", "fork", "delete"] as const satisfies OperationKind[]
+
+/**
+ * How often a kind of work is tried and how long it waits in between. A capture pauses the VM, so it gets two tries;
+ * launch and fork have a caller waiting for the one answer; a removal of files goes on until it is done.
+ */
+export const operationAttempts: Readonly<Record<OperationKind, { max: number; backoffMs: number }>> = {
+  launch: { max: 1, backoffMs: 0 },
+  capture: { max: 2, backoffMs: 1_000 },
+  fork: { max: 1, backoffMs: 0 },
+  delete: { max: 1_000_000, backoffMs: 2_000 },
+  compress: { max: 5, backoffMs: 2_000 },
+}
+
+const backoffMsMax = 5 * 60_000
+
+/** When a failed try may be repeated: milliseconds from now, or undefined when this failure ends the operation. `attempt` counts from 1. */
+export function retryDelayMs(kind: OperationKind, attempt: number, code: ErrorCode): number | undefined {
+  const { max, backoffMs } = operationAttempts[kind]
+  if (attempt >= max || !errorCodes[code].retry) return undefined
+  return Math.min(backoffMs * 2 ** Math.min(attempt - 1, 20), backoffMsMax)
+}
+
+/** How long a claim holds without being renewed, by the database's clock. A worker trusts its own for two thirds of it. */
+export const leaseMs = 30_000
+export const leaseRenewalMs = 2_000
+export const leaseTrustedMs = (leaseMs * 2) / 3

@@ -1,0 +1,123 @@
+import type { CompressionConfig, EffectiveCompression } from "./compression.ts"
+import type { ErrorCode } from "./errors.ts"
+import type { Hypervisor } from "./instance.ts"
+import type { Tags } from "./tags.ts"
+
+export const snapshotKinds = ["Standby", "Stopped"] as const
+export type SnapshotKind = (typeof snapshotKinds)[number]
+
+export const snapshotStatuses = ["queued", "capturing", "ready", "failed", "deleting"] as const
+export type SnapshotStatus = (typeof snapshotStatuses)[number]
+
+/** The whole life of a snapshot: a status may only move to those on its right. */
+export const nextSnapshotStatuses: Readonly<Record<SnapshotStatus, readonly SnapshotStatus[]>> = {
+  queued: ["capturing", "failed", "deleting"],
+  // Back to queued: a worker that stops hands its capture back. Capturing again: the next worker, after one whose lease ran out.
+  capturing: ["queued", "capturing", "ready", "failed", "deleting"],
+  ready: ["deleting"],
+  failed: ["deleting"],
+  deleting: [],
+}
+
+/** The statuses that may move to `to`: what the `WHERE` of the write names. */
+export function snapshotStatusesBefore(to: SnapshotStatus): SnapshotStatus[] {
+  return snapshotStatuses.filter((from) => nextSnapshotStatuses[from].includes(to))
+}
+
+export const compressionStates = ["none", "compressing", "compressed", "error"] as const
+export type CompressionState = (typeof compressionStates)[number]
+
+export const nextCompressionStates: Readonly<Record<CompressionState, readonly CompressionState[]>> = {
+  none: ["compressing"],
+  compressing: ["compressed", "error"],
+  // A later re-compression, for another algorithm or after an error.
+  compressed: ["compressing"],
+  error: ["compressing"],
+}
+
+/** What the rest of the system needs to know of a snapshot to show it. */
+export interface SnapshotRecord {
+  readonly id: string
+  readonly kind: SnapshotKind
+  readonly status: SnapshotStatus
+  readonly name: string | null
+  readonly tags: Tags
+  readonly source_instance_id: string
+  readonly source_instance_name: string
+  readonly source_hypervisor: Hypervisor
+  readonly compression: EffectiveCompression | null
+  readonly compression_state: CompressionState
+  readonly compression_error: string | null
+  readonly size_bytes: number
+  readonly uncompressed_size_bytes: number | null
+  readonly compressed_size_bytes: number | null
+  readonly stored_bytes: number | null
+  readonly progress: number | null
+  readonly error_code: ErrorCode | null
+  readonly error_message: string | null
+  readonly pause_ms: number | null
+  readonly created_at: Date
+  readonly captured_at: Date | null
+  readonly verified_at: Date | null
+}
+
+/** The resource as every answer and every event shows it: optional members are left out, never null. Times are RFC 3339, sizes bytes. */
+export interface SnapshotResource {
+  readonly id: string
+  readonly kind: SnapshotKind
+  readonly name?: string
+  readonly tags?: Tags
+  readonly source_instance_id: string
+  readonly source_instance_name: string
+  readonly source_hypervisor: Hypervisor
+  readonly created_at: string
+  readonly size_bytes: number
+  readonly compression?: CompressionConfig
+  readonly compression_state: CompressionState
+  readonly compression_error?: string
+  readonly compressed_size_bytes?: number
+  readonly uncompressed_size_bytes?: number
+  readonly status: SnapshotStatus
+  readonly progress?: number
+  readonly error?: { readonly code: ErrorCode; readonly message: string }
+  readonly captured_at?: string
+  readonly pause_ms?: number
+  readonly stored_bytes?: number
+  readonly verified_at?: string
+}
+
+export function snapshotResource(record: SnapshotRecord): SnapshotResource {
+  const compressed = record.compression_state === "compressed"
+  return {
+    id: record.id,
+    kind: record.kind,
+    ...(record.name !== null && { name: record.name }),
+    ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),
+    source_instance_id: record.source_instance_id,
+    source_instance_name: record.source_instance_name,
+    source_hypervisor: record.source_hypervisor,
+    created_at: record.created_at.toISOString(),
+    size_bytes: record.size_bytes,
+    ...(record.compression !== null && { compression: record.compression }),
+    compression_state: record.compression_state,
+    ...(record.compression_state === "error" && { compression_error: record.compression_error ?? "" }),
+    ...(compressed && optional("compressed_size_bytes", record.compressed_size_bytes)),
+    ...(compressed && optional("uncompressed_size_bytes", record.uncompressed_size_bytes)),
+    status: record.status,
+    ...optional("progress", record.progress),
+    ...(record.error_code !== null && {
+      error: { code: record.error_code, message: record.error_message ?? "" },
+    }),
+    ...optional("captured_at", record.captured_at?.toISOString()),
+    ...optional("pause_ms", record.pause_ms),
+    ...optional("stored_bytes", record.stored_bytes),
+    ...optional("verified_at", record.verified_at?.toISOString()),
+  }
+}
+
+function optional<Key extends string, Value>(
+  key: Key,
+  value: Value | null | undefined,
+): { [K in Key]?: Value } {
+  return value === null || value === undefined ? {} : ({ [key]: value } as { [K in Key]?: Value })
+}
