@@ -1,0 +1,55 @@
+import { Kysely, PostgresDialect, sql } from "kysely"
+import { Pool, types } from "pg"
+import type { Database, Schema } from "./schema.ts"
+
+export interface DatabaseOptions {
+  readonly url: string
+  /** Connections at most. */
+  readonly connectionsMax?: number
+  /** Called with the error of a connection that broke while nobody used it; the pool replaces it by itself. */
+  readonly onIdleError: (error: Error) => void
+  /** Moves `clock()` for every connection of this pool: an interval such as `1 hour`. Tests only. */
+  readonly clockOffset?: string
+}
+
+/** The pool that a process owns and closes with `destroy()`. */
+export type OwnedDatabase = Kysely<Schema>
+
+export function openDatabase({
+  url,
+  connectionsMax = 10,
+  onIdleError,
+  clockOffset,
+}: DatabaseOptions): OwnedDatabase {
+  const pool = new Pool({
+    connectionString: url,
+    max: connectionsMax,
+    connectionTimeoutMillis: 10_000,
+    types: { getTypeParser },
+    ...(clockOffset !== undefined && {
+      options: `-c stillframe.clock_offset=${clockOffset.replaceAll(" ", "\\ ")}`,
+    }),
+  })
+  // Without a listener, the error of an idle client ends the process.
+  pool.on("error", onIdleError)
+  return new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
+}
+
+const int8Oid = 20
+
+// Byte counts and sequences stay far below 2^53.
+const getTypeParser: typeof types.getTypeParser = (oid: number, format?: "text" | "binary") =>
+  oid === int8Oid && format !== "binary" ? Number : types.getTypeParser(oid, format)
+
+/** The database's clock: the only one that leases, deadlines and retries are measured by. */
+export const clock = sql<Date>`clock()`
+
+/** `clock()` moved by so many milliseconds. */
+export function clockPlus(ms: number): ReturnType<typeof sql<Date>> {
+  return sql<Date>`clock() + ${ms} * interval '1 millisecond'`
+}
+
+/** Runs `work` in one transaction; `work` gets the database to hand to the stores. */
+export function inTransaction<T>(db: OwnedDatabase, work: (tx: Database) => Promise<T>): Promise<T> {
+  return db.transaction().execute(work)
+}

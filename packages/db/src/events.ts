@@ -1,0 +1,125 @@
+import type { EventEnvelope, EventType } from "@stillframe/domain/events"
+import { createId } from "@stillframe/domain/ids"
+import { instanceResource, type InstanceRecord } from "@stillframe/domain/instance"
+import { snapshotResource, type SnapshotRecord } from "@stillframe/domain/snapshot"
+import { sql } from "kysely"
+import { inTransaction, type OwnedDatabase } from "./client.ts"
+import { createDeliveries } from "./deliveries.ts"
+import type { Database } from "./schema.ts"
+
+export const eventsPerBatchMax = 1_000
+
+/** Appends to the log, in the transaction of the change it tells of and as its last statement. It shows up once numbered. */
+export function appendSnapshotEvent(tx: Database, type: EventType, snapshot: SnapshotRecord): Promise<void> {
+  return append(tx, type, "snapshot", snapshot.id, snapshotResource(snapshot))
+}
+
+export function appendInstanceEvent(tx: Database, type: EventType, instance: InstanceRecord): Promise<void> {
+  return append(tx, type, "instance", instance.id, instanceResource(instance))
+}
+
+async function append(
+  tx: Database,
+  type: EventType,
+  subject_kind: "snapshot" | "instance",
+  subject_id: string,
+  data: object,
+): Promise<void> {
+  await tx
+    .insertInto("events")
+    .values({ event_id: createId(), type, subject_kind, subject_id, data: JSON.stringify(data) })
+    .execute()
+}
+
+/**
+ * Numbers the oldest unnumbered events, at most 1,000, and makes their deliveries; returns how many it numbered.
+ * The lock on the head's row is the fence. The events are read by a statement of its own, because its snapshot must be
+ * younger than the lock: in one statement two numberers leave gaps (measured: 25,300 in 39,070).
+ */
+export function numberEvents(db: OwnedDatabase): Promise<number> {
+  return inTransaction(db, async (tx) => {
+    const head = await tx.selectFrom("event_head").select("sequence").forUpdate().executeTakeFirstOrThrow()
+    const { rows } = await sql<{ sequence: number }>`
+      with batch as (
+        select id, ${head.sequence}::bigint + row_number() over (order by id) as sequence
+        from (select id from events where sequence is null order by id limit ${eventsPerBatchMax}) as oldest
+      )
+      update events set sequence = batch.sequence from batch where events.id = batch.id
+      returning events.sequence`.execute(tx)
+    if (rows.length === 0) return 0
+    await createDeliveries(tx, { after: head.sequence })
+    await tx
+      .updateTable("event_head")
+      .set({ sequence: head.sequence + rows.length })
+      .execute()
+    return rows.length
+  })
+}
+
+export interface EventQuery {
+  /** Only events with a larger sequence. */
+  readonly after: number
+  readonly limit: number
+  readonly types?: readonly EventType[] | undefined
+  readonly subjectId?: string | undefined
+  /** Of the instance itself and of its snapshots, as webhooks filter. */
+  readonly instanceId?: string | undefined
+}
+
+/** The feed, oldest first: numbered events only, so a reader that saw n never later sees a smaller one appear. */
+export async function listEvents(db: Database, query: EventQuery): Promise<EventEnvelope[]> {
+  const rows = await db
+    .selectFrom("events")
+    .select(eventColumns)
+    .where("sequence", ">", query.after)
+    .$if(query.types !== undefined, (select) => select.where("type", "in", query.types ?? []))
+    .$if(query.subjectId !== undefined, (select) => select.where("subject_id", "=", query.subjectId ?? ""))
+    .$if(query.instanceId !== undefined, (select) =>
+      select.where(sql`coalesce(data ->> 'source_instance_id', subject_id)`, "=", query.instanceId),
+    )
+    .orderBy("sequence")
+    .limit(query.limit)
+    .execute()
+  return rows.map(toEnvelope)
+}
+
+/** One numbered event, as a delivery needs it. */
+export async function getEvent(db: Database, sequence: number): Promise<EventEnvelope> {
+  const row = await db
+    .selectFrom("events")
+    .select(eventColumns)
+    .where("sequence", "=", sequence)
+    .executeTakeFirstOrThrow()
+  return toEnvelope(row)
+}
+
+const eventColumns = [
+  "event_id",
+  "sequence",
+  "type",
+  "subject_kind",
+  "subject_id",
+  "occurred_at",
+  "data",
+] as const
+
+interface EventRow {
+  event_id: string
+  sequence: number | null
+  type: EventType
+  subject_kind: "snapshot" | "instance"
+  subject_id: string
+  occurred_at: Date
+  data: Record<string, unknown>
+}
+
+function toEnvelope(row: EventRow): EventEnvelope {
+  return {
+    id: row.event_id,
+    sequence: row.sequence ?? 0,
+    type: row.type,
+    occurred_at: row.occurred_at.toISOString(),
+    subject: { kind: row.subject_kind, id: row.subject_id },
+    data: row.data as unknown as EventEnvelope["data"],
+  }
+}

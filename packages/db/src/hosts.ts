@@ -1,0 +1,63 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { createId } from "@stillframe/domain/ids"
+import { sql } from "kysely"
+import { clock } from "./client.ts"
+import type { Database } from "./schema.ts"
+
+/** A host that has not been heard of for this long is not up. */
+export const hostFreshMs = 15_000
+
+/** The installation's id, made once. */
+export async function clusterId(db: Database): Promise<string> {
+  await db
+    .insertInto("cluster")
+    .values({ id: createId() })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute()
+  const { id } = await db.selectFrom("cluster").select("id").executeTakeFirstOrThrow()
+  return id
+}
+
+export interface HostRegistration {
+  readonly name: string
+  readonly hostId: string
+  readonly bootId: string
+  readonly pool: string
+  /** Hypervisor to its exact version. */
+  readonly hypervisors: Readonly<Record<string, string>>
+}
+
+/** Registers a host, or says that it still lives. Throws `conflict` when another machine holds the name and is up. */
+export async function heartbeat(db: Database, host: HostRegistration): Promise<void> {
+  const { rows } = await sql`
+    insert into hosts (name, host_id, boot_id, pool, hypervisors)
+    values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)})
+    on conflict (name) do update set host_id = excluded.host_id, boot_id = excluded.boot_id, pool = excluded.pool,
+      hypervisors = excluded.hypervisors, heartbeat_at = clock()
+    where hosts.host_id = excluded.host_id
+      or hosts.heartbeat_at < clock() - ${hostFreshMs} * interval '1 millisecond'
+    returning name`.execute(db)
+  if (rows.length === 0) {
+    throw new StillframeError(
+      "conflict",
+      `the host name "${host.name}" is held by another machine that is up; set HOST_NAME to a name of this machine's own`,
+    )
+  }
+}
+
+export interface LiveHost {
+  readonly name: string
+  readonly pool: string
+  readonly hypervisors: Readonly<Record<string, string>>
+}
+
+/** The hosts that were heard of lately. */
+export async function liveHosts(db: Database): Promise<LiveHost[]> {
+  return db
+    .selectFrom("hosts")
+    .select(["name", "pool", "hypervisors"])
+    .where("heartbeat_at", ">", sql<Date>`${clock} - ${hostFreshMs} * interval '1 millisecond'`)
+    .orderBy("name")
+    .limit(1_000)
+    .execute()
+}

@@ -1,0 +1,179 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { createId, idPattern } from "@stillframe/domain/ids"
+import {
+  instanceStatesBefore,
+  type Hypervisor,
+  type InstanceState,
+  type SnapshotPolicy,
+} from "@stillframe/domain/instance"
+import { nameLengthMax, namePattern } from "@stillframe/domain/names"
+import type { Tags } from "@stillframe/domain/tags"
+import type { Selectable, Updateable } from "kysely"
+import { clock } from "./client.ts"
+import type { Database, InstancesTable } from "./schema.ts"
+import { isUniqueViolation } from "./snapshots.ts"
+
+export type InstanceRow = Selectable<InstancesTable>
+
+export interface NewInstance {
+  readonly name: string
+  readonly image: string
+  readonly hypervisor: Hypervisor
+  readonly host: string
+  /** What to launch, as the host's worker understands it. */
+  readonly launch: Record<string, unknown>
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly tags?: Tags | undefined
+  readonly snapshotPolicy?: SnapshotPolicy | undefined
+  readonly sourceSnapshotId?: string | undefined
+}
+
+/** Inserts an instance as `Initializing`. Throws `conflict` when a living instance has the name. */
+export async function createInstance(tx: Database, instance: NewInstance): Promise<InstanceRow> {
+  try {
+    return await tx
+      .insertInto("instances")
+      .values({
+        id: createId(),
+        name: instance.name,
+        image: instance.image,
+        hypervisor: instance.hypervisor,
+        host: instance.host,
+        state: "Initializing",
+        launch: JSON.stringify(instance.launch),
+        vcpus: instance.vcpus,
+        memory_mib: instance.memoryMib,
+        tags: JSON.stringify(instance.tags ?? {}),
+        snapshot_policy:
+          instance.snapshotPolicy === undefined ? null : JSON.stringify(instance.snapshotPolicy),
+        source_snapshot_id: instance.sourceSnapshotId ?? null,
+      })
+      .returningAll()
+      .executeTakeFirstOrThrow()
+  } catch (error) {
+    throw isUniqueViolation(error, "instances_name")
+      ? new StillframeError("conflict", `instance name "${instance.name}" is taken; choose another name`)
+      : error
+  }
+}
+
+/** An instance and the storage pool of its host; null while the host has never been heard of. */
+export type ResolvedInstance = InstanceRow & { readonly pool: string | null }
+
+/** By id, else by name, else by a prefix of the id that fits one instance only. Throws `not_found` or `ambiguous`. */
+export async function resolveInstance(db: Database, key: string): Promise<ResolvedInstance> {
+  // What is neither a name nor an id never reaches the database, which refuses some characters.
+  if (key.length > nameLengthMax || !namePattern.test(key))
+    throw new StillframeError("not_found", "resource not found")
+  const living = db
+    .selectFrom("instances")
+    .leftJoin("hosts", "hosts.name", "instances.host")
+    .selectAll("instances")
+    .select("hosts.pool")
+    .where("deleted_at", "is", null)
+  const exact = await living
+    .where((row) => row.or([row("instances.id", "=", key), row("instances.name", "=", key)]))
+    .limit(2)
+    .execute()
+  const found = exact.find((row) => row.id === key) ?? exact[0]
+  if (found !== undefined) return found
+  const byPrefix = prefixPattern.test(key)
+    ? await living.where("instances.id", "like", `${key}%`).limit(2).execute()
+    : []
+  if (byPrefix.length > 1) throw new StillframeError("ambiguous", "multiple resources match, use full ID")
+  if (byPrefix[0] === undefined) throw new StillframeError("not_found", "resource not found")
+  return byPrefix[0]
+}
+
+const prefixPattern = /^[a-z][a-z0-9]{0,23}$/
+
+/** Undefined when there is none, or it was deleted. */
+export async function findInstance(db: Database, id: string): Promise<InstanceRow | undefined> {
+  if (!idPattern.test(id)) return undefined
+  return db
+    .selectFrom("instances")
+    .selectAll()
+    .where("id", "=", id)
+    .where("deleted_at", "is", null)
+    .executeTakeFirst()
+}
+
+/** The row that a snapshot's `source_instance_id` names: it outlives its instance. */
+export async function findInstanceEvenDeleted(db: Database, id: string): Promise<InstanceRow> {
+  return db.selectFrom("instances").selectAll().where("id", "=", id).executeTakeFirstOrThrow()
+}
+
+/** Locks the row for the rest of the transaction. */
+export async function lockInstance(tx: Database, id: string): Promise<InstanceRow | undefined> {
+  return tx
+    .selectFrom("instances")
+    .selectAll()
+    .where("id", "=", id)
+    .where("deleted_at", "is", null)
+    .forUpdate()
+    .executeTakeFirst()
+}
+
+/** Newest first, at most `limit`. */
+export async function listInstances(db: Database, limit: number): Promise<InstanceRow[]> {
+  return db
+    .selectFrom("instances")
+    .selectAll()
+    .where("deleted_at", "is", null)
+    .orderBy("created_at", "desc")
+    .orderBy("id", "desc")
+    .limit(limit)
+    .execute()
+}
+
+export async function instancesOfHost(db: Database, host: string): Promise<InstanceRow[]> {
+  return db
+    .selectFrom("instances")
+    .selectAll()
+    .where("host", "=", host)
+    .where("deleted_at", "is", null)
+    .execute()
+}
+
+/** Moves an instance on if its state allows it; undefined when it was not this caller's to move. */
+export async function advanceInstance(
+  tx: Database,
+  id: string,
+  to: InstanceState,
+  values: Omit<Updateable<InstancesTable>, "state"> = {},
+): Promise<InstanceRow | undefined> {
+  return tx
+    .updateTable("instances")
+    .set({
+      ...values,
+      state: to,
+      ...(to === "Running" && { started_at: clock }),
+      ...((to === "Stopped" || to === "Shutdown") && { stopped_at: clock, pid: null }),
+    })
+    .where("id", "=", id)
+    .where("deleted_at", "is", null)
+    .where("state", "in", instanceStatesBefore(to))
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** Remembers what a launch came down to: exact machine, accelerator, real paths. */
+export async function setLaunch(tx: Database, id: string, launch: Record<string, unknown>): Promise<void> {
+  await tx
+    .updateTable("instances")
+    .set({ launch: JSON.stringify(launch) })
+    .where("id", "=", id)
+    .execute()
+}
+
+/** Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. */
+export async function deleteInstance(tx: Database, id: string): Promise<InstanceRow | undefined> {
+  return tx
+    .updateTable("instances")
+    .set({ deleted_at: clock })
+    .where("id", "=", id)
+    .where("deleted_at", "is", null)
+    .returningAll()
+    .executeTakeFirst()
+}

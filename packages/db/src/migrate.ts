@@ -1,0 +1,34 @@
+import { readdir, readFile } from "node:fs/promises"
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { sql } from "kysely"
+import { Migrator, type Migration } from "kysely/migration"
+import type { OwnedDatabase } from "./client.ts"
+
+const migrationsDir = new URL("../../../migrations/", import.meta.url)
+
+/**
+ * Applies the plain SQL files of `migrations/` in the order of their names. Processes that start together take turns
+ * (Kysely's migrator holds a lock); a database that knows a migration which this program does not is refused.
+ */
+export async function migrate(db: OwnedDatabase): Promise<void> {
+  const migrator = new Migrator({ db, provider: { getMigrations } })
+  const { error } = await migrator.migrateToLatest()
+  if (error !== undefined) {
+    const { message: reason } = toStillframeError(error)
+    throw new StillframeError(
+      "unavailable",
+      `the database's schema does not fit this program: ${reason}. Start the program that last migrated it, or a newer one.`,
+      { cause: error },
+    )
+  }
+}
+
+async function getMigrations(): Promise<Record<string, Migration>> {
+  const names = (await readdir(migrationsDir)).filter((name) => name.endsWith(".sql")).sort()
+  const migrations = names.map(async (name) => {
+    const text = await readFile(new URL(name, migrationsDir), "utf8")
+    // The simple protocol without parameters takes a file of several statements.
+    return [name, { up: async (db) => void (await sql.raw(text).execute(db)) } satisfies Migration] as const
+  })
+  return Object.fromEntries(await Promise.all(migrations))
+}

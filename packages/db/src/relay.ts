@@ -1,0 +1,71 @@
+import { sql } from "kysely"
+import { clock } from "./client.ts"
+import type { Database } from "./schema.ts"
+
+export const relayBatchMax = 500
+
+/** An operation on its way into a queue; the job's id is `<id>-<wake>`. */
+export interface RelayedOperation {
+  readonly id: string
+  readonly queue: string
+  readonly wake: number
+}
+
+/**
+ * Takes operations that are due and in no queue, marked as relayed before they are: whoever dies in between, or finds
+ * the queue down, leaves rows that `markLost` finds again, and no transaction waits for the queue.
+ */
+export async function takeUnrelayed(db: Database): Promise<RelayedOperation[]> {
+  const { rows } = await sql<RelayedOperation>`
+    update operations set relayed_at = ${clock}
+    where id in (
+      select id from operations where state = 'queued' and relayed_at is null and not_before <= ${clock}
+      order by not_before limit ${relayBatchMax} for update skip locked)
+    returning id, queue, wake`.execute(db)
+  return rows
+}
+
+/** Queued operations that were relayed more than `olderThanMs` ago: their jobs may have been lost. */
+export async function relayedLongAgo(db: Database, olderThanMs: number): Promise<RelayedOperation[]> {
+  const { rows } = await sql<RelayedOperation>`
+    select id, queue, wake from operations
+    where state = 'queued' and not_before <= ${clock}
+      and relayed_at < ${clock} - ${olderThanMs} * interval '1 millisecond'
+    order by relayed_at limit ${relayBatchMax}`.execute(db)
+  return rows
+}
+
+/** Gives lost operations a new wake, so that the queue takes them again. Those that have moved on are left alone. */
+export async function markLost(db: Database, lost: readonly RelayedOperation[]): Promise<void> {
+  for (const { id, wake } of lost) {
+    await db
+      .updateTable("operations")
+      .set({ wake: wake + 1, relayed_at: null })
+      .where("id", "=", id)
+      .where("wake", "=", wake)
+      .where("state", "=", "queued")
+      .execute()
+  }
+}
+
+/** Queues again whatever runs on a lease that is over; its next owner decides what the last one left. Returns how many. */
+export async function requeueExpired(db: Database): Promise<number> {
+  const { rows } = await sql`
+    update operations set state = 'queued', token = null, wake = wake + 1, relayed_at = null, not_before = ${clock}
+    where id in (
+      select id from operations where state = 'running' and lease_expires_at < ${clock}
+      limit ${relayBatchMax} for update skip locked)
+    returning id`.execute(db)
+  return rows.length
+}
+
+/** Milliseconds until the next operation in no queue is due, or undefined when none waits. */
+export async function nextUnrelayedInMs(db: Database): Promise<number | undefined> {
+  const row = await db
+    .selectFrom("operations")
+    .select(sql<number | null>`ceil(extract(epoch from min(not_before) - ${clock}) * 1000)::int`.as("ms"))
+    .where("state", "=", "queued")
+    .where("relayed_at", "is", null)
+    .executeTakeFirst()
+  return row?.ms ?? undefined
+}

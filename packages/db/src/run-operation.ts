@@ -1,0 +1,96 @@
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
+import { inTransaction, type OwnedDatabase } from "./client.ts"
+import { keepLease } from "./lease.ts"
+import {
+  claimOperation,
+  finishOperation,
+  releaseCancelled,
+  requeueOperation,
+  type ClaimedOperation,
+} from "./operations.ts"
+import type { Database } from "./schema.ts"
+
+/** What a handler gets to work with. `signal` ends it: lease lost, work cancelled, or the process stops. */
+export interface OperationContext {
+  readonly operation: ClaimedOperation
+  readonly signal: AbortSignal
+  readonly leaseRemainingMs: () => number
+}
+
+/** How one kind of work is done. Any of it may happen twice. */
+export interface OperationHandler {
+  /** Does the work and ends the operation by `finishOperation` in the transaction that publishes the result. */
+  run(context: OperationContext): Promise<void>
+  /** In the transaction that fails the operation for good: what else changes, events last. */
+  failed(tx: Database, operation: ClaimedOperation, error: StillframeError): Promise<void>
+  /** In the transaction that queues the operation again: what else changes. */
+  handedBack?(tx: Database, operation: ClaimedOperation): Promise<void>
+}
+
+export interface OperationRunner {
+  readonly db: OwnedDatabase
+  /** Called after each commit that may have left events or queued operations. */
+  readonly committed: () => void
+  readonly worker: string
+  readonly queue: string
+  readonly handlers: Partial<Record<OperationKind, OperationHandler>>
+  readonly log: {
+    info(fields: object, message: string): void
+    warn(fields: object, message: string): void
+    error(fields: object, message: string): void
+  }
+}
+
+/**
+ * Claims an operation and sees it through: lease, handler, then what its failure means. A job whose operation can't be
+ * claimed ends at once; the row decides who acts. Resolves also when the work failed: that is in the row.
+ */
+export async function runOperation(
+  runner: OperationRunner,
+  id: string,
+  shutdown: AbortSignal,
+): Promise<void> {
+  const { db, worker, queue, log } = runner
+  const operation = await claimOperation(db, { id, worker, queue })
+  if (operation === undefined) return
+  const handler = runner.handlers[operation.kind]
+  if (handler === undefined) throw new Error(`no handler for operations of kind ${operation.kind}`)
+
+  const fields = { operationId: id, kind: operation.kind, attempt: operation.attempt }
+  using lease = keepLease(db, operation, (err) => log.warn({ ...fields, err }, "lease not renewed"))
+  const signal = AbortSignal.any([lease.signal, shutdown])
+  try {
+    await handler.run({ operation, signal, leaseRemainingMs: () => lease.remainingMs() })
+    runner.committed()
+  } catch (thrown) {
+    const error = toStillframeError(thrown)
+    if (lease.signal.aborted) {
+      log.warn({ ...fields, err: error }, "operation cancelled or taken over")
+      await releaseCancelled(db, operation)
+      return
+    }
+    const delayMs = shutdown.aborted ? 0 : retryDelayMs(operation.kind, operation.attempt, error.code)
+    if (delayMs === undefined) log.error({ ...fields, err: error }, "operation failed")
+    else log.warn({ ...fields, err: error, delayMs }, "operation goes back to its queue")
+    await inTransaction(db, async (tx) => {
+      const current =
+        delayMs === undefined
+          ? await finishOperation(tx, {
+              ...operation,
+              end: { state: "failed", code: error.code, message: error.message },
+            })
+          : await requeueOperation(tx, { ...operation, delayMs, counted: !shutdown.aborted })
+      if (!current) return
+      if (delayMs === undefined) await handler.failed(tx, operation, error)
+      else await handler.handedBack?.(tx, operation)
+    })
+    runner.committed()
+  }
+}
+
+/** For handlers: ends the operation as done in their own transaction; throws `lease_lost`, which rolls it back, when it is no longer theirs. */
+export async function finishDone(tx: Database, operation: ClaimedOperation): Promise<void> {
+  if (!(await finishOperation(tx, { ...operation, end: { state: "done" } })))
+    throw new StillframeError("lease_lost", "the operation was cancelled or taken over meanwhile")
+}

@@ -1,0 +1,150 @@
+import type { EffectiveCompression } from "@stillframe/domain/compression"
+import type { ErrorCode } from "@stillframe/domain/errors"
+import type { EventType } from "@stillframe/domain/events"
+import type { Hypervisor, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
+import type { OperationKind, OperationState } from "@stillframe/domain/operation"
+import type { CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
+import type { Tags } from "@stillframe/domain/tags"
+import type { ColumnType, Generated, JSONColumnType, Kysely, Transaction } from "kysely"
+
+/** A pool of connections or a transaction on one of them: every store works on either. */
+export type Database = Kysely<Schema> | Transaction<Schema>
+
+export interface Schema {
+  cluster: { singleton: Generated<boolean>; id: string }
+  hosts: HostsTable
+  pools: { name: string }
+  instances: InstancesTable
+  snapshots: SnapshotsTable
+  snapshot_readers: { id: string; snapshot_id: string; expires_at: Date }
+  operations: OperationsTable
+  events: EventsTable
+  event_head: { singleton: Generated<boolean>; sequence: number }
+  webhooks: WebhooksTable
+  deliveries: DeliveriesTable
+}
+
+// pg gives and takes parsed JSON for objects; arrays must be given as text, or pg makes Postgres arrays of them.
+type Json<T extends object> = JSONColumnType<T>
+type Defaulted<T> = ColumnType<T, T | undefined, T>
+
+export interface HostsTable {
+  name: string
+  host_id: string
+  boot_id: string
+  pool: string
+  hypervisors: ColumnType<Record<string, string>, string, string>
+  heartbeat_at: Generated<Date>
+}
+
+export interface InstancesTable {
+  id: string
+  name: string
+  image: string
+  hypervisor: Hypervisor
+  host: string
+  state: InstanceState
+  state_error: string | null
+  generation: Defaulted<number>
+  pid: number | null
+  launch: ColumnType<Record<string, unknown>, string, string>
+  vcpus: number
+  memory_mib: number
+  tags: Json<Tags>
+  snapshot_policy: ColumnType<SnapshotPolicy | null, string | null, string | null>
+  source_snapshot_id: string | null
+  exit_code: number | null
+  exit_message: string | null
+  created_at: Generated<Date>
+  started_at: Date | null
+  stopped_at: Date | null
+  deleted_at: Date | null
+}
+
+export interface SnapshotsTable {
+  id: string
+  kind: SnapshotKind
+  status: SnapshotStatus
+  name: string | null
+  tags: Json<Tags>
+  source_instance_id: string
+  source_instance_name: string
+  source_hypervisor: Hypervisor
+  host: string
+  pool: string
+  payload: string | null
+  memory_file: string | null
+  memory_sha256: string | null
+  raw_state: Defaulted<"present" | "removing" | "removed">
+  compression: ColumnType<EffectiveCompression | null, string | null, string | null>
+  compression_state: Defaulted<CompressionState>
+  compression_error: string | null
+  size_bytes: Defaulted<number>
+  uncompressed_size_bytes: number | null
+  compressed_size_bytes: number | null
+  stored_bytes: number | null
+  progress: number | null
+  error_code: ErrorCode | null
+  error_message: string | null
+  pause_ms: number | null
+  created_at: Generated<Date>
+  captured_at: Date | null
+  verified_at: Date | null
+}
+
+export interface OperationsTable {
+  id: string
+  arrival: Generated<number>
+  kind: OperationKind
+  queue: string
+  instance_id: string | null
+  snapshot_id: string | null
+  params: ColumnType<Record<string, unknown>, string | undefined, string>
+  state: Defaulted<OperationState>
+  attempt: Defaulted<number>
+  wake: Defaulted<number>
+  relayed_at: Date | null
+  not_before: Generated<Date>
+  token: string | null
+  lease_expires_at: Date | null
+  worker: string | null
+  reserved_bytes: Defaulted<number>
+  error_code: ErrorCode | null
+  error_message: string | null
+  created_at: Generated<Date>
+  finished_at: Date | null
+}
+
+export interface EventsTable {
+  id: Generated<number>
+  event_id: string
+  sequence: number | null
+  type: EventType
+  subject_kind: "snapshot" | "instance"
+  subject_id: string
+  occurred_at: Generated<Date>
+  data: ColumnType<Record<string, unknown>, string, string>
+}
+
+export interface WebhooksTable {
+  id: string
+  url: string
+  description: string | null
+  event_types: Json<string[]>
+  instance_ids: Json<string[]>
+  tags: Json<Tags>
+  enabled: Defaulted<boolean>
+  secret: Buffer
+  created_at: Generated<Date>
+}
+
+export interface DeliveriesTable {
+  id: Generated<number>
+  webhook_id: string
+  sequence: number
+  state: Defaulted<"pending" | "delivered" | "failed">
+  attempt: Defaulted<number>
+  next_attempt_at: Generated<Date>
+  response_status: number | null
+  error: string | null
+}

@@ -1,0 +1,288 @@
+import type { EffectiveCompression } from "@stillframe/domain/compression"
+import { StillframeError, type ErrorCode } from "@stillframe/domain/errors"
+import { createId } from "@stillframe/domain/ids"
+import {
+  snapshotResource,
+  snapshotStatusesBefore,
+  type SnapshotKind,
+  type SnapshotRecord,
+  type SnapshotStatus,
+} from "@stillframe/domain/snapshot"
+import type { Tags } from "@stillframe/domain/tags"
+import { sql, type Selectable, type Updateable } from "kysely"
+import { clock } from "./client.ts"
+import { appendSnapshotEvent } from "./events.ts"
+import { cancelSnapshotWork } from "./operations.ts"
+import type { Database, SnapshotsTable } from "./schema.ts"
+
+export type SnapshotRow = Selectable<SnapshotsTable>
+
+export interface NewSnapshot {
+  readonly kind: SnapshotKind
+  readonly name?: string | undefined
+  readonly tags?: Tags | undefined
+  readonly compression?: EffectiveCompression | undefined
+  readonly queue: string
+  readonly pool: string
+  readonly instance: {
+    readonly id: string
+    readonly name: string
+    readonly hypervisor: SnapshotRecord["source_hypervisor"]
+    readonly host: string
+  }
+}
+
+/**
+ * The snapshot, its capture's operation and `snapshot.created` in one statement: a create costs one round trip and one
+ * commit. Throws `conflict` when a living snapshot of the instance has the name.
+ */
+export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promise<SnapshotRow> {
+  const { instance } = snapshot
+  const row: SnapshotRecord = {
+    ...unset,
+    id: createId(),
+    kind: snapshot.kind,
+    status: "queued",
+    name: snapshot.name ?? null,
+    tags: snapshot.tags ?? {},
+    source_instance_id: instance.id,
+    source_instance_name: instance.name,
+    source_hypervisor: instance.hypervisor,
+    compression: snapshot.compression ?? null,
+  }
+  // The time is the database's, so the resource in the event gets it there.
+  const { created_at: _, ...data } = snapshotResource(row)
+  try {
+    const { rows } = await sql<SnapshotRow>`
+      with snapshot as (
+        insert into snapshots (id, kind, status, name, tags, source_instance_id, source_instance_name,
+          source_hypervisor, host, pool, compression)
+        values (${row.id}, ${row.kind}, ${row.status}, ${row.name}, ${JSON.stringify(row.tags)}, ${instance.id},
+          ${instance.name}, ${instance.hypervisor}, ${instance.host}, ${snapshot.pool},
+          ${row.compression === null ? null : JSON.stringify(row.compression)})
+        returning *
+      ), operation as (
+        insert into operations (id, kind, queue, instance_id, snapshot_id)
+        values (${createId()}, 'capture', ${snapshot.queue}, ${instance.id}, ${row.id})
+      ), event as (
+        insert into events (event_id, type, subject_kind, subject_id, data)
+        select ${createId()}, 'snapshot.created', 'snapshot', id, ${JSON.stringify(data)}::jsonb
+          || jsonb_build_object('created_at', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+        from snapshot
+      )
+      select * from snapshot`.execute(db)
+    return rows[0] as SnapshotRow
+  } catch (error) {
+    throw isUniqueViolation(error, "snapshots_name")
+      ? new StillframeError(
+          "conflict",
+          `instance already exists: snapshot name already exists: snapshot name "${row.name}" already exists for source instance ${instance.id}`,
+        )
+      : error
+  }
+}
+
+const unset = {
+  compression_state: "none",
+  compression_error: null,
+  size_bytes: 0,
+  uncompressed_size_bytes: null,
+  compressed_size_bytes: null,
+  stored_bytes: null,
+  progress: null,
+  error_code: null,
+  error_message: null,
+  pause_ms: null,
+  created_at: new Date(0),
+  captured_at: null,
+  verified_at: null,
+} as const
+
+/** Whether `error` is Postgres saying that the unique index `index` would be broken. */
+export function isUniqueViolation(error: unknown, index: string): boolean {
+  const { code, constraint } = error as { code?: string; constraint?: string }
+  return code === "23505" && constraint === index
+}
+
+/** Undefined also for one that is being deleted: outside, it is gone. */
+export async function findSnapshot(db: Database, id: string): Promise<SnapshotRow | undefined> {
+  return db
+    .selectFrom("snapshots")
+    .selectAll()
+    .where("id", "=", id)
+    .where("status", "!=", "deleting")
+    .executeTakeFirst()
+}
+
+/** Locks the row for the rest of the transaction; undefined when it is gone or being deleted. */
+export async function lockSnapshot(tx: Database, id: string): Promise<SnapshotRow | undefined> {
+  return tx
+    .selectFrom("snapshots")
+    .selectAll()
+    .where("id", "=", id)
+    .where("status", "!=", "deleting")
+    .forUpdate()
+    .executeTakeFirst()
+}
+
+export interface SnapshotFilter {
+  readonly sourceInstanceId?: string | undefined
+  readonly kind?: SnapshotKind | undefined
+  readonly name?: string | undefined
+  readonly tags?: Tags | undefined
+  readonly statuses: readonly SnapshotStatus[]
+  readonly limit: number
+}
+
+/** Newest first. */
+export async function listSnapshots(db: Database, filter: SnapshotFilter): Promise<SnapshotRow[]> {
+  let query = db.selectFrom("snapshots").selectAll().where("status", "in", filter.statuses)
+  if (filter.sourceInstanceId !== undefined)
+    query = query.where("source_instance_id", "=", filter.sourceInstanceId)
+  if (filter.kind !== undefined) query = query.where("kind", "=", filter.kind)
+  if (filter.name !== undefined) query = query.where("name", "=", filter.name)
+  if (filter.tags !== undefined)
+    query = query.where(sql<boolean>`tags @> ${JSON.stringify(filter.tags)}::jsonb`)
+  return query.orderBy("created_at", "desc").orderBy("id", "desc").limit(filter.limit).execute()
+}
+
+export interface CapturedPayload {
+  /** The token of the attempt whose directory is published. */
+  readonly payload: string
+  readonly memoryFile: string
+  readonly memorySha256: string
+  readonly sizeBytes: number
+  readonly storedBytes: number
+  readonly pauseMs: number
+  readonly capturedAt: Date
+}
+
+/** Moves a snapshot on if its status allows it; the row afterwards, or undefined when it was not this caller's to move. */
+async function advance(
+  tx: Database,
+  id: string,
+  to: SnapshotStatus,
+  values: Omit<Updateable<SnapshotsTable>, "status">,
+): Promise<SnapshotRow | undefined> {
+  return tx
+    .updateTable("snapshots")
+    .set({ ...values, status: to })
+    .where("id", "=", id)
+    .where("status", "in", [...snapshotStatusesBefore(to)])
+    .returningAll()
+    .executeTakeFirst()
+}
+
+export function startCapture(tx: Database, id: string): Promise<SnapshotRow | undefined> {
+  return advance(tx, id, "capturing", { progress: 0 })
+}
+
+export function handBackCapture(tx: Database, id: string): Promise<SnapshotRow | undefined> {
+  return advance(tx, id, "queued", { progress: null })
+}
+
+/** Names the payload: from this commit on the snapshot exists. */
+export function publishCapture(
+  tx: Database,
+  id: string,
+  captured: CapturedPayload & { readonly compress: boolean },
+): Promise<SnapshotRow | undefined> {
+  return advance(tx, id, "ready", {
+    payload: captured.payload,
+    memory_file: captured.memoryFile,
+    memory_sha256: captured.memorySha256,
+    size_bytes: captured.sizeBytes,
+    stored_bytes: captured.storedBytes,
+    pause_ms: captured.pauseMs,
+    captured_at: captured.capturedAt,
+    compression_state: captured.compress ? "compressing" : "none",
+    progress: null,
+  })
+}
+
+export function failSnapshot(
+  tx: Database,
+  id: string,
+  { code, message }: { code: ErrorCode; message: string },
+): Promise<SnapshotRow | undefined> {
+  return advance(tx, id, "failed", {
+    error_code: code,
+    error_message: message,
+    progress: null,
+    size_bytes: 0,
+  })
+}
+
+/** Fails what an instance that is gone can't give any more, with the event of each. */
+export async function failCapturesOf(tx: Database, instanceId: string, message: string): Promise<void> {
+  const waiting = await tx
+    .selectFrom("snapshots")
+    .select("id")
+    .where("source_instance_id", "=", instanceId)
+    .where("status", "in", ["queued", "capturing"])
+    .execute()
+  for (const { id } of waiting) {
+    await cancelSnapshotWork(tx, id)
+    const failed = await failSnapshot(tx, id, { code: "cancelled", message })
+    if (failed !== undefined) await appendSnapshotEvent(tx, "snapshot.failed", failed)
+  }
+}
+
+/** Outside, the snapshot is gone; its row stays until its files are. */
+export function startDelete(tx: Database, id: string): Promise<SnapshotRow | undefined> {
+  return advance(tx, id, "deleting", {})
+}
+
+export async function removeSnapshotRow(db: Database, id: string): Promise<void> {
+  await db.deleteFrom("snapshots").where("id", "=", id).where("status", "=", "deleting").execute()
+}
+
+export interface CompressedMemory {
+  readonly memoryFile: string
+  readonly compressedBytes: number
+  readonly uncompressedBytes: number
+  readonly sizeBytes: number
+  readonly storedBytes: number
+}
+
+/** Names the compressed memory file; the raw one is from now on only waiting for its last reader. */
+export async function publishCompressed(
+  tx: Database,
+  id: string,
+  compressed: CompressedMemory,
+): Promise<SnapshotRow | undefined> {
+  return tx
+    .updateTable("snapshots")
+    .set({
+      memory_file: compressed.memoryFile,
+      compressed_size_bytes: compressed.compressedBytes,
+      uncompressed_size_bytes: compressed.uncompressedBytes,
+      size_bytes: compressed.sizeBytes,
+      stored_bytes: compressed.storedBytes,
+      compression_state: "compressed",
+      compression_error: null,
+      raw_state: "removing",
+      verified_at: clock,
+      progress: null,
+    })
+    .where("id", "=", id)
+    .where("status", "=", "ready")
+    .where("compression_state", "=", "compressing")
+    .returningAll()
+    .executeTakeFirst()
+}
+
+export async function failCompression(
+  tx: Database,
+  id: string,
+  message: string,
+): Promise<SnapshotRow | undefined> {
+  return tx
+    .updateTable("snapshots")
+    .set({ compression_state: "error", compression_error: message, progress: null })
+    .where("id", "=", id)
+    .where("status", "=", "ready")
+    .where("compression_state", "=", "compressing")
+    .returningAll()
+    .executeTakeFirst()
+}

@@ -1,0 +1,61 @@
+import { createId } from "@stillframe/domain/ids"
+import type { Tags } from "@stillframe/domain/tags"
+import type { Selectable } from "kysely"
+import type { Database, WebhooksTable } from "./schema.ts"
+
+/** Never carries the secret: that goes from its encrypted column to the signature and nowhere else. */
+export type WebhookRow = Omit<Selectable<WebhooksTable>, "secret">
+
+export interface NewWebhook {
+  readonly url: string
+  readonly description?: string | undefined
+  readonly eventTypes?: readonly string[] | undefined
+  readonly instanceIds?: readonly string[] | undefined
+  readonly tags?: Tags | undefined
+  readonly enabled?: boolean | undefined
+  /** Encrypted. */
+  readonly secret: Buffer
+}
+
+const columns = [
+  "id",
+  "url",
+  "description",
+  "event_types",
+  "instance_ids",
+  "tags",
+  "enabled",
+  "created_at",
+] as const
+
+export async function createWebhook(db: Database, webhook: NewWebhook): Promise<WebhookRow> {
+  return db
+    .insertInto("webhooks")
+    .values({
+      id: createId(),
+      url: webhook.url,
+      description: webhook.description ?? null,
+      event_types: JSON.stringify(webhook.eventTypes ?? []),
+      instance_ids: JSON.stringify(webhook.instanceIds ?? []),
+      tags: JSON.stringify(webhook.tags ?? {}),
+      enabled: webhook.enabled ?? true,
+      secret: webhook.secret,
+    })
+    .returning(columns)
+    .executeTakeFirstOrThrow()
+}
+
+/** Newest first, at most `limit`. */
+export async function listWebhooks(db: Database, limit: number): Promise<WebhookRow[]> {
+  return db.selectFrom("webhooks").select(columns).orderBy("created_at", "desc").limit(limit).execute()
+}
+
+export async function findWebhook(db: Database, id: string): Promise<WebhookRow | undefined> {
+  return db.selectFrom("webhooks").select(columns).where("id", "=", id).executeTakeFirst()
+}
+
+/** False when there was none. Its deliveries go with it, so no attempt starts afterwards. */
+export async function deleteWebhook(db: Database, id: string): Promise<boolean> {
+  const { numDeletedRows } = await db.deleteFrom("webhooks").where("id", "=", id).executeTakeFirst()
+  return numDeletedRows === 1n
+}
