@@ -1,0 +1,50 @@
+import { hostname } from "node:os"
+import { resolve } from "node:path"
+import { hostNamePattern, toHostName } from "@stillframe/domain/names"
+import { z } from "zod"
+
+/** Settings that several apps read, by the name of their variable. */
+export const databaseSettings = {
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: "must be a postgres:// URL" }),
+  DATABASE_DIRECT_URL: z.url({ protocol: /^postgres(ql)?$/, error: "must be a postgres:// URL" }).optional(),
+  REDIS_URL: z.url({ protocol: /^rediss?$/, error: "must be a redis:// URL" }).optional(),
+}
+
+export const logSettings = {
+  LOG_LEVEL: z
+    .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"], {
+      error: "must be one of fatal, error, warn, info, debug, trace, silent",
+    })
+    .default("info"),
+}
+
+const defaultDataDir = resolve(import.meta.dirname, "../../../.stillframe")
+
+export const storageSettings = {
+  DATA_DIR: z
+    .string()
+    .default(defaultDataDir)
+    .transform((path) => resolve(path)),
+  STORAGE_DIR: z
+    .string()
+    .optional()
+    .transform((path) => (path === undefined ? undefined : resolve(path))),
+}
+
+const hostName = z.string().regex(hostNamePattern, "must be 1 to 63 of a-z, 0-9 and -")
+
+export const hostSettings = {
+  HOST_NAME: hostName.default(() => toHostName(hostname())),
+  STORAGE_POOL: hostName.default(() => toHostName(hostname())),
+}
+
+export const secretSettings = {
+  JWT_SECRET: z.string().min(32, "must have at least 32 bytes"),
+  SECRETS_KEY: z.string().min(32, "must have at least 32 bytes"),
+}
+
+/** A whole number in a range, from a variable's text. */
+export function wholeNumber({ min, max }: { min: number; max: number }): z.ZodCoercedNumber {
+  const error = `must be a whole number from ${min} to ${max}`
+  return z.coerce.number({ error }).int(error).min(min, error).max(max, error)
+}

@@ -1,0 +1,22 @@
+import { open, rename, writeFile } from "node:fs/promises"
+import { dirname, join } from "node:path"
+
+/** Makes a directory's entries survive a loss of power. */
+export async function syncDir(dir: string): Promise<void> {
+  await using handle = await open(dir, "r")
+  await handle.sync()
+}
+
+/** Makes a file's content survive a loss of power. An fsync that failed is never repeated: the caller throws the file away. */
+export async function syncFile(path: string): Promise<void> {
+  await using handle = await open(path, "r+")
+  await handle.sync()
+}
+
+/** Replaces a small file whole: a reader, or whoever comes after a crash, sees the old content or the new. */
+export async function writeDurably(path: string, content: string): Promise<void> {
+  const draft = join(dirname(path), `.${process.pid}.draft`)
+  await writeFile(draft, content, { flush: true, mode: 0o600 })
+  await rename(draft, path)
+  await syncDir(dirname(path))
+}

@@ -1,0 +1,28 @@
+import { join } from "node:path"
+
+/** Name of the raw memory file in every payload. */
+export const rawMemoryName = "memory"
+export const manifestName = "manifest.json"
+
+/** Where a snapshot's attempts lie: one directory per fencing token, of which the row names the published one. */
+export function snapshotDir(storageDir: string, snapshotId: string): string {
+  return join(storageDir, "snapshots", snapshotId)
+}
+
+export function payloadDir(storageDir: string, snapshotId: string, token: string): string {
+  return join(snapshotDir(storageDir, snapshotId), token)
+}
+
+/** The token of the operation that made it is part of the name, so no name is ever used twice. */
+export function compressedMemoryName(token: string, algorithm: "zstd" | "lz4"): string {
+  return `${rawMemoryName}.${token}.${algorithm === "zstd" ? "zst" : "lz4"}`
+}
+
+/** All of an instance on its host: a directory per generation, `pause.json` beside them. */
+export function instanceDir(dataDir: string, instanceId: string): string {
+  return join(dataDir, "instances", instanceId)
+}
+
+export function generationDir(dataDir: string, instanceId: string, generation: number): string {
+  return join(instanceDir(dataDir, instanceId), String(generation))
+}

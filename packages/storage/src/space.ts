@@ -1,0 +1,24 @@
+import { lstat, readdir, statfs } from "node:fs/promises"
+import { join } from "node:path"
+
+/** Left free on a pool whatever is asked: a full disk under the embedded database stops it. */
+export const spaceFloorBytes = 2 * 1024 ** 3
+
+/** What an unprivileged writer may still write to the file system of `path`. */
+export async function freeBytes(path: string): Promise<number> {
+  const { bavail, bsize } = await statfs(path)
+  return bavail * bsize
+}
+
+/** Of a payload, less the file `without`: `sizeBytes` as files show it, `storedBytes` as blocks on disk, holes left out. */
+export async function measureDir(
+  dir: string,
+  { without }: { without?: string } = {},
+): Promise<{ sizeBytes: number; storedBytes: number }> {
+  const names = (await readdir(dir)).filter((name) => name !== without)
+  const stats = await Promise.all(names.map((name) => lstat(join(dir, name))))
+  return {
+    sizeBytes: stats.reduce((sum, { size }) => sum + size, 0),
+    storedBytes: stats.reduce((sum, { blocks }) => sum + blocks * 512, 0),
+  }
+}
