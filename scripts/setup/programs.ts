@@ -1,0 +1,86 @@
+import { spawnSync } from "node:child_process"
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import type { Apt } from "./apt.ts"
+import { isCommand, toolsBin } from "./executables.ts"
+import { tools, unfinished } from "./paths.ts"
+import { SetupProblem } from "./problem.ts"
+import { step } from "./step.ts"
+
+/** Commands that come together from some packages of Debian and Ubuntu (the names are the same in both). */
+export interface Program {
+  readonly title: string
+  readonly folder: string
+  readonly packages: readonly string[]
+  readonly commands: readonly string[]
+}
+
+export const qemu: Program = {
+  title: "QEMU",
+  folder: "qemu",
+  packages: ["qemu-system-x86", "qemu-utils"],
+  commands: ["qemu-system-x86_64", "qemu-img"],
+}
+
+export const redis: Program = {
+  title: "Redis",
+  folder: "redis",
+  packages: ["redis-server"],
+  commands: ["redis-server"],
+}
+
+export function isProgramReady(program: Program): boolean {
+  return program.commands.every((command) => isCommand(command))
+}
+
+/** Leaves the commands in the set-up's own folder, runnable from there without anything being installed. */
+export function bringProgram(program: Program, apt: () => Apt): void {
+  const target = join(tools, program.folder)
+  step(program.title, target, () => {
+    if (!existsSync(target)) {
+      const half = join(unfinished, program.folder)
+      const opened = apt()
+      opened.unpack(opened.closure(program.packages), half)
+      renameSync(half, target)
+    }
+    for (const command of program.commands) writeWrapper(command, program.folder, target)
+  })
+}
+
+function writeWrapper(command: string, folder: string, root: string): void {
+  const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"].filter((path) =>
+    existsSync(join(root, path)),
+  )
+  const options =
+    command === "qemu-system-x86_64" ? firmware.map((path) => ` -L "$root/${path}"`).join("") : ""
+  const libraries = libraryFolders(root, 4).map((path) => `$root/${path}`)
+  const modules = libraries.find((path) => existsSync(path.replace("$root", root).concat("/qemu")))
+  const script = [
+    "#!/bin/sh",
+    `root="\${0%/*}/../${folder}"`,
+    `export LD_LIBRARY_PATH="${libraries.join(":")}"`,
+    ...(modules === undefined ? [] : [`export QEMU_MODULE_DIR="${modules}/qemu"`]),
+    `exec "$root/usr/bin/${command}"${options} "$@"`,
+    "",
+  ]
+  mkdirSync(toolsBin, { recursive: true })
+  const half = join(unfinished, command)
+  writeFileSync(half, script.join("\n"))
+  chmodSync(half, 0o755)
+  const wrapper = join(toolsBin, command)
+  renameSync(half, wrapper)
+  const trial = spawnSync(wrapper, ["--version"], { encoding: "utf8" })
+  if (trial.status !== 0)
+    throw new SetupProblem(`${command} was fetched but does not run: ${trial.stderr.trim()}`)
+}
+
+/** Folders with shared libraries, relative to `root`; some packages keep theirs one level below the usual place. */
+function libraryFolders(root: string, depth: number, under = ""): string[] {
+  const entries = readdirSync(join(root, under), { withFileTypes: true })
+  const here = entries.some((entry) => /^lib.+\.so\.\d/.test(entry.name)) ? [under] : []
+  if (depth === 0) return here
+  const folders = entries.filter(
+    (entry) => entry.isDirectory() && (under !== "" || /^(usr|lib)/.test(entry.name)),
+  )
+  return [...here, ...folders.flatMap((entry) => libraryFolders(root, depth - 1, join(under, entry.name)))]
+}
