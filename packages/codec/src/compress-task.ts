@@ -1,0 +1,83 @@
+import type { Algorithm } from "@stillframe/domain/compression"
+import { type FrameCodec, loadCodec } from "./codecs.ts"
+import { type Control, claim, countFrame, passTurn, throwIfStopped, turn, waitUntil } from "./control.ts"
+import { readFully, writeFully } from "./files.ts"
+import { entryWords } from "./seek-table.ts"
+
+/** Uncompressed bytes of every frame but the last. Measured: 64 KiB to 2 MiB differ by under 1 % in ratio on guests. */
+export const frameBytes = 256 * 1024
+
+/** Frames that a thread compresses before it takes its turn to write: 2 MiB, the unit of writes and of waiting. */
+export const batchFrames = 8
+
+export interface CompressTask {
+  kind: "compress"
+  control: Control
+  sourceFd: number
+  destinationFd: number
+  sourceBytes: number
+  algorithm: Algorithm
+  level: number
+  /** The seek table in the making, `entryWords` for each frame. */
+  entries: Uint32Array<SharedArrayBuffer>
+}
+
+/** Takes batches until none is left: read, compress, and when all batches before have their place, write. */
+export function runCompressTask(task: CompressTask): void {
+  const { control, entries } = task
+  const frameCount = entries.length / entryWords
+  const batchCount = Math.ceil(frameCount / batchFrames)
+  const compressFrame = frameCompressor(task)
+  const output = Buffer.allocUnsafeSlow(batchFrames * compressFrame.outputBytesMax)
+  for (let batch; (batch = claim(control, batchCount)) !== undefined;) {
+    const first = batch * batchFrames
+    const end = Math.min(first + batchFrames, frameCount)
+    let length = 0
+    for (let frame = first; frame < end; frame++) {
+      throwIfStopped(control)
+      const start = length
+      length += compressFrame.into(output.subarray(start), frame)
+      entries[frame * entryWords] = length - start
+      entries[frame * entryWords + 1] = Math.min(frameBytes, task.sourceBytes - frame * frameBytes)
+      // Both formats end a frame in the checksum of its content.
+      entries[frame * entryWords + 2] = output.readUInt32LE(length - 4)
+      countFrame(control)
+    }
+    writeFully(task.destinationFd, output.subarray(0, length), takePlace(control, batch, length))
+  }
+}
+
+function frameCompressor(task: CompressTask): {
+  outputBytesMax: number
+  into(output: Uint8Array, frame: number): number
+} {
+  const codec = loadCodec(task.algorithm)
+  const content = Buffer.allocUnsafeSlow(frameBytes)
+  const zeros = Buffer.alloc(frameBytes)
+  const zeroFrame = compressed(codec, zeros, task.level)
+  return {
+    outputBytesMax: codec.compressBound(frameBytes),
+    into(output, frame) {
+      const position = frame * frameBytes
+      const piece = content.subarray(0, Math.min(frameBytes, task.sourceBytes - position))
+      readFully(task.sourceFd, piece, position)
+      if (!piece.equals(zeros)) return codec.compressFrame(piece, output, task.level)
+      output.set(zeroFrame)
+      return zeroFrame.length
+    },
+  }
+}
+
+function compressed(codec: FrameCodec, content: Uint8Array, level: number): Uint8Array {
+  const frame = new Uint8Array(codec.compressBound(content.length))
+  return frame.slice(0, codec.compressFrame(content, frame, level))
+}
+
+/** Where in the file this batch goes: behind all batches before it. The next one need not wait for the write. */
+function takePlace(control: Control, batch: number, length: number): number {
+  waitUntil(control, () => turn(control) === batch)
+  const place = control.offset[0] ?? 0n
+  control.offset[0] = place + BigInt(length)
+  passTurn(control)
+  return Number(place)
+}

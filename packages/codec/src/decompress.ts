@@ -1,0 +1,98 @@
+import { threadsFor } from "./compress.ts"
+import { createControl, passTurn, stop } from "./control.ts"
+import { fileError, writeNewFile } from "./files.ts"
+import { batchContentBytes, batchCountOf } from "./frame-decoder.ts"
+import { type Frames, openFrames } from "./open-frames.ts"
+import { runThreads } from "./threads.ts"
+
+/**
+ * Decompresses `source` into `destination`, which must not exist, and syncs it; frames of zeros become holes. On
+ * failure (`corrupted` for damaged bytes) or abort the destination is gone; an abort throws the signal's reason.
+ */
+export async function decompressFile(options: {
+  source: string
+  destination: string
+  threads: number
+  signal: AbortSignal
+}): Promise<{ uncompressedBytes: number }> {
+  options.signal.throwIfAborted()
+  try {
+    await using source = await openFrames(options.source)
+    const { frames } = source
+    return await writeNewFile(options.destination, async (destination) => {
+      await destination.truncate(frames.uncompressedBytes)
+      const control = createControl()
+      const task = { kind: "decode-to-file", control, frames, destinationFd: destination.fd } as const
+      await runThreads(threadsFor(task, options.threads, batchCountOf(frames.table)), {
+        control,
+        signal: options.signal,
+      })
+      return { uncompressedBytes: frames.uncompressedBytes }
+    })
+  } catch (thrown) {
+    throw fileError(thrown)
+  }
+}
+
+/**
+ * The content in order, in pieces of about 2 MiB that belong to the reader. Threads run at most `batchesAheadPerThread`
+ * pieces each ahead of it. A piece comes only after all of it was checked: throws `corrupted` before anything of a bad
+ * frame is yielded.
+ */
+export async function* decompressFrames(options: {
+  path: string
+  threads: number
+  signal: AbortSignal
+}): AsyncGenerator<Uint8Array, void, undefined> {
+  options.signal.throwIfAborted()
+  try {
+    await using source = await openFrames(options.path)
+    yield* readInOrder(source.frames, options)
+  } catch (thrown) {
+    throw fileError(thrown)
+  }
+}
+
+/** Enough that a thread does not wait for a reader that takes one piece at a time. */
+const batchesAheadPerThread = 3
+
+async function* readInOrder(
+  frames: Frames,
+  { threads, signal }: { threads: number; signal: AbortSignal },
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const batchCount = batchCountOf(frames.table)
+  const control = createControl()
+  const tasks = threadsFor({ kind: "decode-to-messages", control, frames } as const, threads, batchCount)
+  const batchesAhead = batchesAheadPerThread * tasks.length
+  const arrived = new Map<number, ArrayBuffer | undefined>()
+  let news = Promise.withResolvers<void>()
+  const run = runThreads(
+    tasks.map((task) => ({ ...task, batchesAhead })),
+    {
+      control,
+      signal,
+      onBatch(batch, content) {
+        arrived.set(batch, content)
+        news.resolve()
+      },
+    },
+  )
+  try {
+    for (let batch = 0; batch < batchCount; batch++) {
+      signal.throwIfAborted()
+      while (!arrived.has(batch)) {
+        await Promise.race([news.promise, run])
+        news = Promise.withResolvers()
+      }
+      const content = arrived.get(batch)
+      arrived.delete(batch)
+      passTurn(control)
+      yield new Uint8Array(content ?? new ArrayBuffer(batchContentBytes(frames.table, batch)))
+    }
+    await run
+  } finally {
+    stop(control)
+    // What it failed with was thrown above, or the reader has left and does not ask.
+    await run.catch(() => undefined)
+  }
+}

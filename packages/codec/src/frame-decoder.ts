@@ -1,0 +1,132 @@
+import { readSync } from "node:fs"
+import { type FrameCodec, loadCodec } from "./codecs.ts"
+import { type Control, claim, countFrame, throwIfStopped } from "./control.ts"
+import { shortened } from "./files.ts"
+import { alignedMemory, type Frames, pagesAround } from "./open-frames.ts"
+import { corrupted, type SeekTable } from "./seek-table.ts"
+
+/** Content that a thread takes at once. */
+const batchBytes = 2 * 2 ** 20
+
+export interface FrameDecoder {
+  /**
+   * Decodes a frame into the start of `destination` and returns whether its content is all zeros, in which case
+   * `destination` need not have been written. Throws `corrupted`.
+   */
+  decode(frame: number, compressed: Uint8Array, destination: Uint8Array): boolean
+}
+
+/** Not shared between threads. */
+export function frameDecoder({ algorithm, table }: Pick<Frames, "algorithm" | "table">): FrameDecoder {
+  const codec = loadCodec(algorithm)
+  const zeros = Buffer.alloc(table.frameBytesLargest)
+  // Equal frames have equal content, so the bytes of one frame of zeros tell all others without decoding them.
+  let zeroFrame: Buffer = Buffer.alloc(0)
+  let zeroFrameContent = -1
+  return {
+    decode(frame, compressed, destination) {
+      const bytes = contentBytes(table, frame)
+      checkChecksum(table, frame, compressed)
+      if (bytes === zeroFrameContent && zeroFrame.equals(compressed)) return true
+      const content = destination.subarray(0, bytes)
+      decompress(codec, frame, compressed, content)
+      if (!zeros.subarray(0, bytes).equals(content)) return false
+      zeroFrame = Buffer.from(compressed)
+      zeroFrameContent = bytes
+      return true
+    },
+  }
+}
+
+export function contentBytes({ positions }: SeekTable, frame: number): number {
+  return (positions[frame + 1] ?? 0) - (positions[frame] ?? 0)
+}
+
+/** Content of a batch in bytes; 0 behind the last. */
+export function batchContentBytes(table: SeekTable, batch: number): number {
+  const perBatch = framesPerBatch(table)
+  const first = Math.min(batch * perBatch, table.frameCount)
+  const end = Math.min(first + perBatch, table.frameCount)
+  return (table.positions[end] ?? 0) - (table.positions[first] ?? 0)
+}
+
+export function batchCountOf(table: SeekTable): number {
+  return Math.ceil(table.frameCount / framesPerBatch(table))
+}
+
+/** How many frames a batch has, so that its content fits `batchBytes` whatever program wrote the file. */
+export function framesPerBatch(table: SeekTable): number {
+  return Math.max(1, Math.floor(batchBytes / Math.max(1, table.frameBytesLargest)))
+}
+
+/**
+ * Takes batches until none is left, reads each with one call and decodes its frames: into what `target` gives for the
+ * frame, then `decoded` is called. `mayStart` blocks until there is room for the batch, `finished` ends it.
+ */
+export function decodeBatches(
+  frames: Frames,
+  control: Control,
+  sink: {
+    mayStart?: (batch: number) => void
+    target: (frame: number, batch: number) => Uint8Array
+    decoded: (frame: number, content: Uint8Array, zeros: boolean) => void
+    finished?: (batch: number) => void
+  },
+): void {
+  const { table } = frames
+  const perBatch = framesPerBatch(table)
+  const read = rangeReader(frames)
+  const decoder = frameDecoder(frames)
+  for (let batch; (batch = claim(control, batchCountOf(table))) !== undefined;) {
+    sink.mayStart?.(batch)
+    const first = batch * perBatch
+    const end = Math.min(first + perBatch, table.frameCount)
+    const start = table.offsets[first] ?? 0
+    const compressed = read(start, table.offsets[end] ?? 0)
+    for (let frame = first; frame < end; frame++) {
+      throwIfStopped(control)
+      const bytes = compressed.subarray(
+        (table.offsets[frame] ?? 0) - start,
+        (table.offsets[frame + 1] ?? 0) - start,
+      )
+      const target = sink.target(frame, batch).subarray(0, contentBytes(table, frame))
+      sink.decoded(frame, target, decoder.decode(frame, bytes, target))
+      countFrame(control)
+    }
+    sink.finished?.(batch)
+  }
+}
+
+/** Reads ranges of the file into memory that it reuses and that grows to the largest range. */
+function rangeReader({ fd, fromDevice }: Frames): (start: number, end: number) => Uint8Array {
+  let memory: Uint8Array = new Uint8Array(0)
+  return (start, end) => {
+    const { position, bytes } = fromDevice ? pagesAround(start, end) : { position: start, bytes: end - start }
+    if (memory.length < bytes) memory = fromDevice ? alignedMemory(bytes) : Buffer.allocUnsafeSlow(bytes)
+    // The last page of a direct read ends with the file.
+    for (let done = 0; done < end - position;) {
+      const bytesRead = readSync(fd, memory, done, bytes - done, position + done)
+      if (bytesRead === 0) throw shortened()
+      done += bytesRead
+    }
+    return memory.subarray(start - position, end - position)
+  }
+}
+
+function decompress(codec: FrameCodec, frame: number, compressed: Uint8Array, content: Uint8Array): void {
+  let bytes
+  try {
+    bytes = codec.decompressFrame(compressed, content)
+  } catch (thrown) {
+    throw corrupted(`frame ${frame} does not decompress (${(thrown as Error).message})`, { cause: thrown })
+  }
+  if (bytes !== content.length) throw corrupted(`frame ${frame} has another length than its seek table says`)
+}
+
+function checkChecksum({ checksums }: SeekTable, frame: number, compressed: Uint8Array): void {
+  if (!checksums) return
+  const view = new DataView(compressed.buffer, compressed.byteOffset, compressed.length)
+  if (compressed.length < 4 || view.getUint32(compressed.length - 4, true) !== checksums[frame]) {
+    throw corrupted(`frame ${frame} has another checksum than its seek table says`)
+  }
+}

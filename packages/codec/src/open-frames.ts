@@ -1,0 +1,96 @@
+import { constants } from "node:fs"
+import { type FileHandle, open } from "node:fs/promises"
+import type { Algorithm } from "@stillframe/domain/compression"
+import { regularFileBytes, shortened } from "./files.ts"
+import { corrupted, footerBytes, parseSeekTable, type SeekTable, seekTableBytes } from "./seek-table.ts"
+
+/** A compressed file, open for reading, whose table was read and checked. Threads get it as it is. */
+export interface Frames {
+  fd: number
+  /** Read past the page cache (O_DIRECT): positions, lengths and memory must then be multiples of the page size. */
+  fromDevice: boolean
+  algorithm: Algorithm
+  table: SeekTable
+  uncompressedBytes: number
+}
+
+export interface OpenedFrames extends AsyncDisposable {
+  handle: FileHandle
+  frames: Frames
+}
+
+const pageBytes = 4096
+
+/** Throws `corrupted` when the file is not in our format, and the system's error when it cannot be read. */
+export async function openFrames(path: string, { fromDevice = false } = {}): Promise<OpenedFrames> {
+  const opened = fromDevice ? await openDirect(path) : undefined
+  const handle = opened ?? (await open(path))
+  try {
+    const fileBytes = await regularFileBytes(handle, path)
+    if (fileBytes < footerBytes) throw corrupted("it is too short to hold a seek table")
+    const footer = await readPages(handle, fileBytes - footerBytes, footerBytes)
+    const tableBytes = seekTableBytes(footer, fileBytes)
+    const framesBytes = fileBytes - tableBytes
+    const table = parseSeekTable(await readPages(handle, framesBytes, tableBytes), framesBytes)
+    const frames: Frames = {
+      fd: handle.fd,
+      fromDevice: opened !== undefined,
+      algorithm: table.frameCount ? algorithmOf(await readPages(handle, 0, 4)) : "zstd",
+      table,
+      uncompressedBytes: table.positions[table.frameCount] ?? 0,
+    }
+    return {
+      handle,
+      frames,
+      [Symbol.asyncDispose]: () => handle.close(),
+    }
+  } catch (thrown) {
+    await handle.close()
+    throw thrown
+  }
+}
+
+/** A global of Node that its types leave to the browser's library. */
+declare const WebAssembly: { Memory: new (pages: { initial: number }) => { buffer: ArrayBuffer } }
+
+/** Memory whose address is a multiple of the page size, which plain typed arrays do not promise. */
+export function alignedMemory(bytes: number): Uint8Array {
+  return new Uint8Array(new WebAssembly.Memory({ initial: Math.ceil(bytes / 65_536) }).buffer)
+}
+
+/** The whole pages around a range of bytes. */
+export function pagesAround(start: number, end: number): { position: number; bytes: number } {
+  const position = start - (start % pageBytes)
+  return { position, bytes: Math.ceil((end - position) / pageBytes) * pageBytes }
+}
+
+/** Undefined where the system or the file system has no direct reading (macOS, tmpfs before Linux 6.6). */
+async function openDirect(path: string): Promise<FileHandle | undefined> {
+  if (constants.O_DIRECT === undefined) return undefined
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_DIRECT)
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === "EINVAL") return undefined
+    throw thrown
+  }
+}
+
+async function readPages(handle: FileHandle, start: number, length: number): Promise<Uint8Array> {
+  const { position, bytes } = pagesAround(start, start + length)
+  const memory = alignedMemory(bytes)
+  const from = start - position
+  for (let done = 0; done < from + length;) {
+    const { bytesRead } = await handle.read(memory, done, bytes - done, position + done)
+    if (bytesRead === 0) throw shortened()
+    done += bytesRead
+  }
+  return memory.subarray(from, from + length)
+}
+
+/** By the first frame's magic number (RFC 8878 §3.1.1; LZ4 frame format 1.6.1). */
+function algorithmOf(start: Uint8Array): Algorithm {
+  const magic = new DataView(start.buffer, start.byteOffset, 4).getUint32(0, true)
+  if (magic === 0xfd2fb528) return "zstd"
+  if (magic === 0x184d2204) return "lz4"
+  throw corrupted("it starts with neither a zstd nor an LZ4 frame")
+}

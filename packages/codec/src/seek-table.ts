@@ -1,0 +1,125 @@
+import { StillframeError } from "@stillframe/domain/errors"
+
+/**
+ * The seek table of the zstd seekable format 0.1.0 (zstd's contrib/seekable_format/zstd_seekable_compression_format.md):
+ * a skippable frame at the end of the file with the sizes of every frame, all little-endian:
+ *
+ *     magic u32 | size u32 | (compressed u32, uncompressed u32, [checksum u32]) per frame | count u32, descriptor u8, magic u32
+ *
+ * LZ4 files carry the same table; its magic number lies in the range that LZ4's frame format skips too. The checksum is
+ * the last four bytes of the frame: for zstd the format's own XXH64 of the content, for LZ4 its XXH32. With it, a frame
+ * that is intact but in another frame's place is noticed.
+ */
+export interface SeekTable {
+  frameCount: number
+  /** Content of the largest frame. */
+  frameBytesLargest: number
+  /** Where each frame starts in the file, and at the end where the last one stops. */
+  offsets: Float64Array<SharedArrayBuffer>
+  /** Where each frame's content starts, and at the end the size of the whole. */
+  positions: Float64Array<SharedArrayBuffer>
+  /** Undefined in files of other programs that leave them out. */
+  checksums: Uint32Array<SharedArrayBuffer> | undefined
+}
+
+/** Words of one entry in memory: compressed bytes, uncompressed bytes, checksum. */
+export const entryWords = 3
+
+/** 1 TiB at 256 KiB a frame; bounds the memory that a table takes. */
+export const frameCountMax = 2 ** 22
+
+/** The largest content of a frame that is read; bounds the memory of a reader. Ours have 256 KiB. */
+export const frameBytesMax = 8 * 2 ** 20
+
+export const footerBytes = 9
+
+const skippableMagic = 0x184d2a5e
+const seekableMagic = 0x8f92eab1
+const headerBytes = 8
+const entryBytes = 4 * entryWords
+const checksumFlag = 0x80
+const reservedBits = 0x7c
+
+/** `entries` holds `entryWords` words for each frame. */
+export function encodeSeekTable(entries: Uint32Array): Uint8Array {
+  const bytes = new Uint8Array(headerBytes + entries.length * 4 + footerBytes)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, skippableMagic, true)
+  view.setUint32(4, bytes.length - headerBytes, true)
+  entries.forEach((word, index) => view.setUint32(headerBytes + 4 * index, word, true))
+  const footer = bytes.length - footerBytes
+  view.setUint32(footer, entries.length / entryWords, true)
+  view.setUint8(footer + 4, checksumFlag)
+  view.setUint32(footer + 5, seekableMagic, true)
+  return bytes
+}
+
+/** The length of the whole table, from the last `footerBytes` of a file of `fileBytes`. Throws `corrupted`. */
+export function seekTableBytes(footer: Uint8Array, fileBytes: number): number {
+  const { frameCount, entry } = parseFooter(footer)
+  const bytes = headerBytes + frameCount * entry + footerBytes
+  if (bytes > fileBytes) throw corrupted("its seek table claims to be larger than the file")
+  return bytes
+}
+
+/** Reads a whole table, which must account for every byte of the `framesBytes` before it. Throws `corrupted`. */
+export function parseSeekTable(table: Uint8Array, framesBytes: number): SeekTable {
+  const view = new DataView(table.buffer, table.byteOffset, table.length)
+  if (table.length < headerBytes + footerBytes) throw corrupted("its seek table is cut off")
+  const { frameCount, entry } = parseFooter(table.subarray(-footerBytes))
+  if (table.length !== headerBytes + frameCount * entry + footerBytes) {
+    throw corrupted("its seek table has another length than its footer says")
+  }
+  if (view.getUint32(0, true) !== skippableMagic || view.getUint32(4, true) !== table.length - headerBytes) {
+    throw corrupted("its seek table does not start where its footer says")
+  }
+  const offsets = new Float64Array(new SharedArrayBuffer(8 * (frameCount + 1)))
+  const positions = new Float64Array(new SharedArrayBuffer(8 * (frameCount + 1)))
+  const checksums = entry === entryBytes ? new Uint32Array(new SharedArrayBuffer(4 * frameCount)) : undefined
+  let frameBytesLargest = 0
+  for (let frame = 0; frame < frameCount; frame++) {
+    const at = headerBytes + frame * entry
+    const compressed = view.getUint32(at, true)
+    const uncompressed = view.getUint32(at + 4, true)
+    checkSizes(frame, compressed, uncompressed)
+    frameBytesLargest = Math.max(frameBytesLargest, uncompressed)
+    offsets[frame + 1] = (offsets[frame] ?? 0) + compressed
+    positions[frame + 1] = (positions[frame] ?? 0) + uncompressed
+    if (checksums) checksums[frame] = view.getUint32(at + 8, true)
+  }
+  if (offsets[frameCount] !== framesBytes)
+    throw corrupted("the frames in its seek table do not fill the file")
+  return { frameCount, frameBytesLargest, offsets, positions, checksums }
+}
+
+function parseFooter(footer: Uint8Array): { frameCount: number; entry: number } {
+  const view = new DataView(footer.buffer, footer.byteOffset, footer.length)
+  if (footer.length !== footerBytes || view.getUint32(5, true) !== seekableMagic) {
+    throw corrupted("it does not end in a seek table")
+  }
+  const descriptor = view.getUint8(4)
+  if (descriptor & reservedBits) throw corrupted("its seek table is of an unknown version")
+  const frameCount = view.getUint32(0, true)
+  if (frameCount > frameCountMax)
+    throw corrupted(`it claims ${frameCount} frames, more than ${frameCountMax}`)
+  return { frameCount, entry: descriptor & checksumFlag ? entryBytes : entryBytes - 4 }
+}
+
+function checkSizes(frame: number, compressed: number, uncompressed: number): void {
+  if (uncompressed > frameBytesMax)
+    throw corrupted(`frame ${frame} claims more than ${frameBytesMax} bytes of content`)
+  // No codec here makes its input longer than this, so a longer frame is a lie that would only cost memory.
+  const compressedMax = uncompressed + uncompressed / 128 + 1024
+  if (compressed === 0 || compressed > compressedMax) {
+    throw corrupted(`frame ${frame} claims ${compressed} bytes for ${uncompressed} bytes of content`)
+  }
+}
+
+/** For a compressed file whose bytes cannot be right. */
+export function corrupted(what: string, options?: ErrorOptions): StillframeError {
+  return new StillframeError(
+    "corrupted",
+    `the compressed file is damaged: ${what}; keep it for inspection and use another copy`,
+    options,
+  )
+}

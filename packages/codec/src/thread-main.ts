@@ -1,0 +1,58 @@
+import { parentPort } from "node:worker_threads"
+import { toStillframeError } from "@stillframe/domain/errors"
+import { type CompressTask, runCompressTask } from "./compress-task.ts"
+import { stop, stopped } from "./control.ts"
+import {
+  type DecodeToFileTask,
+  type DecodeToMessagesTask,
+  runDecodeToFile,
+  runDecodeToMessages,
+} from "./decompress-task.ts"
+import { fileError } from "./files.ts"
+import { type HashFileTask, runHashFile } from "./hash-task.ts"
+import type { Answer } from "./threads.ts"
+import { type DecodeToRingTask, type HashRingTask, runDecodeToRing, runHashRing } from "./verify-task.ts"
+
+/** One thread's part of a run. File descriptors are the process's, shared by all its threads. */
+export type Task =
+  | CompressTask
+  | DecodeToFileTask
+  | DecodeToMessagesTask
+  | DecodeToRingTask
+  | HashRingTask
+  | HashFileTask
+
+parentPort?.on("message", (task: Task) => {
+  try {
+    answer({ state: "done", result: perform(task) ?? undefined })
+  } catch (thrown) {
+    if (thrown === stopped) return answer({ state: "stopped" })
+    // Not left to the main thread: the others may be waiting for this one's turn.
+    stop(task.control)
+    const { code, message } = toStillframeError(fileError(thrown))
+    answer({ state: "failed", code, message })
+  }
+})
+
+function perform(task: Task): string | void {
+  switch (task.kind) {
+    case "compress":
+      return runCompressTask(task)
+    case "decode-to-file":
+      return runDecodeToFile(task)
+    case "decode-to-messages":
+      return runDecodeToMessages(task, (batch, content) =>
+        answer({ state: "batch", batch, content }, content ? [content] : []),
+      )
+    case "decode-to-ring":
+      return runDecodeToRing(task)
+    case "hash-ring":
+      return runHashRing(task)
+    case "hash-file":
+      return runHashFile(task)
+  }
+}
+
+function answer(message: Answer, transfer: ArrayBuffer[] = []): void {
+  parentPort?.postMessage(message, transfer)
+}

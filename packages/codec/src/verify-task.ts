@@ -1,0 +1,77 @@
+import { createHash } from "node:crypto"
+import { type Control, passTurn, turn, waitUntil, wake } from "./control.ts"
+import { batchCountOf, contentBytes, decodeBatches, framesPerBatch } from "./frame-decoder.ts"
+import type { Frames } from "./open-frames.ts"
+
+/** Batches of decoded content on their way to the one thread that hashes them in order. */
+export interface Ring {
+  /** `slotCount` slots of equal size, one batch each. */
+  content: Uint8Array<SharedArrayBuffer>
+  slotCount: number
+  /** For each slot, one more than the batch that is ready in it. */
+  ready: Int32Array<SharedArrayBuffer>
+  /** For each frame of the file, 1 when it is all zeros and was not written to its slot. */
+  zeros: Uint8Array<SharedArrayBuffer>
+}
+
+export interface DecodeToRingTask {
+  kind: "decode-to-ring"
+  control: Control
+  frames: Frames
+  ring: Ring
+}
+
+export interface HashRingTask {
+  kind: "hash-ring"
+  control: Control
+  frames: Frames
+  ring: Ring
+}
+
+/** Decodes batches into the slots that the hashing thread has left. */
+export function runDecodeToRing({ control, frames, ring }: DecodeToRingTask): void {
+  const perBatch = framesPerBatch(frames.table)
+  decodeBatches(frames, control, {
+    mayStart: (batch) => waitUntil(control, () => batch < turn(control) + ring.slotCount),
+    target: (frame, batch) => frameInSlot(frames, ring, batch, batch * perBatch, frame),
+    decoded: (frame, _content, zeros) => {
+      ring.zeros[frame] = zeros ? 1 : 0
+    },
+    finished(batch) {
+      Atomics.store(ring.ready, batch % ring.slotCount, batch + 1)
+      wake(control)
+    },
+  })
+}
+
+/** Returns the SHA-256 of the whole content. The turn is the number of batches hashed. */
+export function runHashRing({ control, frames, ring }: HashRingTask): string {
+  const { table } = frames
+  const perBatch = framesPerBatch(table)
+  const hash = createHash("sha256")
+  // One frame of zeros stays in the cache, where as many zeros from the ring would have to come from memory.
+  const zeros = Buffer.alloc(table.frameBytesLargest)
+  for (let batch = 0; batch < batchCountOf(table); batch++) {
+    waitUntil(control, () => Atomics.load(ring.ready, batch % ring.slotCount) === batch + 1)
+    const first = batch * perBatch
+    const end = Math.min(first + perBatch, table.frameCount)
+    for (let frame = first; frame < end; frame++) {
+      const content = ring.zeros[frame] ? zeros : frameInSlot(frames, ring, batch, first, frame)
+      hash.update(content.subarray(0, contentBytes(table, frame)))
+    }
+    passTurn(control)
+  }
+  return hash.digest("hex")
+}
+
+/** A slot is as large as the largest batch. */
+export function slotBytes({ table }: Frames): number {
+  return framesPerBatch(table) * table.frameBytesLargest
+}
+
+function frameInSlot(frames: Frames, ring: Ring, batch: number, first: number, frame: number): Uint8Array {
+  const { positions } = frames.table
+  const slot = (batch % ring.slotCount) * slotBytes(frames)
+  const at = slot + (positions[frame] ?? 0) - (positions[first] ?? 0)
+  return ring.content.subarray(at, at + contentBytes(frames.table, frame))
+}
