@@ -1,0 +1,107 @@
+import { readFile, stat, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { readQcow2Header } from "./qcow2-header.ts"
+
+/** A disk as a VM sees it: a chain of files, of which only the first is ever written. */
+export interface Disk {
+  readonly: boolean
+  /** Bytes. */
+  virtualSize: number
+  /** Active first. */
+  layers: DiskLayer[]
+  /** The caller's files at the chain's end, as they were when the VM was launched. */
+  sources: DiskSource[]
+}
+
+export interface DiskLayer {
+  /** A plain name in the VM's directory, or the absolute path of a caller's file. */
+  file: string
+  format: "raw" | "qcow2"
+}
+
+/** A caller's file that snapshots depend on. A change of size, time or inode means that the chain above it is void. */
+export interface DiskSource {
+  path: string
+  /** The name of our hard link to it; absent where the file systems differ. */
+  link?: string
+  sizeBytes: number
+  mtimeMs: number
+  inode: number
+}
+
+const DISKS_FILE = "disks.json"
+const LAYERS_MAX = 1024
+
+export const overlayName = (disk: number, number: number): string => `disk${disk}.${number}.qcow2`
+
+/** The number in an overlay's name, or undefined where the file is none of this disk's overlays. */
+export function overlayNumber(disk: number, file: string): number | undefined {
+  const match = /^disk(\d+)\.(\d+)\.qcow2$/.exec(file)
+  return match !== null && Number(match[1]) === disk ? Number(match[2]) : undefined
+}
+
+/** Leaves the chains a VM starts with in its directory, so that a later capture knows what lies below its overlays. */
+export async function writeDisks(dir: string, disks: readonly Disk[]): Promise<void> {
+  await writeFile(join(dir, DISKS_FILE), JSON.stringify(disks), { mode: 0o600 })
+}
+
+/**
+ * The chains as they are now. `active` has the active overlay's number of each writable disk; the names below it come from the headers
+ * of our own overlays, and stop where the caller's files begin.
+ */
+export async function readDisks(dir: string, active: ReadonlyMap<number, number>): Promise<Disk[]> {
+  const launched = JSON.parse(await readFile(join(dir, DISKS_FILE), "utf8")) as Disk[]
+  return await Promise.all(
+    launched.map(async (disk, index) => {
+      const number = active.get(index)
+      if (number === undefined) return disk
+      const overlays = await overlaysBelow(dir, index, overlayName(index, number))
+      const base = disk.layers.filter(({ file }) => overlayNumber(index, file) === undefined)
+      return { ...disk, layers: [...overlays, ...base] }
+    }),
+  )
+}
+
+async function overlaysBelow(dir: string, disk: number, top: string): Promise<DiskLayer[]> {
+  const overlays: DiskLayer[] = []
+  for (let file: string | undefined = top; file !== undefined && overlayNumber(disk, file) !== undefined;) {
+    if (overlays.length === LAYERS_MAX)
+      throw new StillframeError("corrupted", `${top} has more than ${LAYERS_MAX} layers`)
+    overlays.push({ file, format: "qcow2" })
+    const { backingFile }: { backingFile?: string } = await readQcow2Header(join(dir, file))
+    file = backingFile
+  }
+  return overlays
+}
+
+/**
+ * Makes sure that the callers' files below a chain are what they were at launch. Throws `conflict` naming the file. A file whose name
+ * was removed or given to another one is fine where we hold a link.
+ */
+export async function assertSourcesUnchanged(dir: string, disks: readonly Disk[]): Promise<void> {
+  for (const source of disks.flatMap((disk) => disk.sources)) {
+    const now = await sourceFacts(source.link === undefined ? source.path : join(dir, source.link)).catch(
+      (error: unknown) => {
+        throw changed(source, "is gone", error)
+      },
+    )
+    const sameInode = source.link !== undefined || now.inode === source.inode
+    if (now.sizeBytes !== source.sizeBytes || now.mtimeMs !== source.mtimeMs || !sameInode)
+      throw changed(source, "was changed")
+  }
+}
+
+export async function sourceFacts(
+  path: string,
+): Promise<{ sizeBytes: number; mtimeMs: number; inode: number }> {
+  const { size, mtimeMs, ino } = await stat(path)
+  return { sizeBytes: size, mtimeMs, inode: ino }
+}
+
+const changed = (source: DiskSource, what: string, cause?: unknown): StillframeError =>
+  new StillframeError(
+    "conflict",
+    `${source.path} ${what} since the VM was launched; bring back the file as it was`,
+    { cause },
+  )

@@ -1,0 +1,110 @@
+import { realpath, stat } from "node:fs/promises"
+import { dirname, join, resolve, sep } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { checkPathShape, type DiskConfig } from "./launch-config.ts"
+import { readQcow2Header } from "./qcow2-header.ts"
+
+/** Where callers' files may lie on this host. */
+export interface HostPathRules {
+  /** `HOST_PATHS`: absolute directories. */
+  hostPaths: readonly string[]
+  /** `DATA_DIR`: nothing in it may be opened for a caller but its `images`, and those only if `hostPaths` reaches them. */
+  dataDir: string
+}
+
+/** A caller's disk after we looked at it: real paths, and every image that QEMU will open below it. */
+export interface CheckedDisk {
+  path: string
+  format: "raw" | "qcow2"
+  readonly: boolean
+  virtualSize: number
+  /** Nearest first. */
+  backing: { path: string; format: "raw" | "qcow2" }[]
+}
+
+const BACKING_DEPTH_MAX = 16
+const SECTOR_BYTES = 512
+
+/** The real path of a caller's file. Throws `invalid_request` when it is missing, no regular file or not under an allowed directory. */
+export async function resolveHostPath(path: string, rules: HostPathRules): Promise<string> {
+  checkPathShape(path)
+  const real = await realpath(path).catch((error: unknown) => {
+    throw refused(path, "it does not exist or cannot be read on this host", error)
+  })
+  checkPathShape(real)
+  const roots = await Promise.all(rules.hostPaths.map(realOrItself))
+  if (!roots.some((root) => isInside(real, root))) {
+    throw refused(path, "it is not under HOST_PATHS; move it there or have the operator add its directory")
+  }
+  const dataDir = await realOrItself(rules.dataDir)
+  if (isInside(real, dataDir) && !isInside(real, join(dataDir, "images"))) {
+    throw refused(path, "it lies in DATA_DIR, which belongs to the service; move it elsewhere")
+  }
+  if (!(await stat(real)).isFile()) throw refused(path, "it is not a regular file")
+  return real
+}
+
+/**
+ * Looks at a caller's disk before QEMU does: path rules for the file and for every backing file, whose names come from inside the
+ * image and are as untrusted as the request. Throws `invalid_request`.
+ */
+export async function checkDisk(disk: DiskConfig, rules: HostPathRules): Promise<CheckedDisk> {
+  const path = await resolveHostPath(disk.path, rules)
+  const chain: { path: string; format: "raw" | "qcow2"; virtualSize: number }[] = []
+  for (
+    let next: { path: string; format: "raw" | "qcow2" } | undefined = { path, format: disk.format };
+    next !== undefined;
+  ) {
+    if (chain.length > BACKING_DEPTH_MAX)
+      throw refused(disk.path, `it has more than ${BACKING_DEPTH_MAX} backing files`)
+    const layer: LookedAt = await lookAt(next, rules)
+    chain.push({ ...next, virtualSize: layer.virtualSize })
+    next = layer.backing
+  }
+  const [first, ...backing] = chain
+  return {
+    path,
+    format: disk.format,
+    readonly: disk.readonly,
+    virtualSize: first?.virtualSize ?? 0,
+    backing: backing.map(({ path, format }) => ({ path, format })),
+  }
+}
+
+interface LookedAt {
+  virtualSize: number
+  backing?: { path: string; format: "raw" | "qcow2" }
+}
+
+async function lookAt(
+  image: { path: string; format: "raw" | "qcow2" },
+  rules: HostPathRules,
+): Promise<LookedAt> {
+  if (image.format === "raw") {
+    return { virtualSize: Math.ceil((await stat(image.path)).size / SECTOR_BYTES) * SECTOR_BYTES }
+  }
+  const { virtualSize, backingFile, backingFormat } = await readQcow2Header(image.path)
+  if (backingFile === undefined) return { virtualSize }
+  if (backingFormat !== "raw" && backingFormat !== "qcow2") {
+    throw refused(
+      image.path,
+      "it does not say whether its backing file is raw or qcow2; run qemu-img rebase -u -F <format>",
+    )
+  }
+  // Before the name is made absolute: "json:{…}" and "nbd:…" are relative names to a path library.
+  if (/[,:\\]/.test(backingFile)) throw refused(image.path, "its backing file is not a plain path")
+  const path = await resolveHostPath(resolve(dirname(image.path), backingFile), rules)
+  return { virtualSize, backing: { path, format: backingFormat } }
+}
+
+function isInside(path: string, root: string): boolean {
+  return path === root || path.startsWith(root.endsWith(sep) ? root : root + sep)
+}
+
+async function realOrItself(path: string): Promise<string> {
+  // A root that does not exist admits nothing, whatever its spelling.
+  return await realpath(path).catch(() => path)
+}
+
+const refused = (path: string, why: string, cause?: unknown): StillframeError =>
+  new StillframeError("invalid_request", `${JSON.stringify(path)} is refused: ${why}`, { cause })

@@ -1,0 +1,120 @@
+import { chown, copyFile, link, lstat, readdir, rm, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "./disks.ts"
+import type { CheckedDisk } from "./host-paths.ts"
+import { runProgram } from "./run-program.ts"
+
+/** Where overlays are made, and by what. */
+export interface OverlayTools {
+  dir: string
+  qemuImg: string
+  signal: AbortSignal
+}
+
+/**
+ * Lays the chains of a new VM in its directory: a hard link to each caller's file where that is possible, else its absolute path; the
+ * writable ones get their first overlay. The caller's files are never written.
+ */
+export async function layFirstDisks(checked: readonly CheckedDisk[], tools: OverlayTools): Promise<Disk[]> {
+  const disks = await Promise.all(checked.map(async (disk, index) => await baseOf(disk, index, tools.dir)))
+  return await addOverlays(disks, tools)
+}
+
+/**
+ * Puts a new, empty overlay on top of each writable disk: for a new VM, a fork, or as the layer that a capture switches to. Nothing is
+ * opened but the new file, so no format is probed. The new layer is the first of each chain in the result.
+ */
+export async function addOverlays(
+  disks: readonly Disk[],
+  { dir, qemuImg, signal }: OverlayTools,
+): Promise<Disk[]> {
+  const taken = await readdir(dir)
+  return await Promise.all(
+    disks.map(async (disk, index) => {
+      const [active] = disk.layers
+      if (disk.readonly || active === undefined) return disk
+      const numbers = taken.map((name) => overlayNumber(index, name) ?? -1)
+      const file = overlayName(index, Math.max(-1, ...numbers) + 1)
+      const backing = ["-u", "-b", active.file, "-F", active.format]
+      await runProgram(qemuImg, ["create", "-q", "-f", "qcow2", ...backing, file, String(disk.virtualSize)], {
+        cwd: dir,
+        signal,
+      })
+      await giveToOwnerOf(dir, file)
+      return { ...disk, layers: [{ file, format: "qcow2" as const }, ...disk.layers] }
+    }),
+  )
+}
+
+/** Removes the topmost overlay of each writable disk; for overlays that no VM uses. */
+export async function removeOverlays(disks: readonly Disk[], dir: string): Promise<void> {
+  for (const { readonly, layers } of disks) {
+    if (!readonly && layers[0] !== undefined) await rm(join(dir, layers[0].file), { force: true })
+  }
+}
+
+/**
+ * Brings immutable files (frozen layers, base links, kernel) into a payload's or a fork's directory under the same names: hard links, or
+ * copies where the file system is another. Names that exist already are taken as done.
+ */
+export async function linkFiles(
+  names: readonly string[],
+  from: string,
+  to: string,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const name of names) {
+    if (await linkOrNot(join(from, name), join(to, name))) continue
+    await runProgram("cp", ["--reflink=auto", "--sparse=always", "--", join(from, name), join(to, name)], {
+      signal,
+    })
+  }
+}
+
+/** Names of the files in a VM's directory that its disks' frozen chains need. */
+export function layerNames(disks: readonly Disk[]): string[] {
+  return disks.flatMap(({ layers }) => layers.map(({ file }) => file).filter((file) => !file.startsWith("/")))
+}
+
+/** Puts a caller's small file (kernel, initial RAM disk) into a VM's directory, where QEMU's own user can open it. */
+export async function takeIn(path: string, dir: string, name: string): Promise<void> {
+  const readableByAll = ((await stat(path)).mode & 0o004) !== 0
+  if (readableByAll && (await linkOrNot(path, join(dir, name)))) return
+  await copyFile(path, join(dir, name))
+  await giveToOwnerOf(dir, name)
+}
+
+/** A root service runs QEMU as another user, to whom the VM's directory belongs: what we make in it must too. */
+export async function giveToOwnerOf(dir: string, name: string): Promise<void> {
+  const [{ uid, gid }, file] = await Promise.all([stat(dir), lstat(join(dir, name))])
+  if (file.uid !== uid) await chown(join(dir, name), uid, gid)
+}
+
+async function baseOf(disk: CheckedDisk, index: number, dir: string): Promise<Disk> {
+  const linkName = `disk${index}.base`
+  // A backing file's name in the caller's image is relative to the caller's directory, so only an image without one may be linked.
+  const linked = disk.backing.length === 0 && (await linkOrNot(disk.path, join(dir, linkName)))
+  const files = [{ path: disk.path, format: disk.format }, ...disk.backing]
+  const sources: DiskSource[] = []
+  for (const { path } of files)
+    sources.push({ path, ...(linked && { link: linkName }), ...(await sourceFacts(path)) })
+  return {
+    readonly: disk.readonly,
+    virtualSize: disk.virtualSize,
+    layers: files.map(({ path, format }) => ({ file: linked ? linkName : path, format })),
+    sources,
+  }
+}
+
+/** False where the file system cannot link: another device, a full link count, or the kernel's protected_hardlinks. */
+async function linkOrNot(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === "EEXIST") return true
+    if (code === "EXDEV" || code === "EPERM" || code === "EMLINK") return false
+    throw error
+  }
+}

@@ -1,0 +1,99 @@
+import { spawn } from "node:child_process"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { LaunchConfig, MachineTypes } from "./launch-config.ts"
+import { runProgram } from "./run-program.ts"
+
+/** What a host's QEMU is. Ask once per host and binary and remember it. */
+export interface QemuProbe {
+  /** For example `7.2.22`. */
+  version: string
+  machines: MachineTypes
+}
+
+/** A guest that proves an accelerator: it must print `marker` on its serial console in time. */
+export interface TrialGuest {
+  kernel: string
+  initrd?: string
+  cmdline?: string
+  memoryMib: number
+  marker: string
+}
+
+const TRIAL_TIMEOUT_MS = 20_000
+const TRIAL_OUTPUT_BYTES_MAX = 1024 * 1024
+
+/** Asks a binary what it is. Throws `hypervisor_unavailable` when it is missing or no QEMU for x86-64 PCs. */
+export async function probeQemu(binary: string, signal: AbortSignal): Promise<QemuProbe> {
+  try {
+    const version = /version (\d+\.\d+\.\d+)/.exec(await runProgram(binary, ["--version"], { signal }))?.[1]
+    const machines = parseMachines(await runProgram(binary, ["-machine", "help"], { signal }))
+    if (version !== undefined && machines !== undefined) return { version, machines }
+  } catch (error) {
+    if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
+    throw noQemu(binary, error)
+  }
+  throw noQemu(binary)
+}
+
+/** The exact types behind the aliases `q35` and `pc` in the output of `-machine help`. */
+export function parseMachines(help: string): MachineTypes | undefined {
+  const alias = (name: string): string | undefined =>
+    new RegExp(`\\(alias of (${name}\\S*)\\)`).exec(help)?.[1]
+  const [q35, pc] = [alias("pc-q35-"), alias("pc-i440fx-")]
+  return q35 === undefined || pc === undefined ? undefined : { q35, pc }
+}
+
+/**
+ * Whether KVM really runs guests here, by booting one: a `/dev/kvm` that opens proves nothing where it is emulated itself. `tcg` when the
+ * trial does not get to its marker, for whatever reason.
+ */
+export async function probeAccel(
+  binary: string,
+  machine: string,
+  guest: TrialGuest,
+  signal: AbortSignal,
+): Promise<LaunchConfig["accel"]> {
+  const args = [
+    ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"],
+    [
+      "-machine",
+      `${machine},accel=kvm`,
+      "-cpu",
+      "qemu64",
+      "-m",
+      `${guest.memoryMib}M`,
+      "-kernel",
+      guest.kernel,
+    ],
+    guest.initrd === undefined ? [] : ["-initrd", guest.initrd],
+    guest.cmdline === undefined ? [] : ["-append", guest.cmdline],
+  ].flat()
+  const child = spawn(binary, args, {
+    stdio: ["ignore", "pipe", "ignore"],
+    timeout: TRIAL_TIMEOUT_MS,
+    killSignal: "SIGKILL",
+  })
+  const { promise, resolve } = Promise.withResolvers<LaunchConfig["accel"]>()
+  let output = ""
+  child.stdout.setEncoding("latin1").on("data", (text: string) => {
+    output = (output + text).slice(-TRIAL_OUTPUT_BYTES_MAX)
+    if (output.includes(guest.marker)) resolve("kvm")
+  })
+  child.once("error", () => resolve("tcg"))
+  child.once("close", () => resolve("tcg"))
+  const onAbort = (): void => resolve("tcg")
+  signal.addEventListener("abort", onAbort, { once: true })
+  try {
+    return await promise
+  } finally {
+    signal.removeEventListener("abort", onAbort)
+    child.kill("SIGKILL")
+  }
+}
+
+const noQemu = (binary: string, cause?: unknown): StillframeError =>
+  new StillframeError(
+    "hypervisor_unavailable",
+    `${binary} is no working QEMU for x86-64 PCs; check QEMU_BINARY`,
+    { cause },
+  )

@@ -1,0 +1,81 @@
+import { readFile, readlink, readdir } from "node:fs/promises"
+import { setTimeout as delay } from "node:timers/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+
+/** A process for as long as it lives: a pid alone comes back, and starts again with every boot. */
+export interface ProcessIdentity {
+  pid: number
+  /** Clock ticks since boot: field 22 of /proc/<pid>/stat. */
+  startTime: number
+  bootId: string
+}
+
+const END_POLL_MS = 5
+const KILL_TIMEOUT_MS = 10_000
+
+/** The identity of a live process, or undefined when there is none. */
+export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
+  const [stat, bootId] = await Promise.all([readStat(pid), readBootId()])
+  return stat === undefined || stat.state === "Z" ? undefined : { pid, startTime: stat.startTime, bootId }
+}
+
+/** Whether this very process still runs; a zombie does not. */
+export async function processAlive(identity: ProcessIdentity): Promise<boolean> {
+  const now = await identifyProcess(identity.pid)
+  return now !== undefined && now.startTime === identity.startTime && now.bootId === identity.bootId
+}
+
+/** Ends a process: SIGTERM, then SIGKILL after `graceMs`. Resolves when it is gone; throws `timeout` when even that does not end it. */
+export async function endProcess(identity: ProcessIdentity, { graceMs }: { graceMs: number }): Promise<void> {
+  await sendSignal(identity, "SIGTERM")
+  if (await goneWithin(identity, graceMs)) return
+  await sendSignal(identity, "SIGKILL")
+  if (await goneWithin(identity, KILL_TIMEOUT_MS)) return
+  throw new StillframeError(
+    "timeout",
+    `process ${identity.pid} did not end on SIGKILL; it may hang in a disk or network file system`,
+  )
+}
+
+/** The targets of all open descriptors of a process, as /proc names them. */
+export async function openFiles(pid: number): Promise<string[]> {
+  const directory = `/proc/${pid}/fd`
+  const links = await Promise.all(
+    (await readdir(directory)).map(async (fd) => await readlink(`${directory}/${fd}`).catch(ignoreMissing)),
+  )
+  return links.filter((link) => link !== undefined)
+}
+
+async function sendSignal(identity: ProcessIdentity, name: NodeJS.Signals): Promise<void> {
+  if (!(await processAlive(identity))) return
+  try {
+    process.kill(identity.pid, name)
+  } catch (error) {
+    // It ended between the look and the signal.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error
+  }
+}
+
+async function goneWithin(identity: ProcessIdentity, timeoutMs: number): Promise<boolean> {
+  for (const end = performance.now() + timeoutMs; performance.now() < end; await delay(END_POLL_MS)) {
+    if (!(await processAlive(identity))) return true
+  }
+  return false
+}
+
+async function readStat(pid: number): Promise<{ state: string; startTime: number } | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(ignoreMissing)
+  if (text === undefined) return undefined
+  // The second field is the program's name in parentheses and may hold anything, spaces and parentheses included.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ")
+  return { state: fields[0] ?? "", startTime: Number(fields[19]) }
+}
+
+async function readBootId(): Promise<string> {
+  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim()
+}
+
+function ignoreMissing(error: unknown): undefined {
+  const { code } = error as NodeJS.ErrnoException
+  if (code !== "ENOENT" && code !== "ESRCH") throw error
+}

@@ -1,0 +1,178 @@
+import { open } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import type { Disk } from "./disks.ts"
+import { openMemorySink, type MemorySink } from "./memory-sink.ts"
+import { assertWholeStream } from "./memory-stream.ts"
+import { migrationEnd, setUpMigration } from "./migration.ts"
+import { qemuFiles } from "./qemu-command.ts"
+import { openMonitor, withMonitor, type Monitor } from "./qmp.ts"
+import { endMigration, ensureRunning, isUnderWay, migrationStatus, type VmStatus } from "./resume.ts"
+import { stageOverlays, type StagedOverlays } from "./stage-overlays.ts"
+
+export interface CaptureOptions {
+  /** The VM's directory of this generation, which is QEMU's working directory. */
+  dir: string
+  /** Absolute; must not exist. */
+  memoryFile: string
+  qemuImg: string
+  /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
+  beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
+  onPaused?: () => void
+  /** Bytes of memory in the file so far, every 200 ms during the save. */
+  onProgress?: (bytes: number) => void
+  pauseLimitMs: number
+  signal: AbortSignal
+}
+
+export interface Capture {
+  /** From before the pausing command to the VM reading as running; for a VM that was paused already, the length of the save. */
+  pauseMs: number
+  /** The moment of the guest's state, by the host's clock. */
+  capturedAt: Date
+  memoryBytes: number
+  wasRunning: boolean
+  /** The chains as of that moment: immutable from now on. */
+  disks: Disk[]
+}
+
+const PROGRESS_MS = 200
+
+/**
+ * Saves a VM's memory and freezes its disks in one short pause. The VM runs again afterwards whatever happens, if it ran before. On a
+ * failure the memory file is removed; the VM may then run on one overlay more than before.
+ *
+ * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`, `storage_failed`, `cancelled`,
+ * `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`.
+ */
+export async function captureQemu(options: CaptureOptions): Promise<Capture> {
+  const { dir, memoryFile } = options
+  const monitor = await openMonitor(dir, qemuFiles.command)
+  let overlays: StagedOverlays | undefined
+  let sink: MemorySink | undefined
+  try {
+    const wasRunning = await assertCapturable(monitor)
+    await setUpMigration(monitor)
+    overlays = await stageOverlays(monitor, options)
+    sink = await openMemorySink({ dir, memoryFile })
+    await flush(dir, overlays.frozen)
+    options.signal.throwIfAborted()
+    await options.beforePause({ wasRunning })
+    const pause = await pauseAndSave(monitor, { ...options, wasRunning, overlays, sink })
+    const memoryBytes = await sink.finished()
+    await assertWholeStream(memoryFile)
+    await sink.close()
+    return { ...pause, memoryBytes, wasRunning, disks: overlays.frozen }
+  } catch (error) {
+    await sink?.discard()
+    await overlays?.discard()
+    throw options.signal.aborted && error === options.signal.reason
+      ? cancelled(error)
+      : toStillframeError(error)
+  } finally {
+    monitor.close()
+  }
+}
+
+interface Save extends CaptureOptions {
+  wasRunning: boolean
+  overlays: StagedOverlays
+  sink: MemorySink
+}
+
+async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: number; capturedAt: Date }> {
+  const { sink, wasRunning } = save
+  const started = performance.now()
+  let capturedAt = new Date()
+  let failure: unknown
+  try {
+    if (wasRunning) await monitor.execute("stop")
+    capturedAt = new Date()
+    save.onPaused?.()
+    await save.overlays.switchOver()
+    await saveMemory(monitor, save)
+  } catch (error) {
+    failure = error
+  }
+  try {
+    await (wasRunning ? resume(monitor, save.dir) : endMigration(monitor))
+  } catch (error) {
+    // A VM that stays paused is worse news than the failure that came before.
+    if (failure === undefined || !isGone(error)) failure = error
+  }
+  const pauseMs = performance.now() - started
+  if (failure === undefined) return { pauseMs, capturedAt }
+  // QEMU only knows that its pipe broke; the sink knows why.
+  throw (await sink.failure()) ?? failure
+}
+
+async function saveMemory(monitor: Monitor, { sink, signal, pauseLimitMs, onProgress }: Save): Promise<void> {
+  signal.throwIfAborted()
+  const end = migrationEnd(monitor)
+  const stop = Promise.withResolvers<never>()
+  const onAbort = (): void => stop.reject(signal.reason)
+  signal.addEventListener("abort", onAbort, { once: true })
+  const limit = setTimeout(() => {
+    const why = `the VM was paused for ${pauseLimitMs} ms and then resumed; raise PAUSE_LIMIT or use faster storage`
+    stop.reject(new StillframeError("pause_limit_exceeded", why))
+  }, pauseLimitMs)
+  const progress = setInterval(() => onProgress?.(sink.bytes()), PROGRESS_MS)
+  try {
+    await Promise.race([monitor.execute("migrate", { uri: sink.uri }), stop.promise])
+    await Promise.race([end.promise, stop.promise])
+  } finally {
+    clearInterval(progress)
+    clearTimeout(limit)
+    signal.removeEventListener("abort", onAbort)
+    end.stop()
+  }
+}
+
+/** A lost connection is no proof of a dead VM, so a second one is tried before the VM is given up. */
+async function resume(monitor: Monitor, dir: string): Promise<void> {
+  try {
+    await ensureRunning(monitor)
+  } catch (error) {
+    if (!isGone(error)) throw error
+    await withMonitor(dir, qemuFiles.command, ensureRunning)
+  }
+}
+
+/** Throws unless the VM is running or plainly paused, with nothing else at work on its memory or disks. Gives whether it runs. */
+async function assertCapturable(monitor: Monitor): Promise<boolean> {
+  const { status, running } = await monitor.execute<VmStatus>("query-status")
+  // Not "postmigrate": QEMU before 10 aborts when disks that a save has already let go are saved again.
+  if (!running && status !== "paused") {
+    throw new StillframeError("invalid_state", `the VM is ${status}; a snapshot needs it running or paused`)
+  }
+  const [job] = await monitor.execute<{ device: string; type: string }[]>("query-block-jobs")
+  if (job !== undefined) {
+    throw new StillframeError(
+      "conflict",
+      `the disk job ${job.device} (${job.type}) is under way; wait for its end or cancel it`,
+    )
+  }
+  if (isUnderWay(await migrationStatus(monitor))) {
+    throw new StillframeError("conflict", "a migration of this VM is under way; wait for its end")
+  }
+  return running
+}
+
+/** Writes what the active layers hold in the host's cache, so that the flush inside `stop` finds little left. */
+async function flush(dir: string, disks: readonly Disk[]): Promise<void> {
+  for (const { readonly, layers } of disks) {
+    if (readonly || layers[0] === undefined) continue
+    const file = await open(join(dir, layers[0].file), "r")
+    try {
+      await file.datasync()
+    } finally {
+      await file.close()
+    }
+  }
+}
+
+const isGone = (error: unknown): boolean =>
+  error instanceof StillframeError && error.code === "hypervisor_gone"
+
+const cancelled = (cause: unknown): StillframeError =>
+  new StillframeError("cancelled", "the capture was cancelled; the VM was left as it was", { cause })

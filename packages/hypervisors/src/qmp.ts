@@ -1,0 +1,206 @@
+import { once } from "node:events"
+import { connect, type Socket } from "node:net"
+import { StillframeError } from "@stillframe/domain/errors"
+import { openDirectory } from "./open-directory.ts"
+
+/** Longest line QEMU may send us; the largest real answers (block graphs of hundreds of layers) stay below. */
+const LINE_BYTES_MAX = 32 * 1024 * 1024
+/** A busy main loop answers late; the greeting of a free monitor takes milliseconds. */
+const GREETING_TIMEOUT_MS = 5000
+const COMMAND_TIMEOUT_MS = 30_000
+
+/** An asynchronous event as QEMU sends it; `timestamp` is the host's wall clock. */
+export interface QmpEvent {
+  event: string
+  data?: Record<string, unknown>
+  timestamp: { seconds: number; microseconds: number }
+}
+
+/** One QMP connection. QEMU serves one client per monitor, so whoever holds this keeps all others out. */
+export interface Monitor {
+  /** Exact version from the greeting, for example `7.2.22`. */
+  readonly version: string
+  /**
+   * Sends one command and resolves with its `return`. Throws `hypervisor_failed` with QEMU's own words, `hypervisor_gone` when the
+   * socket closes, and `timeout` when no answer came: then nobody knows whether the command ran.
+   */
+  execute<T = unknown>(command: string, args?: object, timeoutMs?: number): Promise<T>
+  /** Calls back for each event until the returned function is called. */
+  subscribe(listener: (event: QmpEvent) => void): () => void
+  /** Resolves once when the connection has ended, by either side. */
+  readonly closed: Promise<void>
+  close(): void
+}
+
+interface Answer {
+  id?: number
+  return?: unknown
+  error?: { class: string; desc: string }
+}
+
+type Message = { QMP?: { version: QemuVersion } } & Partial<QmpEvent> & Answer
+
+interface Pending {
+  resolve(value: unknown): void
+  reject(error: Error): void
+  command: string
+}
+
+/**
+ * Connects to a QMP socket, reads the greeting and leaves negotiation mode. Throws `hypervisor_gone` when nobody listens and
+ * `hypervisor_unavailable` when somebody else holds the monitor.
+ */
+export async function openMonitor(directory: string, socketName: string): Promise<Monitor> {
+  const socket = await connectIn(directory, socketName)
+  const pending = new Map<number, Pending>()
+  const listeners = new Set<(event: QmpEvent) => void>()
+  const greeting = Promise.withResolvers<string>()
+  let nextId = 1
+
+  readLines(socket, (message) => {
+    if (message.QMP !== undefined) greeting.resolve(versionText(message.QMP.version))
+    else if (message.event !== undefined) for (const listener of listeners) listener(message as QmpEvent)
+    else settle(pending, message)
+  })
+  const closed = endOf(socket, () => {
+    for (const waiting of pending.values()) waiting.reject(gone(`before it answered ${waiting.command}`))
+    pending.clear()
+    greeting.reject(gone("before its greeting"))
+  })
+
+  const execute = async <T>(command: string, args?: object, timeoutMs = COMMAND_TIMEOUT_MS): Promise<T> => {
+    if (socket.destroyed) throw gone(`before ${command}`)
+    const id = nextId++
+    const answer = Promise.withResolvers<unknown>()
+    pending.set(id, { resolve: answer.resolve, reject: answer.reject, command })
+    const timer = setTimeout(() => {
+      pending.delete(id)
+      answer.reject(
+        new StillframeError(
+          "timeout",
+          `QEMU gave no answer to ${command} in ${timeoutMs} ms; look at its qemu.log`,
+        ),
+      )
+    }, timeoutMs)
+    socket.write(`${JSON.stringify({ execute: command, ...(args && { arguments: args }), id })}\n`)
+    try {
+      return (await answer.promise) as T
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  try {
+    const version = await greetingInTime(greeting.promise, socketName)
+    await execute("qmp_capabilities")
+    return {
+      version,
+      execute,
+      subscribe: (listener) => {
+        listeners.add(listener)
+        return () => listeners.delete(listener)
+      },
+      closed,
+      close: () => socket.destroy(),
+    }
+  } catch (error) {
+    socket.destroy()
+    throw error
+  }
+}
+
+/** Opens a monitor, hands it to `use` and closes it whatever happens. */
+export async function withMonitor<T>(
+  directory: string,
+  socketName: string,
+  use: (monitor: Monitor) => Promise<T>,
+): Promise<T> {
+  const monitor = await openMonitor(directory, socketName)
+  try {
+    return await use(monitor)
+  } finally {
+    monitor.close()
+  }
+}
+
+/** Connects to a unix socket in a directory whose path may be too long for a socket address. */
+export async function connectIn(directory: string, socketName: string): Promise<Socket> {
+  const { path, close } = openDirectory(directory)
+  try {
+    const socket = connect({ path: `${path}/${socketName}` })
+    await once(socket, "connect")
+    // Errors after this point end in "close", where every waiting command is told.
+    socket.on("error", () => {})
+    return socket
+  } catch (error) {
+    throw new StillframeError(
+      "hypervisor_gone",
+      `nobody listens on ${socketName}: the VM's process has ended`,
+      { cause: error },
+    )
+  } finally {
+    close()
+  }
+}
+
+interface QemuVersion {
+  qemu: { major: number; minor: number; micro: number }
+}
+
+const versionText = ({ qemu }: QemuVersion): string => `${qemu.major}.${qemu.minor}.${qemu.micro}`
+
+const gone = (when: string): StillframeError =>
+  new StillframeError("hypervisor_gone", `QEMU closed its monitor ${when}; its qemu.log may say why`)
+
+function settle(pending: Map<number, Pending>, answer: Answer): void {
+  const waiting = pending.get(answer.id ?? 0)
+  // An answer after its time-out: the caller was told "unknown" and has moved on.
+  if (waiting === undefined) return
+  pending.delete(answer.id ?? 0)
+  if (answer.error === undefined) waiting.resolve(answer.return)
+  else
+    waiting.reject(
+      new StillframeError("hypervisor_failed", `QEMU refused ${waiting.command}: ${answer.error.desc}`),
+    )
+}
+
+/** Not `events.once`, which would reject on the error that comes before the close. */
+async function endOf(socket: Socket, onEnd: () => void): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  socket.once("close", () => resolve())
+  await promise
+  onEnd()
+}
+
+function readLines(socket: Socket, onMessage: (message: Message) => void): void {
+  let rest = ""
+  socket.setEncoding("utf8")
+  socket.on("data", (chunk: string) => {
+    const lines = (rest + chunk).split("\n")
+    rest = lines.pop() ?? ""
+    try {
+      if (rest.length > LINE_BYTES_MAX) throw new Error("a line without an end")
+      for (const line of lines) if (line.trim() !== "") onMessage(JSON.parse(line) as Message)
+    } catch (error) {
+      // Whatever this is, it is no QMP: waiting commands are told that the connection has ended.
+      socket.destroy(error as Error)
+    }
+  })
+}
+
+async function greetingInTime(greeting: Promise<string>, socketName: string): Promise<string> {
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => {
+    late.reject(
+      new StillframeError(
+        "hypervisor_unavailable",
+        `${socketName} accepted but sent no greeting: another program holds the VM's only monitor connection; end that one first`,
+      ),
+    )
+  }, GREETING_TIMEOUT_MS)
+  try {
+    return await Promise.race([greeting, late.promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,66 @@
+import { setTimeout as delay } from "node:timers/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Monitor } from "./qmp.ts"
+
+/** Resuming has a deadline of its own: whatever ended the work, the guest runs again. */
+const RESUME_TIMEOUT_MS = 30_000
+const RETRY_MS = 3
+const migrationUnderWay = new Set([
+  "setup",
+  "active",
+  "device",
+  "pre-switchover",
+  "cancelling",
+  "wait-unplug",
+])
+
+export interface VmStatus {
+  status: string
+  running: boolean
+}
+
+/** `query-migrate`'s status; undefined when there never was one. */
+export async function migrationStatus(monitor: Monitor): Promise<string | undefined> {
+  return (await monitor.execute<{ status?: string }>("query-migrate")).status
+}
+
+export const isUnderWay = (status: string | undefined): boolean =>
+  status !== undefined && migrationUnderWay.has(status)
+
+/**
+ * Makes a VM run, from whatever a dead or failed capture left: a save under way is cancelled first (`cont` during one would move its
+ * point in time), then `cont` is repeated until the state reads running, because it is refused for some milliseconds after a save ended.
+ * Throws `timeout` when it does not run within 30 s, and whatever the monitor throws.
+ */
+export async function ensureRunning(monitor: Monitor): Promise<void> {
+  const end = performance.now() + RESUME_TIMEOUT_MS
+  await endMigration(monitor)
+  for (let refusal = "it gave no reason"; ; await delay(RETRY_MS)) {
+    try {
+      await monitor.execute("cont")
+    } catch (error) {
+      if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
+      refusal = error.message
+    }
+    const { status, running } = await monitor.execute<VmStatus>("query-status")
+    if (running) return
+    if (performance.now() > end) {
+      throw new StillframeError(
+        "timeout",
+        `the VM does not run again (it is ${status}): ${refusal}; look at its qemu.log`,
+      )
+    }
+  }
+}
+
+/** Cancels a save that is under way and waits until QEMU says that it has ended. */
+export async function endMigration(monitor: Monitor): Promise<void> {
+  if (!isUnderWay(await migrationStatus(monitor))) return
+  await monitor.execute("migrate_cancel")
+  const end = performance.now() + RESUME_TIMEOUT_MS
+  while (isUnderWay(await migrationStatus(monitor))) {
+    if (performance.now() > end)
+      throw new StillframeError("timeout", "QEMU does not end its save; look at its qemu.log")
+    await delay(RETRY_MS)
+  }
+}

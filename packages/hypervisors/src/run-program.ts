@@ -1,0 +1,35 @@
+import { execFile } from "node:child_process"
+import { promisify } from "node:util"
+import { StillframeError } from "@stillframe/domain/errors"
+
+const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
+
+/** Runs a helper program to its end and gives its standard output. Throws `hypervisor_failed` with its last line of complaint. */
+export async function runProgram(
+  program: string,
+  args: readonly string[],
+  { cwd, runAs, signal }: { cwd?: string; runAs?: { uid: number; gid: number }; signal: AbortSignal },
+): Promise<string> {
+  try {
+    const options = { signal, maxBuffer: OUTPUT_BYTES_MAX, ...(cwd !== undefined && { cwd }), ...runAs }
+    return (await promisify(execFile)(program, [...args], options)).stdout
+  } catch (error) {
+    const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: string }
+    if (code === "ENOENT") {
+      throw new StillframeError(
+        "hypervisor_unavailable",
+        `${program} was not found; install QEMU or name its path`,
+        { cause: error },
+      )
+    }
+    if (code === "ABORT_ERR")
+      throw new StillframeError("cancelled", `${program} was cancelled`, { cause: error })
+    const said = stderr?.trim().split("\n").at(-1)
+    const full = /No space left on device|Disk quota exceeded/.test(said ?? "")
+    throw new StillframeError(
+      full ? "insufficient_storage" : "hypervisor_failed",
+      `${program} failed: ${said || (error as Error).message}`,
+      { cause: error },
+    )
+  }
+}

@@ -1,0 +1,83 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { readDisks, type Disk } from "./disks.ts"
+import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
+import { nodeName } from "./qemu-command.ts"
+import type { Monitor } from "./qmp.ts"
+
+/** New layers, made and opened before the pause, so that switching to them is one quick command inside it. */
+export interface StagedOverlays {
+  /** The chains as they are until `switchOver`, and immutable after it. */
+  frozen: Disk[]
+  /** One transaction over all writable disks. */
+  switchOver(): Promise<void>
+  /** Takes the new layers away again, unless the VM may be using them. */
+  discard(): Promise<void>
+}
+
+/** Prepares the next overlay of each writable disk of a VM. */
+export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Promise<StagedOverlays> {
+  const frozen = await readDisks(tools.dir, await activeOverlays(monitor))
+  const staged = await addOverlays(frozen, tools)
+  const pairs = staged.flatMap((disk, index) => {
+    const before = frozen[index]
+    if (disk.readonly || before === undefined) return []
+    return [
+      {
+        node: nodeName(index, before.layers),
+        overlay: nodeName(index, disk.layers),
+        file: disk.layers[0]?.file,
+      },
+    ]
+  })
+  let inUse = false
+  const discard = async (): Promise<void> => {
+    if (inUse) return
+    for (const { overlay } of pairs) {
+      await monitor.execute("blockdev-del", { "node-name": overlay }).catch(() => {
+        // Never added, or QEMU has ended: either way it does not hold the file.
+      })
+    }
+    await removeOverlays(staged, tools.dir)
+  }
+  try {
+    for (const { overlay, file } of pairs) {
+      const source = { driver: "file", filename: file }
+      await monitor.execute("blockdev-add", {
+        driver: "qcow2",
+        "node-name": overlay,
+        file: source,
+        backing: null,
+      })
+    }
+  } catch (error) {
+    await discard()
+    throw error
+  }
+  const switchOver = async (): Promise<void> => {
+    if (pairs.length === 0) return
+    inUse = true
+    try {
+      const actions = pairs.map(({ node, overlay }) => ({
+        type: "blockdev-snapshot",
+        data: { node, overlay },
+      }))
+      await monitor.execute("transaction", { actions })
+    } catch (error) {
+      // Only a plain refusal proves that the VM does not write to the new layers.
+      if (error instanceof StillframeError && error.code === "hypervisor_failed") inUse = false
+      throw error
+    }
+  }
+  return { frozen, switchOver, discard }
+}
+
+/** The number of the overlay that each writable disk runs on. */
+async function activeOverlays(monitor: Monitor): Promise<Map<number, number>> {
+  const blocks = await monitor.execute<{ inserted?: { "node-name"?: string } }[]>("query-block")
+  const active = new Map<number, number>()
+  for (const { inserted } of blocks) {
+    const match = /^disk(\d+)-(\d+)$/.exec(inserted?.["node-name"] ?? "")
+    if (match !== null) active.set(Number(match[1]), Number(match[2]))
+  }
+  return active
+}

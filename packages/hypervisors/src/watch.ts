@@ -1,0 +1,41 @@
+import { qemuFiles } from "./qemu-command.ts"
+import { openMonitor } from "./qmp.ts"
+
+/** How a VM's process ended, as far as QEMU said it. */
+export type VmEnd = "guest_shutdown" | "guest_reset" | "guest_panicked" | "ended_by_host" | "gone"
+
+/** Holds a VM's second monitor until the VM ends. */
+export interface Watch {
+  /** Resolves when the process has closed its monitor; `gone` when it ended without a word (killed, crashed). Never after `close`. */
+  readonly ended: Promise<VmEnd>
+  close(): void
+}
+
+/** Watches a VM by `watch.sock`, which one worker at a time may hold. Throws as `openMonitor` does. */
+export async function watchQemu(dir: string): Promise<Watch> {
+  const monitor = await openMonitor(dir, qemuFiles.watch)
+  let end: VmEnd = "gone"
+  let closedByUs = false
+  monitor.subscribe(({ event, data }) => {
+    if (event === "GUEST_PANICKED") end = "guest_panicked"
+    if (event === "SHUTDOWN" && end !== "guest_panicked") end = endOf(String(data?.["reason"]))
+  })
+  const ended = monitor.closed.then(async () => (closedByUs ? await never : end))
+  return {
+    ended,
+    close: () => {
+      closedByUs = true
+      monitor.close()
+    },
+  }
+}
+
+const never = new Promise<never>(() => {})
+
+/** QAPI's ShutdownCause, by what it means to us. */
+function endOf(cause: string): VmEnd {
+  if (cause === "guest-shutdown") return "guest_shutdown"
+  if (cause === "guest-reset") return "guest_reset"
+  if (cause === "guest-panic") return "guest_panicked"
+  return "ended_by_host"
+}

@@ -1,0 +1,237 @@
+import { execFile } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { copyFile, mkdir, readlink, rename, stat, symlink, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { promisify } from "node:util"
+import { assertSourcesUnchanged } from "@stillframe/hypervisors/disks"
+import { checkDisk, resolveHostPath } from "@stillframe/hypervisors/host-paths"
+import { probeAccel, probeQemu } from "@stillframe/hypervisors/probe"
+import { endProcess, identifyProcess, processAlive } from "@stillframe/hypervisors/processes"
+import { launchQemu } from "@stillframe/hypervisors/qemu-process"
+import { withMonitor } from "@stillframe/hypervisors/qmp"
+import { watchQemu } from "@stillframe/hypervisors/watch"
+import { expect, test } from "vitest"
+import {
+  capture,
+  firstGap,
+  ground,
+  heartbeat,
+  heartbeatConfig,
+  never,
+  pidsIn,
+  qemu,
+  startHeartbeat,
+} from "./test-vm.ts"
+
+const run = promisify(execFile)
+const isRoot = process.getuid?.() === 0
+const nobody = { uid: 65_534, gid: 65_534 }
+
+test("a launched VM has its own session, carries our name and works in its directory", async () => {
+  await using place = await ground()
+  const vm = await startHeartbeat(place)
+
+  const { pid } = vm.process
+  const sessionOf = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[3]
+  expect(Number(sessionOf)).toBe(pid)
+  expect(readFileSync(`/proc/${pid}/cmdline`, "utf8")).toContain("guest=stillframe-test-vm")
+  expect(await readlink(`/proc/${pid}/cwd`)).toBe(vm.dir)
+  expect(readFileSync(`/proc/${pid}/status`, "utf8")).toMatch(/Seccomp:\s2/)
+})
+
+test.skipIf(!isRoot)("as root the VM runs as another user and is captured all the same", async () => {
+  await using place = await ground()
+  const { root } = place
+  await writeFile(join(root, "plain.raw"), Buffer.alloc(1024 * 1024, 8), { mode: 0o644 })
+  const disk = { path: join(root, "plain.raw"), format: "raw", readonly: false } as const
+
+  const vm = await startHeartbeat(place, { runAs: nobody, disks: [disk] })
+  const captured = await capture(place, vm, "memory")
+
+  expect(readFileSync(`/proc/${vm.process.pid}/status`, "utf8")).toMatch(/Uid:\s65534\s65534\s65534/)
+  // mkdtemp's 0700 folder above keeps that user out of every other path.
+  expect((await stat(root)).mode & 0o777).toBe(0o700)
+  expect((await stat(disk.path)).uid).toBe(0)
+  expect(firstGap(captured.printed)).toBeUndefined()
+})
+
+test("a kernel that QEMU cannot boot is a failure with QEMU's words and no process", async () => {
+  await using place = await ground()
+  await writeFile(join(place.root, "kernel.txt"), "no kernel")
+  const dir = await place.folder("vm")
+
+  const attempt = startHeartbeat(place, { dir, change: { kernel: join(place.root, "kernel.txt") } })
+
+  await expect(attempt).rejects.toMatchObject({
+    code: "hypervisor_failed",
+    message: expect.stringContaining("kernel"),
+  })
+  expect(await pidsIn(dir)).toEqual([])
+})
+
+test("a binary that does not exist is said to be unavailable", async () => {
+  await using place = await ground()
+  const config = await heartbeatConfig()
+  const launch = { dir: place.root, config, disks: [], identity: "stillframe-test-x", signal: never }
+
+  const attempt = launchQemu({ ...launch, binary: join(place.root, "missing") })
+
+  await expect(attempt).rejects.toMatchObject({ code: "hypervisor_unavailable" })
+})
+
+test("a file that the launch does not name ends the process before the guest runs", async () => {
+  await using place = await ground()
+  const dir = await place.folder("vm")
+  await writeFile(join(place.root, "secret"), Buffer.alloc(1024 * 1024))
+  await symlink(join(place.root, "secret"), join(dir, "disk0.base"))
+  await copyFile(heartbeat, join(dir, "kernel"))
+  const disks = [
+    {
+      readonly: true,
+      virtualSize: 1024 * 1024,
+      layers: [{ file: "disk0.base", format: "raw" as const }],
+      sources: [],
+    },
+  ]
+  const launch = {
+    dir,
+    config: await heartbeatConfig(),
+    binary: qemu.binary,
+    identity: "stillframe-test-x",
+    signal: never,
+  }
+
+  const attempt = launchQemu({ ...launch, disks })
+
+  await expect(attempt).rejects.toMatchObject({
+    code: "hypervisor_failed",
+    message: expect.stringContaining("secret"),
+  })
+  expect(await pidsIn(dir)).toEqual([])
+})
+
+test("a VM that is killed, and one that resets, are both reported by the watcher", async () => {
+  await using place = await ground()
+  const killed = await startHeartbeat(place, { dir: await place.folder("killed") })
+  const reset = await startHeartbeat(place, { dir: await place.folder("reset") })
+  const [first, second] = [await watchQemu(killed.dir), await watchQemu(reset.dir)]
+
+  process.kill(killed.process.pid, "SIGKILL")
+  await withMonitor(reset.dir, "command.sock", async (monitor) => {
+    await monitor.execute("system_reset")
+    await monitor.closed
+  })
+
+  expect(await first.ended).toBe("gone")
+  expect(await second.ended).toBe("ended_by_host")
+})
+
+test("a process is only itself with its start time and its boot", async () => {
+  await using place = await ground()
+  const { process: identity } = await startHeartbeat(place)
+
+  expect(await processAlive(identity)).toBe(true)
+  expect(await processAlive({ ...identity, startTime: identity.startTime - 1 })).toBe(false)
+  expect(await processAlive({ ...identity, bootId: "another" })).toBe(false)
+  await endProcess({ ...identity, startTime: identity.startTime - 1 }, { graceMs: 0 })
+  expect(await identifyProcess(identity.pid)).toEqual(identity)
+  await endProcess(identity, { graceMs: 2000 })
+  expect(await processAlive(identity)).toBe(false)
+})
+
+test("paths outside HOST_PATHS, in DATA_DIR, through a link or to a folder are refused", async () => {
+  await using place = await ground()
+  const { root } = place
+  const allowed = await place.folder("allowed")
+  for (const folder of ["data", "data/images", "data/instances"]) await mkdir(join(root, folder))
+  for (const name of ["allowed/ok", "outside", "data/secret", "data/images/kernel"])
+    await writeFile(join(root, name), "x")
+  await symlink(join(root, "outside"), join(allowed, "link"))
+  const rules = { hostPaths: [allowed], dataDir: join(root, "data") }
+  const wide = { ...rules, hostPaths: [root] }
+
+  expect(await resolveHostPath(join(allowed, "ok"), rules)).toBe(join(allowed, "ok"))
+  expect(await resolveHostPath(join(root, "data/images/kernel"), wide)).toBe(join(root, "data/images/kernel"))
+  for (const name of [
+    "outside",
+    "allowed/link",
+    "allowed/../outside",
+    "allowed/missing",
+    "allowed",
+    "data/images/kernel",
+  ]) {
+    const refused = { code: "invalid_request", message: expect.stringContaining(name) }
+    await expect(resolveHostPath(`${root}/${name}`, rules)).rejects.toMatchObject(refused)
+  }
+  await expect(resolveHostPath(join(root, "data/secret"), wide)).rejects.toThrow("DATA_DIR")
+})
+
+test("an image that leads QEMU to another file is refused before QEMU sees it", async () => {
+  await using place = await ground()
+  const { root } = place
+  const allowed = await place.folder("allowed")
+  await writeFile(join(root, "secret"), Buffer.alloc(4096))
+  await writeFile(join(allowed, "lower"), Buffer.alloc(4096))
+  const rules = { hostPaths: [allowed], dataDir: join(root, "data") }
+  const make = async (name: string, ...args: string[]): Promise<void> => {
+    await run(qemu.qemuImg, ["create", "-q", "-f", "qcow2", "-u", ...args, join(allowed, name), "1M"])
+  }
+  await make("outside", "-b", join(root, "secret"), "-F", "raw")
+  await make("json", "-b", 'json:{"driver":"file","filename":"/etc/hostname"}', "-F", "raw")
+  await make("protocol", "-b", "nbd://127.0.0.1/x", "-F", "raw")
+  await run(qemu.qemuImg, [
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-o",
+    `data_file=${join(allowed, "data")}`,
+    join(allowed, "data-file"),
+    "1M",
+  ])
+  await make("fine", "-b", "lower", "-F", "raw")
+  await make("loop", "-b", "loop", "-F", "qcow2")
+
+  const look = async (name: string) =>
+    await checkDisk({ path: join(allowed, name), format: "qcow2", readonly: false }, rules)
+
+  await expect(look("outside")).rejects.toThrow("HOST_PATHS")
+  await expect(look("json")).rejects.toThrow("not a plain path")
+  await expect(look("protocol")).rejects.toThrow("not a plain path")
+  await expect(look("data-file")).rejects.toThrow("another file")
+  await expect(look("loop")).rejects.toThrow("more than 16")
+  await expect(look("lower")).rejects.toThrow("not a qcow2")
+  expect((await look("fine")).backing).toEqual([{ path: join(allowed, "lower"), format: "raw" }])
+})
+
+test("a caller's file that changes after the launch makes its chain void; one that is only renamed does not", async () => {
+  await using place = await ground()
+  const path = join(place.root, "plain.raw")
+  await writeFile(path, Buffer.alloc(1024 * 1024, 8))
+  const vm = await startHeartbeat(place, { disks: [{ path, format: "raw", readonly: false }] })
+
+  await rename(path, `${path}.old`)
+  await assertSourcesUnchanged(vm.dir, vm.disks)
+  await writeFile(`${path}.old`, Buffer.alloc(1024 * 1024, 9))
+
+  await expect(assertSourcesUnchanged(vm.dir, vm.disks)).rejects.toMatchObject({
+    code: "conflict",
+    message: expect.stringContaining(path),
+  })
+})
+
+test("the probe names the version and exact machine types, and falls back to TCG where KVM runs no guest", async () => {
+  await using place = await ground()
+  const { version, machines } = await probeQemu(qemu.binary, never)
+  await writeFile(join(place.root, "no-kernel"), "no kernel")
+
+  const guest = { kernel: join(place.root, "no-kernel"), memoryMib: 64, marker: "00000001" }
+
+  expect(version).toMatch(/^\d+\.\d+\.\d+$/)
+  expect(machines).toEqual({
+    q35: expect.stringMatching(/^pc-q35-\d+\.\d+$/),
+    pc: expect.stringMatching(/^pc-i440fx-\d+\.\d+$/),
+  })
+  expect(await probeAccel(qemu.binary, machines.q35, guest, never)).toBe("tcg")
+  await expect(probeQemu("node", never)).rejects.toMatchObject({ code: "hypervisor_unavailable" })
+})

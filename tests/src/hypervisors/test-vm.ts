@@ -1,0 +1,168 @@
+import { readFileSync, watch } from "node:fs"
+import { mkdir, mkdtemp, readdir, readlink, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Disk } from "@stillframe/hypervisors/disks"
+import type { DiskConfig, LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import { addOverlays, linkFiles } from "@stillframe/hypervisors/layers"
+import { immutableNames, prepareLaunch, startGuest } from "@stillframe/hypervisors/prepare-launch"
+import { probeQemu } from "@stillframe/hypervisors/probe"
+import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { captureQemu, type Capture, type CaptureOptions } from "@stillframe/hypervisors/qemu-capture"
+import { launchQemu } from "@stillframe/hypervisors/qemu-process"
+import { restoreQemu } from "@stillframe/hypervisors/qemu-restore"
+
+/** Found on PATH, like every test's QEMU. */
+export const qemu = { binary: "qemu-system-x86_64", qemuImg: "qemu-img" }
+export const heartbeat = fileURLToPath(
+  new URL("../../../packages/hypervisors/guests/heartbeat.elf", import.meta.url),
+)
+export const never = new AbortController().signal
+
+const WAIT_MS = 20_000
+
+/** A folder for one test, and the processes started in it: both gone when the test is. */
+export interface Ground extends AsyncDisposable {
+  root: string
+  own: (identity: ProcessIdentity) => ProcessIdentity
+  folder: (name: string) => Promise<string>
+}
+
+export async function ground(): Promise<Ground> {
+  const root = await mkdtemp(join(tmpdir(), "stillframe-vm-"))
+  const processes: ProcessIdentity[] = []
+  return {
+    root,
+    own: (identity) => {
+      processes.push(identity)
+      return identity
+    },
+    folder: async (name) => {
+      await mkdir(join(root, name), { recursive: true })
+      return join(root, name)
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const identity of processes) await endProcess(identity, { graceMs: 0 })
+      await rm(root, { recursive: true })
+    },
+  }
+}
+
+export interface TestVm {
+  dir: string
+  config: LaunchConfig
+  disks: Disk[]
+  process: ProcessIdentity
+}
+
+export interface VmOptions {
+  dir?: string
+  disks?: DiskConfig[]
+  change?: Partial<LaunchConfig>
+  runAs?: { uid: number; gid: number }
+}
+
+/** A running heartbeat guest that has ticked. */
+export async function startHeartbeat(ground: Ground, options: VmOptions = {}): Promise<TestVm> {
+  const dir = options.dir ?? (await ground.folder("vm"))
+  const config = await heartbeatConfig(options)
+  const rules = { hostPaths: [ground.root, join(heartbeat, "..")], dataDir: join(ground.root, "data") }
+  const disks = await prepareLaunch(config, { dir, qemuImg: qemu.qemuImg, signal: never, rules })
+  const launch = { dir, config, disks, binary: qemu.binary, identity: "stillframe-test-vm", signal: never }
+  const runAs = options.runAs === undefined ? {} : { runAs: options.runAs }
+  const process = ground.own(await launchQemu({ ...launch, ...runAs }))
+  await startGuest(dir)
+  await untilTicks(dir, 3)
+  return { dir, config, disks, process }
+}
+
+export async function heartbeatConfig({ disks = [], change = {} }: VmOptions = {}): Promise<LaunchConfig> {
+  const { machines } = await probeQemu(qemu.binary, never)
+  const fixed = { machine: machines.q35, accel: "tcg", cpu: "qemu64", memoryMib: 64, vcpus: 1 } as const
+  return { ...fixed, kernel: heartbeat, disks, ...change }
+}
+
+export interface TestCapture extends Capture {
+  memoryFile: string
+  /** What the guest had printed when it stood still. */
+  printed: string
+}
+
+export async function capture(
+  ground: Ground,
+  vm: TestVm,
+  name: string,
+  change: Partial<CaptureOptions> = {},
+): Promise<TestCapture> {
+  const memoryFile = join(ground.root, name)
+  let printed = ""
+  const onPaused = (): void => {
+    printed = serial(vm.dir)
+    change.onPaused?.()
+  }
+  const fixed = { dir: vm.dir, memoryFile, qemuImg: qemu.qemuImg, pauseLimitMs: 30_000, signal: never }
+  const captured = await captureQemu({ ...fixed, beforePause: () => {}, ...change, onPaused })
+  return { ...captured, memoryFile, printed }
+}
+
+/** A second VM from a capture, which runs and has ticked. */
+export async function fork(
+  ground: Ground,
+  vm: TestVm,
+  captured: TestCapture,
+  name: string,
+  memory: AsyncIterable<Uint8Array>,
+  config = vm.config,
+): Promise<TestVm> {
+  const dir = await ground.folder(name)
+  await linkFiles(immutableNames(vm.config, captured.disks), vm.dir, dir, never)
+  const disks = await addOverlays(captured.disks, { dir, qemuImg: qemu.qemuImg, signal: never })
+  const launch = { dir, config, disks, binary: qemu.binary, identity: "stillframe-test-fork", signal: never }
+  const process = ground.own(await restoreQemu({ ...launch, memory }))
+  await startGuest(dir)
+  await untilTicks(dir, 3)
+  return { dir, config, disks, process }
+}
+
+export function serial(dir: string): string {
+  return readFileSync(join(dir, "serial.log"), "latin1")
+}
+
+/** The guest's lines as [tick, sum]; the last one only if it is whole. */
+export function ticks(text: string): { tick: number; sum: string }[] {
+  const lines = text.split("\n").slice(0, -1)
+  return lines.map((line) => ({ tick: Number.parseInt(line.slice(0, 8), 16), sum: line.slice(9) }))
+}
+
+/** The first place where the ticks do not go on by one with the same sum. */
+export function firstGap(text: string): string | undefined {
+  const all = ticks(text)
+  const at = all.findIndex(
+    ({ tick, sum }, index) => tick !== (all[0]?.tick ?? 0) + index || sum !== all[0]?.sum,
+  )
+  return at === -1 ? undefined : JSON.stringify(all.slice(Math.max(0, at - 1), at + 1))
+}
+
+/** Waits until the guest has printed `more` whole lines beyond `from`. */
+export async function untilTicks(dir: string, more: number, from = 0): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const deadline = AbortSignal.timeout(WAIT_MS)
+  const look = (): void => {
+    if (ticks(serial(dir)).length >= from + more) resolve()
+  }
+  const watcher = watch(join(dir, "serial.log"), look)
+  const onLate = (): void => reject(new Error(`the guest printed no ${more} lines in ${WAIT_MS} ms`))
+  deadline.addEventListener("abort", onLate, { once: true })
+  look()
+  await promise.finally(() => watcher.close())
+}
+
+/** Pids of the processes that work in a directory. */
+export async function pidsIn(dir: string): Promise<string[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
+  const folders = await Promise.all(
+    pids.map(async (pid) => await readlink(`/proc/${pid}/cwd`).catch(() => "")),
+  )
+  return pids.filter((_, index) => folders[index] === dir)
+}
