@@ -32,6 +32,8 @@ export function openDatabase({
   })
   // Without a listener, the error of an idle client ends the process.
   pool.on("error", onIdleError)
+  // Likewise one that is in use or being closed: its query, if there is one, rejects by itself.
+  pool.on("connect", (client) => client.on("error", () => undefined))
   return new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
 }
 

@@ -11,6 +11,14 @@ const migrationsDir = new URL("../../../migrations/", import.meta.url)
  * (Kysely's migrator holds a lock); a database that knows a migration which this program does not is refused.
  */
 export async function migrate(db: OwnedDatabase): Promise<void> {
+  await sql`select 1`.execute(db).catch((cause: unknown) => {
+    const { message: reason } = toStillframeError(cause)
+    throw new StillframeError(
+      "unavailable",
+      `the database can't be reached: ${reason}. Check that it runs and that DATABASE_URL names it.`,
+      { cause },
+    )
+  })
   const migrator = new Migrator({ db, provider: { getMigrations } })
   const { error } = await migrator.migrateToLatest()
   if (error !== undefined) {

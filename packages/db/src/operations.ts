@@ -135,17 +135,30 @@ export async function requeueOperation(
   return numUpdatedRows === 1n
 }
 
-/** Says that a cancelled operation's owner has let go of everything it touched. */
+/** Says that a cancelled operation's owner has let go of everything it touched; a deletion may have waited for that. */
 export async function releaseCancelled(
   db: Database,
   { id, token }: { id: string; token: string },
 ): Promise<void> {
-  await db
+  const released = await db
     .updateTable("operations")
     .set({ token: null })
     .where("id", "=", id)
     .where("token", "=", token)
     .where("state", "=", "cancelled")
+    .returning("snapshot_id")
+    .executeTakeFirst()
+  if (typeof released?.snapshot_id === "string") await hurryDeletion(db, released.snapshot_id)
+}
+
+/** Has a snapshot's deletion look again now at whether its files are free. */
+export async function hurryDeletion(db: Database, snapshotId: string): Promise<void> {
+  await db
+    .updateTable("operations")
+    .set({ not_before: clock })
+    .where("snapshot_id", "=", snapshotId)
+    .where("kind", "=", "delete")
+    .where("state", "=", "queued")
     .execute()
 }
 

@@ -2,6 +2,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import { sql } from "kysely"
 import { clock, clockPlus, inTransaction, type OwnedDatabase } from "./client.ts"
+import { hurryDeletion } from "./operations.ts"
 import type { Database } from "./schema.ts"
 import { lockSnapshot, type SnapshotRow } from "./snapshots.ts"
 
@@ -31,7 +32,12 @@ export function takeReader(
 }
 
 export async function releaseReader(db: Database, readerId: string): Promise<void> {
-  await db.deleteFrom("snapshot_readers").where("id", "=", readerId).execute()
+  const released = await db
+    .deleteFrom("snapshot_readers")
+    .where("id", "=", readerId)
+    .returning("snapshot_id")
+    .executeTakeFirst()
+  if (released !== undefined) await hurryDeletion(db, released.snapshot_id)
 }
 
 export async function hasReaders(db: Database, snapshotId: string): Promise<boolean> {

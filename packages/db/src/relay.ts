@@ -37,15 +37,11 @@ export async function relayedLongAgo(db: Database, olderThanMs: number): Promise
 
 /** Gives lost operations a new wake, so that the queue takes them again. Those that have moved on are left alone. */
 export async function markLost(db: Database, lost: readonly RelayedOperation[]): Promise<void> {
-  for (const { id, wake } of lost) {
-    await db
-      .updateTable("operations")
-      .set({ wake: wake + 1, relayed_at: null })
-      .where("id", "=", id)
-      .where("wake", "=", wake)
-      .where("state", "=", "queued")
-      .execute()
-  }
+  if (lost.length === 0) return
+  await sql`
+    update operations set wake = operations.wake + 1, relayed_at = null
+    from unnest(${lost.map(({ id }) => id)}::text[], ${lost.map(({ wake }) => wake)}::int[]) as lost (id, wake)
+    where operations.id = lost.id and operations.wake = lost.wake and state = 'queued'`.execute(db)
 }
 
 /** Queues again whatever runs on a lease that is over; its next owner decides what the last one left. Returns how many. */

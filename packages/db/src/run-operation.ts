@@ -65,26 +65,24 @@ export async function runOperation(
     runner.committed()
   } catch (thrown) {
     const error = toStillframeError(thrown)
-    if (lease.signal.aborted) {
-      log.warn({ ...fields, err: error }, "operation cancelled or taken over")
-      await releaseCancelled(db, operation)
-      return
-    }
     const delayMs = shutdown.aborted ? 0 : retryDelayMs(operation.kind, operation.attempt, error.code)
-    if (delayMs === undefined) log.error({ ...fields, err: error }, "operation failed")
-    else log.warn({ ...fields, err: error, delayMs }, "operation goes back to its queue")
-    await inTransaction(db, async (tx) => {
-      const current =
-        delayMs === undefined
-          ? await finishOperation(tx, {
-              ...operation,
-              end: { state: "failed", code: error.code, message: error.message },
-            })
-          : await requeueOperation(tx, { ...operation, delayMs, counted: !shutdown.aborted })
-      if (!current) return
-      if (delayMs === undefined) await handler.failed(tx, operation, error)
-      else await handler.handedBack?.(tx, operation)
+    const current = await inTransaction(db, async (tx) => {
+      if (delayMs === undefined) {
+        const end = { state: "failed", code: error.code, message: error.message } as const
+        if (!(await finishOperation(tx, { ...operation, end }))) return false
+        await handler.failed(tx, operation, error)
+      } else {
+        if (!(await requeueOperation(tx, { ...operation, delayMs, counted: !shutdown.aborted }))) return false
+        await handler.handedBack?.(tx, operation)
+      }
+      return true
     })
+    if (!current) await releaseCancelled(db, operation)
+    const outcome = !current ? "cancelled or taken over" : delayMs === undefined ? "failed" : "queued again"
+    log[outcome === "failed" ? "error" : "warn"](
+      { ...fields, err: error, delayMs, outcome },
+      "operation not done",
+    )
     runner.committed()
   }
 }

@@ -31,6 +31,7 @@ export async function openWaker({
   let client: Client | undefined
   let retry: NodeJS.Timeout | undefined
   let closed = false
+  let sent: Promise<unknown> = Promise.resolve()
 
   async function connect(): Promise<void> {
     const next = new Client({ connectionString: url, keepAlive: true })
@@ -62,7 +63,8 @@ export async function openWaker({
   function notify(channel: Channel): void {
     if (closed) return
     recent.set(channel, false)
-    client?.query(`notify ${channel}`).catch(onError)
+    // One after the other: a client that is given a second query at the same time is deprecated in pg.
+    sent = sent.then(() => client?.query(`notify ${channel}`)).catch(onError)
     setTimeout(() => {
       const again = recent.get(channel)
       recent.delete(channel)

@@ -1,0 +1,32 @@
+import { toStillframeError } from "@stillframe/domain/errors"
+import { carryOut } from "./carry-out.ts"
+import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
+
+// The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
+// worker dies the channel closes, and what is under way is given up and the VM resumed, without asking anybody.
+const stop = new AbortController()
+process.on("disconnect", () => stop.abort())
+// Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
+process.on("SIGINT", () => {})
+process.on("SIGTERM", () => stop.abort())
+
+process.on("message", (message: ToCaptor) => {
+  if ("abort" in message) stop.abort()
+  else void run(message.order)
+})
+
+async function run(order: Order): Promise<void> {
+  const answer = await carryOut(order, stop.signal, (progress) => send({ progress })).then(
+    (result): FromCaptor => ({ result }),
+    (thrown: unknown): FromCaptor => {
+      const { code, message } = toStillframeError(thrown)
+      return { error: { code, message } }
+    },
+  )
+  if (process.connected) process.send?.(answer, undefined, {}, () => process.exit(0))
+  else process.exit(0)
+}
+
+function send(message: FromCaptor): void {
+  if (process.connected) process.send?.(message)
+}

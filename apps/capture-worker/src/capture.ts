@@ -1,0 +1,156 @@
+import { mkdir } from "node:fs/promises"
+import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
+import { appendSnapshotEvent } from "@stillframe/db/events"
+import { findInstance, type InstanceRow } from "@stillframe/db/instances"
+import { createOperation, type ClaimedOperation } from "@stillframe/db/operations"
+import { progressWriter } from "@stillframe/db/progress"
+import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+import {
+  failSnapshot,
+  handBackCapture,
+  publishCapture,
+  startCapture,
+  type SnapshotRow,
+} from "@stillframe/db/snapshots"
+import { reserveSpace } from "@stillframe/db/space"
+import { StillframeError } from "@stillframe/domain/errors"
+import { captureStates } from "@stillframe/domain/instance"
+import { operationAttempts } from "@stillframe/domain/operation"
+import { compressQueue } from "@stillframe/domain/queues"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import { payloadDir } from "@stillframe/storage/layout"
+import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
+import { freeBytes, measureDir } from "@stillframe/storage/space"
+import { order } from "./captor-process.ts"
+import { takeOver } from "./takeover.ts"
+import { vmOrder } from "./vm-operations.ts"
+import type { Worker } from "./worker.ts"
+
+/** Beyond the guest's RAM: device state, overlays' headers, the manifest. */
+const spaceMarginBytes = 64 * 1024 ** 2
+
+/** Captures a running VM and publishes its payload. A sealed attempt whose worker died is published, not captured again. */
+export function captureHandler(worker: Worker): OperationHandler {
+  return {
+    async run(context) {
+      const snapshot = await begin(worker.db, context.operation)
+      const manifest =
+        (await sealedAttempt(worker.config.storageDir, snapshot.id)) ??
+        (await capture(worker, context, snapshot))
+      await publish(worker, context.operation, snapshot, manifest)
+    },
+    async failed(tx, operation, error) {
+      const snapshot = await failSnapshot(tx, operation.snapshotId ?? "", error)
+      if (snapshot !== undefined) await appendSnapshotEvent(tx, "snapshot.failed", snapshot)
+    },
+    async handedBack(tx, operation) {
+      await handBackCapture(tx, operation.snapshotId ?? "")
+    },
+  }
+}
+
+async function begin(db: OwnedDatabase, operation: ClaimedOperation): Promise<SnapshotRow> {
+  const snapshot = await startCapture(db, operation.snapshotId ?? "")
+  if (snapshot === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")
+  return snapshot
+}
+
+async function capture(worker: Worker, context: OperationContext, snapshot: SnapshotRow): Promise<Manifest> {
+  const { operation, signal } = context
+  if (operation.attempt > operationAttempts.capture.max)
+    throw new StillframeError(
+      "hypervisor_gone",
+      `${operationAttempts.capture.max} tries to capture the VM ended without a result; see the worker's log and ask again`,
+    )
+  const instance = await sourceOf(worker.db, snapshot)
+  await assertRoom(worker, operation, snapshot, instance)
+  return order(
+    {
+      kind: "capture",
+      ...vmOrder(worker, context, instance),
+      snapshotId: snapshot.id,
+      storageDir: worker.config.storageDir,
+      instanceName: instance.name,
+      hypervisorVersion: worker.qemu.version,
+      launch: instance.launch as unknown as LaunchConfig,
+      pauseLimitMs: pauseLimitMs(instance.memory_mib, worker.config.pauseLimitMs),
+    },
+    {
+      signal,
+      onProgress: progressWriter(worker.db, snapshot.id, (err) =>
+        worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
+      ),
+      onLost: async () => {
+        await takeOver({ clusterId: worker.clusterId, dataDir: worker.config.dataDir }, instance.id)
+      },
+    },
+  )
+}
+
+/** 10 s and a second for each 64 MiB, and never more than the operator allows. */
+function pauseLimitMs(memoryMib: number, limitMs: number): number {
+  return Math.min(10_000 + (memoryMib / 64) * 1_000, limitMs)
+}
+
+async function sourceOf(db: OwnedDatabase, snapshot: SnapshotRow): Promise<InstanceRow> {
+  const instance = await findInstance(db, snapshot.source_instance_id)
+  if (instance === undefined) throw new StillframeError("not_found", "the instance was deleted meanwhile")
+  const allowed: readonly string[] = captureStates[snapshot.kind]
+  if (!allowed.includes(instance.state))
+    throw new StillframeError("conflict", `the instance is ${instance.state}, not ${allowed.join(" or ")}`)
+  return instance
+}
+
+async function assertRoom(
+  { db, config }: Worker,
+  operation: ClaimedOperation,
+  snapshot: SnapshotRow,
+  instance: InstanceRow,
+): Promise<void> {
+  await mkdir(config.storageDir, { recursive: true, mode: 0o700 })
+  const free = await freeBytes(config.storageDir)
+  const bytes = instance.memory_mib * 1024 ** 2 + spaceMarginBytes
+  const request = {
+    operationId: operation.id,
+    pool: snapshot.pool,
+    bytes,
+    freeBytes: free,
+    floorBytes: config.spaceFloorBytes,
+  }
+  if (await reserveSpace(db, request)) return
+  throw new StillframeError(
+    "insufficient_storage",
+    `the storage pool ${snapshot.pool} has ${free} bytes free; a snapshot of this VM may take ${bytes}, and ${config.spaceFloorBytes} stay free. Delete snapshots or enlarge the pool`,
+  )
+}
+
+async function publish(
+  { db, config }: Worker,
+  operation: ClaimedOperation,
+  snapshot: SnapshotRow,
+  manifest: Manifest,
+): Promise<void> {
+  const memory = memoryEntry(manifest)
+  const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
+  await inTransaction(db, async (tx) => {
+    const ready = await publishCapture(tx, snapshot.id, {
+      payload: manifest.token,
+      memoryFile: memory.name,
+      memorySha256: memory.sha256,
+      ...sizes,
+      pauseMs: manifest.pause_ms,
+      capturedAt: new Date(manifest.captured_at),
+      compress: snapshot.compression !== null,
+    })
+    await finishDone(tx, operation)
+    if (ready === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")
+    if (snapshot.compression !== null)
+      await createOperation(tx, {
+        kind: "compress",
+        queue: compressQueue(snapshot.pool),
+        snapshotId: snapshot.id,
+      })
+    await appendSnapshotEvent(tx, "snapshot.captured", ready)
+    if (snapshot.compression === null) await appendSnapshotEvent(tx, "snapshot.completed", ready)
+  })
+}

@@ -1,0 +1,72 @@
+import { join } from "node:path"
+import { parseEnv, type Env } from "@stillframe/runtime/env"
+import {
+  databaseSettings,
+  hostSettings,
+  logSettings,
+  storageSettings,
+  wholeNumber,
+} from "@stillframe/runtime/settings"
+import { spaceFloorBytes } from "@stillframe/storage/space"
+import { z } from "zod"
+
+export interface CaptureWorkerConfig {
+  readonly databaseUrl: string
+  readonly databaseDirectUrl: string
+  readonly redisUrl: string | undefined
+  readonly dataDir: string
+  readonly storageDir: string
+  readonly host: string
+  readonly pool: string
+  readonly hostPaths: readonly string[]
+  /** Where the guests that come with us lie. */
+  readonly imagesDir: string
+  readonly qemuBinary: string
+  readonly qemuImg: string
+  /** `auto`: KVM where a guest really boots on it, else TCG. */
+  readonly accelerator: "auto" | "kvm" | "tcg"
+  readonly pauseLimitMs: number
+  /** Stays free on the pool whatever is asked. */
+  readonly spaceFloorBytes: number
+  readonly concurrency: number
+}
+
+const settings = {
+  ...databaseSettings,
+  ...storageSettings,
+  ...hostSettings,
+  ...logSettings,
+  HOST_PATHS: z
+    .string()
+    .refine(
+      (paths) => paths.split(":").every((path) => path.startsWith("/")),
+      "must be absolute paths, joined by :",
+    )
+    .optional(),
+  QEMU_BINARY: z.string().default("qemu-system-x86_64"),
+  QEMU_IMG: z.string().default("qemu-img"),
+  QEMU_ACCELERATOR: z.enum(["auto", "kvm", "tcg"], { error: "must be auto, kvm or tcg" }).default("auto"),
+  PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
+  CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(1),
+}
+
+export function configFromEnv(env: Env): CaptureWorkerConfig {
+  const set = parseEnv(settings, env)
+  return {
+    databaseUrl: set.DATABASE_URL,
+    databaseDirectUrl: set.DATABASE_DIRECT_URL ?? set.DATABASE_URL,
+    redisUrl: set.REDIS_URL,
+    dataDir: set.DATA_DIR,
+    storageDir: set.STORAGE_DIR ?? join(set.DATA_DIR, "storage"),
+    host: set.HOST_NAME,
+    pool: set.STORAGE_POOL,
+    hostPaths: set.HOST_PATHS?.split(":") ?? [join(set.DATA_DIR, "images")],
+    imagesDir: join(set.DATA_DIR, "images"),
+    qemuBinary: set.QEMU_BINARY,
+    qemuImg: set.QEMU_IMG,
+    accelerator: set.QEMU_ACCELERATOR,
+    spaceFloorBytes,
+    pauseLimitMs: set.PAUSE_LIMIT * 1_000,
+    concurrency: set.CAPTURE_CONCURRENCY,
+  }
+}

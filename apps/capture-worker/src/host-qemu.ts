@@ -1,0 +1,75 @@
+import { constants } from "node:fs"
+import { access, readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { builtinImage } from "@stillframe/hypervisors/images"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/probe"
+import { identifyProcess } from "@stillframe/hypervisors/processes"
+import { canRunAs } from "@stillframe/hypervisors/run-as"
+import type { Logger } from "@stillframe/runtime/logger"
+import { writeDurably } from "@stillframe/storage/durable"
+import type { CaptureWorkerConfig } from "./config.ts"
+import type { HostQemu } from "./worker.ts"
+
+/** Nobody's: no account has it, so a QEMU that is broken out of owns nothing but its VM's directory. */
+const qemuUser = { uid: 64_055, gid: 64_055 }
+
+/** Finds out what this host's QEMU can do. Throws `hypervisor_unavailable` with the remedy where there is none. */
+export async function probeHost(config: CaptureWorkerConfig, log: Logger): Promise<HostQemu> {
+  const signal = new AbortController().signal
+  const probe = await probeQemu(config.qemuBinary, signal)
+  const accel = await accelerator(config, probe, log)
+  const runAs =
+    process.getuid?.() === 0 && (await canRunAs(config.qemuBinary, qemuUser, signal)) ? qemuUser : undefined
+  if (process.getuid?.() === 0 && runAs === undefined)
+    log.warn(
+      { binary: config.qemuBinary },
+      "qemu runs as root: its binary lies where no other user can execute it",
+    )
+  log.info({ version: probe.version, accel }, "qemu found")
+  return { ...probe, accel, tools: { binary: config.qemuBinary, qemuImg: config.qemuImg, runAs } }
+}
+
+/** The trial boot's result, kept until the machine or its QEMU is another. */
+interface Remembered {
+  readonly accel: LaunchConfig["accel"]
+  readonly bootId: string
+  readonly version: string
+}
+
+async function accelerator(
+  config: CaptureWorkerConfig,
+  probe: QemuProbe,
+  log: Logger,
+): Promise<LaunchConfig["accel"]> {
+  if (config.accelerator !== "auto") return config.accelerator
+  const canOpen = await access("/dev/kvm", constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  )
+  if (!canOpen) return "tcg"
+  const file = join(config.dataDir, "accelerator.json")
+  const self = await identifyProcess(process.pid)
+  const key = { bootId: self?.bootId ?? "", version: probe.version }
+  const known = await readRemembered(file)
+  if (known?.bootId === key.bootId && known.version === key.version) return known.accel
+  const guest = { ...builtinImage("demo", config.imagesDir), marker: "COUNT" }
+  if (guest.kernel === undefined) throw new StillframeError("internal_error", "the demo image has no kernel")
+  log.info("trying whether kvm boots a guest")
+  const accel = await probeAccel(
+    config.qemuBinary,
+    probe.machines.q35,
+    { ...guest, kernel: guest.kernel },
+    new AbortController().signal,
+  )
+  await writeDurably(file, JSON.stringify({ accel, ...key } satisfies Remembered))
+  return accel
+}
+
+async function readRemembered(file: string): Promise<Remembered | undefined> {
+  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT") throw error
+  })
+  return text === undefined ? undefined : (JSON.parse(text) as Remembered)
+}

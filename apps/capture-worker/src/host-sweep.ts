@@ -1,0 +1,43 @@
+import { readdir } from "node:fs/promises"
+import { join } from "node:path"
+import type { Logger } from "@stillframe/runtime/logger"
+import { takeOver, type Host } from "./takeover.ts"
+
+const sweepIntervalMs = 1_000
+
+/**
+ * Looks, now and every second, for VMs on this host that a dead captor left paused, and resumes them. It goes by what
+ * lies on this host's own disk, so it works with the database and the queue down. Resolves after the first round.
+ */
+export async function startHostSweep(host: Host, log: Logger): Promise<AsyncDisposable> {
+  let running: Promise<void> = Promise.resolve()
+  await sweep(host, log)
+  const timer = setInterval(() => {
+    running = running.then(() => sweep(host, log))
+  }, sweepIntervalMs)
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await running
+    },
+  }
+}
+
+async function sweep(host: Host, log: Logger): Promise<void> {
+  const instances = await readdir(join(host.dataDir, "instances")).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return []
+    throw error
+  })
+  await Promise.all(
+    instances.map(async (instanceId) => {
+      try {
+        const outcome = await takeOver(host, instanceId)
+        if (outcome === "resumed" || outcome === "gone")
+          log.warn({ instanceId, outcome }, "took over from a dead captor")
+      } catch (err) {
+        // The next round tries again; a VM that stays paused must not go unheard.
+        log.error({ err, instanceId }, "vm may be paused and could not be resumed")
+      }
+    }),
+  )
+}

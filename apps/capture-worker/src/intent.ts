@@ -1,0 +1,45 @@
+import { readFile, rm } from "node:fs/promises"
+import { uptime } from "node:os"
+import { join } from "node:path"
+import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { syncDir, writeDurably } from "@stillframe/storage/durable"
+
+/**
+ * What `instances/<id>/pause.json` says from before a VM is paused until it was read back as running. Whoever finds it
+ * after a crash needs no database to know what to do.
+ */
+export interface PauseIntent {
+  readonly instanceId: string
+  readonly generation: number
+  readonly operationId: string
+  readonly token: string
+  readonly snapshotId: string
+  readonly captor: ProcessIdentity
+  readonly wasRunning: boolean
+  /** Seconds since boot after which the captor counts as hung: no clock that can be set. */
+  readonly deadlineUptime: number
+}
+
+const fileName = "pause.json"
+
+/** Durable when it resolves. */
+export async function writeIntent(instanceDir: string, intent: PauseIntent): Promise<void> {
+  await writeDurably(join(instanceDir, fileName), JSON.stringify(intent))
+}
+
+/** Undefined when no capture is under way. */
+export async function readIntent(instanceDir: string): Promise<PauseIntent | undefined> {
+  const text = await readFile(join(instanceDir, fileName), "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw error
+  })
+  return text === undefined ? undefined : (JSON.parse(text) as PauseIntent)
+}
+
+export async function removeIntent(instanceDir: string): Promise<void> {
+  await rm(join(instanceDir, fileName), { force: true })
+  await syncDir(instanceDir)
+}
+
+export function isOverdue(intent: PauseIntent): boolean {
+  return uptime() > intent.deadlineUptime
+}

@@ -1,0 +1,54 @@
+import { builtinImage } from "@stillframe/hypervisors/images"
+import {
+  checkLaunchConfig,
+  pinMachine,
+  type DiskConfig,
+  type LaunchConfig,
+} from "@stillframe/hypervisors/launch-config"
+import type { Worker } from "./worker.ts"
+
+/** A launch as the API stored it: checked there for its shape, members in the caller's spelling. */
+interface StoredLaunch {
+  readonly image?: string
+  readonly kernel?: string
+  readonly initrd?: string
+  readonly cmdline?: string
+  readonly memory_mib?: number
+  readonly vcpus?: number
+  readonly machine?: string
+  readonly disks?: readonly {
+    readonly path: string
+    readonly format: "raw" | "qcow2"
+    readonly readonly?: boolean
+  }[]
+}
+
+/** What a stored launch comes down to on this host. Throws `invalid_request` for what can't be launched. */
+export function resolveLaunch(
+  stored: StoredLaunch,
+  { qemu, config }: Pick<Worker, "qemu" | "config">,
+): LaunchConfig {
+  const image = stored.image === undefined ? undefined : builtinImage(stored.image, config.imagesDir)
+  const kernel = stored.kernel ?? image?.kernel
+  const initrd = stored.initrd ?? image?.initrd
+  const cmdline = stored.cmdline ?? image?.cmdline
+  const launch: LaunchConfig = {
+    machine: pinMachine(stored.machine ?? "q35", qemu.machines),
+    accel: qemu.accel,
+    cpu: qemu.accel === "kvm" ? "host" : "qemu64",
+    memoryMib: stored.memory_mib ?? image?.memoryMib ?? defaultMemoryMib,
+    vcpus: stored.vcpus ?? 1,
+    ...(kernel !== undefined && { kernel }),
+    ...(initrd !== undefined && { initrd }),
+    ...(cmdline !== undefined && { cmdline }),
+    disks: (stored.disks ?? []).map(({ path, format, readonly }): DiskConfig => ({
+      path,
+      format,
+      readonly: readonly ?? false,
+    })),
+  }
+  checkLaunchConfig(launch)
+  return launch
+}
+
+const defaultMemoryMib = 512

@@ -1,0 +1,114 @@
+import { readdir } from "node:fs/promises"
+import { join } from "node:path"
+import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
+import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@stillframe/db/hosts"
+import { instancesOfHost } from "@stillframe/db/instances"
+import { migrate } from "@stillframe/db/migrate"
+import { runOperation } from "@stillframe/db/run-operation"
+import { openWaker } from "@stillframe/db/wake"
+import { captureQueue } from "@stillframe/domain/queues"
+import { identifyProcess } from "@stillframe/hypervisors/processes"
+import { openQueueEngine } from "@stillframe/queue/engine"
+import type { Logger } from "@stillframe/runtime/logger"
+import { claimDirectory, hostId, readIdFile } from "@stillframe/storage/cluster-file"
+import { captureHandler } from "./capture.ts"
+import type { CaptureWorkerConfig } from "./config.ts"
+import { probeHost } from "./host-qemu.ts"
+import { startHostSweep } from "./host-sweep.ts"
+import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
+import { watches as openWatches } from "./watches.ts"
+import type { Worker } from "./worker.ts"
+
+const heartbeatIntervalMs = 5_000
+
+/**
+ * Starts the worker of one host. VMs that an earlier worker left paused are resumed first, before there is a database;
+ * then it registers the host and takes work from `capture.<host>`. Disposing of it stops taking work, cancels what is
+ * under way (each VM is resumed and its operation queued again), and leaves the VMs running.
+ */
+export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logger): Promise<AsyncDisposable> {
+  await using resources = new AsyncDisposableStack()
+  const known = await readIdFile(join(config.dataDir, "cluster.json"))
+  if (known !== undefined)
+    resources.use(await startHostSweep({ clusterId: known, dataDir: config.dataDir }, log))
+
+  const db = openDatabase({
+    url: config.databaseUrl,
+    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
+  })
+  resources.defer(() => db.destroy())
+  await migrate(db)
+  const clusterId = await readClusterId(db)
+  await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
+  await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
+  if (known === undefined) resources.use(await startHostSweep({ clusterId, dataDir: config.dataDir }, log))
+
+  const waker = await openWaker({
+    url: config.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "connection for notifications lost"),
+  })
+  resources.defer(() => waker.close())
+  const committed = (): void => {
+    waker.wake("events")
+    waker.wake("operations")
+  }
+
+  const qemu = await probeHost(config, log)
+  const watches = resources.use(openWatches({ db, dataDir: config.dataDir, committed, log }))
+  resources.use(await keepRegistered(db, await registration(config, qemu.version), log))
+  for (const instance of await instancesOfHost(db, config.host))
+    if (instance.state === "Running") watches.start(instance)
+
+  await consume(resources, { clusterId, config, db, qemu, watches, committed, log })
+  return resources.move()
+}
+
+async function consume(resources: AsyncDisposableStack, worker: Worker): Promise<void> {
+  const { config, db, committed, log } = worker
+  const engine = await openQueueEngine({
+    redisUrl: config.redisUrl,
+    databaseUrl: config.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "queue connection"),
+  })
+  resources.defer(() => engine.close())
+  const queue = captureQueue(config.host)
+  const handlers = {
+    launch: launchHandler(worker),
+    capture: captureHandler(worker),
+    fork: forkHandler(worker),
+    delete: deleteHandler(worker),
+  }
+  const runner = { db, committed, worker: config.host, queue, handlers, log }
+  const consumer = await engine.consume(queue, {
+    concurrency: config.concurrency,
+    handler: (operationId, signal) => runOperation(runner, operationId, signal),
+  })
+  resources.defer(() => consumer.close())
+}
+
+async function registration(config: CaptureWorkerConfig, version: string): Promise<HostRegistration> {
+  const self = await identifyProcess(process.pid)
+  return {
+    name: config.host,
+    hostId: await hostId(config.dataDir),
+    bootId: self?.bootId ?? "",
+    pool: config.pool,
+    hypervisors: { qemu: version },
+  }
+}
+
+/** Registers the host and says every 5 s that it lives. Throws when another machine holds the name. */
+async function keepRegistered(db: OwnedDatabase, host: HostRegistration, log: Logger): Promise<Disposable> {
+  await heartbeat(db, host)
+  const timer = setInterval(() => {
+    heartbeat(db, host).catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
+  }, heartbeatIntervalMs)
+  return { [Symbol.dispose]: () => clearInterval(timer) }
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  return readdir(dir).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return []
+    throw error
+  })
+}

@@ -1,0 +1,51 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
+import { qemuFiles } from "@stillframe/hypervisors/qemu-command"
+import { withMonitor } from "@stillframe/hypervisors/qmp"
+import { endMigration, ensureRunning } from "@stillframe/hypervisors/resume"
+import { generationDir, instanceDir } from "@stillframe/storage/layout"
+import { isOverdue, readIntent, removeIntent, type PauseIntent } from "./intent.ts"
+import { holdVmLock } from "./vm-lock.ts"
+
+const lockWaitMs = 2_000
+
+export interface Host {
+  readonly clusterId: string
+  readonly dataDir: string
+}
+
+/** `none`: no capture was under way. `alive`: its captor lives and is in time. `gone`: the VM's process has ended. */
+export type Takeover = "none" | "alive" | "resumed" | "gone"
+
+/**
+ * Makes a VM run again whose captor has died, or has hung past its deadline and is killed here. Needs nothing but this
+ * host: no database, no queue. The order proves that nothing of the dead captor can still act: its process is gone, the
+ * lock that the kernel held for it is ours, and the monitor's greeting says that its connection is closed.
+ */
+export async function takeOver(host: Host, instanceId: string): Promise<Takeover> {
+  const dir = instanceDir(host.dataDir, instanceId)
+  const intent = await readIntent(dir)
+  if (intent === undefined) return "none"
+  if (await processAlive(intent.captor)) {
+    if (!isOverdue(intent)) return "alive"
+    await endProcess(intent.captor, { graceMs: 0 })
+  }
+  await using _lock = await holdVmLock({ clusterId: host.clusterId, instanceId }, lockWaitMs)
+  const outcome = await leaveAsFound(host, intent)
+  await removeIntent(dir)
+  return outcome
+}
+
+/** Ends what a capture began and puts the VM back into the state it was in before. */
+export async function leaveAsFound(host: Host, intent: PauseIntent): Promise<"resumed" | "gone"> {
+  const dir = generationDir(host.dataDir, intent.instanceId, intent.generation)
+  try {
+    await withMonitor(dir, qemuFiles.command, (monitor) =>
+      intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor),
+    )
+    return "resumed"
+  } catch (error) {
+    if (error instanceof StillframeError && error.code === "hypervisor_gone") return "gone"
+    throw error
+  }
+}

@@ -1,0 +1,87 @@
+import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
+import { appendInstanceEvent } from "@stillframe/db/events"
+import { advanceInstance } from "@stillframe/db/instances"
+import { StillframeError } from "@stillframe/domain/errors"
+import { watchQemu, type VmEnd, type Watch } from "@stillframe/hypervisors/watch"
+import type { Logger } from "@stillframe/runtime/logger"
+import { generationDir } from "@stillframe/storage/layout"
+
+/** Watches the VMs of this host, and tells the register when one ends by itself. */
+export interface Watches extends AsyncDisposable {
+  start(instance: { id: string; generation: number }): void
+  /** For a VM that is about to be ended on purpose. */
+  stop(instanceId: string): void
+}
+
+const endings: Readonly<Record<VmEnd, { state: "Shutdown" | "Stopped"; message: string }>> = {
+  guest_shutdown: { state: "Shutdown", message: "the guest shut itself down" },
+  guest_reset: { state: "Shutdown", message: "the guest reset itself" },
+  guest_panicked: { state: "Shutdown", message: "the guest's kernel panicked" },
+  ended_by_host: { state: "Stopped", message: "the VM's process was told to end by this host" },
+  gone: {
+    state: "Stopped",
+    message: "the VM's process ended without a word; see qemu.log in the instance's directory",
+  },
+}
+
+export function watches({
+  db,
+  dataDir,
+  committed,
+  log,
+}: {
+  db: OwnedDatabase
+  dataDir: string
+  committed: () => void
+  log: Logger
+}): Watches {
+  const held = new Map<string, Watch>()
+  const recording = new Set<Promise<void>>()
+  let disposed = false
+
+  async function hold(instance: { id: string; generation: number }): Promise<void> {
+    const dir = generationDir(dataDir, instance.id, instance.generation)
+    const watch = await watchQemu(dir).catch((error: unknown) => {
+      if (error instanceof StillframeError && error.code === "hypervisor_gone") return undefined
+      throw error
+    })
+    if (disposed) return watch?.close()
+    if (watch !== undefined) held.set(instance.id, watch)
+    void (watch?.ended ?? Promise.resolve("gone" as const)).then((end) => {
+      held.delete(instance.id)
+      track(record(instance.id, end))
+    })
+  }
+
+  async function record(instanceId: string, end: VmEnd): Promise<void> {
+    const { state, message } = endings[end]
+    await inTransaction(db, async (tx) => {
+      const ended = await advanceInstance(tx, instanceId, state, { exit_message: message })
+      if (ended !== undefined) await appendInstanceEvent(tx, "instance.state_changed", ended)
+    })
+    committed()
+    log.info({ instanceId, end }, "vm ended")
+  }
+
+  function track(work: Promise<void>): void {
+    const tracked = work
+      .catch((err: unknown) => log.error({ err }, "end of a vm not recorded"))
+      .finally(() => recording.delete(tracked))
+    recording.add(tracked)
+  }
+
+  return {
+    start(instance) {
+      if (!held.has(instance.id)) track(hold(instance))
+    },
+    stop(instanceId) {
+      held.get(instanceId)?.close()
+      held.delete(instanceId)
+    },
+    async [Symbol.asyncDispose]() {
+      disposed = true
+      for (const watch of held.values()) watch.close()
+      await Promise.all(recording)
+    },
+  }
+}

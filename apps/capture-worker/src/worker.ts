@@ -1,0 +1,26 @@
+import type { OwnedDatabase } from "@stillframe/db/client"
+import type { LaunchConfig, MachineTypes } from "@stillframe/hypervisors/launch-config"
+import type { Logger } from "@stillframe/runtime/logger"
+import type { CaptureWorkerConfig } from "./config.ts"
+import type { QemuTools } from "./orders.ts"
+import type { Watches } from "./watches.ts"
+
+/** What the handlers of one capture-worker work with. */
+export interface Worker {
+  readonly clusterId: string
+  readonly config: CaptureWorkerConfig
+  readonly db: OwnedDatabase
+  readonly qemu: HostQemu
+  readonly watches: Watches
+  /** Tells publisher and numberer that a commit left them something. */
+  readonly committed: () => void
+  readonly log: Logger
+}
+
+/** What this host's QEMU was found to be. */
+export interface HostQemu {
+  readonly version: string
+  readonly machines: MachineTypes
+  readonly accel: LaunchConfig["accel"]
+  readonly tools: QemuTools
+}
