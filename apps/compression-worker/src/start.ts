@@ -1,0 +1,59 @@
+import { openDatabase } from "@stillframe/db/client"
+import { migrate } from "@stillframe/db/migrate"
+import { runOperation } from "@stillframe/db/run-operation"
+import { openWaker } from "@stillframe/db/wake"
+import { compressQueue } from "@stillframe/domain/queues"
+import { openQueueEngine } from "@stillframe/queue/engine"
+import type { Logger } from "@stillframe/runtime/logger"
+import { compressHandler } from "./compress.ts"
+import type { CompressionWorkerConfig } from "./config.ts"
+import { deleteHandler } from "./delete.ts"
+import { startPoolSweep } from "./pool-sweep.ts"
+import type { Worker } from "./worker.ts"
+
+/** Files of one snapshot at a time: each takes all the threads this worker may use. */
+const concurrency = 1
+
+/**
+ * Starts a worker of one storage pool; any number may share it. Disposing of it hands back what is under way, which the
+ * next worker starts again.
+ */
+export async function startCompressionWorker(
+  config: CompressionWorkerConfig,
+  log: Logger,
+): Promise<AsyncDisposable> {
+  await using resources = new AsyncDisposableStack()
+  const db = openDatabase({
+    url: config.databaseUrl,
+    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
+  })
+  resources.defer(() => db.destroy())
+  await migrate(db)
+  const waker = await openWaker({
+    url: config.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "connection for notifications lost"),
+  })
+  resources.defer(() => waker.close())
+  const committed = (): void => {
+    waker.wake("events")
+    waker.wake("operations")
+  }
+  const worker: Worker = { config, db, committed, log }
+  resources.use(startPoolSweep(worker))
+
+  const engine = await openQueueEngine({
+    redisUrl: config.redisUrl,
+    databaseUrl: config.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "queue connection"),
+  })
+  resources.defer(() => engine.close())
+  const queue = compressQueue(config.pool)
+  const handlers = { compress: compressHandler(worker), delete: deleteHandler(worker) }
+  const runner = { db, committed, worker: config.host, queue, handlers, log }
+  const consumer = await engine.consume(queue, {
+    concurrency,
+    handler: (operationId, signal) => runOperation(runner, operationId, signal),
+  })
+  resources.defer(() => consumer.close())
+  return resources.move()
+}
