@@ -1,0 +1,47 @@
+/** Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. */
+export interface Client {
+  request<T>(
+    method: "GET" | "POST" | "DELETE",
+    path: string,
+    body?: object,
+    headers?: Record<string, string>,
+  ): Promise<T>
+}
+
+export function client({ url, token }: { url: string; token: string }): Client {
+  return {
+    async request<T>(
+      method: "GET" | "POST" | "DELETE",
+      path: string,
+      body?: object,
+      headers: Record<string, string> = {},
+    ): Promise<T> {
+      const response = await fetch(new URL(path, url), {
+        method,
+        headers: {
+          ...headers,
+          authorization: `Bearer ${token}`,
+          ...(body !== undefined && { "content-type": "application/json" }),
+        },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+      })
+      const text = await response.text()
+      if (!response.ok) throw new RequestError(method, path, response.status, text)
+      return (text === "" ? undefined : JSON.parse(text)) as T
+    },
+  }
+}
+
+/** An answer that is not 2xx. */
+export class RequestError extends Error {
+  override readonly name = "RequestError"
+  readonly status: number
+  /** As it came. */
+  readonly body: string
+
+  constructor(method: string, path: string, status: number, body: string) {
+    super(`${method} ${path} answered ${status}: ${body}`)
+    this.status = status
+    this.body = body
+  }
+}

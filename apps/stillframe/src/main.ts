@@ -1,0 +1,22 @@
+import { Command } from "commander"
+
+// Each verb imports what it needs when it runs: all of it together takes most of a second.
+const program = new Command("stillframe").description("VM snapshots as jobs")
+
+program
+  .command("start")
+  .description("start the whole stack on this machine, with an embedded Postgres unless DATABASE_URL is set")
+  .action(async () => {
+    const { start } = await import("./start.ts")
+    await start()
+  })
+
+program
+  .command("demo")
+  .description("show the main job end to end: snapshot a running guest, receive the webhook, fork it")
+  .action(async () => {
+    const { demo } = await import("./demo.ts")
+    await demo()
+  })
+
+await program.parseAsync()

@@ -1,0 +1,84 @@
+import { mkdir, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { configFromEnv as apiConfig } from "@stillframe/api/config"
+import { startApi } from "@stillframe/api/start"
+import { configFromEnv as captureConfig } from "@stillframe/capture-worker/config"
+import { startCaptureWorker } from "@stillframe/capture-worker/start"
+import { configFromEnv as compressionConfig } from "@stillframe/compression-worker/config"
+import { startCompressionWorker } from "@stillframe/compression-worker/start"
+import { startEmbeddedPostgres } from "@stillframe/db/embedded"
+import { configFromEnv as dispatcherConfig } from "@stillframe/dispatcher/config"
+import { startDispatcher } from "@stillframe/dispatcher/start"
+import { StillframeError } from "@stillframe/domain/errors"
+import { parseEnv, type Env } from "@stillframe/runtime/env"
+import type { Logger } from "@stillframe/runtime/logger"
+import { secretFile } from "@stillframe/runtime/secrets"
+import { storageSettings } from "@stillframe/runtime/settings"
+import { installImages } from "./install-images.ts"
+import { mintToken } from "./token.ts"
+
+/** All four processes in one, on one machine. */
+export interface Stack extends AsyncDisposable {
+  readonly url: string
+  readonly dataDir: string
+  /** Holds a token that may do everything, for 30 days from this start. */
+  readonly tokenFile: string
+}
+
+const tokenLifetimeSeconds = 30 * 24 * 3_600
+const loopback = "127.0.0.0/8,::1/128"
+
+/**
+ * Starts whatever is not configured: Postgres, secrets, images; then the API and the three workers in this process.
+ * Throws a `StillframeError` whose message says what to do.
+ */
+export async function startStack(env: Env, log: Logger): Promise<Stack> {
+  await using resources = new AsyncDisposableStack()
+  const { DATA_DIR: dataDir } = parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env)
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await installImages(join(dataDir, "images"))
+
+  const settings: Env = {
+    WEBHOOK_ALLOWED_CIDRS: loopback,
+    ...env,
+    ...(await ownSettings(resources, env, dataDir)),
+  }
+  const api = apiConfig(settings)
+  const tokenFile = join(dataDir, "token")
+  await writeFile(tokenFile, await mintToken(api.jwtSecret, tokenLifetimeSeconds), { mode: 0o600 })
+
+  const { url, port } = resources.use(await startApi(api, log.child({ part: "api" })))
+  // Known only now if any free one was asked for; webhooks never reach it.
+  const dispatcher = dispatcherConfig({ ...settings, PORT: String(port) })
+  resources.use(await startDispatcher(dispatcher, log.child({ part: "dispatcher" })))
+  resources.use(
+    await startCompressionWorker(compressionConfig(settings), log.child({ part: "compression-worker" })),
+  )
+  resources.use(await startCaptureWorker(captureConfig(settings), log.child({ part: "capture-worker" })))
+  const started = resources.move()
+  return { url, dataDir, tokenFile, [Symbol.asyncDispose]: () => started.disposeAsync() }
+}
+
+/** What the caller did not configure: an embedded database, and with it secrets of its own. */
+async function ownSettings(resources: AsyncDisposableStack, env: Env, dataDir: string): Promise<Env> {
+  if (env["DATABASE_URL"] !== undefined) {
+    // With a shared database, secrets made here would make every process refuse the others' tokens.
+    const missing = ["JWT_SECRET", "SECRETS_KEY"].filter((name) => env[name] === undefined)
+    if (missing.length === 0) return {}
+    throw new StillframeError(
+      "invalid_request",
+      `DATABASE_URL is set, so ${missing.join(" and ")} must be set too: every process of the installation needs the same`,
+    )
+  }
+  const postgres = resources.use(
+    await startEmbeddedPostgres({
+      dataDir: join(dataDir, "postgres"),
+      password: await secretFile(join(dataDir, "postgres-password")),
+    }),
+  )
+  return {
+    DATABASE_URL: postgres.url,
+    JWT_SECRET: env["JWT_SECRET"] ?? (await secretFile(join(dataDir, "jwt-secret"))),
+    SECRETS_KEY: env["SECRETS_KEY"] ?? (await secretFile(join(dataDir, "secrets-key"))),
+  }
+}

@@ -1,0 +1,190 @@
+import { readdir, readFile, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import type { PauseIntent } from "@stillframe/capture-worker/intent"
+import type { InstanceResource } from "@stillframe/domain/instance"
+import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { findQemu } from "@stillframe/hypervisors/find-process"
+import { expect, test } from "vitest"
+import { firstGap, untilTicks } from "../hypervisors/test-vm.ts"
+import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+
+/** Pages that were never touched are still looked at: enough of them make a pause that a test can aim at. */
+const longPause = { image: "heartbeat", memory_mib: 3_072 }
+
+/** Requests a snapshot and waits until its captor has paused the VM and is saving. */
+async function untilPaused(
+  stack: TestStack,
+  instance: InstanceResource,
+  body: object = {},
+): Promise<{ snapshot: SnapshotResource; intent: PauseIntent }> {
+  const snapshot = await stack.snapshot(instance, body)
+  const home = join(stack.dataDir, "instances", instance.id)
+  await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
+  const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseIntent
+  return { snapshot, intent }
+}
+
+/** The guest prints on: whatever paused it, it runs. */
+async function expectRunning(stack: TestStack, instance: InstanceResource): Promise<void> {
+  const dir = stack.generationDir(instance)
+  await untilTicks(dir, 3, await serialLines(dir))
+  expect(firstGap(await serial(dir))).toBeUndefined()
+}
+
+async function filesOf(stack: TestStack, snapshotId: string): Promise<string[]> {
+  return readdir(join(stack.storageDir, "snapshots", snapshotId)).catch(() => [])
+}
+
+test("a captor killed in the pause: its worker resumes the VM at once and the capture is tried again", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot, intent } = await untilPaused(stack, source)
+  process.kill(intent.captor.pid, "SIGKILL")
+  await expectRunning(stack, source)
+  const settled = await stack.settled(snapshot.id)
+
+  expect(settled.status).toBe("ready")
+  expect(await filesOf(stack, snapshot.id)).not.toContain(intent.token)
+  expect(await readdir(join(stack.dataDir, "instances", source.id))).toEqual(["1"])
+})
+
+test("a worker killed in the pause: its captor resumes the VM alone, and the next worker captures it", async () => {
+  await using stack = await testStack()
+  const worker = await stack.spawnCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot, intent } = await untilPaused(stack, source)
+  worker.child.kill("SIGKILL")
+  await expectRunning(stack, source)
+  await expireLeases(stack)
+  await stack.startCaptureWorker()
+
+  expect((await stack.settled(snapshot.id)).status).toBe("ready")
+  expect(await filesOf(stack, snapshot.id)).not.toContain(intent.token)
+})
+
+test("captor and worker killed in the pause: the next worker resumes the VM before all else", async () => {
+  await using stack = await testStack()
+  const worker = await stack.spawnCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot, intent } = await untilPaused(stack, source)
+  worker.child.kill("SIGSTOP")
+  process.kill(intent.captor.pid, "SIGKILL")
+  worker.child.kill("SIGKILL")
+  await worker.ended
+  await stack.startCaptureWorker()
+  await expectRunning(stack, source)
+  await expireLeases(stack)
+
+  expect((await stack.settled(snapshot.id)).status).toBe("ready")
+})
+
+test("SIGTERM in the pause: the worker exits with 0, the VM runs, and the next worker finishes the snapshot", async () => {
+  await using stack = await testStack()
+  const worker = await stack.spawnCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot } = await untilPaused(stack, source)
+  worker.child.kill("SIGTERM")
+
+  expect(await worker.ended).toBe(0)
+  await expectRunning(stack, source)
+  expect((await stack.api.request<SnapshotResource>("GET", `/snapshots/${snapshot.id}`)).status).toBe(
+    "queued",
+  )
+  await stack.startCaptureWorker()
+  expect((await stack.settled(snapshot.id)).status).toBe("ready")
+})
+
+test("QEMU killed in the pause: the snapshot fails with the reason and leaves no files", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot } = await untilPaused(stack, source)
+  const vm = await findQemu(`stillframe-${stack.clusterId}-${source.id}`)
+  process.kill(vm?.pid ?? 0, "SIGKILL")
+  const settled = await stack.settled(snapshot.id)
+
+  expect(settled).toMatchObject({ status: "failed", size_bytes: 0, error: { code: "hypervisor_gone" } })
+  expect(await filesOf(stack, snapshot.id)).toEqual([])
+})
+
+test("a snapshot deleted in the pause: the VM runs on and nothing is left of it", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  await stack.startCompressionWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot } = await untilPaused(stack, source)
+  await stack.api.request("DELETE", `/snapshots/${snapshot.id}`)
+  await expectRunning(stack, source)
+
+  const snapshots = join(stack.storageDir, "snapshots")
+  await untilTrue(snapshots, async () => !(await readdir(snapshots)).includes(snapshot.id))
+  await expect(stack.api.request("GET", `/snapshots/${snapshot.id}`)).rejects.toMatchObject({ status: 404 })
+})
+
+test("no room in the pool: the snapshot fails before the VM is touched, and says what would help", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker({ spaceFloorBytes: 2 ** 60 })
+  const source = await stack.launch("source")
+
+  const settled = await stack.settled((await stack.snapshot(source)).id)
+
+  expect(settled).toMatchObject({
+    status: "failed",
+    error: { code: "insufficient_storage", message: expect.stringContaining("Delete snapshots") },
+  })
+  expect(await filesOf(stack, settled.id)).toEqual([])
+  await expectRunning(stack, source)
+})
+
+test("memory that does not read back as it was captured is never published, and the raw file stays", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const source = await stack.launch("source")
+  const { id } = await stack.snapshot(source, { compression: { enabled: true } })
+  const dir = join(stack.storageDir, "snapshots", id)
+  await stack.until(async () => {
+    const { status } = await stack.api.request<SnapshotResource>("GET", `/snapshots/${id}`)
+    return status === "ready" || undefined
+  })
+  const [token = ""] = await readdir(dir)
+  const memory = join(dir, token, "memory")
+  const bytes = await readFile(memory)
+  bytes[bytes.length >> 1]! ^= 1
+  await writeFile(memory, bytes)
+
+  await stack.startCompressionWorker()
+  const settled = await stack.settled(id)
+
+  expect(settled).toMatchObject({ status: "ready", compression_state: "error" })
+  expect(settled.compression_error).toContain("SHA-256")
+  expect((await readdir(join(dir, token))).sort()).toEqual(["kernel", "manifest.json", "memory"])
+})
+
+test("a VM that can't be launched leaves nothing, and its name is free", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const broken = { image: "heartbeat", disks: [{ path: "/etc/passwd", format: "raw" }] }
+
+  await expect(
+    stack.api.request("POST", "/instances", { name: "source", launch: broken }),
+  ).rejects.toMatchObject({ status: 400, body: expect.stringContaining("HOST_PATHS") })
+
+  expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
+  await stack.launch("source")
+})
+
+/** As if the time of every lease had run out: the dispatcher's sweep finds them at its next round. */
+async function expireLeases(stack: TestStack): Promise<void> {
+  await stack.db
+    .updateTable("operations")
+    .set({ lease_expires_at: new Date(0) })
+    .where("state", "=", "running")
+    .execute()
+}

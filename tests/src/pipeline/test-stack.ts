@@ -1,0 +1,206 @@
+import { spawn, type ChildProcess } from "node:child_process"
+import { once } from "node:events"
+import { watch } from "node:fs"
+import { link, mkdir, mkdtemp, readFile, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { startApi } from "@stillframe/api/start"
+import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
+import { startCaptureWorker } from "@stillframe/capture-worker/start"
+import { startCompressionWorker } from "@stillframe/compression-worker/start"
+import type { OwnedDatabase } from "@stillframe/db/client"
+import { clusterId } from "@stillframe/db/hosts"
+import { openWaker } from "@stillframe/db/wake"
+import { startDispatcher } from "@stillframe/dispatcher/start"
+import type { InstanceResource } from "@stillframe/domain/instance"
+import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { findQemu } from "@stillframe/hypervisors/find-process"
+import { endProcess } from "@stillframe/hypervisors/processes"
+import { createLogger } from "@stillframe/runtime/logger"
+import { client, type Client } from "@stillframe/stillframe/client"
+import { mintToken } from "@stillframe/stillframe/token"
+import { testDatabase } from "@stillframe/testing/database"
+import { inject } from "vitest"
+
+const jwtSecret = "the secret of the pipeline's tests, long enough"
+const secretsKey = "the key of the pipeline's tests, long enough too"
+const heartbeatElf = join(import.meta.dirname, "../../../packages/hypervisors/guests/heartbeat.elf")
+const workerProgram = join(import.meta.dirname, "../../../apps/capture-worker/src/main.ts")
+const waitMs = 30_000
+
+/** The whole system on one machine, with a database and folders of the test's own. */
+export interface TestStack extends AsyncDisposable {
+  readonly api: Client
+  readonly db: OwnedDatabase
+  readonly dataDir: string
+  readonly storageDir: string
+  readonly clusterId: string
+  /** Where callers' files may lie. */
+  readonly imagesDir: string
+  /** A capture-worker in this process. */
+  startCaptureWorker(change?: Partial<CaptureWorkerConfig>): Promise<AsyncDisposable>
+  /** A capture-worker as a process, to be killed. */
+  spawnCaptureWorker(): Promise<WorkerProcess>
+  startCompressionWorker(): Promise<AsyncDisposable>
+  /** A running heartbeat guest that has ticked. */
+  launch(name: string, launch?: object): Promise<InstanceResource>
+  /** Requests a snapshot; `settled` waits until nothing more will happen to it. */
+  snapshot(instance: InstanceResource, body?: object): Promise<SnapshotResource>
+  settled(id: string): Promise<SnapshotResource>
+  /** Looks after each change anywhere until there is something. */
+  until<T>(look: () => Promise<T | undefined>): Promise<T>
+  generationDir(instance: InstanceResource): string
+}
+
+export interface WorkerProcess {
+  readonly child: ChildProcess
+  /** Exit status, or null when a signal ended it. */
+  readonly ended: Promise<number | null>
+}
+
+export async function testStack({
+  engine = "postgres",
+}: { engine?: "postgres" | "redis" } = {}): Promise<TestStack> {
+  await using opened = new AsyncDisposableStack()
+  const root = await mkdtemp(join(tmpdir(), "stillframe-stack-"))
+  opened.defer(() => rm(root, { recursive: true, force: true }))
+  const dataDir = join(root, "data")
+  const imagesDir = join(dataDir, "images")
+  await mkdir(imagesDir, { recursive: true })
+  await link(heartbeatElf, join(imagesDir, "heartbeat.elf")).catch(() => undefined)
+
+  const { url: databaseUrl, db } = opened.use(await testDatabase())
+  const cluster = await clusterId(db)
+  opened.defer(() => endVms(db, cluster))
+  const waker = await openWaker({ url: databaseUrl, onError: () => {} })
+  opened.defer(() => waker.close())
+  const log = createLogger({ service: "test", level: process.env["TEST_LOG_LEVEL"] ?? "silent" })
+  const redisUrl = engine === "redis" ? inject("redisUrl") : undefined
+  const common = { databaseUrl, databaseDirectUrl: databaseUrl, redisUrl }
+  const api = opened.use(
+    await startApi(
+      { ...common, listenHost: "127.0.0.1", port: 0, jwtSecret, secretsKey, compression: { enabled: false } },
+      log,
+    ),
+  )
+  const webhooks = { allowedCidrs: ["127.0.0.0/8"], stackPorts: [] }
+  opened.use(await startDispatcher({ ...common, secretsKey, webhooks }, log))
+
+  const place = {
+    dataDir,
+    storageDir: join(dataDir, "storage"),
+    host: `host-${cluster}`,
+    pool: `pool-${cluster}`,
+  }
+  const worker: CaptureWorkerConfig = {
+    ...common,
+    ...place,
+    imagesDir,
+    hostPaths: [imagesDir],
+    qemuBinary: "qemu-system-x86_64",
+    qemuImg: "qemu-img",
+    accelerator: "tcg",
+    spaceFloorBytes: 0,
+    pauseLimitMs: 60_000,
+    concurrency: 2,
+  }
+  const http = client({ url: api.url, token: await mintToken(jwtSecret, 3_600) })
+  const generationDir = (instance: InstanceResource): string => join(dataDir, "instances", instance.id, "1")
+  const resources = opened.move()
+  return {
+    api: http,
+    db,
+    dataDir,
+    storageDir: place.storageDir,
+    imagesDir,
+    clusterId: cluster,
+    generationDir,
+    startCaptureWorker: async (change) =>
+      resources.use(await startCaptureWorker({ ...worker, ...change }, log)),
+    spawnCaptureWorker: async () => {
+      const started = await spawnWorker(worker)
+      resources.defer(async () => {
+        started.child.kill("SIGKILL")
+        await started.ended
+      })
+      return started
+    },
+    startCompressionWorker: async () =>
+      resources.use(await startCompressionWorker({ ...common, ...place, threads: 2 }, log)),
+    async launch(name, launch = { image: "heartbeat" }) {
+      const instance = await http.request<InstanceResource>("POST", "/instances", { name, launch })
+      await untilTrue(generationDir(instance), async () => (await serialLines(generationDir(instance))) >= 3)
+      return instance
+    },
+    snapshot: (instance, body = {}) =>
+      http.request("POST", `/instances/${instance.id}/snapshots`, { kind: "Standby", ...body }),
+    settled: (id) => http.request("GET", `/snapshots/${id}`, undefined, { prefer: "wait=55" }),
+    async until(look) {
+      for (;;) {
+        const changed = Promise.withResolvers<void>()
+        const stop = waker.listen("events", changed.resolve)
+        const found = await look()
+        if (found === undefined) await changed.promise
+        stop()
+        if (found !== undefined) return found
+      }
+    },
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  }
+}
+
+/** Waits until `check` holds, looking whenever something in `dir` changes. */
+export async function untilTrue(dir: string, check: () => Promise<boolean>): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const look = (): void => {
+    check().then((holds) => holds && resolve(), reject)
+  }
+  const watcher = watch(dir, look)
+  const deadline = AbortSignal.timeout(waitMs)
+  deadline.addEventListener("abort", () =>
+    reject(new Error(`nothing came of waiting ${waitMs} ms on ${dir}`)),
+  )
+  look()
+  await promise.finally(() => watcher.close())
+}
+
+/** Whole lines the guest has printed. */
+export async function serialLines(dir: string): Promise<number> {
+  return (await serial(dir)).split("\n").length - 1
+}
+
+export async function serial(dir: string): Promise<string> {
+  return readFile(join(dir, "serial.log"), "latin1").catch(() => "")
+}
+
+async function spawnWorker(config: CaptureWorkerConfig): Promise<WorkerProcess> {
+  const child = spawn(process.execPath, [workerProgram], {
+    env: {
+      PATH: process.env["PATH"],
+      DATABASE_URL: config.databaseUrl,
+      ...(config.redisUrl !== undefined && { REDIS_URL: config.redisUrl }),
+      DATA_DIR: config.dataDir,
+      HOST_NAME: config.host,
+      STORAGE_POOL: config.pool,
+      QEMU_ACCELERATOR: config.accelerator,
+    },
+    stdio: ["ignore", "ignore", "pipe"],
+  })
+  const ended = once(child, "exit").then(([status]) => status as number | null)
+  const started = Promise.withResolvers<void>()
+  createInterface({ input: child.stderr }).on("line", (line) => {
+    if (line.includes('"msg":"started"')) started.resolve()
+  })
+  void ended.then(() => started.reject(new Error("the capture-worker ended before it had started")))
+  await started.promise
+  return { child, ended }
+}
+
+/** VMs outlive their worker by design; those of a test end with it. */
+async function endVms(db: OwnedDatabase, cluster: string): Promise<void> {
+  for (const { id } of await db.selectFrom("instances").select("id").execute()) {
+    const vm = await findQemu(`stillframe-${cluster}-${id}`)
+    if (vm !== undefined) await endProcess(vm, { graceMs: 0 })
+  }
+}
