@@ -13,6 +13,8 @@ export default defineConfig({
           globalSetup: ["tests/src/global-setup.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
+          // A condition, not a duration: how long a busy machine may take to meet it.
+          expect: { poll: { timeout: 20_000, interval: 20 } },
         },
       },
     ],

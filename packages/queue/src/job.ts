@@ -1,0 +1,29 @@
+import type { JobsOptions } from "bullmq"
+import { z } from "zod"
+import type { Job } from "./engine.ts"
+
+/** Ids, never state: the row is the truth, the job only says "look now". */
+const payloadSchema = z.strictObject({ operationId: z.string().min(1).max(64) })
+
+/** `<operation id>-<wake>`: BullMQ forbids `:` and plain integers in ids. */
+export function jobId({ id, wake }: Job): string {
+  return `${id}-${wake}`
+}
+
+/** What BullMQ's `addBulk` takes. Retries and delays are columns of the row, so BullMQ gets none. */
+export function toBullJob(job: Job): { name: string; data: { operationId: string }; opts: JobsOptions } {
+  return {
+    name: "look",
+    data: { operationId: job.id },
+    opts: { jobId: jobId(job), attempts: 1, removeOnComplete: true, removeOnFail: true },
+  }
+}
+
+/** The operation that a job names; throws on any other payload. */
+export function operationIdOf(data: unknown): string {
+  return payloadSchema.parse(data).operationId
+}
+
+export function byQueue(jobs: readonly Job[]): [queue: string, jobs: Job[]][] {
+  return [...Map.groupBy(jobs, (job) => job.queue)]
+}

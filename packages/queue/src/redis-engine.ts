@@ -1,0 +1,51 @@
+import { Queue, Worker } from "bullmq"
+import { Redis } from "ioredis"
+import { engineOn, type BullBackend } from "./backend.ts"
+import type { QueueEngine } from "./engine.ts"
+import { jobId } from "./job.ts"
+
+export interface RedisEngineOptions {
+  readonly redisUrl: string
+  readonly prefix: string
+  readonly onError: (error: Error) => void
+}
+
+/** BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up. */
+export function openRedisEngine({ redisUrl, prefix, onError }: RedisEngineOptions): QueueEngine {
+  // One connection for all that is added and asked; a worker has two of its own. Here a command fails while Redis is
+  // down, since its caller tries again; a worker's must wait.
+  const redis = new Redis(redisUrl, { maxRetriesPerRequest: 1 })
+  redis.on("error", onError)
+
+  const backend: BullBackend = {
+    kind: "redis",
+    openQueue(name) {
+      const queue = new Queue(name, { connection: redis, prefix, skipMetasUpdate: true })
+      queue.on("error", onError)
+      return queue
+    },
+    openWorker(name, processor, settings) {
+      const connection = { url: redisUrl, maxRetriesPerRequest: null }
+      const worker = new Worker(name, processor, { connection, prefix, ...settings })
+      worker.on("error", onError)
+      worker.on("failed", (_job, error) => onError(error))
+      return worker
+    },
+    async held(jobs) {
+      const pipeline = redis.pipeline()
+      // A finished job is removed with its key, so the key says it all.
+      for (const job of jobs) pipeline.exists(`${prefix}:${job.queue}:${jobId(job)}`)
+      const answers = (await pipeline.exec()) ?? []
+      return answers.map(([error, exists]) => {
+        if (error !== null) throw error
+        return exists === 1
+      })
+    },
+    repair: () => Promise.resolve(false),
+    end() {
+      redis.disconnect()
+      return Promise.resolve()
+    },
+  }
+  return engineOn(backend, onError)
+}
