@@ -59,7 +59,7 @@ export async function createInstance(tx: Database, instance: NewInstance): Promi
 }
 
 /** An instance and the storage pool of its host; null while the host has never been heard of. */
-export type ResolvedInstance = InstanceRow & { readonly pool: string | null }
+type ResolvedInstance = InstanceRow & { readonly pool: string | null }
 
 /** By id, else by name, else by a prefix of the id that fits one instance only. Throws `not_found` or `ambiguous`. */
 export async function resolveInstance(db: Database, key: string): Promise<ResolvedInstance> {

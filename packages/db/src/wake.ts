@@ -26,65 +26,47 @@ export async function openWaker({
   onError: (error: Error) => void
 }): Promise<Waker> {
   const listeners: Record<Channel, Set<() => void>> = { operations: new Set(), events: new Set() }
-  // A channel in here was notified less than 5 ms ago; true: and has been woken again since.
-  const recent = new Map<Channel, boolean>()
   let client: Client | undefined
   let retry: NodeJS.Timeout | undefined
   let closed = false
-  let sent: Promise<unknown> = Promise.resolve()
 
   async function connect(): Promise<void> {
     const next = new Client({ connectionString: url, keepAlive: true })
-    next.on("error", (error) => lose(next, error))
-    next.on("end", () => lose(next, new Error("the connection for LISTEN ended")))
+    // A connection that breaks says so twice, by an error and by its end; it is replaced once.
+    const lost = Promise.withResolvers<Error>()
+    next.on("error", lost.resolve)
+    next.on("end", () => lost.resolve(new Error("the connection for LISTEN ended")))
     next.on("notification", ({ channel }) => call(channel as Channel))
-    await next.connect()
-    await next.query("listen operations; listen events")
+    try {
+      await next.connect()
+      await next.query("listen operations; listen events")
+    } catch (error) {
+      await next.end()
+      throw error
+    }
     if (closed) return next.end()
     client = next
+    void lost.promise.then(reconnect)
     call("operations")
     call("events")
   }
 
-  function lose(lost: Client, error: Error): void {
-    if (closed || (client !== undefined && lost !== client) || retry !== undefined) return
+  function reconnect(reason: Error): void {
     client = undefined
-    onError(error)
-    retry = setTimeout(() => {
-      retry = undefined
-      connect().catch((failed: Error) => lose(lost, failed))
-    }, reconnectMs)
+    if (closed) return
+    onError(reason)
+    retry = setTimeout(() => void connect().catch(reconnect), reconnectMs)
   }
 
   function call(channel: Channel): void {
     for (const listener of listeners[channel]) listener()
   }
 
-  function notify(channel: Channel): void {
-    if (closed) return
-    recent.set(channel, false)
-    // One after the other: a client that is given a second query at the same time is deprecated in pg.
-    sent = sent.then(() => client?.query(`notify ${channel}`)).catch(onError)
-    setTimeout(() => {
-      const again = recent.get(channel)
-      recent.delete(channel)
-      if (again) notify(channel)
-    }, notifyIntervalMs)
-  }
-
-  try {
-    await connect()
-  } catch (error) {
-    // The end of the failed connection is still to be told, and must not start a retry that nobody owns.
-    closed = true
-    clearTimeout(retry)
-    throw error
-  }
+  await connect()
   return {
-    wake(channel) {
-      if (recent.has(channel)) recent.set(channel, true)
-      else notify(channel)
-    },
+    wake: coalesced(async (channel) => {
+      if (!closed) await client?.query(`notify ${channel}`).catch(onError)
+    }),
     listen(channel, listener) {
       listeners[channel].add(listener)
       return () => void listeners[channel].delete(listener)
@@ -94,5 +76,27 @@ export async function openWaker({
       clearTimeout(retry)
       await client?.end()
     },
+  }
+}
+
+/** At once for the first call, then at most once per interval and channel, and always once after the last call. */
+function coalesced(send: (channel: Channel) => Promise<void>): (channel: Channel) => void {
+  // A channel in here was sent less than an interval ago; true: and is wanted again since.
+  const recent = new Map<Channel, boolean>()
+  // One after the other: pg deprecates a second query while the first is under way.
+  let sent = Promise.resolve()
+
+  return function want(channel) {
+    if (recent.has(channel)) {
+      recent.set(channel, true)
+      return
+    }
+    recent.set(channel, false)
+    sent = sent.then(() => send(channel))
+    setTimeout(() => {
+      const again = recent.get(channel) === true
+      recent.delete(channel)
+      if (again) want(channel)
+    }, notifyIntervalMs)
   }
 }

@@ -1,0 +1,63 @@
+import { expect, test } from "vitest"
+import { addressRefusal } from "./address-guard.ts"
+
+const nothing = { allowedCidrs: [], stackPorts: [] }
+const https = { port: 443, protocol: "https:" }
+
+test.each([
+  "127.0.0.1",
+  "10.1.2.3",
+  "172.16.0.1",
+  "192.168.1.1",
+  "169.254.169.254",
+  "100.64.0.1",
+  "0.0.0.0",
+  "224.0.0.1",
+  "255.255.255.255",
+  "192.0.2.1",
+  "198.18.0.1",
+  "::",
+  "::1",
+  "::7f00:1",
+  "::ffff:127.0.0.1",
+  "::ffff:10.0.0.1",
+  "64:ff9b::7f00:1",
+  "64:ff9b::8.8.8.8",
+  "64:ff9b:1::1",
+  "2002:7f00:1::",
+  "2001::1",
+  "2001:db8::1",
+  "fe80::1",
+  "fec0::1",
+  "fd00::1",
+  "ff02::1",
+  "5f00::1",
+])("%s is not public, so it is refused until its range is allowed", (address) => {
+  expect(addressRefusal({ address, ...https }, nothing)).toMatch(/WEBHOOK_ALLOWED_CIDRS/)
+})
+
+test.each(["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8"])(
+  "%s is public: https only",
+  (address) => {
+    expect(addressRefusal({ address, ...https }, nothing)).toBe(undefined)
+    expect(addressRefusal({ address, port: 8443, protocol: "https:" }, nothing)).toBe(undefined)
+    expect(addressRefusal({ address, port: 80, protocol: "http:" }, nothing)).toMatch(/https/)
+  },
+)
+
+const allowed = { allowedCidrs: ["10.0.0.0/8", "fd00::/8"], stackPorts: [8080, 443] }
+
+test.each([
+  ["10.1.2.3", 80, true],
+  ["10.1.2.3", 3000, true],
+  ["::ffff:10.1.2.3", 3000, true],
+  ["fd00::1", 3000, true],
+  ["10.1.2.3", 22, false],
+  ["10.1.2.3", 1023, false],
+  ["10.1.2.3", 8080, false],
+  ["10.1.2.3", 443, false],
+  ["11.0.0.1", 3000, false],
+  ["127.0.0.1", 3000, false],
+])("inside allowed ranges http reaches %s on port %d: %s", (address, port, reached) => {
+  expect(addressRefusal({ address, port, protocol: "http:" }, allowed) === undefined).toBe(reached)
+})

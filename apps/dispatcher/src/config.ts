@@ -1,0 +1,60 @@
+import { parseEnv, type Env } from "@stillframe/runtime/env"
+import { databaseSettings, logSettings, secretSettings, wholeNumber } from "@stillframe/runtime/settings"
+import ipaddr from "ipaddr.js"
+import { z } from "zod"
+import type { AddressRules } from "./address-guard.ts"
+
+export interface DispatcherConfig {
+  readonly databaseUrl: string
+  /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
+  readonly databaseDirectUrl?: string | undefined
+  readonly redisUrl?: string | undefined
+  /** Of the engine's keys in Redis; tests have one each. */
+  readonly queuePrefix?: string | undefined
+  readonly secretsKey: string
+  readonly webhooks: AddressRules
+  /** Moves the database's clock: an interval such as `1 hour`. Tests only. */
+  readonly clockOffset?: string | undefined
+}
+
+const cidrList = z
+  .string()
+  .default("")
+  .transform((text) => text.split(/[\s,]+/).filter((cidr) => cidr !== ""))
+  .refine((cidrs) => cidrs.every((cidr) => ipaddr.isValidCIDR(cidr)), {
+    error: "must be a list of ranges such as 10.0.0.0/8,fd00::/8",
+  })
+
+const settings = {
+  ...databaseSettings,
+  ...logSettings,
+  SECRETS_KEY: secretSettings.SECRETS_KEY,
+  WEBHOOK_ALLOWED_CIDRS: cidrList,
+  // Where the API listens, if on this machine: a port that webhooks never reach.
+  PORT: wholeNumber({ min: 1, max: 65_535 }).default(8080),
+}
+
+/** Throws one error that names every mistake. */
+export function configFromEnv(env: Env): DispatcherConfig {
+  const values = parseEnv(settings, env)
+  const { DATABASE_URL, DATABASE_DIRECT_URL, REDIS_URL } = values
+  return {
+    databaseUrl: DATABASE_URL,
+    databaseDirectUrl: DATABASE_DIRECT_URL,
+    redisUrl: REDIS_URL,
+    secretsKey: values.SECRETS_KEY,
+    webhooks: {
+      allowedCidrs: values.WEBHOOK_ALLOWED_CIDRS,
+      stackPorts: [values.PORT, ...[DATABASE_URL, DATABASE_DIRECT_URL, REDIS_URL].flatMap(portOf)],
+    },
+  }
+}
+
+const defaultPorts: Readonly<Record<string, number>> = { "redis:": 6_379, "rediss:": 6_379 }
+const postgresPort = 5_432
+
+function portOf(url: string | undefined): number[] {
+  if (url === undefined) return []
+  const { port, protocol } = new URL(url)
+  return [port === "" ? (defaultPorts[protocol] ?? postgresPort) : Number(port)]
+}

@@ -1,0 +1,137 @@
+import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
+import { migrate } from "@stillframe/db/migrate"
+import { requeueExpired } from "@stillframe/db/relay"
+import { openWaker, type Waker } from "@stillframe/db/wake"
+import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
+import type { Logger } from "@stillframe/runtime/logger"
+import { guardedAgent } from "./address-guard.ts"
+import type { DispatcherConfig } from "./config.ts"
+import { openDeliverer } from "./deliver.ts"
+import { startLoop, type Loop } from "./loop.ts"
+import { numberAll } from "./number.ts"
+import { publishOperations } from "./publish.ts"
+import { sweepLostJobs } from "./sweep.ts"
+
+/** How long a wake-up that was lost goes unnoticed. */
+const pollMs = 1_000
+const expiredEveryMs = 5_000
+const lostEveryMs = 15_000
+
+/** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
+export async function startDispatcher(config: DispatcherConfig, log: Logger): Promise<AsyncDisposable> {
+  const directUrl = config.databaseDirectUrl ?? config.databaseUrl
+  await using opened = new AsyncDisposableStack()
+  const db = openDatabase({
+    url: config.databaseUrl,
+    onIdleError: (err) => log.warn({ err }, "an idle database connection broke"),
+    ...(config.clockOffset !== undefined && { clockOffset: config.clockOffset }),
+  })
+  opened.defer(() => db.destroy())
+  await migrate(db)
+  const waker = await openWaker({
+    url: directUrl,
+    onError: (err) => log.warn({ err }, "the connection for wake-ups broke"),
+  })
+  opened.defer(() => waker.close())
+  const engine = await openQueueEngine({
+    redisUrl: config.redisUrl,
+    databaseUrl: directUrl,
+    prefix: config.queuePrefix,
+    onError: (err) => log.warn({ err }, "the queue reports an error"),
+  })
+  opened.defer(() => engine.close())
+
+  startRelay(opened, { db, waker, engine, log })
+  startEvents(opened, { db, waker, config, log })
+  return opened.move()
+}
+
+interface Duties {
+  readonly db: OwnedDatabase
+  readonly waker: Waker
+  readonly log: Logger
+}
+
+/** From rows to jobs, and back when jobs or workers are gone. */
+function startRelay(
+  opened: AsyncDisposableStack,
+  { db, waker, engine, log }: Duties & { engine: QueueEngine },
+): void {
+  const publisher = runLoop(opened, {
+    name: "publish",
+    everyMs: pollMs,
+    turn: (signal) => publishOperations(db, engine, signal),
+    log,
+  })
+  opened.defer(waker.listen("operations", () => publisher.wake()))
+
+  runLoop(opened, {
+    name: "sweep lost jobs",
+    everyMs: lostEveryMs,
+    async turn() {
+      const lost = await sweepLostJobs(db, engine)
+      if (lost === 0) return
+      log.warn({ lost }, "operations had lost their jobs")
+      publisher.wake()
+    },
+    log,
+  })
+  runLoop(opened, {
+    name: "sweep expired leases",
+    everyMs: expiredEveryMs,
+    async turn() {
+      const expired = await requeueExpired(db)
+      if (expired === 0) return
+      log.warn({ expired }, "operations had lost their workers")
+      publisher.wake()
+    },
+    log,
+  })
+}
+
+/** From rows to numbered events to webhooks. */
+function startEvents(
+  opened: AsyncDisposableStack,
+  { db, waker, config, log }: Duties & { config: DispatcherConfig },
+): void {
+  const agent = guardedAgent(config.webhooks)
+  opened.defer(() => agent.destroy())
+  const deliverer = openDeliverer({
+    db,
+    agent,
+    secretsKey: config.secretsKey,
+    log,
+    onRoom: () => delivering.wake(),
+  })
+  opened.defer(() => deliverer.stop())
+  const delivering = runLoop(opened, {
+    name: "deliver",
+    everyMs: pollMs,
+    turn: () => deliverer.deliverDue(),
+    log,
+  })
+
+  // Readers in other processes wait for the number, not for the row.
+  const onNumbered = (): void => {
+    delivering.wake()
+    waker.wake("events")
+  }
+  const numbering = runLoop(opened, {
+    name: "number",
+    everyMs: pollMs,
+    turn: (signal) => numberAll(db, onNumbered, signal),
+    log,
+  })
+  opened.defer(
+    waker.listen("events", () => {
+      numbering.wake()
+      delivering.wake()
+    }),
+  )
+}
+
+function runLoop(opened: AsyncDisposableStack, options: Parameters<typeof startLoop>[0]): Loop {
+  const loop = startLoop(options)
+  opened.defer(() => loop.stop())
+  return loop
+}
