@@ -5,14 +5,21 @@ import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
 // The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
 // worker dies the channel closes, and what is under way is given up and the VM resumed, without asking anybody.
 const stop = new AbortController()
-process.on("disconnect", () => stop.abort())
+let ordered = false
+process.on("disconnect", () => {
+  stop.abort()
+  if (!ordered) process.exit(0)
+})
 // Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
 process.on("SIGINT", () => {})
 process.on("SIGTERM", () => stop.abort())
 
 process.on("message", (message: ToCaptor) => {
   if ("abort" in message) stop.abort()
-  else void run(message.order)
+  else {
+    ordered = true
+    void run(message.order)
+  }
 })
 
 async function run(order: Order): Promise<void> {

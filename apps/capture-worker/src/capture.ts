@@ -21,7 +21,6 @@ import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
-import { order } from "./captor-process.ts"
 import { takeOver } from "./takeover.ts"
 import { vmOrder } from "./vm-operations.ts"
 import type { Worker } from "./worker.ts"
@@ -64,7 +63,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
     )
   const instance = await sourceOf(worker.db, snapshot)
   await assertRoom(worker, operation, snapshot, instance)
-  return order(
+  return worker.captors.order(
     {
       kind: "capture",
       ...vmOrder(worker, context, instance),
@@ -81,7 +80,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
         worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
       ),
       onLost: async () => {
-        await takeOver({ clusterId: worker.clusterId, dataDir: worker.config.dataDir }, instance.id)
+        await takeOver(worker.config.dataDir, instance.id)
       },
     },
   )

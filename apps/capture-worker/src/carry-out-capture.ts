@@ -69,7 +69,7 @@ async function pauseAndSave(order: CaptureOrder, dir: string, captor: Captor): P
     const intent = await readIntent(home)
     if (intent !== undefined) {
       // Whatever went wrong, this process leaves the VM as it found it, or leaves the intent for the host's sweep.
-      await leaveAsFound({ clusterId: order.clusterId, dataDir: order.dataDir }, intent)
+      await leaveAsFound(order.dataDir, intent)
       await removeIntent(home)
     }
     throw error
@@ -79,9 +79,19 @@ async function pauseAndSave(order: CaptureOrder, dir: string, captor: Captor): P
 async function intentOf(order: CaptureOrder, wasRunning: boolean): Promise<PauseIntent> {
   const captor = await identifyProcess(process.pid)
   if (captor === undefined) throw new StillframeError("internal_error", "/proc does not show this process")
-  const { instanceId, generation, operationId, token, snapshotId } = order
+  const { clusterId, instanceId, generation, operationId, token, snapshotId } = order
   const deadlineUptime = uptime() + order.pauseLimitMs / 1_000 + resumeGraceSeconds
-  return { instanceId, generation, operationId, token, snapshotId, captor, wasRunning, deadlineUptime }
+  return {
+    clusterId,
+    instanceId,
+    generation,
+    operationId,
+    token,
+    snapshotId,
+    captor,
+    wasRunning,
+    deadlineUptime,
+  }
 }
 
 async function seal(order: CaptureOrder, dir: string, capture: Capture): Promise<Manifest> {

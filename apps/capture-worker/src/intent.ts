@@ -9,6 +9,7 @@ import { syncDir, writeDurably } from "@stillframe/storage/durable"
  * after a crash needs no database to know what to do.
  */
 export interface PauseIntent {
+  readonly clusterId: string
   readonly instanceId: string
   readonly generation: number
   readonly operationId: string

@@ -10,7 +10,8 @@ import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
-import { claimDirectory, hostId, readIdFile } from "@stillframe/storage/cluster-file"
+import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
+import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { probeHost } from "./host-qemu.ts"
@@ -28,9 +29,7 @@ const heartbeatIntervalMs = 5_000
  */
 export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logger): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  const known = await readIdFile(join(config.dataDir, "cluster.json"))
-  if (known !== undefined)
-    resources.use(await startHostSweep({ clusterId: known, dataDir: config.dataDir }, log))
+  resources.use(await startHostSweep(config.dataDir, log))
 
   const db = openDatabase({
     url: config.databaseUrl,
@@ -41,7 +40,6 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   const clusterId = await readClusterId(db)
   await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
-  if (known === undefined) resources.use(await startHostSweep({ clusterId, dataDir: config.dataDir }, log))
 
   const waker = await openWaker({
     url: config.databaseDirectUrl,
@@ -59,7 +57,8 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   for (const instance of await instancesOfHost(db, config.host))
     if (instance.state === "Running") watches.start(instance)
 
-  await consume(resources, { clusterId, config, db, qemu, watches, committed, log })
+  const captors = resources.use(openCaptors())
+  await consume(resources, { clusterId, config, db, qemu, watches, captors, committed, log })
   return resources.move()
 }
 

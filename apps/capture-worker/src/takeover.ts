@@ -9,11 +9,6 @@ import { holdVmLock } from "./vm-lock.ts"
 
 const lockWaitMs = 2_000
 
-export interface Host {
-  readonly clusterId: string
-  readonly dataDir: string
-}
-
 /** `none`: no capture was under way. `alive`: its captor lives and is in time. `gone`: the VM's process has ended. */
 export type Takeover = "none" | "alive" | "resumed" | "gone"
 
@@ -22,23 +17,26 @@ export type Takeover = "none" | "alive" | "resumed" | "gone"
  * host: no database, no queue. The order proves that nothing of the dead captor can still act: its process is gone, the
  * lock that the kernel held for it is ours, and the monitor's greeting says that its connection is closed.
  */
-export async function takeOver(host: Host, instanceId: string): Promise<Takeover> {
-  const dir = instanceDir(host.dataDir, instanceId)
-  const intent = await readIntent(dir)
-  if (intent === undefined) return "none"
-  if (await processAlive(intent.captor)) {
-    if (!isOverdue(intent)) return "alive"
-    await endProcess(intent.captor, { graceMs: 0 })
+export async function takeOver(dataDir: string, instanceId: string): Promise<Takeover> {
+  const dir = instanceDir(dataDir, instanceId)
+  const found = await readIntent(dir)
+  if (found === undefined) return "none"
+  if (await processAlive(found.captor)) {
+    if (!isOverdue(found)) return "alive"
+    await endProcess(found.captor, { graceMs: 0 })
   }
-  await using _lock = await holdVmLock({ clusterId: host.clusterId, instanceId }, lockWaitMs)
-  const outcome = await leaveAsFound(host, intent)
+  await using _lock = await holdVmLock(found, lockWaitMs)
+  // Another process of this host may have been first, and the VM may be somebody's again.
+  const intent = await readIntent(dir)
+  if (intent === undefined || intent.token !== found.token) return "none"
+  const outcome = await leaveAsFound(dataDir, intent)
   await removeIntent(dir)
   return outcome
 }
 
 /** Ends what a capture began and puts the VM back into the state it was in before. */
-export async function leaveAsFound(host: Host, intent: PauseIntent): Promise<"resumed" | "gone"> {
-  const dir = generationDir(host.dataDir, intent.instanceId, intent.generation)
+export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promise<"resumed" | "gone"> {
+  const dir = generationDir(dataDir, intent.instanceId, intent.generation)
   try {
     await withMonitor(dir, qemuFiles.command, (monitor) =>
       intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor),

@@ -1,4 +1,4 @@
-import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
+import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import {
   advanceInstance,
@@ -17,7 +17,6 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
-import { order } from "./captor-process.ts"
 import { resolveLaunch } from "./resolve-launch.ts"
 import type { Worker } from "./worker.ts"
 
@@ -26,10 +25,10 @@ export function launchHandler(worker: Worker): OperationHandler {
   return {
     failed: abandonInstance,
     async run(context) {
-      const instance = await instanceToStart(worker.db, context.operation)
+      const instance = await instanceToStart(worker, context)
       const launch = resolveLaunch(instance.launch, worker)
       const hostPaths = [worker.config.imagesDir, ...worker.config.hostPaths]
-      const { pid } = await order(
+      const { pid } = await worker.captors.order(
         { kind: "launch", launch, hostPaths, ...vmOrder(worker, context, instance) },
         { signal: context.signal, onLost: async () => endVm(worker, context, instance) },
       )
@@ -44,13 +43,13 @@ export function forkHandler(worker: Worker): OperationHandler {
     failed: abandonInstance,
     async run(context) {
       const { operation } = context
-      const instance = await instanceToStart(worker.db, operation)
+      const instance = await instanceToStart(worker, context)
       const { readerId, snapshot } = await takeReader(worker.db, operation.snapshotId ?? "")
       try {
         const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
         const launch = (await readManifest(dir)).launch as unknown as LaunchConfig
         const memoryFile = snapshot.memory_file ?? ""
-        const { pid } = await order(
+        const { pid } = await worker.captors.order(
           { kind: "fork", launch, payloadDir: dir, memoryFile, ...vmOrder(worker, context, instance) },
           { signal: context.signal, onLost: async () => endVm(worker, context, instance) },
         )
@@ -86,13 +85,14 @@ export function deleteHandler(worker: Worker): OperationHandler {
   }
 }
 
-async function instanceToStart(db: OwnedDatabase, operation: ClaimedOperation): Promise<InstanceRow> {
-  // A first try that vanished with its worker may have left a VM that runs: the caller is told, not given a second one.
-  if (operation.attempt > operationAttempts[operation.kind].max)
-    throw new StillframeError("hypervisor_failed", "the worker died while it started the VM; try again")
-  const instance = await findInstance(db, operation.instanceId ?? "")
+async function instanceToStart(worker: Worker, context: OperationContext): Promise<InstanceRow> {
+  const { operation } = context
+  const instance = await findInstance(worker.db, operation.instanceId ?? "")
   if (instance === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
-  return instance
+  if (operation.attempt <= operationAttempts[operation.kind].max) return instance
+  // A first try that vanished with its worker may have left a VM that runs, and nobody knows how far it came.
+  await endVm(worker, context, instance)
+  throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
 }
 
 async function started(
@@ -122,7 +122,7 @@ async function abandonInstance(tx: Database, operation: ClaimedOperation): Promi
 }
 
 async function endVm(worker: Worker, context: OperationContext, instance: InstanceRow): Promise<void> {
-  await order(
+  await worker.captors.order(
     { kind: "end", ...vmOrder(worker, context, instance) },
     { signal: new AbortController().signal, onLost: async () => {} },
   )

@@ -1,6 +1,7 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { LaunchConfig, MachineTypes } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
+import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import type { QemuTools } from "./orders.ts"
 import type { Watches } from "./watches.ts"
@@ -12,6 +13,7 @@ export interface Worker {
   readonly db: OwnedDatabase
   readonly qemu: HostQemu
   readonly watches: Watches
+  readonly captors: Captors
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger

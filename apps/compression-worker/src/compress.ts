@@ -9,6 +9,7 @@ import { progressWriter } from "@stillframe/db/progress"
 import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
 import { failCompression, findSnapshot, publishCompressed, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
+import { operationAttempts } from "@stillframe/domain/operation"
 import { syncDir } from "@stillframe/storage/durable"
 import { compressedMemoryName, payloadDir, rawMemoryName } from "@stillframe/storage/layout"
 import { measureDir } from "@stillframe/storage/space"
@@ -26,6 +27,11 @@ export function compressHandler(worker: Worker): OperationHandler {
   return {
     async run(context) {
       const { operation } = context
+      if (operation.attempt > operationAttempts.compress.max)
+        throw new StillframeError(
+          "lease_lost",
+          "the worker died in each try to compress the memory; see its log",
+        )
       const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
       if (snapshot === undefined || snapshot.compression_state !== "compressing")
         throw new StillframeError("cancelled", "the snapshot does not wait for compression any more")
@@ -93,11 +99,12 @@ async function compressAndVerify(
     onProgress: (done, total) => report(compressShare + (done / total) * (1 - compressShare)),
   })
   await syncDir(dir)
+  if (!fromDevice)
+    log.warn({ snapshotId: snapshot.id }, "the pool's file system has no O_DIRECT: read back from the cache")
   log.info(
     {
       snapshotId: snapshot.id,
       ...sizes,
-      fromDevice,
       durationMs: compressedAt - startedAt,
       verifyMs: performance.now() - compressedAt,
     },

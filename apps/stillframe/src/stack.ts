@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { configFromEnv as apiConfig } from "@stillframe/api/config"
 import { startApi } from "@stillframe/api/start"
 import { configFromEnv as captureConfig } from "@stillframe/capture-worker/config"
+import { sweepHost } from "@stillframe/capture-worker/host-sweep"
 import { startCaptureWorker } from "@stillframe/capture-worker/start"
 import { configFromEnv as compressionConfig } from "@stillframe/compression-worker/config"
 import { startCompressionWorker } from "@stillframe/compression-worker/start"
@@ -36,6 +37,8 @@ export async function startStack(env: Env, log: Logger): Promise<Stack> {
   await using resources = new AsyncDisposableStack()
   const { DATA_DIR: dataDir } = parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env)
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  // Before anything that takes time: an earlier stack may have died while it had a VM paused.
+  await sweepHost(dataDir, log)
   await installImages(join(dataDir, "images"))
 
   const settings: Env = {

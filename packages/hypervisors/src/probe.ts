@@ -19,7 +19,8 @@ export interface TrialGuest {
   marker: string
 }
 
-const TRIAL_TIMEOUT_MS = 20_000
+/** With KVM a small guest boots in one or two seconds. */
+const TRIAL_TIMEOUT_MS = 10_000
 const TRIAL_OUTPUT_BYTES_MAX = 1024 * 1024
 
 /** Asks a binary what it is. Throws `hypervisor_unavailable` when it is missing or no QEMU for x86-64 PCs. */
@@ -36,7 +37,7 @@ export async function probeQemu(binary: string, signal: AbortSignal): Promise<Qe
 }
 
 /** The exact types behind the aliases `q35` and `pc` in the output of `-machine help`. */
-export function parseMachines(help: string): MachineTypes | undefined {
+function parseMachines(help: string): MachineTypes | undefined {
   const alias = (name: string): string | undefined =>
     new RegExp(`\\(alias of (${name}\\S*)\\)`).exec(help)?.[1]
   const [q35, pc] = [alias("pc-q35-"), alias("pc-i440fx-")]
@@ -59,7 +60,7 @@ export async function probeAccel(
       "-machine",
       `${machine},accel=kvm`,
       "-cpu",
-      "qemu64",
+      "host",
       "-m",
       `${guest.memoryMib}M`,
       "-kernel",
@@ -69,7 +70,7 @@ export async function probeAccel(
     guest.cmdline === undefined ? [] : ["-append", guest.cmdline],
   ].flat()
   const child = spawn(binary, args, {
-    stdio: ["ignore", "pipe", "ignore"],
+    stdio: ["ignore", "pipe", "pipe"],
     timeout: TRIAL_TIMEOUT_MS,
     killSignal: "SIGKILL",
   })
@@ -78,6 +79,10 @@ export async function probeAccel(
   child.stdout.setEncoding("latin1").on("data", (text: string) => {
     output = (output + text).slice(-TRIAL_OUTPUT_BYTES_MAX)
     if (output.includes(guest.marker)) resolve("kvm")
+  })
+  child.stderr.setEncoding("latin1").on("data", (text: string) => {
+    // A guest that the emulated KVM can't run is stopped, not ended: QEMU says so and waits.
+    if (text.includes("KVM internal error")) resolve("tcg")
   })
   child.once("error", () => resolve("tcg"))
   child.once("close", () => resolve("tcg"))

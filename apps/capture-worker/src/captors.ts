@@ -1,0 +1,96 @@
+import { fork, type ChildProcess } from "node:child_process"
+import { once } from "node:events"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { FromCaptor, Order, Results } from "./orders.ts"
+
+const captorProgram = join(import.meta.dirname, "captor.ts")
+
+export interface OrderOptions {
+  /** Passed on to the captor, whose answer is still awaited: it resumes the VM first. */
+  readonly signal: AbortSignal
+  readonly onProgress?: (progress: number) => void
+  /** Called before the failure is thrown when the captor ended without an answer: who is left alive resumes the VM. */
+  readonly onLost: () => Promise<void>
+}
+
+/** The processes that alone talk to hypervisors: one for each order. */
+export interface Captors extends AsyncDisposable {
+  /** Throws what the captor failed with, `hypervisor_failed` when it died. */
+  order<Kind extends Order["kind"]>(
+    order: Extract<Order, { kind: Kind }>,
+    options: OrderOptions,
+  ): Promise<Results[Kind]>
+}
+
+/** Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. */
+export function openCaptors(): Captors {
+  let spare: ChildProcess | undefined = startCaptor()
+
+  return {
+    async order(order, options) {
+      options.signal.throwIfAborted()
+      const captor = spare?.connected === true ? spare : startCaptor()
+      spare = startCaptor()
+      return (await carryOut(captor, order, options)) as never
+    },
+    async [Symbol.asyncDispose]() {
+      const last = spare
+      spare = undefined
+      if (last?.connected !== true) return
+      const ended = once(last, "exit")
+      last.disconnect()
+      await ended
+    },
+  }
+}
+
+/** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
+function startCaptor(): ChildProcess {
+  const captor = fork(captorProgram, [], { detached: true, stdio: ["ignore", "ignore", "inherit", "ipc"] })
+  // A captor that could not start, or that died, is noticed by its end.
+  captor.on("error", () => {})
+  return captor
+}
+
+async function carryOut(
+  captor: ChildProcess,
+  order: Order,
+  { signal, onProgress, onLost }: OrderOptions,
+): Promise<unknown> {
+  const answer = answerOf(captor, onProgress)
+  const abort = (): void => void captor.send({ abort: true })
+  try {
+    captor.send({ order })
+    if (signal.aborted) abort()
+    else signal.addEventListener("abort", abort, { once: true })
+    const message = await answer
+    if (message === undefined) {
+      await onLost()
+      throw new StillframeError(
+        "hypervisor_failed",
+        "the process that spoke to the hypervisor died; the VM was resumed",
+      )
+    }
+    if ("error" in message) throw new StillframeError(message.error.code, message.error.message)
+    return message.result
+  } finally {
+    signal.removeEventListener("abort", abort)
+  }
+}
+
+type Answer = Exclude<FromCaptor, { readonly progress: number }>
+
+/** Undefined when the captor's process ended without one. */
+async function answerOf(
+  captor: ChildProcess,
+  onProgress?: (progress: number) => void,
+): Promise<Answer | undefined> {
+  let answer: Answer | undefined
+  captor.on("message", (message: FromCaptor) => {
+    if ("progress" in message) onProgress?.(message.progress)
+    else answer = message
+  })
+  await once(captor, "close")
+  return answer
+}
