@@ -66,16 +66,12 @@ export async function runOperation(
   } catch (thrown) {
     const error = toStillframeError(thrown)
     const delayMs = shutdown.aborted ? 0 : retryDelayMs(operation.kind, operation.attempt, error.code)
-    const current = await inTransaction(db, async (tx) => {
-      if (delayMs === undefined) {
-        const end = { state: "failed", code: error.code, message: error.message } as const
-        if (!(await finishOperation(tx, { ...operation, end }))) return false
-        await handler.failed(tx, operation, error)
-      } else {
-        if (!(await requeueOperation(tx, { ...operation, delayMs, counted: !shutdown.aborted }))) return false
-        await handler.handedBack?.(tx, operation)
-      }
-      return true
+    const current = await endUnlessLost(runner, {
+      operation,
+      handler,
+      error,
+      delayMs,
+      counted: !shutdown.aborted,
     })
     if (!current) await releaseCancelled(db, operation)
     const outcome = !current ? "cancelled or taken over" : delayMs === undefined ? "failed" : "queued again"
@@ -84,6 +80,38 @@ export async function runOperation(
       "operation not done",
     )
     runner.committed()
+  }
+}
+
+interface FailedTry {
+  readonly operation: ClaimedOperation
+  readonly handler: OperationHandler
+  readonly error: StillframeError
+  /** Undefined: it was the last. */
+  readonly delayMs: number | undefined
+  readonly counted: boolean
+}
+
+/** False, with nothing changed, when the operation is no longer ours to end. */
+async function endUnlessLost({ db }: OperationRunner, failure: FailedTry): Promise<boolean> {
+  const { operation, handler, error, delayMs, counted } = failure
+  const lost = new Error("the operation is no longer ours")
+  try {
+    await inTransaction(db, async (tx) => {
+      // The subject's row before the operation's, as everywhere, or a DELETE at the same moment could deadlock with this.
+      if (delayMs === undefined) {
+        await handler.failed(tx, operation, error)
+        const end = { state: "failed", code: error.code, message: error.message } as const
+        if (!(await finishOperation(tx, { ...operation, end }))) throw lost
+      } else {
+        await handler.handedBack?.(tx, operation)
+        if (!(await requeueOperation(tx, { ...operation, delayMs, counted }))) throw lost
+      }
+    })
+    return true
+  } catch (thrown) {
+    if (thrown === lost) return false
+    throw thrown
   }
 }
 

@@ -3,10 +3,12 @@ import { resolve } from "node:path"
 import { hostNamePattern, toHostName } from "@stillframe/domain/names"
 import { z } from "zod"
 
+const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: "must be set, to a postgres:// URL" })
+
 /** Settings that several apps read, by the name of their variable. */
 export const databaseSettings = {
-  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: "must be a postgres:// URL" }),
-  DATABASE_DIRECT_URL: z.url({ protocol: /^postgres(ql)?$/, error: "must be a postgres:// URL" }).optional(),
+  DATABASE_URL: postgresUrl,
+  DATABASE_DIRECT_URL: postgresUrl.optional(),
   REDIS_URL: z.url({ protocol: /^rediss?$/, error: "must be a redis:// URL" }).optional(),
 }
 
@@ -38,9 +40,12 @@ export const hostSettings = {
   STORAGE_POOL: hostName.default(() => toHostName(hostname())),
 }
 
+const secretRule = "must be set, to at least 32 bytes that nobody can guess"
+const secret = z.string({ error: secretRule }).min(32, secretRule)
+
 export const secretSettings = {
-  JWT_SECRET: z.string().min(32, "must have at least 32 bytes"),
-  SECRETS_KEY: z.string().min(32, "must have at least 32 bytes"),
+  JWT_SECRET: secret,
+  SECRETS_KEY: secret,
 }
 
 /** A whole number in a range, from a variable's text. */

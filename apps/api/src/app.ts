@@ -1,0 +1,123 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { createId } from "@stillframe/domain/ids"
+import type { Logger } from "@stillframe/runtime/logger"
+import express, {
+  type ErrorRequestHandler,
+  type Express,
+  type Request,
+  type RequestHandler,
+  type Response,
+} from "express"
+import helmet from "helmet"
+import { authenticator, type Authenticate } from "./auth.ts"
+import { readJson } from "./body.ts"
+import { eventRoutes } from "./events.ts"
+import { forkRoutes } from "./fork.ts"
+import { healthRoutes } from "./health.ts"
+import { instanceRoutes } from "./instances.ts"
+import { parsePrefer } from "./prefer.ts"
+import { problem, thrownProblem } from "./problem.ts"
+import { parseQuery } from "./query.ts"
+import type { Answer, ApiDeps, Route } from "./route.ts"
+import { snapshotRoutes } from "./snapshots.ts"
+import { validateBody, validateQuery } from "./validate.ts"
+import { webhookRoutes } from "./webhooks.ts"
+
+/** The whole API as one Express app; it opens nothing and listens nowhere. */
+export function createApp(deps: ApiDeps): Express {
+  const app = express()
+  // The query is parsed by us; `/snapshots/` is no route, and no answer is a 304.
+  app
+    .set("query parser", false)
+    .set("strict routing", true)
+    .set("case sensitive routing", true)
+    .set("etag", false)
+  app.use(identify(deps.log), helmet())
+  mount(app, deps, [
+    ...healthRoutes(deps),
+    ...instanceRoutes(deps),
+    ...snapshotRoutes(deps),
+    ...forkRoutes(deps),
+    ...webhookRoutes(deps),
+    ...eventRoutes(deps),
+  ])
+  app.use(() => {
+    throw new StillframeError("route_not_found", "no matching operation was found")
+  })
+  app.use(answerThrown(deps))
+  return app
+}
+
+function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {
+  const authenticate = authenticator(deps.jwtSecret)
+  for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
+    const target = app.route(path)
+    for (const route of ofPath) target[route.method](judge(route, authenticate, deps))
+    const allowed = ofPath.map(({ method }) => method.toUpperCase()).join(", ")
+    target.all((_req, res) => {
+      res.set("Allow", allowed)
+      throw new StillframeError("method_not_allowed", "method not allowed")
+    })
+  }
+}
+
+/** The contract's order of judgement: token, schema, scope, and only then the handler with what it finds. */
+function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): RequestHandler {
+  return async (req, res) => {
+    const bearer = route.scope === undefined ? undefined : await authenticate(req.headers.authorization)
+    const query = route.query === undefined ? {} : validateQuery(route.query, parseQuery(req.url))
+    const body = route.body === undefined ? undefined : validateBody(route.body, await readJson(req, res))
+    if (route.scope !== undefined && bearer?.allows(route.scope) !== true)
+      throw new StillframeError("forbidden", `missing required scope: ${route.scope}`)
+    const gone = new AbortController()
+    res.once("close", () => gone.abort())
+    const params = req.params as Record<string, string>
+    const prefer = parsePrefer(req.get("prefer"))
+    send(res, await route.handle({ params, query, body, prefer, signal: gone.signal }), deps)
+  }
+}
+
+function send(res: Response, { status, body, headers = {} }: Answer, { stopping }: ApiDeps): void {
+  // A connection kept alive would hold up the end of the process.
+  if (stopping.aborted) res.set("Connection", "close")
+  res.status(status).set(headers)
+  if (body === undefined) res.end()
+  else res.json(body)
+}
+
+/** Each request has an id: the caller's if it is a plain one, in the answer and in every line of the log. */
+function identify(log: Logger): RequestHandler {
+  return (req, res, next) => {
+    const given = req.get("x-request-id") ?? ""
+    const requestId = requestIdPattern.test(given) ? given : createId()
+    res.set("X-Request-Id", requestId)
+    res.locals["log"] = log.child({ requestId })
+    const started = performance.now()
+    res.once("close", () => {
+      const durationMs = Math.round(performance.now() - started)
+      const { statusCode: status, writableFinished: answered } = res
+      requestLog(res).info({ method: req.method, path: req.path, status, answered, durationMs }, "request")
+    })
+    next()
+  }
+}
+
+const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/
+
+function requestLog(res: Response): Logger {
+  return res.locals["log"] as Logger
+}
+
+function answerThrown(deps: ApiDeps): ErrorRequestHandler {
+  // Express knows an error handler by its four parameters.
+  return (thrown: unknown, _req: Request, res: Response, _next) => {
+    // The client has gone: there is nobody to answer.
+    if (res.closed) return
+    const error = thrownProblem(thrown)
+    // Ours are answers; anything else is a fault, whatever it is answered with.
+    const answer = problem(error.code, error.message)
+    if (error.code === "internal_error" || (error !== thrown && answer.status >= 500))
+      requestLog(res).error({ err: thrown }, "request failed")
+    send(res, answer, deps)
+  }
+}

@@ -1,0 +1,45 @@
+import { expect, test } from "vitest"
+import { configFromEnv } from "./config.ts"
+
+const required = {
+  DATABASE_URL: "postgres://localhost/stillframe",
+  JWT_SECRET: "j".repeat(32),
+  SECRETS_KEY: "s".repeat(32),
+}
+
+test("what is not set has its default", () => {
+  expect(configFromEnv(required)).toEqual({
+    databaseUrl: required.DATABASE_URL,
+    databaseDirectUrl: required.DATABASE_URL,
+    listenHost: "127.0.0.1",
+    port: 8080,
+    jwtSecret: required.JWT_SECRET,
+    secretsKey: required.SECRETS_KEY,
+    compression: { enabled: false, algorithm: "zstd" },
+  })
+})
+
+test("the server's compression and a direct URL for LISTEN are taken from their variables", () => {
+  const config = configFromEnv({
+    ...required,
+    DATABASE_DIRECT_URL: "postgres://direct/stillframe",
+    COMPRESSION_ENABLED: "true",
+    COMPRESSION_ALGORITHM: "lz4",
+    COMPRESSION_LEVEL: "0",
+  })
+
+  expect(config.databaseDirectUrl).toBe("postgres://direct/stillframe")
+  expect(config.compression).toEqual({ enabled: true, algorithm: "lz4", level: 0 })
+})
+
+test("every mistake is reported, by its variable and never with its value", () => {
+  const wrong = { JWT_SECRET: "short-secret", PORT: "70000", COMPRESSION_ENABLED: "yes" }
+
+  expect(() => configFromEnv(wrong)).toThrow(
+    /DATABASE_URL(.|\n)*JWT_SECRET(.|\n)*SECRETS_KEY(.|\n)*PORT(.|\n)*COMPRESSION_ENABLED/,
+  )
+  expect(() => configFromEnv(wrong)).not.toThrow(/short-secret/)
+  expect(() => configFromEnv({ ...required, COMPRESSION_LEVEL: "0" })).toThrow(
+    "COMPRESSION_LEVEL: level must be between 1 and 19 for zstd, got 0",
+  )
+})

@@ -1,0 +1,53 @@
+import { algorithms, compressionMistake, type CompressionConfig } from "@stillframe/domain/compression"
+import { StillframeError } from "@stillframe/domain/errors"
+import { parseEnv, type Env } from "@stillframe/runtime/env"
+import { databaseSettings, logSettings, secretSettings, wholeNumber } from "@stillframe/runtime/settings"
+import { z } from "zod"
+
+export interface ApiConfig {
+  readonly databaseUrl: string
+  /** For LISTEN, where `databaseUrl` is a transaction-mode pooler. */
+  readonly databaseDirectUrl: string
+  readonly listenHost: string
+  /** 0: any free one. */
+  readonly port: number
+  readonly jwtSecret: string
+  readonly secretsKey: string
+  /** What applies when neither the request nor the instance says anything. */
+  readonly compression: CompressionConfig
+}
+
+/** Throws one `invalid_request` that lists every mistake. */
+export function configFromEnv(env: Env): ApiConfig {
+  const settings = parseEnv({ ...databaseSettings, ...logSettings, ...secretSettings, ...apiSettings }, env)
+  const compression: CompressionConfig = {
+    enabled: settings.COMPRESSION_ENABLED === "true",
+    algorithm: settings.COMPRESSION_ALGORITHM,
+    level: settings.COMPRESSION_LEVEL,
+  }
+  const mistake = compressionMistake(compression)
+  if (mistake !== undefined)
+    throw new StillframeError(
+      "invalid_request",
+      `settings that can't be used:\n  COMPRESSION_LEVEL: ${mistake}`,
+    )
+  return {
+    databaseUrl: settings.DATABASE_URL,
+    databaseDirectUrl: settings.DATABASE_DIRECT_URL ?? settings.DATABASE_URL,
+    listenHost: settings.LISTEN_HOST,
+    port: settings.PORT,
+    jwtSecret: settings.JWT_SECRET,
+    secretsKey: settings.SECRETS_KEY,
+    compression,
+  }
+}
+
+const apiSettings = {
+  PORT: wholeNumber({ min: 0, max: 65_535 }).default(8080),
+  LISTEN_HOST: z.string().default("127.0.0.1"),
+  COMPRESSION_ENABLED: z.enum(["true", "false"], { error: "must be true or false" }).default("false"),
+  COMPRESSION_ALGORITHM: z
+    .enum(algorithms, { error: `must be one of ${algorithms.join(", ")}` })
+    .default("zstd"),
+  COMPRESSION_LEVEL: wholeNumber({ min: 0, max: 19 }).optional(),
+}

@@ -1,0 +1,35 @@
+import { listEvents } from "@stillframe/db/events"
+import { eventTypes } from "@stillframe/domain/events"
+import { z } from "zod"
+import { route, type ApiDeps, type Route } from "./route.ts"
+import { idSchema, listInQuery, numberInQuery } from "./schemas.ts"
+
+const eventsPerAnswer = { max: 1_000, unasked: 100 }
+
+/** The feed: a bare array, oldest first; a reader goes on with `after` = the last `sequence` it has seen. */
+export function eventRoutes({ db }: ApiDeps): Route[] {
+  return [
+    route({
+      method: "get",
+      path: "/events",
+      scope: "event:read",
+      query: z.object({
+        after: numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),
+        limit: numberInQuery({ min: 1, max: eventsPerAnswer.max }).optional(),
+        types: listInQuery(eventTypes).optional(),
+        snapshot_id: idSchema.optional(),
+        instance_id: idSchema.optional(),
+      }),
+      async handle({ query }) {
+        const events = await listEvents(db, {
+          after: query.after ?? 0,
+          limit: query.limit ?? eventsPerAnswer.unasked,
+          types: query.types,
+          subjectId: query.snapshot_id,
+          instanceId: query.instance_id,
+        })
+        return { status: 200, body: events }
+      },
+    }),
+  ]
+}

@@ -1,0 +1,133 @@
+import { inTransaction } from "@stillframe/db/client"
+import { appendInstanceEvent } from "@stillframe/db/events"
+import { liveHosts, type LiveHost } from "@stillframe/db/hosts"
+import { createInstance, listInstances, lockInstance, resolveInstance } from "@stillframe/db/instances"
+import { createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
+import { compressionMistake } from "@stillframe/domain/compression"
+import { StillframeError } from "@stillframe/domain/errors"
+import { instanceResource, type Hypervisor } from "@stillframe/domain/instance"
+import { captureQueue } from "@stillframe/domain/queues"
+import { z } from "zod"
+import { createInstanceSchema, launchOf } from "./launch.ts"
+import { answerWithInstance, waitForEnd } from "./operations.ts"
+import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { failedWork } from "./problem.ts"
+import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
+import { listLimit, numberInQuery } from "./schemas.ts"
+
+export function instanceRoutes(deps: ApiDeps): Route[] {
+  const { db } = deps
+  return [
+    route({
+      method: "post",
+      path: "/instances",
+      scope: "instance:write",
+      body: createInstanceSchema,
+      handle: (call) => launchInstance(deps, call),
+    }),
+    route({
+      method: "get",
+      path: "/instances",
+      scope: "instance:read",
+      query: z.object({ limit: numberInQuery({ min: 1, max: listLimit }).optional() }),
+      async handle({ query }) {
+        const rows = await listInstances(db, query.limit ?? listLimit)
+        return { status: 200, body: rows.map(instanceResource) }
+      },
+    }),
+    route({
+      method: "get",
+      path: "/instances/:id",
+      scope: "instance:read",
+      async handle({ params: { id = "" } }) {
+        return { status: 200, body: instanceResource(await resolveInstance(db, id)) }
+      },
+    }),
+    route({
+      method: "delete",
+      path: "/instances/:id",
+      scope: "instance:write",
+      handle: (call) => deleteInstance(deps, call),
+    }),
+  ]
+}
+
+async function launchInstance(
+  deps: ApiDeps,
+  { body, prefer, signal }: Call<unknown, z.output<typeof createInstanceSchema>>,
+): Promise<Answer> {
+  const mistake = body.snapshot_policy?.compression && compressionMistake(body.snapshot_policy.compression)
+  if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
+  const { launch, image, vcpus, memoryMib } = launchOf(body)
+  const host = chooseHost(await liveHosts(deps.db), { wanted: body.host, hypervisor: body.hypervisor })
+  const created = await inTransaction(deps.db, async (tx) => {
+    const instance = await createInstance(tx, {
+      name: body.name,
+      image,
+      hypervisor: body.hypervisor,
+      host: host.name,
+      launch,
+      vcpus,
+      memoryMib,
+      tags: body.tags,
+      snapshotPolicy: body.snapshot_policy,
+    })
+    const operationId = await createOperation(tx, {
+      kind: "launch",
+      queue: captureQueue(host.name),
+      instanceId: instance.id,
+    })
+    await appendInstanceEvent(tx, "instance.created", instance)
+    return { instance, operationId }
+  })
+  deps.waker.wake("operations")
+  deps.waker.wake("events")
+  return answerWithInstance(deps, created, { timeoutMs: heldMs(prefer, { seconds: waitSecondsMax }), signal })
+}
+
+function chooseHost(
+  hosts: readonly LiveHost[],
+  { wanted, hypervisor }: { wanted: string | undefined; hypervisor: Hypervisor },
+): LiveHost {
+  const [first, second] = hosts
+  if (first === undefined)
+    throw new StillframeError(
+      "unavailable",
+      "no host is up; start a capture-worker on a machine for VMs and try again",
+    )
+  const names = hosts.map(({ name }) => name).join(", ")
+  if (wanted === undefined && second !== undefined)
+    throw new StillframeError("invalid_request", `several hosts are up; name one of them as "host": ${names}`)
+  const host = wanted === undefined ? first : hosts.find(({ name }) => name === wanted)
+  if (host === undefined)
+    throw new StillframeError("invalid_request", `host "${wanted}" is not up; hosts that are: ${names}`)
+  if (host.hypervisors[hypervisor] === undefined) {
+    const offered = Object.keys(host.hypervisors).join(", ") || "none"
+    throw new StillframeError(
+      "not_supported",
+      `host "${host.name}" does not offer hypervisor "${hypervisor}"; it offers: ${offered}`,
+    )
+  }
+  return host
+}
+
+/** 204 when the VM has ended, or when it has not within the answer's time: then it still will. A second DELETE joins the first. */
+async function deleteInstance(
+  deps: ApiDeps,
+  { params: { id = "" }, prefer, signal }: Call<unknown, unknown>,
+): Promise<Answer> {
+  const { id: instanceId } = await resolveInstance(deps.db, id)
+  const operationId = await inTransaction(deps.db, async (tx) => {
+    const instance = await lockInstance(tx, instanceId)
+    if (instance === undefined) throw new StillframeError("not_found", "resource not found")
+    const pending = await pendingInstanceDelete(tx, instanceId)
+    return (
+      pending ??
+      (await createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId }))
+    )
+  })
+  deps.waker.wake("operations")
+  const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
+  const end = timeoutMs > 0 ? await waitForEnd(deps, operationId, { timeoutMs, signal }) : undefined
+  return end === undefined || end.state === "done" ? { status: 204 } : failedWork(end)
+}

@@ -1,0 +1,107 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { builtinImages, type BuiltinImage } from "@stillframe/domain/images"
+import { hypervisors } from "@stillframe/domain/instance"
+import { hostNamePattern } from "@stillframe/domain/names"
+import { z } from "zod"
+import { compressionSchema, nameSchema, tagsSchema } from "./schemas.ts"
+
+const memoryMibRange = { min: 16, max: 4 * 1024 * 1024 }
+const vcpusMax = 255
+const disksMax = 16
+const pathLengthMax = 4_095
+const cmdlineLengthMax = 2_047
+
+const imageSchema = z.enum(Object.keys(builtinImages) as BuiltinImage[])
+const vcpusSchema = z.int().min(1).max(vcpusMax)
+
+// Of a path only the shape is judged here; what lies there is known on the host alone, and so is what it allows.
+// A comma, a colon or a backslash would mean something to QEMU.
+const pathSchema = z
+  .string()
+  .max(pathLengthMax)
+  .regex(/^\/[^,:\\\p{Cc}\p{Cs}]+$/u)
+
+const launchSchema = z.object({
+  image: imageSchema.optional(),
+  kernel: pathSchema.optional(),
+  initrd: pathSchema.optional(),
+  cmdline: z
+    .string()
+    .max(cmdlineLengthMax)
+    .regex(/^[^\p{Cc}\p{Cs}]*$/u)
+    .optional(),
+  memory_mib: z.int().min(memoryMibRange.min).max(memoryMibRange.max).optional(),
+  vcpus: vcpusSchema.optional(),
+  disks: z
+    .array(z.object({ path: pathSchema, format: z.enum(["raw", "qcow2"]), readonly: z.boolean().optional() }))
+    .max(disksMax)
+    .optional(),
+  machine: z
+    .string()
+    .regex(/^(q35|pc|microvm|pc-q35-\d{1,2}\.\d{1,2}|pc-i440fx-\d{1,2}\.\d{1,2})$/)
+    .optional(),
+})
+
+export const createInstanceSchema = z
+  .object({
+    name: nameSchema,
+    image: imageSchema.optional(),
+    launch: launchSchema.optional(),
+    hypervisor: z.enum(hypervisors).default("qemu"),
+    host: z.string().regex(hostNamePattern).optional(),
+    vcpus: vcpusSchema.optional(),
+    /** Memory for people, such as `512MB` or `1.5 GB`; the units are powers of 1024. */
+    size: z
+      .string()
+      .regex(/^\d{1,9}(\.\d{1,3})? ?([KMGT]i?B?|B)$/i)
+      .optional(),
+    tags: tagsSchema.optional(),
+    snapshot_policy: z.object({ compression: compressionSchema.optional() }).optional(),
+  })
+  .meta({ id: "CreateInstanceRequest" })
+
+interface Launch {
+  /** As it is stored for the host's worker. */
+  readonly launch: z.output<typeof launchSchema>
+  readonly image: string
+  readonly vcpus: number
+  readonly memoryMib: number
+}
+
+/** What an instance without a built-in image shows as its `image`, which the contract requires. */
+const ownFiles = "custom"
+
+/** Settles what is to be launched from both ways of saying it. Throws `invalid_request`. */
+export function launchOf(body: z.output<typeof createInstanceSchema>): Launch {
+  const image = body.launch?.image ?? body.image
+  const launch = { ...body.launch, ...(image !== undefined && { image }) }
+  if (image === undefined) checkOwnFiles(launch)
+  const defaults = image === undefined ? undefined : builtinImages[image]
+  const size = body.size === undefined ? undefined : toMib(body.size)
+  const memoryMib = launch.memory_mib ?? size ?? defaults?.memory_mib
+  if (memoryMib === undefined) throw invalid('give the guest\'s memory as "launch.memory_mib" or "size"')
+  const vcpus = launch.vcpus ?? body.vcpus ?? defaults?.vcpus ?? 1
+  return { launch: { ...launch, memory_mib: memoryMib, vcpus }, image: image ?? ownFiles, memoryMib, vcpus }
+}
+
+function checkOwnFiles({ kernel, initrd, cmdline, disks = [] }: z.output<typeof launchSchema>): void {
+  if (kernel === undefined && disks.length === 0)
+    throw invalid(
+      `give an "image" (${Object.keys(builtinImages).join(", ")}), or a kernel or a disk in "launch"`,
+    )
+  if (kernel === undefined && (initrd !== undefined || cmdline !== undefined))
+    throw invalid('"launch.initrd" and "launch.cmdline" need a "launch.kernel"')
+}
+
+function toMib(size: string): number {
+  const bytes =
+    Number.parseFloat(size) * 1024 ** " KMGT".indexOf(/[KMGT]/i.exec(size)?.[0].toUpperCase() ?? " ")
+  const mib = Math.ceil(bytes / 1024 ** 2)
+  const { min, max } = memoryMibRange
+  if (mib >= min && mib <= max) return mib
+  throw invalid(`size "${size}" is not between ${min} MB and ${max / 1024 ** 2} TB`)
+}
+
+function invalid(message: string): StillframeError {
+  return new StillframeError("invalid_request", message)
+}

@@ -1,0 +1,82 @@
+import { errorCodes, StillframeError, type ErrorCode } from "@stillframe/domain/errors"
+import type { Answer } from "./route.ts"
+
+/**
+ * What each code looks like outside. The contract has two vocabularies: HTTP's reason phrases for what is judged before
+ * a handler runs, lower-case words for what handlers say.
+ */
+const problems: Record<ErrorCode, { readonly status: number; readonly code: string }> = {
+  bad_request: { status: 400, code: "Bad Request" },
+  unauthorized: { status: 401, code: "Unauthorized" },
+  forbidden: { status: 403, code: "Forbidden" },
+  route_not_found: { status: 404, code: "Not Found" },
+  method_not_allowed: { status: 405, code: "Method Not Allowed" },
+  payload_too_large: { status: 413, code: "Payload Too Large" },
+  invalid_request: { status: 400, code: "invalid_request" },
+  invalid_snapshot_compression: { status: 400, code: "invalid_snapshot_compression" },
+  not_found: { status: 404, code: "not_found" },
+  ambiguous: { status: 409, code: "ambiguous" },
+  conflict: { status: 409, code: "conflict" },
+  invalid_state: { status: 409, code: "invalid_state" },
+  not_supported: { status: 501, code: "not_supported" },
+  idempotency_in_progress: { status: 409, code: "idempotency_in_progress" },
+  idempotency_mismatch: { status: 422, code: "idempotency_mismatch" },
+  insufficient_resources: { status: 409, code: "insufficient_resources" },
+  unavailable: { status: 503, code: "unavailable" },
+  timeout: { status: 504, code: "timeout" },
+  internal_error: { status: 500, code: "internal_error" },
+  cancelled: { status: 409, code: "conflict" },
+  lease_lost: { status: 503, code: "unavailable" },
+  insufficient_storage: { status: 409, code: "insufficient_resources" },
+  storage_failed: { status: 500, code: "internal_error" },
+  pause_limit_exceeded: { status: 500, code: "internal_error" },
+  hypervisor_unavailable: { status: 501, code: "not_supported" },
+  hypervisor_failed: { status: 500, code: "internal_error" },
+  hypervisor_gone: { status: 500, code: "internal_error" },
+  codec_unavailable: { status: 501, code: "not_supported" },
+  corrupted: { status: 500, code: "internal_error" },
+}
+
+/**
+ * The answer for a code. `retry` says whether the same request again can help; clients repeat 409 and 5xx by themselves
+ * unless told not to.
+ */
+export function problem(
+  code: ErrorCode,
+  message: string,
+  { retry = errorCodes[code].retry, retryAfterMs }: { retry?: boolean; retryAfterMs?: number } = {},
+): Answer {
+  const { status, code: shown } = problems[code]
+  return {
+    status,
+    // What nobody foresaw may name paths or rows: it goes to the log only.
+    body: { code: shown, message: code === "internal_error" ? "internal error" : message },
+    headers: {
+      ...((status === 409 || status >= 500) && { "x-should-retry": String(retry) }),
+      ...(retryAfterMs !== undefined && { "retry-after-ms": String(retryAfterMs) }),
+    },
+  }
+}
+
+/** Work that an answer was held for has failed. Never to be repeated by the client itself: it would touch the VM again. */
+export function failedWork(error: { error_code: ErrorCode | null; error_message: string | null }): Answer {
+  return problem(error.error_code ?? "cancelled", error.error_message ?? cancelledMessage, { retry: false })
+}
+
+const cancelledMessage = "the work was cancelled by another request, such as a DELETE"
+
+/** What was thrown on the way to an answer, as one of ours. */
+export function thrownProblem(thrown: unknown): StillframeError {
+  if (thrown instanceof StillframeError) return thrown
+  const { status, type, code } = thrown as { status?: number; type?: string; code?: string }
+  if (databaseGone.test(code ?? ""))
+    return new StillframeError("unavailable", "the database can't be reached; try again", { cause: thrown })
+  if (status === 413 || type === "entity.too.large")
+    return new StillframeError("payload_too_large", "the request body is larger than 1 MiB")
+  if (status !== undefined && status >= 400 && status < 500)
+    return new StillframeError("bad_request", `the request can't be read: ${(thrown as Error).message}`)
+  return new StillframeError("internal_error", "internal error", { cause: thrown })
+}
+
+// Node's codes of a connection that fails, and Postgres' of one that it ends or refuses (classes 08 and 57, and 53300).
+const databaseGone = /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|08\w{3}|57P0\d|53300)$/

@@ -1,0 +1,61 @@
+import type { OwnedDatabase } from "@stillframe/db/client"
+import type { Waker } from "@stillframe/db/wake"
+import type { CompressionConfig } from "@stillframe/domain/compression"
+import type { Logger } from "@stillframe/runtime/logger"
+import type { z } from "zod"
+import type { Prefer } from "./prefer.ts"
+
+/** What the handlers work with. */
+export interface ApiDeps {
+  readonly db: OwnedDatabase
+  readonly waker: Waker
+  readonly log: Logger
+  readonly jwtSecret: string
+  readonly secretsKey: string
+  readonly compression: CompressionConfig
+  /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
+  readonly stopping: AbortSignal
+}
+
+export type Scope =
+  | `snapshot:${"read" | "write" | "delete"}`
+  | `instance:${"read" | "write"}`
+  | `webhook:${"read" | "write"}`
+  | "event:read"
+
+/** An answer as a value; without a body nothing is sent after the headers. */
+export interface Answer {
+  readonly status: number
+  readonly body?: object
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** A request that has passed every check that does not need the database. */
+export interface Call<Query, Body> {
+  readonly params: Readonly<Record<string, string>>
+  readonly query: Query
+  readonly body: Body
+  readonly prefer: Prefer
+  /** Aborted when the client is gone. */
+  readonly signal: AbortSignal
+}
+
+export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType> {
+  readonly method: "get" | "post" | "delete"
+  /** As Express writes it. */
+  readonly path: string
+  /** What the token must allow; absent: no token is asked for. */
+  readonly scope?: Scope
+  readonly query?: Query
+  /** The schema's `id` is the name that the validator's messages use. */
+  readonly body?: Body
+  // A method, not a property: a list holds routes of different queries and bodies.
+  handle(call: Call<z.output<Query>, z.output<Body>>): Promise<Answer>
+}
+
+/** Gives a route's handler the types of its schemas. */
+export function route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType>(
+  definition: Route<Query, Body>,
+): Route {
+  return definition
+}

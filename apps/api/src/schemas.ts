@@ -1,0 +1,63 @@
+import { algorithms } from "@stillframe/domain/compression"
+import { idPattern } from "@stillframe/domain/ids"
+import { hypervisors, type InstanceState } from "@stillframe/domain/instance"
+import { nameLengthMax, namePattern } from "@stillframe/domain/names"
+import { snapshotKinds } from "@stillframe/domain/snapshot"
+import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/tags"
+import { z } from "zod"
+
+export const nameSchema = z.string().min(1).max(nameLengthMax).regex(namePattern)
+
+export const tagsSchema = z
+  .record(z.string().regex(tagKeyPattern), z.string().regex(tagValuePattern))
+  .refine((tags) => Object.keys(tags).length <= tagsMax, {
+    error: `there must be at most ${tagsMax} properties`,
+  })
+
+export const compressionSchema = z.object({
+  enabled: z.boolean(),
+  algorithm: z.enum(algorithms).optional(),
+  // The range of the algorithm itself is the handler's to judge, with another code.
+  level: z.int().min(0).max(19).optional(),
+})
+
+export const idSchema = z.string().regex(idPattern)
+
+export const createSnapshotSchema = z
+  .object({
+    kind: z.enum(snapshotKinds),
+    name: nameSchema.optional(),
+    tags: tagsSchema.optional(),
+    compression: compressionSchema.optional(),
+  })
+  .meta({ id: "CreateSnapshotRequest" })
+
+export const forkSnapshotSchema = z
+  .object({
+    name: nameSchema,
+    target_state: z.enum(["Stopped", "Standby", "Running"] satisfies InstanceState[]).optional(),
+    target_hypervisor: z.enum(hypervisors).optional(),
+  })
+  .meta({ id: "ForkSnapshotRequest" })
+
+/** A whole number in a query's text. */
+export function numberInQuery({ min, max }: { min: number; max: number }): z.ZodType<number, string> {
+  return z
+    .string()
+    .regex(/^\d{1,15}$/)
+    .transform(Number)
+    .pipe(z.number().min(min).max(max))
+}
+
+/** A comma-separated list of `values` in a query's text. */
+export function listInQuery<const Values extends readonly string[]>(
+  values: Values,
+): z.ZodType<Values[number][], string> {
+  return z
+    .string()
+    .transform((text) => text.split(","))
+    .pipe(z.array(z.enum(values)))
+}
+
+/** Rows of one answer at most, and when nothing is asked for: the contract's lists are whole. */
+export const listLimit = 10_000

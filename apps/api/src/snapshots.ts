@@ -1,0 +1,130 @@
+import { inTransaction } from "@stillframe/db/client"
+import { appendSnapshotEvent } from "@stillframe/db/events"
+import { cancelSnapshotWork, createOperation } from "@stillframe/db/operations"
+import type { Database } from "@stillframe/db/schema"
+import {
+  findSnapshot,
+  listSnapshots,
+  lockSnapshot,
+  startDelete,
+  type SnapshotRow,
+} from "@stillframe/db/snapshots"
+import { StillframeError } from "@stillframe/domain/errors"
+import { idPattern } from "@stillframe/domain/ids"
+import { compressQueue } from "@stillframe/domain/queues"
+import {
+  snapshotKinds,
+  snapshotResource,
+  snapshotStatuses,
+  type SnapshotStatus,
+} from "@stillframe/domain/snapshot"
+import { z } from "zod"
+import { createSnapshot } from "./create-snapshot.ts"
+import { heldMs } from "./prefer.ts"
+import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
+import { createSnapshotSchema, listInQuery, listLimit, numberInQuery, tagsSchema } from "./schemas.ts"
+import { waitUntil } from "./wait.ts"
+
+export function snapshotRoutes(deps: ApiDeps): Route[] {
+  return [
+    route({
+      method: "post",
+      path: "/instances/:id/snapshots",
+      scope: "snapshot:write",
+      body: createSnapshotSchema,
+      handle: (call) => createSnapshot(deps, call),
+    }),
+    route({
+      method: "get",
+      path: "/snapshots",
+      scope: "snapshot:read",
+      query: listQuerySchema,
+      handle: ({ query }) => list(deps, query),
+    }),
+    route({
+      method: "get",
+      path: "/snapshots/:id",
+      scope: "snapshot:read",
+      handle: (call) => get(deps, call),
+    }),
+    route({
+      method: "delete",
+      path: "/snapshots/:id",
+      scope: "snapshot:delete",
+      handle: (call) => remove(deps, call),
+    }),
+  ]
+}
+
+/** By its exact id only. Throws `not_found`; one that is being deleted is gone. */
+export async function requireSnapshot(
+  db: Database,
+  id = "",
+  find: (db: Database, id: string) => Promise<SnapshotRow | undefined> = findSnapshot,
+): Promise<SnapshotRow> {
+  const snapshot = idPattern.test(id) ? await find(db, id) : undefined
+  if (snapshot === undefined) throw new StillframeError("not_found", "snapshot not found")
+  return snapshot
+}
+
+const listQuerySchema = z.object({
+  // A literal id: what can't be one matches nothing.
+  source_instance_id: z.string().optional(),
+  kind: z.enum(snapshotKinds).optional(),
+  name: z.string().optional(),
+  tags: tagsSchema.optional(),
+  status: listInQuery(snapshotStatuses).optional(),
+  limit: numberInQuery({ min: 1, max: listLimit }).optional(),
+})
+
+/** Scripts keep the newest few of a list, so a failed one is not in it unless asked for. */
+const listedStatuses: readonly SnapshotStatus[] = ["queued", "capturing", "ready"]
+
+async function list({ db }: ApiDeps, query: z.output<typeof listQuerySchema>): Promise<Answer> {
+  const { source_instance_id: sourceInstanceId, kind, name, tags } = query
+  // Postgres takes no NUL in a text, and no name or id has one.
+  if (`${sourceInstanceId} ${name}`.includes("\0")) return { status: 200, body: [] }
+  const rows = await listSnapshots(db, {
+    sourceInstanceId,
+    kind,
+    name,
+    tags,
+    statuses: query.status ?? listedStatuses,
+    limit: query.limit ?? listLimit,
+  })
+  return { status: 200, body: rows.map(snapshotResource) }
+}
+
+async function get(deps: ApiDeps, { params, prefer, signal }: Call<unknown, unknown>): Promise<Answer> {
+  let snapshot = await requireSnapshot(deps.db, params["id"])
+  const timeoutMs = heldMs(prefer, { seconds: 0 })
+  if (timeoutMs > 0 && !isFinal(snapshot)) {
+    await waitUntil(
+      deps,
+      async () => {
+        snapshot = await requireSnapshot(deps.db, params["id"])
+        return isFinal(snapshot) || undefined
+      },
+      { timeoutMs, signal },
+    )
+  }
+  return { status: 200, body: snapshotResource(snapshot) }
+}
+
+function isFinal({ status, compression_state }: SnapshotRow): boolean {
+  return status === "failed" || (status === "ready" && compression_state !== "compressing")
+}
+
+/** At once for the caller; the files go when nobody reads them any more. */
+async function remove({ db, waker }: ApiDeps, { params }: Call<unknown, unknown>): Promise<Answer> {
+  await inTransaction(db, async (tx) => {
+    const last = await requireSnapshot(tx, params["id"], lockSnapshot)
+    await startDelete(tx, last.id)
+    await cancelSnapshotWork(tx, last.id)
+    await createOperation(tx, { kind: "delete", queue: compressQueue(last.pool), snapshotId: last.id })
+    await appendSnapshotEvent(tx, "snapshot.deleted", last)
+  })
+  waker.wake("operations")
+  waker.wake("events")
+  return { status: 204 }
+}

@@ -1,0 +1,71 @@
+import { once } from "node:events"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo, Socket } from "node:net"
+import { openDatabase } from "@stillframe/db/client"
+import { migrate } from "@stillframe/db/migrate"
+import { openWaker } from "@stillframe/db/wake"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Logger } from "@stillframe/runtime/logger"
+import { shutdownDeadlineMs } from "@stillframe/runtime/process"
+import { createApp } from "./app.ts"
+import type { ApiConfig } from "./config.ts"
+
+export interface RunningApi extends AsyncDisposable {
+  readonly url: string
+  readonly port: number
+}
+
+/** What answers in hand may take of a process's shutdown; the rest is for the connections below them. */
+const answersDeadlineMs = shutdownDeadlineMs - 5_000
+
+/**
+ * Brings the schema up to date, opens the pool and listens. Disposing it stops accepting, ends every held answer as if
+ * its time had run out, and waits for the answers in hand.
+ */
+export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
+  await using opened = new AsyncDisposableStack()
+  const db = openDatabase({
+    url: config.databaseUrl,
+    onIdleError: (err) => log.warn({ err }, "database connection lost"),
+  })
+  opened.defer(() => db.destroy())
+  await migrate(db)
+  const waker = await openWaker({
+    url: config.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "waking connection lost"),
+  })
+  opened.defer(() => waker.close())
+  const stopping = new AbortController()
+  const app = createApp({ ...config, db, waker, log, stopping: stopping.signal })
+  const server = createServer(app)
+  server.on("clientError", refuseMalformed)
+  server.listen(config.port, config.listenHost)
+  await once(server, "listening").catch((cause: Error) => {
+    const message = `can't listen: ${cause.message}; set PORT and LISTEN_HOST to an address that is free`
+    throw new StillframeError("unavailable", message, { cause })
+  })
+  opened.defer(() => closeServer(server, stopping))
+  const { port } = server.address() as AddressInfo
+  const url = `http://${config.listenHost.includes(":") ? `[${config.listenHost}]` : config.listenHost}:${port}`
+  log.info({ url }, "listening")
+  const resources = opened.move()
+  return { url, port, [Symbol.asyncDispose]: () => resources.disposeAsync() }
+}
+
+async function closeServer(server: Server, stopping: AbortController): Promise<void> {
+  const closed = once(server, "close")
+  server.close()
+  stopping.abort()
+  const deadline = setTimeout(() => server.closeAllConnections(), answersDeadlineMs)
+  await closed
+  clearTimeout(deadline)
+}
+
+// What is not HTTP never reaches the app; Node's own answer to it would have no body.
+function refuseMalformed(_error: Error, socket: Socket): void {
+  if (!socket.writable) return
+  const body = JSON.stringify({ code: "Bad Request", message: "the request is not valid HTTP/1.1" })
+  socket.end(
+    `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`,
+  )
+}

@@ -1,0 +1,47 @@
+import type { ApiDeps } from "./route.ts"
+
+/** Covers a wake-up that was lost. */
+const pollMs = 1_000
+
+/**
+ * Reads until there is something, again after each change anywhere and at least every second. Undefined: the time has run
+ * out, or the process is stopping. Throws the signal's reason when the client is gone.
+ */
+export async function waitUntil<T>(
+  { waker, stopping }: Pick<ApiDeps, "waker" | "stopping">,
+  read: () => Promise<T | undefined>,
+  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
+): Promise<T | undefined> {
+  const deadline = performance.now() + timeoutMs
+  let rung = false
+  let continueNow: () => void = () => {}
+  const ring = (): void => {
+    rung = true
+    continueNow()
+  }
+  const ended = AbortSignal.any([signal, stopping])
+  ended.addEventListener("abort", ring)
+  const stopListening = waker.listen("events", ring)
+  try {
+    for (;;) {
+      // Reset before the reading: a change in the middle of it must cause another.
+      rung = false
+      const found = await read()
+      if (found !== undefined) return found
+      signal.throwIfAborted()
+      const leftMs = deadline - performance.now()
+      if (leftMs <= 0 || stopping.aborted) return undefined
+      await new Promise<void>((resolve) => {
+        if (rung) return resolve()
+        const timer = setTimeout(resolve, Math.min(leftMs, pollMs))
+        continueNow = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+  } finally {
+    stopListening()
+    ended.removeEventListener("abort", ring)
+  }
+}

@@ -1,0 +1,128 @@
+import { randomBytes } from "node:crypto"
+import {
+  createWebhook,
+  deleteWebhook,
+  findWebhook,
+  listWebhooks,
+  type WebhookRow,
+} from "@stillframe/db/webhooks"
+import { StillframeError } from "@stillframe/domain/errors"
+import { eventTypes } from "@stillframe/domain/events"
+import { idPattern } from "@stillframe/domain/ids"
+import { sealSecret } from "@stillframe/runtime/secrets"
+import { z } from "zod"
+import { route, type ApiDeps, type Route } from "./route.ts"
+import { idSchema, tagsSchema } from "./schemas.ts"
+
+const secretBytes = 32
+const urlLengthMax = 2_048
+const descriptionLengthMax = 512
+const instanceIdsMax = 100
+const webhooksPerAnswerMax = 1_000
+
+const createWebhookSchema = z
+  .object({
+    url: z.string().max(urlLengthMax).transform(toPlainUrl),
+    description: z
+      .string()
+      .max(descriptionLengthMax)
+      .refine((text) => !text.includes("\0"), { error: "string must not hold a NUL character" })
+      .optional(),
+    /** A type, or `snapshot.*` or `instance.*` for all of a subject's. None: every type. */
+    event_types: z
+      .array(z.enum([...eventTypes, "snapshot.*", "instance.*"]))
+      .max(eventTypes.length + 2)
+      .optional(),
+    instance_ids: z.array(idSchema).max(instanceIdsMax).optional(),
+    tags: tagsSchema.optional(),
+    enabled: z.boolean().optional(),
+  })
+  .meta({ id: "CreateWebhookRequest" })
+
+export function webhookRoutes({ db, secretsKey }: ApiDeps): Route[] {
+  return [
+    route({
+      method: "post",
+      path: "/webhooks",
+      scope: "webhook:write",
+      body: createWebhookSchema,
+      async handle({ body }) {
+        // The form of Standard Webhooks; this answer is the only place that ever shows it.
+        const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
+        const row = await createWebhook(db, {
+          url: body.url,
+          description: body.description,
+          eventTypes: body.event_types,
+          instanceIds: body.instance_ids,
+          tags: body.tags,
+          enabled: body.enabled,
+          secret: sealSecret(secretsKey, secret),
+        })
+        return {
+          status: 201,
+          body: { ...webhookResource(row), secret },
+          headers: { Location: `/webhooks/${row.id}` },
+        }
+      },
+    }),
+    route({
+      method: "get",
+      path: "/webhooks",
+      scope: "webhook:read",
+      handle: async () => ({
+        status: 200,
+        body: (await listWebhooks(db, webhooksPerAnswerMax)).map(webhookResource),
+      }),
+    }),
+    route({
+      method: "get",
+      path: "/webhooks/:id",
+      scope: "webhook:read",
+      async handle({ params: { id = "" } }) {
+        const row = idPattern.test(id) ? await findWebhook(db, id) : undefined
+        if (row === undefined) throw notFound()
+        return { status: 200, body: webhookResource(row) }
+      },
+    }),
+    route({
+      method: "delete",
+      path: "/webhooks/:id",
+      scope: "webhook:write",
+      async handle({ params: { id = "" } }) {
+        if (!idPattern.test(id) || !(await deleteWebhook(db, id))) throw notFound()
+        return { status: 204 }
+      },
+    }),
+  ]
+}
+
+/** Where a receiver may lie is the dispatcher's to judge, at each delivery; here only what can never be right. */
+function toPlainUrl(text: string, context: z.core.$RefinementCtx<string>): string {
+  const url = URL.parse(text)
+  const plain =
+    url !== null && ["http:", "https:"].includes(url.protocol) && url.username === "" && url.password === ""
+  if (plain) return url.href
+  context.addIssue({
+    code: "custom",
+    input: text,
+    message: "value must be an http:// or https:// URL without credentials",
+  })
+  return z.NEVER
+}
+
+function webhookResource(row: WebhookRow): object {
+  return {
+    id: row.id,
+    url: row.url,
+    ...(row.description !== null && { description: row.description }),
+    event_types: row.event_types,
+    instance_ids: row.instance_ids,
+    ...(Object.keys(row.tags).length > 0 && { tags: row.tags }),
+    enabled: row.enabled,
+    created_at: row.created_at.toISOString(),
+  }
+}
+
+function notFound(): StillframeError {
+  return new StillframeError("not_found", "webhook not found")
+}

@@ -1,0 +1,157 @@
+import { createHmac } from "node:crypto"
+import { once } from "node:events"
+import { startApi, type RunningApi } from "@stillframe/api/start"
+import type { OwnedDatabase } from "@stillframe/db/client"
+import { heartbeat } from "@stillframe/db/hosts"
+import { advanceInstance, createInstance, type InstanceRow } from "@stillframe/db/instances"
+import { openWaker, type Waker } from "@stillframe/db/wake"
+import type { CompressionConfig } from "@stillframe/domain/compression"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
+import { createLogger } from "@stillframe/runtime/logger"
+import { testDatabase } from "@stillframe/testing/database"
+
+export const jwtSecret = "a secret of the tests, 32 bytes long"
+export const secretsKey = "another secret, 32 bytes of it or so"
+
+export interface Reply {
+  readonly status: number
+  readonly headers: Headers
+  readonly text: string
+  /** The parsed body; throws when it is no JSON. */
+  // oxlint-disable-next-line typescript/no-explicit-any -- an answer is what the test says it is
+  readonly body: any
+}
+
+/** Of answers that came in no particular order. */
+export function statuses(replies: readonly Reply[]): number[] {
+  return replies.map(({ status }) => status).toSorted((one, other) => one - other)
+}
+
+export interface Ask {
+  /** An object is sent as JSON, a string as it is. */
+  readonly body?: unknown
+  readonly headers?: Record<string, string>
+  /** Claims of the token; null: no token. */
+  readonly claims?: object | null
+  readonly signal?: AbortSignal
+}
+
+export interface TestApi extends AsyncDisposable {
+  readonly api: RunningApi
+  readonly db: OwnedDatabase
+  readonly waker: Waker
+  ask(method: string, path: string, ask?: Ask): Promise<Reply>
+  /** Registers a host that is up. */
+  host(name: string): Promise<void>
+  /** Registers an instance on the host `h1`, running unless told otherwise. */
+  instance(name: string, options?: { state?: InstanceState; policy?: SnapshotPolicy }): Promise<InstanceRow>
+}
+
+/** An API of its own, over HTTP, on a database of its own. */
+export async function testApi({
+  compression = { enabled: false },
+}: { compression?: CompressionConfig } = {}): Promise<TestApi> {
+  await using opened = new AsyncDisposableStack()
+  const { url, db } = opened.use(await testDatabase())
+  const log = createLogger({ service: "api", level: "silent" })
+  const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
+  const api = opened.use(await startApi({ ...config, jwtSecret, secretsKey, compression }, log))
+  const waker = await openWaker({ url, onError: () => {} })
+  opened.defer(() => waker.close())
+  const host = (name: string): Promise<void> =>
+    heartbeat(db, {
+      name,
+      hostId: name,
+      bootId: "boot",
+      pool: `pool-of-${name}`,
+      hypervisors: { qemu: "7.2.22" },
+    })
+  const resources = opened.move()
+  return {
+    api,
+    db,
+    waker,
+    ask: (method, path, ask = {}) => request(api.url, method, path, ask),
+    host,
+    async instance(name, { state = "Running", policy } = {}) {
+      await host("h1")
+      const created = await createInstance(db, {
+        name,
+        image: "heartbeat",
+        hypervisor: "qemu",
+        host: "h1",
+        launch: { image: "heartbeat" },
+        vcpus: 1,
+        memoryMib: 64,
+        snapshotPolicy: policy,
+      })
+      return state === "Initializing" ? created : ((await advanceInstance(db, created.id, state)) ?? created)
+    },
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  }
+}
+
+/** A JSON Web Token, made by hand so that a test can make wrong ones. */
+export function token(claims: object, { alg = "HS256", secret = jwtSecret } = {}): string {
+  const signed = `${encode({ alg })}.${encode(claims)}`
+  return `${signed}.${createHmac(alg.replace("HS", "sha"), secret).update(signed).digest("base64url")}`
+}
+
+export function encode(part: object): string {
+  return Buffer.from(JSON.stringify(part)).toString("base64url")
+}
+
+async function request(
+  url: string,
+  method: string,
+  path: string,
+  { body, headers = {}, claims = { sub: "tester" }, signal }: Ask,
+): Promise<Reply> {
+  const sent = new Headers({
+    ...(claims !== null && { authorization: `Bearer ${token(claims)}` }),
+    ...(body !== undefined && { "content-type": "application/json" }),
+    ...headers,
+  })
+  const response = await fetch(`${url}${path}`, {
+    method,
+    headers: sent,
+    ...(body !== undefined && { body: typeof body === "string" ? body : JSON.stringify(body) }),
+    ...(signal !== undefined && { signal }),
+  })
+  const text = await response.text()
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    get body() {
+      return JSON.parse(text)
+    },
+  }
+}
+
+/** Calls `look` now and after each wake-up of `channel` until it finds something. */
+export async function whenWoken<T>(
+  { waker }: Pick<TestApi, "waker">,
+  channel: "operations" | "events",
+  look: () => Promise<T | undefined>,
+): Promise<T> {
+  const woken = new EventTarget()
+  const stop = waker.listen(channel, () => woken.dispatchEvent(new Event("woken")))
+  const signal = AbortSignal.timeout(20_000)
+  try {
+    for (;;) {
+      const next = once(woken, "woken", { signal })
+      const found = await look()
+      if (found !== undefined) {
+        next.catch(() => {})
+        return found
+      }
+      await next
+    }
+  } catch (cause) {
+    throw signal.aborted ? new StillframeError("timeout", `nothing came on "${channel}"`, { cause }) : cause
+  } finally {
+    stop()
+  }
+}
