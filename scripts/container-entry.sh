@@ -17,17 +17,17 @@ if [ "${1:-}" = make-secrets ]; then
   make "$api/jwt-secret"
   make "$api/secrets-key"
   make "$database/password"
-  printf '*:*:*:stillframe:%s\n' "$(cat "$database/password")" >"$database/pgpass"
   exit 0
 fi
 
-# A worker has no such volume, and needs neither.
-if [ -z "${JWT_SECRET:-}" ] && [ -s "$api/jwt-secret" ]; then
-  JWT_SECRET=$(cat "$api/jwt-secret")
-  export JWT_SECRET
-fi
-if [ -z "${SECRETS_KEY:-}" ] && [ -s "$api/secrets-key" ]; then
-  SECRETS_KEY=$(cat "$api/secrets-key")
-  export SECRETS_KEY
-fi
+# take NAME FILE: the variable NAME from FILE, unless it is set or there is no such file: workers have no $api.
+take() {
+  if [ -z "$(printenv "$1")" ] && [ -s "$2" ]; then
+    export "$1=$(cat "$2")"
+  fi
+}
+
+take JWT_SECRET "$api/jwt-secret"
+take SECRETS_KEY "$api/secrets-key"
+take PGPASSWORD "$database/password"
 exec "$@"

@@ -33,7 +33,7 @@ export function client({ url, token }: { url: string; token: string }): Client {
 }
 
 /** An answer that is not 2xx. */
-export class RequestError extends Error {
+class RequestError extends Error {
   override readonly name = "RequestError"
   readonly status: number
   /** As it came. */

@@ -19,4 +19,13 @@ program
     await demo()
   })
 
+program
+  .command("token")
+  .description("print a bearer token for the API that has this environment's JWT_SECRET")
+  .option("--hours <n>", "how long it is valid", Number, 24)
+  .action(async ({ hours }: { hours: number }) => {
+    const { printToken } = await import("./token-command.ts")
+    await printToken(hours)
+  })
+
 await program.parseAsync()
