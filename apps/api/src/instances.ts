@@ -2,7 +2,8 @@ import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { liveHosts, type LiveHost } from "@stillframe/db/hosts"
 import { createInstance, listInstances, lockInstance, resolveInstance } from "@stillframe/db/instances"
-import { createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
+import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
+import { failCapturesOf } from "@stillframe/db/snapshots"
 import { compressionMistake } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceResource, type Hypervisor } from "@stillframe/domain/instance"
@@ -121,12 +122,14 @@ async function deleteInstance(
     const instance = await lockInstance(tx, instanceId)
     if (instance === undefined) throw new StillframeError("not_found", "resource not found")
     const pending = await pendingInstanceDelete(tx, instanceId)
-    return (
-      pending ??
-      (await createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId }))
-    )
+    if (pending !== undefined) return pending
+    // A capture under way is cancelled, its VM resumed, and only then ended.
+    await failCapturesOf(tx, instanceId, "the instance was deleted before it was captured")
+    await cancelInstanceWork(tx, instanceId)
+    return createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId })
   })
   deps.waker.wake("operations")
+  deps.waker.wake("events")
   const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
   const end = timeoutMs > 0 ? await waitForEnd(deps, operationId, { timeoutMs, signal }) : undefined
   return end === undefined || end.state === "done" ? { status: 204 } : failedWork(end)

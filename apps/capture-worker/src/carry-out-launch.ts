@@ -48,7 +48,7 @@ export async function carryOutEnd(order: EndOrder): Promise<null> {
 }
 
 /** How the host finds the process again: by cluster and instance, never by the binary's name. */
-export function identityOf({ clusterId, instanceId }: { clusterId: string; instanceId: string }): string {
+function identityOf({ clusterId, instanceId }: { clusterId: string; instanceId: string }): string {
   return `stillframe-${clusterId}-${instanceId}`
 }
 

@@ -1,5 +1,6 @@
 import { join } from "node:path"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
+import { findProgram } from "@stillframe/runtime/find-program"
 import {
   databaseSettings,
   hostSettings,
@@ -21,6 +22,7 @@ export interface CaptureWorkerConfig {
   readonly hostPaths: readonly string[]
   /** Where the guests that come with us lie. */
   readonly imagesDir: string
+  /** Absolute, as the next one. */
   readonly qemuBinary: string
   readonly qemuImg: string
   /** `auto`: KVM where a guest really boots on it, else TCG. */
@@ -62,8 +64,8 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     pool: set.STORAGE_POOL,
     hostPaths: set.HOST_PATHS?.split(":") ?? [join(set.DATA_DIR, "images")],
     imagesDir: join(set.DATA_DIR, "images"),
-    qemuBinary: set.QEMU_BINARY,
-    qemuImg: set.QEMU_IMG,
+    qemuBinary: findProgram(set.QEMU_BINARY, env["PATH"]),
+    qemuImg: findProgram(set.QEMU_IMG, env["PATH"]),
     accelerator: set.QEMU_ACCELERATOR,
     spaceFloorBytes,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,

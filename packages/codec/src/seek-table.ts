@@ -29,7 +29,7 @@ export const entryWords = 3
 export const frameCountMax = 2 ** 22
 
 /** The largest content of a frame that is read; bounds the memory of a reader. Ours have 256 KiB. */
-export const frameBytesMax = 8 * 2 ** 20
+const frameBytesMax = 8 * 2 ** 20
 
 export const footerBytes = 9
 

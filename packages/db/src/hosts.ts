@@ -5,7 +5,7 @@ import { clock } from "./client.ts"
 import type { Database } from "./schema.ts"
 
 /** A host that has not been heard of for this long is not up. */
-export const hostFreshMs = 15_000
+const hostFreshMs = 15_000
 
 /** The installation's id, made once. */
 export async function clusterId(db: Database): Promise<string> {

@@ -15,7 +15,7 @@ export interface EffectiveCompression {
   readonly level: number
 }
 
-export const compressionLevels: Readonly<Record<Algorithm, { min: number; max: number; default: number }>> = {
+const compressionLevels: Readonly<Record<Algorithm, { min: number; max: number; default: number }>> = {
   zstd: { min: 1, max: 19, default: 1 },
   lz4: { min: 0, max: 9, default: 0 },
 }

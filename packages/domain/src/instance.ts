@@ -18,7 +18,7 @@ export const instanceStates = [
 export type InstanceState = (typeof instanceStates)[number]
 
 /** A state may only move to those on its right. `Paused` is never stored: outside, a capture shows `Running`. */
-export const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
+const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
   Created: ["Initializing", "Stopped"],
   Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
   Running: ["Standby", "Stopped", "Shutdown", "Unknown"],

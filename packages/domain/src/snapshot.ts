@@ -10,7 +10,7 @@ export const snapshotStatuses = ["queued", "capturing", "ready", "failed", "dele
 export type SnapshotStatus = (typeof snapshotStatuses)[number]
 
 /** The whole life of a snapshot: a status may only move to those on its right. */
-export const nextSnapshotStatuses: Readonly<Record<SnapshotStatus, readonly SnapshotStatus[]>> = {
+const nextSnapshotStatuses: Readonly<Record<SnapshotStatus, readonly SnapshotStatus[]>> = {
   queued: ["capturing", "failed", "deleting"],
   // Back to queued: a worker that stops hands its capture back. Capturing again: the next worker, after one whose lease ran out.
   capturing: ["queued", "capturing", "ready", "failed", "deleting"],
@@ -26,14 +26,6 @@ export function snapshotStatusesBefore(to: SnapshotStatus): SnapshotStatus[] {
 
 export const compressionStates = ["none", "compressing", "compressed", "error"] as const
 export type CompressionState = (typeof compressionStates)[number]
-
-export const nextCompressionStates: Readonly<Record<CompressionState, readonly CompressionState[]>> = {
-  none: ["compressing"],
-  compressing: ["compressed", "error"],
-  // A later re-compression, for another algorithm or after an error.
-  compressed: ["compressing"],
-  error: ["compressing"],
-}
 
 /** What the rest of the system needs to know of a snapshot to show it. */
 export interface SnapshotRecord {

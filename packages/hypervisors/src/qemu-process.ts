@@ -12,6 +12,7 @@ import { openMonitor, type Monitor } from "./qmp.ts"
 export interface LaunchOptions {
   /** The VM's directory of this generation, empty but for its layers and kernel; becomes QEMU's working directory. */
   dir: string
+  /** Absolute: QEMU gets an environment of its own, with nothing of ours in it. */
   binary: string
   config: LaunchConfig
   disks: readonly Disk[]
@@ -75,6 +76,8 @@ async function spawnQemu(options: LaunchOptions & { incoming?: boolean }): Promi
       cwd: dir,
       detached: true,
       stdio: ["ignore", log.fd, log.fd],
+      // Ours holds secrets, and what runs in there may be broken out of.
+      env: { PATH: "/usr/local/bin:/usr/bin:/bin", LC_ALL: "C" },
       ...runAs,
     })
     return { child, exited: exitOf(child, dir) }

@@ -46,7 +46,7 @@ export async function hostId(dataDir: string): Promise<string> {
 }
 
 /** The id in a `cluster.json` or `host.json`; undefined where there is no file. */
-export async function readIdFile(path: string): Promise<string | undefined> {
+async function readIdFile(path: string): Promise<string | undefined> {
   try {
     return idFile.parse(JSON.parse(await readFile(path, "utf8"))).id
   } catch (error) {

@@ -27,6 +27,16 @@ const run = promisify(execFile)
 const isRoot = process.getuid?.() === 0
 const nobody = { uid: 65_534, gid: 65_534 }
 
+test("a VM's process knows nothing of our environment", async () => {
+  await using place = await ground()
+  process.env["STILLFRAME_TEST_SECRET"] = "hidden"
+
+  const vm = await startHeartbeat(place)
+
+  expect(readFileSync(`/proc/${vm.process.pid}/environ`, "utf8")).not.toContain("hidden")
+  delete process.env["STILLFRAME_TEST_SECRET"]
+})
+
 test("a launched VM has its own session, carries our name and works in its directory", async () => {
   await using place = await ground()
   const vm = await startHeartbeat(place)

@@ -12,9 +12,13 @@ import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/proces
 import { captureQemu, type Capture, type CaptureOptions } from "@stillframe/hypervisors/qemu-capture"
 import { launchQemu } from "@stillframe/hypervisors/qemu-process"
 import { restoreQemu } from "@stillframe/hypervisors/qemu-restore"
+import { findProgram } from "@stillframe/runtime/find-program"
 
 /** Found on PATH, like every test's QEMU. */
-export const qemu = { binary: "qemu-system-x86_64", qemuImg: "qemu-img" }
+export const qemu = {
+  binary: findProgram(process.env["QEMU_BINARY"] ?? "qemu-system-x86_64", process.env["PATH"]),
+  qemuImg: "qemu-img",
+}
 export const heartbeat = fileURLToPath(
   new URL("../../../packages/hypervisors/guests/heartbeat.elf", import.meta.url),
 )

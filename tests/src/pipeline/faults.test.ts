@@ -1,5 +1,7 @@
-import { readdir, readFile, writeFile } from "node:fs/promises"
+import { execFile } from "node:child_process"
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { promisify } from "node:util"
 import type { PauseIntent } from "@stillframe/capture-worker/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
@@ -7,6 +9,8 @@ import { findQemu } from "@stillframe/hypervisors/find-process"
 import { expect, test } from "vitest"
 import { firstGap, untilTicks } from "../hypervisors/test-vm.ts"
 import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+
+const run = promisify(execFile)
 
 /** Pages that were never touched are still looked at: enough of them make a pause that a test can aim at. */
 const longPause = { image: "heartbeat", memory_mib: 3_072 }
@@ -52,7 +56,7 @@ test("a captor killed in the pause: its worker resumes the VM at once and the ca
 
 test("a worker killed in the pause: its captor resumes the VM alone, and the next worker captures it", async () => {
   await using stack = await testStack()
-  const worker = await stack.spawnCaptureWorker()
+  const worker = await stack.spawn("capture-worker")
   const source = await stack.launch("source", longPause)
 
   const { snapshot, intent } = await untilPaused(stack, source)
@@ -67,7 +71,7 @@ test("a worker killed in the pause: its captor resumes the VM alone, and the nex
 
 test("captor and worker killed in the pause: the next worker resumes the VM before all else", async () => {
   await using stack = await testStack()
-  const worker = await stack.spawnCaptureWorker()
+  const worker = await stack.spawn("capture-worker")
   const source = await stack.launch("source", longPause)
 
   const { snapshot, intent } = await untilPaused(stack, source)
@@ -84,7 +88,7 @@ test("captor and worker killed in the pause: the next worker resumes the VM befo
 
 test("SIGTERM in the pause: the worker exits with 0, the VM runs, and the next worker finishes the snapshot", async () => {
   await using stack = await testStack()
-  const worker = await stack.spawnCaptureWorker()
+  const worker = await stack.spawn("capture-worker")
   const source = await stack.launch("source", longPause)
 
   const { snapshot } = await untilPaused(stack, source)
@@ -141,6 +145,48 @@ test("no room in the pool: the snapshot fails before the VM is touched, and says
   })
   expect(await filesOf(stack, settled.id)).toEqual([])
   await expectRunning(stack, source)
+})
+
+const isRoot = process.getuid?.() === 0
+if (!isRoot) console.warn("skipped: only root can mount a small file system to fill up")
+
+test.skipIf(!isRoot)(
+  "a disk that fills up in the pause: the snapshot fails with the reason, the VM runs, no file is left",
+  async () => {
+    await using stack = await testStack()
+    await mkdir(stack.storageDir, { recursive: true })
+    await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", stack.storageDir])
+    try {
+      // Let through on purpose: what is asked here is what happens when the room was there and is not any more.
+      await stack.startCaptureWorker({ spaceFloorBytes: -(2 ** 40) })
+      const source = await stack.launch("source")
+      await writeFile(join(stack.storageDir, "filler"), Buffer.alloc(1024 * 1024 - 64 * 1024))
+
+      const settled = await stack.settled((await stack.snapshot(source)).id)
+
+      expect(settled).toMatchObject({
+        status: "failed",
+        error: { code: "insufficient_storage", message: expect.stringContaining("free some space") },
+      })
+      expect(await filesOf(stack, settled.id)).toEqual([])
+      await expectRunning(stack, source)
+    } finally {
+      await run("umount", ["--lazy", stack.storageDir])
+    }
+  },
+)
+
+test("an instance deleted in the pause of its capture: its VM ends, and the snapshot has failed", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot } = await untilPaused(stack, source)
+  await stack.api.request("DELETE", `/instances/${source.id}`)
+
+  expect(await stack.settled(snapshot.id)).toMatchObject({ status: "failed", error: { code: "cancelled" } })
+  expect(await findQemu(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
+  expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
 })
 
 test("memory that does not read back as it was captured is never published, and the raw file stays", async () => {

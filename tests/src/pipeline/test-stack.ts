@@ -22,11 +22,12 @@ import { client, type Client } from "@stillframe/stillframe/client"
 import { mintToken } from "@stillframe/stillframe/token"
 import { testDatabase } from "@stillframe/testing/database"
 import { inject } from "vitest"
+import { qemu } from "../hypervisors/test-vm.ts"
 
 const jwtSecret = "the secret of the pipeline's tests, long enough"
 const secretsKey = "the key of the pipeline's tests, long enough too"
 const heartbeatElf = join(import.meta.dirname, "../../../packages/hypervisors/guests/heartbeat.elf")
-const workerProgram = join(import.meta.dirname, "../../../apps/capture-worker/src/main.ts")
+const apps = join(import.meta.dirname, "../../../apps")
 const waitMs = 30_000
 
 /** The whole system on one machine, with a database and folders of the test's own. */
@@ -40,8 +41,8 @@ export interface TestStack extends AsyncDisposable {
   readonly imagesDir: string
   /** A capture-worker in this process. */
   startCaptureWorker(change?: Partial<CaptureWorkerConfig>): Promise<AsyncDisposable>
-  /** A capture-worker as a process, to be killed. */
-  spawnCaptureWorker(): Promise<WorkerProcess>
+  /** One of the apps as a process, to be killed. */
+  spawn(app: "api" | "capture-worker" | "compression-worker" | "dispatcher"): Promise<AppProcess>
   startCompressionWorker(): Promise<AsyncDisposable>
   /** A running heartbeat guest that has ticked. */
   launch(name: string, launch?: object): Promise<InstanceResource>
@@ -53,7 +54,7 @@ export interface TestStack extends AsyncDisposable {
   generationDir(instance: InstanceResource): string
 }
 
-export interface WorkerProcess {
+export interface AppProcess {
   readonly child: ChildProcess
   /** Exit status, or null when a signal ended it. */
   readonly ended: Promise<number | null>
@@ -98,8 +99,8 @@ export async function testStack({
     ...place,
     imagesDir,
     hostPaths: [imagesDir],
-    qemuBinary: "qemu-system-x86_64",
-    qemuImg: "qemu-img",
+    qemuBinary: qemu.binary,
+    qemuImg: qemu.qemuImg,
     accelerator: "tcg",
     spaceFloorBytes: 0,
     pauseLimitMs: 60_000,
@@ -118,8 +119,19 @@ export async function testStack({
     generationDir,
     startCaptureWorker: async (change) =>
       resources.use(await startCaptureWorker({ ...worker, ...change }, log)),
-    spawnCaptureWorker: async () => {
-      const started = await spawnWorker(worker)
+    spawn: async (app) => {
+      const started = await spawnApp(app, {
+        DATABASE_URL: databaseUrl,
+        ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
+        DATA_DIR: dataDir,
+        HOST_NAME: place.host,
+        STORAGE_POOL: place.pool,
+        QEMU_BINARY: qemu.binary,
+        QEMU_ACCELERATOR: "tcg",
+        JWT_SECRET: jwtSecret,
+        SECRETS_KEY: secretsKey,
+        ...(app === "api" && { PORT: "0" }),
+      })
       resources.defer(async () => {
         started.child.kill("SIGKILL")
         await started.ended
@@ -174,17 +186,10 @@ export async function serial(dir: string): Promise<string> {
   return readFile(join(dir, "serial.log"), "latin1").catch(() => "")
 }
 
-async function spawnWorker(config: CaptureWorkerConfig): Promise<WorkerProcess> {
-  const child = spawn(process.execPath, [workerProgram], {
-    env: {
-      PATH: process.env["PATH"],
-      DATABASE_URL: config.databaseUrl,
-      ...(config.redisUrl !== undefined && { REDIS_URL: config.redisUrl }),
-      DATA_DIR: config.dataDir,
-      HOST_NAME: config.host,
-      STORAGE_POOL: config.pool,
-      QEMU_ACCELERATOR: config.accelerator,
-    },
+/** Starts an app as a process of its own and waits until it says that it has started. */
+async function spawnApp(name: string, env: Record<string, string>): Promise<AppProcess> {
+  const child = spawn(process.execPath, [join(apps, name, "src/main.ts")], {
+    env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "ignore", "pipe"],
   })
   const ended = once(child, "exit").then(([status]) => status as number | null)
@@ -192,7 +197,7 @@ async function spawnWorker(config: CaptureWorkerConfig): Promise<WorkerProcess> 
   createInterface({ input: child.stderr }).on("line", (line) => {
     if (line.includes('"msg":"started"')) started.resolve()
   })
-  void ended.then(() => started.reject(new Error("the capture-worker ended before it had started")))
+  void ended.then(() => started.reject(new Error(`${name} ended before it had started`)))
   await started.promise
   return { child, ended }
 }

@@ -1,0 +1,15 @@
+import { expect, test } from "vitest"
+import { instanceStatesBefore } from "./instance.ts"
+
+test.each([
+  ["Created", []],
+  ["Initializing", ["Created", "Shutdown", "Stopped", "Standby"]],
+  ["Running", ["Initializing", "Stopped", "Standby", "Unknown"]],
+  ["Paused", []],
+  ["Shutdown", ["Initializing", "Running", "Unknown"]],
+  ["Stopped", ["Created", "Initializing", "Running", "Shutdown", "Standby", "Unknown"]],
+  ["Standby", ["Initializing", "Running", "Unknown"]],
+  ["Unknown", ["Initializing", "Running"]],
+] as const)("an instance becomes %s only from %j", (to, from) => {
+  expect(instanceStatesBefore(to)).toEqual(from)
+})

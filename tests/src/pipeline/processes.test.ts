@@ -1,0 +1,65 @@
+import { createHash, randomBytes } from "node:crypto"
+import { readdir, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { expect, test } from "vitest"
+import { testStack, untilTrue } from "./test-stack.ts"
+
+test.each(["api", "capture-worker", "compression-worker", "dispatcher"] as const)(
+  "SIGTERM ends an idle %s with status 0",
+  async (app) => {
+    await using stack = await testStack()
+    const { child, ended } = await stack.spawn(app)
+
+    child.kill("SIGTERM")
+
+    expect(await ended).toBe(0)
+  },
+)
+
+test.each([
+  ["SIGTERM", 0],
+  ["SIGKILL", null],
+] as const)(
+  "%s in the middle of a compression: the next worker starts it again and finishes it",
+  async (signal, status) => {
+    await using stack = await testStack()
+    await stack.startCaptureWorker()
+    const source = await stack.launch("source")
+    const compression = { enabled: true, algorithm: "zstd", level: 19 }
+    const { id } = await stack.snapshot(source, { compression })
+    await stack.until(async () => {
+      const row = await stack.db
+        .selectFrom("snapshots")
+        .select("status")
+        .where("id", "=", id)
+        .executeTakeFirstOrThrow()
+      return row.status === "ready" || undefined
+    })
+    const dir = join(stack.storageDir, "snapshots", id)
+    const [token = ""] = await readdir(dir)
+    // Memory that keeps a worker busy for long enough to be met at it.
+    const memory = randomBytes(16 * 1024 ** 2)
+    await writeFile(join(dir, token, "memory"), memory)
+    const memory_sha256 = createHash("sha256").update(memory).digest("hex")
+    await stack.db.updateTable("snapshots").set({ memory_sha256 }).where("id", "=", id).execute()
+
+    const worker = await stack.spawn("compression-worker")
+    await untilTrue(join(dir, token), async () =>
+      (await readdir(join(dir, token))).some((name) => name.endsWith(".zst")),
+    )
+    worker.child.kill(signal)
+    expect(await worker.ended).toBe(status)
+    const half = (await readdir(join(dir, token))).filter((name) => name.endsWith(".zst"))
+    expect(half).toHaveLength(signal === "SIGTERM" ? 0 : 1)
+    await stack.db
+      .updateTable("operations")
+      .set({ lease_expires_at: new Date(0) })
+      .where("state", "=", "running")
+      .execute()
+    await stack.startCompressionWorker()
+    const settled = await stack.settled(id)
+
+    expect(settled).toMatchObject({ compression_state: "compressed", uncompressed_size_bytes: memory.length })
+    expect(await readdir(join(dir, token))).not.toContain(half[0] ?? "memory")
+  },
+)
