@@ -100,7 +100,13 @@ function environment() {
     process.env.PATH ?? "",
     join(tools, "bin"),
   ]
-  return { ...process.env, PATH: path.join(delimiter), TURBO_TELEMETRY_DISABLED: "1" }
+  return {
+    ...process.env,
+    PATH: path.join(delimiter),
+    // What each process loads is compiled once: a captor starts in less than half the time.
+    NODE_COMPILE_CACHE: join(tools, "compile-cache"),
+    TURBO_TELEMETRY_DISABLED: "1",
+  }
 }
 
 function bringNode() {

@@ -26,15 +26,22 @@ export interface Captors extends AsyncDisposable {
 /** Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. */
 export function openCaptors(): Captors {
   let spare: ChildProcess | undefined = startCaptor()
+  let disposed = false
 
   return {
     async order(order, options) {
       options.signal.throwIfAborted()
       const captor = spare?.connected === true ? spare : startCaptor()
-      spare = startCaptor()
-      return (await carryOut(captor, order, options)) as never
+      spare = undefined
+      try {
+        return (await carryOut(captor, order, options)) as never
+      } finally {
+        // Not before: its start would take the processor that the pause needs.
+        if (!disposed) spare ??= startCaptor()
+      }
     },
     async [Symbol.asyncDispose]() {
+      disposed = true
       const last = spare
       spare = undefined
       if (last?.connected !== true) return

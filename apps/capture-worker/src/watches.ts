@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance } from "@stillframe/db/instances"
@@ -12,6 +13,8 @@ export interface Watches extends AsyncDisposable {
   /** For a VM that is about to be ended on purpose. */
   stop(instanceId: string): void
 }
+
+const retryMs = 1_000
 
 const endings: Readonly<Record<VmEnd, { state: "Shutdown" | "Stopped"; message: string }>> = {
   guest_shutdown: { state: "Shutdown", message: "the guest shut itself down" },
@@ -37,20 +40,32 @@ export function watches({
 }): Watches {
   const held = new Map<string, Watch>()
   const recording = new Set<Promise<void>>()
-  let disposed = false
+  const stopping = new AbortController()
 
   async function hold(instance: { id: string; generation: number }): Promise<void> {
     const dir = generationDir(dataDir, instance.id, instance.generation)
-    const watch = await watchQemu(dir).catch((error: unknown) => {
-      if (error instanceof StillframeError && error.code === "hypervisor_gone") return undefined
-      throw error
-    })
-    if (disposed) return watch?.close()
+    const watch = await openWatch(dir)
+    if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve("gone" as const)).then((end) => {
       held.delete(instance.id)
       track(record(instance.id, end))
     })
+  }
+
+  /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
+  async function openWatch(dir: string): Promise<Watch | undefined> {
+    for (; !stopping.signal.aborted; await delay(retryMs)) {
+      try {
+        return await watchQemu(dir)
+      } catch (error) {
+        if (!(error instanceof StillframeError)) throw error
+        if (error.code === "hypervisor_gone") return undefined
+        // The worker before this one may still be letting go of it.
+        log.warn({ err: error, dir }, "vm can't be watched yet")
+      }
+    }
+    return undefined
   }
 
   async function record(instanceId: string, end: VmEnd): Promise<void> {
@@ -79,7 +94,7 @@ export function watches({
       held.delete(instanceId)
     },
     async [Symbol.asyncDispose]() {
-      disposed = true
+      stopping.abort()
       for (const watch of held.values()) watch.close()
       await Promise.all(recording)
     },

@@ -10,7 +10,7 @@ import { finishDone, type OperationContext, type OperationHandler } from "@still
 import { failCompression, findSnapshot, publishCompressed, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
-import { syncDir } from "@stillframe/storage/durable"
+import { syncDir, syncFile } from "@stillframe/storage/durable"
 import { compressedMemoryName, payloadDir, rawMemoryName } from "@stillframe/storage/layout"
 import { measureDir } from "@stillframe/storage/space"
 import { removeRawFiles } from "./pool-sweep.ts"
@@ -45,6 +45,8 @@ export function compressHandler(worker: Worker): OperationHandler {
         await rm(join(dir, memoryFile), { force: true })
         throw error
       }
+      // Before the raw file goes: somebody waits to be told, nobody for the room.
+      worker.committed()
       // The pool's sweep comes again; the operation is done either way.
       await removeRawFiles(worker).catch((err: unknown) =>
         worker.log.warn({ err }, "raw memory not removed yet"),
@@ -86,11 +88,13 @@ async function compressAndVerify(
     level: compression.level,
     threads,
     signal,
+    sync: false,
     onProgress: (done, total) => report((done / total) * compressShare),
   })
   const compressedAt = performance.now()
   const { uncompressedBytes } = sizes
-  const { fromDevice } = await verifyFile({
+  // Each piece is on the device before it is read from there, so the rest may go there at the same time.
+  const verified = verifyFile({
     path: join(dir, memoryFile),
     sha256,
     uncompressedBytes,
@@ -98,6 +102,7 @@ async function compressAndVerify(
     signal,
     onProgress: (done, total) => report(compressShare + (done / total) * (1 - compressShare)),
   })
+  const [{ fromDevice }] = await Promise.all([verified, syncFile(join(dir, memoryFile))])
   await syncDir(dir)
   if (!fromDevice)
     log.warn({ snapshotId: snapshot.id }, "the pool's file system has no O_DIRECT: read back from the cache")

@@ -1,3 +1,4 @@
+import { warmThreads } from "@stillframe/codec/threads"
 import { openDatabase } from "@stillframe/db/client"
 import { migrate } from "@stillframe/db/migrate"
 import { runOperation } from "@stillframe/db/run-operation"
@@ -38,6 +39,8 @@ export async function startCompressionWorker(
     waker.wake("events")
     waker.wake("operations")
   }
+  // The hash of what is read back has a thread beside the ones that decode.
+  warmThreads(config.threads + 1)
   const worker: Worker = { config, db, committed, log }
   resources.use(startPoolSweep(worker))
 

@@ -12,7 +12,7 @@ import { runThreads } from "./threads.ts"
 export type OnProgress = (doneBytes: number, totalBytes: number) => void
 
 /**
- * Compresses `source` into `destination`, which must not exist, as independent frames and a seek table, and syncs it.
+ * Compresses `source` into `destination`, which must not exist, as independent frames and a seek table.
  * All reading, compressing and writing is done by `threads` threads with about 12 MiB each. On failure or abort the
  * destination is gone; an abort throws the signal's reason.
  */
@@ -23,8 +23,11 @@ export async function compressFile(options: {
   level: number
   threads: number
   signal: AbortSignal
+  /** Default true. False: the caller syncs the file, for example while it is read back. */
+  sync?: boolean
   onProgress?: OnProgress | undefined
 }): Promise<{ uncompressedBytes: number; compressedBytes: number }> {
+  const { sync = true } = options
   options.signal.throwIfAborted()
   assertLevel(options.algorithm, options.level)
   try {
@@ -32,7 +35,7 @@ export async function compressFile(options: {
     const sourceBytes = await regularFileBytes(source, options.source)
     const frameCount = Math.ceil(sourceBytes / frameBytes)
     if (frameCount > frameCountMax) throw tooLarge(options.source)
-    return await writeNewFile(options.destination, async (destination) => {
+    return await writeNewFile({ path: options.destination, sync }, async (destination) => {
       const task: CompressTask = {
         kind: "compress",
         control: createControl(),

@@ -19,7 +19,7 @@ export async function decompressFile(options: {
   try {
     await using source = await openFrames(options.source)
     const { frames } = source
-    return await writeNewFile(options.destination, async (destination) => {
+    return await writeNewFile({ path: options.destination, sync: true }, async (destination) => {
       await destination.truncate(frames.uncompressedBytes)
       const control = createControl()
       const task = { kind: "decode-to-file", control, frames, destinationFd: destination.fd } as const

@@ -28,15 +28,15 @@ export async function regularFileBytes(handle: FileHandle, path: string): Promis
   throw new StillframeError("invalid_request", `${path} is not a regular file; name one that is`)
 }
 
-/** Creates `path`, which must not exist, lets `write` fill it and syncs it; after any failure it is gone again. */
+/** Creates `path`, which must not exist, lets `write` fill it and syncs it if asked; after any failure it is gone again. */
 export async function writeNewFile<Result>(
-  path: string,
+  { path, sync }: { path: string; sync: boolean },
   write: (handle: FileHandle) => Promise<Result>,
 ): Promise<Result> {
   const handle = await open(path, "wx")
   try {
     const result = await write(handle)
-    await handle.sync()
+    if (sync) await handle.sync()
     await handle.close()
     return result
   } catch (thrown) {

@@ -1,9 +1,14 @@
+import { createHash } from "node:crypto"
 import { open } from "node:fs/promises"
-import { createControl } from "./control.ts"
-import { fileError, regularFileBytes } from "./files.ts"
-import { runThreads } from "./threads.ts"
+import { fileError, regularFileBytes, shortened } from "./files.ts"
 
-/** The SHA-256 (hexadecimal) and size of a regular file, computed in a thread. An abort throws the signal's reason. */
+/** One piece is hashed while the next is read; larger ones are no faster. */
+const pieceBytes = 1024 * 1024
+
+/**
+ * The SHA-256 (hexadecimal) and size of a regular file. Hashed on the calling thread: a thread of its own takes longer to
+ * start (300 ms in a young process) than a guest's memory to hash (70 ms for 108 MB). An abort throws the signal's reason.
+ */
 export async function sha256File(
   path: string,
   { signal }: { signal: AbortSignal },
@@ -12,12 +17,19 @@ export async function sha256File(
   try {
     await using file = await open(path)
     const bytes = await regularFileBytes(file, path)
-    const control = createControl()
-    const [sha256 = ""] = await runThreads([{ kind: "hash-file", control, fd: file.fd, bytes }], {
-      control,
-      signal,
-    })
-    return { sha256, bytes }
+    const hash = createHash("sha256")
+    const buffers = [Buffer.allocUnsafeSlow(pieceBytes), Buffer.allocUnsafeSlow(pieceBytes)] as const
+    let reading = file.read(buffers[0], 0, pieceBytes, 0)
+    for (let position = 0, turn = 0; position < bytes; turn ^= 1) {
+      const { bytesRead, buffer } = await reading
+      if (bytesRead === 0) throw shortened()
+      position += bytesRead
+      reading = file.read(buffers[turn === 0 ? 1 : 0], 0, pieceBytes, position)
+      hash.update(buffer.subarray(0, bytesRead))
+      signal.throwIfAborted()
+    }
+    await reading
+    return { sha256: hash.digest("hex"), bytes }
   } catch (thrown) {
     throw fileError(thrown)
   }

@@ -9,18 +9,11 @@ import {
   runDecodeToMessages,
 } from "./decompress-task.ts"
 import { fileError } from "./files.ts"
-import { type HashFileTask, runHashFile } from "./hash-task.ts"
 import type { Answer } from "./threads.ts"
 import { type DecodeToRingTask, type HashRingTask, runDecodeToRing, runHashRing } from "./verify-task.ts"
 
 /** One thread's part of a run. File descriptors are the process's, shared by all its threads. */
-export type Task =
-  | CompressTask
-  | DecodeToFileTask
-  | DecodeToMessagesTask
-  | DecodeToRingTask
-  | HashRingTask
-  | HashFileTask
+export type Task = CompressTask | DecodeToFileTask | DecodeToMessagesTask | DecodeToRingTask | HashRingTask
 
 parentPort?.on("message", (task: Task) => {
   try {
@@ -48,8 +41,6 @@ function perform(task: Task): string | void {
       return runDecodeToRing(task)
     case "hash-ring":
       return runHashRing(task)
-    case "hash-file":
-      return runHashFile(task)
   }
 }
 

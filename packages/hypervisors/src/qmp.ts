@@ -133,9 +133,14 @@ export async function connectIn(directory: string, socketName: string): Promise<
     socket.on("error", () => {})
     return socket
   } catch (error) {
+    // Only these say that the process has ended. A full backlog, for one, says that others are waiting for their turn.
+    const { code } = error as NodeJS.ErrnoException
+    const gone = code === "ENOENT" || code === "ECONNREFUSED"
     throw new StillframeError(
-      "hypervisor_gone",
-      `nobody listens on ${socketName}: the VM's process has ended`,
+      gone ? "hypervisor_gone" : "hypervisor_unavailable",
+      gone
+        ? `nobody listens on ${socketName}: the VM's process has ended`
+        : `${socketName} can't be reached (${code}); try again`,
       { cause: error },
     )
   } finally {

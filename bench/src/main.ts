@@ -1,0 +1,24 @@
+import { benchCompression } from "./compression.ts"
+import { benchEndToEnd } from "./end-to-end.ts"
+import { machineLine, thisMachine } from "./machine.ts"
+import { benchPause } from "./pause.ts"
+import { benchRecovery } from "./recovery.ts"
+
+const machine = await thisMachine()
+const benches = new Map([
+  ["end-to-end", () => benchEndToEnd(machine)],
+  ["pause", () => benchPause(machine)],
+  ["recovery", () => benchRecovery(machine)],
+  ["compression", benchCompression],
+])
+
+const names = process.argv.slice(2)
+const unknown = names.filter((name) => !benches.has(name))
+if (unknown.length > 0) {
+  console.error(`no measurement is called ${unknown.join(", ")}; there are ${[...benches.keys()].join(", ")}`)
+  process.exit(2)
+}
+// Through "exit", where each measurement's folder and VMs are cleared away.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1))
+console.log(machineLine(machine))
+for (const [name, bench] of benches) if (names.length === 0 || names.includes(name)) await bench()

@@ -1,0 +1,87 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+
+/** A line of a program's log. */
+export interface LogLine {
+  readonly msg: string
+  readonly time: string
+  readonly [field: string]: unknown
+}
+
+/** One of our apps as a process of its own. */
+export interface Program extends AsyncDisposable {
+  readonly pid: number
+  /** The first line for which this holds, already written or still to come. Rejects when the program ends before. */
+  logged(matches: (line: LogLine) => boolean): Promise<LogLine>
+  /** Kills it, and resolves when it is gone. */
+  kill(): Promise<void>
+}
+
+const apps = join(import.meta.dirname, "../../apps")
+const stopMsMax = 30_000
+
+/** Starts `apps/<app>/src/main.ts`; resolves at once, before it is ready. */
+export function spawnProgram(
+  app: string,
+  env: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
+): Program {
+  const child = spawn(process.execPath, [join(apps, app, "src/main.ts"), ...args], {
+    env: { ...process.env, LOG_LEVEL: "info", ...env },
+    stdio: ["ignore", "ignore", "pipe"],
+  })
+  const ended = once(child, "close")
+  const killNow = (): void => void child.kill("SIGKILL")
+  process.on("exit", killNow)
+  void ended.then(() => process.off("exit", killNow))
+  const lines: LogLine[] = []
+  const waiting = new Set<() => void>()
+  createInterface(child.stderr).on("line", (text) => {
+    lines.push(parseLine(text))
+    for (const look of waiting) look()
+  })
+  return {
+    pid: child.pid ?? 0,
+    async logged(matches) {
+      const found = Promise.withResolvers<LogLine>()
+      const look = (): void => {
+        const line = lines.find(matches)
+        if (line !== undefined) found.resolve(line)
+      }
+      waiting.add(look)
+      look()
+      const failed = ended.then(() => {
+        const last = lines.slice(-3).map((line) => JSON.stringify(line))
+        throw new Error(`${app} ended too early:\n${last.join("\n")}`)
+      })
+      return Promise.race([found.promise, failed]).finally(() => waiting.delete(look))
+    },
+    async kill() {
+      child.kill("SIGKILL")
+      await ended
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGTERM")
+      const late = setTimeout(() => child.kill("SIGKILL"), stopMsMax)
+      await ended
+      clearTimeout(late)
+    },
+  }
+}
+
+export async function startProgram(...what: Parameters<typeof spawnProgram>): Promise<Program> {
+  const program = spawnProgram(...what)
+  await program.logged(({ msg }) => msg === "started")
+  return program
+}
+
+function parseLine(text: string): LogLine {
+  try {
+    return JSON.parse(text) as LogLine
+  } catch {
+    // Node's own words, such as the stack of an exception.
+    return { msg: text, time: "" }
+  }
+}
