@@ -4,6 +4,8 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { FromCaptor, Order, Results } from "./orders.ts"
 
+/** After the last order. */
+const spareDelayMs = 2_000
 const captorProgram = join(import.meta.dirname, "captor.ts")
 
 export interface OrderOptions {
@@ -26,27 +28,36 @@ export interface Captors extends AsyncDisposable {
 /** Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. */
 export function openCaptors(): Captors {
   let spare: ChildProcess | undefined = startCaptor()
+  let soon: NodeJS.Timeout | undefined
+  let running = 0
   let disposed = false
+
+  // Not at once: its start would take the processor from the pause, and then from the compression.
+  function prepareWhenIdle(): void {
+    clearTimeout(soon)
+    if (running === 0 && !disposed) soon = setTimeout(() => (spare ??= startCaptor()), spareDelayMs)
+  }
 
   return {
     async order(order, options) {
       options.signal.throwIfAborted()
       const captor = spare?.connected === true ? spare : startCaptor()
       spare = undefined
+      running += 1
+      prepareWhenIdle()
       try {
         return (await carryOut(captor, order, options)) as never
       } finally {
-        // Not before: its start would take the processor that the pause needs.
-        if (!disposed) spare ??= startCaptor()
+        running -= 1
+        prepareWhenIdle()
       }
     },
     async [Symbol.asyncDispose]() {
       disposed = true
-      const last = spare
-      spare = undefined
-      if (last?.connected !== true) return
-      const ended = once(last, "exit")
-      last.disconnect()
+      clearTimeout(soon)
+      if (spare?.connected !== true) return
+      const ended = once(spare, "exit")
+      spare.disconnect()
       await ended
     },
   }
@@ -88,16 +99,16 @@ async function carryOut(
 
 type Answer = Exclude<FromCaptor, { readonly progress: number }>
 
-/** Undefined when the captor's process ended without one. */
-async function answerOf(
+/** Undefined when the captor's process ended without one. Its lock is free before it answers, so its end is not waited for. */
+function answerOf(
   captor: ChildProcess,
   onProgress?: (progress: number) => void,
 ): Promise<Answer | undefined> {
-  let answer: Answer | undefined
+  const { promise, resolve } = Promise.withResolvers<Answer | undefined>()
   captor.on("message", (message: FromCaptor) => {
     if ("progress" in message) onProgress?.(message.progress)
-    else answer = message
+    else resolve(message)
   })
-  await once(captor, "close")
-  return answer
+  captor.once("close", () => resolve(undefined))
+  return promise
 }

@@ -100,11 +100,15 @@ async function seal(order: CaptureOrder, dir: string, capture: Capture): Promise
   await linkFiles(names, source, dir, new AbortController().signal)
 
   const layers = new Set(layerNames(capture.disks))
-  const files: ManifestFile[] = [await sealFile(dir, rawMemoryName, "memory")]
-  for (const name of new Set(names)) {
-    if (name.endsWith(".base")) files.push(await describeBase(dir, name))
-    else files.push(await sealFile(dir, name, layers.has(name) ? "disk" : "boot"))
-  }
+  // Side by side: while one waits for the device, another is hashed.
+  const files = await Promise.all([
+    sealFile(dir, rawMemoryName, "memory"),
+    ...[...new Set(names)].map((name) =>
+      name.endsWith(".base")
+        ? describeBase(dir, name)
+        : sealFile(dir, name, layers.has(name) ? "disk" : "boot"),
+    ),
+  ])
 
   const manifest: Manifest = {
     format: 1,

@@ -1,4 +1,5 @@
-import { open } from "node:fs/promises"
+import { open, type FileHandle } from "node:fs/promises"
+import { setTimeout as delay } from "node:timers/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertLevel } from "./codecs.ts"
@@ -46,11 +47,13 @@ export async function compressFile(options: {
         level: options.level,
         entries: new Uint32Array(new SharedArrayBuffer(4 * entryWords * frameCount)),
       }
-      await runThreads(threadsFor(task, options.threads, Math.ceil(frameCount / batchFrames)), {
+      const threads = threadsFor(task, options.threads, Math.ceil(frameCount / batchFrames))
+      const run = {
         control: task.control,
         signal: options.signal,
         onFramesDone: bytesReporter(options.onProgress, sourceBytes),
-      })
+      }
+      await flushAlong(destination, runThreads(threads, run))
       const table = encodeSeekTable(task.entries)
       const framesBytes = Number(task.control.offset[0])
       await destination.write(table, 0, table.length, framesBytes)
@@ -59,6 +62,20 @@ export async function compressFile(options: {
   } catch (thrown) {
     throw fileError(thrown)
   }
+}
+
+const flushEveryMs = 20
+
+/** Sends what is written on to the device while more is being made, so that little is left for the sync at the end. */
+async function flushAlong(file: FileHandle, work: Promise<unknown>): Promise<void> {
+  const ended = Promise.allSettled([work]).then(() => true)
+  try {
+    while (!(await Promise.race([ended, delay(flushEveryMs, false)]))) await file.datasync()
+  } finally {
+    // Nothing may use the file after this has ended, whatever ended it.
+    await ended
+  }
+  await work
 }
 
 /** The same task once for each thread, and never more threads than batches. */
