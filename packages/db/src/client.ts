@@ -51,7 +51,21 @@ export function clockPlus(ms: number): ReturnType<typeof sql<Date>> {
   return sql<Date>`clock() + ${ms} * interval '1 millisecond'`
 }
 
-/** Runs `work` in one transaction; `work` gets the database to hand to the stores. */
-export function inTransaction<T>(db: OwnedDatabase, work: (tx: Database) => Promise<T>): Promise<T> {
-  return db.transaction().execute(work)
+const deadlockDetected = "40P01"
+const deadlockTriesMax = 3
+
+/**
+ * Runs `work` in one transaction; `work` gets the database to hand to the stores. Rows are locked in the order instance,
+ * snapshot, operation. Two transactions that touch several operations may still meet in a deadlock: the one that
+ * Postgres ends is run again, so `work` must do nothing but talk to the database.
+ */
+export async function inTransaction<T>(db: OwnedDatabase, work: (tx: Database) => Promise<T>): Promise<T> {
+  for (let tried = 1; ; tried++) {
+    try {
+      return await db.transaction().execute(work)
+    } catch (error) {
+      if ((error as { code?: string } | null)?.code !== deadlockDetected || tried === deadlockTriesMax)
+        throw error
+    }
+  }
 }

@@ -220,6 +220,8 @@ export async function failCapturesOf(tx: Database, instanceId: string, message: 
     .select("id")
     .where("source_instance_id", "=", instanceId)
     .where("status", "in", ["queued", "capturing"])
+    // Before their operations, as everywhere: see `inTransaction`.
+    .forUpdate()
     .execute()
   for (const { id } of waiting) {
     await cancelSnapshotWork(tx, id)

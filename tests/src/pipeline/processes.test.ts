@@ -60,6 +60,7 @@ test.each([
     const settled = await stack.settled(id)
 
     expect(settled).toMatchObject({ compression_state: "compressed", uncompressed_size_bytes: memory.length })
-    expect(await readdir(join(dir, token))).not.toContain(half[0] ?? "memory")
+    await untilTrue(join(dir, token), async () => (await readdir(join(dir, token))).length === 3)
+    expect(await readdir(join(dir, token))).not.toContain(half[0])
   },
 )
