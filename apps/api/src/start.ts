@@ -1,9 +1,7 @@
 import { once } from "node:events"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
-import { openDatabase } from "@stillframe/db/client"
-import { migrate } from "@stillframe/db/migrate"
-import { openWaker } from "@stillframe/db/wake"
+import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
 import { shutdownDeadlineMs } from "@stillframe/runtime/process"
@@ -24,17 +22,7 @@ const answersDeadlineMs = shutdownDeadlineMs - 5_000
  */
 export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
   await using opened = new AsyncDisposableStack()
-  const db = openDatabase({
-    url: config.databaseUrl,
-    onIdleError: (err) => log.warn({ err }, "database connection lost"),
-  })
-  opened.defer(() => db.destroy())
-  await migrate(db)
-  const waker = await openWaker({
-    url: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "waking connection lost"),
-  })
-  opened.defer(() => waker.close())
+  const { db, waker } = await openMigrated(opened, { ...config, log })
   const stopping = new AbortController()
   const app = createApp({ ...config, db, waker, log, stopping: stopping.signal })
   const server = createServer(app)

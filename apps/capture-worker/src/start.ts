@@ -1,11 +1,10 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
-import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
+import type { OwnedDatabase } from "@stillframe/db/client"
 import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@stillframe/db/hosts"
 import { instancesOfHost } from "@stillframe/db/instances"
-import { migrate } from "@stillframe/db/migrate"
+import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
-import { openWaker } from "@stillframe/db/wake"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
@@ -31,25 +30,10 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await using resources = new AsyncDisposableStack()
   resources.use(await startHostSweep(config.dataDir, log))
 
-  const db = openDatabase({
-    url: config.databaseUrl,
-    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
-  })
-  resources.defer(() => db.destroy())
-  await migrate(db)
+  const { db, committed } = await openMigrated(resources, { ...config, log })
   const clusterId = await readClusterId(db)
   await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
-
-  const waker = await openWaker({
-    url: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "connection for notifications lost"),
-  })
-  resources.defer(() => waker.close())
-  const committed = (): void => {
-    waker.wake("events")
-    waker.wake("operations")
-  }
 
   const qemu = await probeHost(config, log)
   const watches = resources.use(openWatches({ db, dataDir: config.dataDir, committed, log }))

@@ -1,8 +1,6 @@
 import { warmThreads } from "@stillframe/codec/threads"
-import { openDatabase } from "@stillframe/db/client"
-import { migrate } from "@stillframe/db/migrate"
+import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
-import { openWaker } from "@stillframe/db/wake"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -24,21 +22,7 @@ export async function startCompressionWorker(
   log: Logger,
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  const db = openDatabase({
-    url: config.databaseUrl,
-    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
-  })
-  resources.defer(() => db.destroy())
-  await migrate(db)
-  const waker = await openWaker({
-    url: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "connection for notifications lost"),
-  })
-  resources.defer(() => waker.close())
-  const committed = (): void => {
-    waker.wake("events")
-    waker.wake("operations")
-  }
+  const { db, committed } = await openMigrated(resources, { ...config, log })
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
   const worker: Worker = { config, db, committed, log }

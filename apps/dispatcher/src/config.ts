@@ -7,7 +7,7 @@ import type { AddressRules } from "./address-guard.ts"
 export interface DispatcherConfig {
   readonly databaseUrl: string
   /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
-  readonly databaseDirectUrl?: string | undefined
+  readonly databaseDirectUrl: string
   readonly redisUrl?: string | undefined
   /** Of the engine's keys in Redis; tests have one each. */
   readonly queuePrefix?: string | undefined
@@ -40,7 +40,7 @@ export function configFromEnv(env: Env): DispatcherConfig {
   const { DATABASE_URL, DATABASE_DIRECT_URL, REDIS_URL } = values
   return {
     databaseUrl: DATABASE_URL,
-    databaseDirectUrl: DATABASE_DIRECT_URL,
+    databaseDirectUrl: DATABASE_DIRECT_URL ?? DATABASE_URL,
     redisUrl: REDIS_URL,
     secretsKey: values.SECRETS_KEY,
     webhooks: {

@@ -1,7 +1,7 @@
-import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
-import { migrate } from "@stillframe/db/migrate"
+import type { OwnedDatabase } from "@stillframe/db/client"
+import { openMigrated } from "@stillframe/db/open"
 import { requeueExpired } from "@stillframe/db/relay"
-import { openWaker, type Waker } from "@stillframe/db/wake"
+import type { Waker } from "@stillframe/db/wake"
 import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { guardedAgent } from "./address-guard.ts"
@@ -19,23 +19,11 @@ const lostEveryMs = 15_000
 
 /** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
 export async function startDispatcher(config: DispatcherConfig, log: Logger): Promise<AsyncDisposable> {
-  const directUrl = config.databaseDirectUrl ?? config.databaseUrl
   await using opened = new AsyncDisposableStack()
-  const db = openDatabase({
-    url: config.databaseUrl,
-    onIdleError: (err) => log.warn({ err }, "an idle database connection broke"),
-    ...(config.clockOffset !== undefined && { clockOffset: config.clockOffset }),
-  })
-  opened.defer(() => db.destroy())
-  await migrate(db)
-  const waker = await openWaker({
-    url: directUrl,
-    onError: (err) => log.warn({ err }, "the connection for wake-ups broke"),
-  })
-  opened.defer(() => waker.close())
+  const { db, waker } = await openMigrated(opened, { ...config, log })
   const engine = await openQueueEngine({
     redisUrl: config.redisUrl,
-    databaseUrl: directUrl,
+    databaseUrl: config.databaseDirectUrl,
     prefix: config.queuePrefix,
     onError: (err) => log.warn({ err }, "the queue reports an error"),
   })

@@ -27,8 +27,6 @@ export async function testDispatcher(
   config: Pick<DispatcherConfig, "databaseUrl"> & Partial<DispatcherConfig>,
   log: Logger = capturedLog().log,
 ): Promise<AsyncDisposable> {
-  return startDispatcher(
-    { secretsKey, webhooks: { allowedCidrs: ["127.0.0.0/8", "::1/128"], stackPorts: [] }, ...config },
-    log,
-  )
+  const webhooks = { allowedCidrs: ["127.0.0.0/8", "::1/128"], stackPorts: [] }
+  return startDispatcher({ secretsKey, webhooks, databaseDirectUrl: config.databaseUrl, ...config }, log)
 }

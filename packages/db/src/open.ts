@@ -1,0 +1,44 @@
+import { openDatabase, type OwnedDatabase } from "./client.ts"
+import { migrate } from "./migrate.ts"
+import { openWaker, type Waker } from "./wake.ts"
+
+export interface OpenOptions {
+  readonly databaseUrl: string
+  /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
+  readonly databaseDirectUrl: string
+  readonly log: { warn(fields: object, message: string): void }
+  /** Moves `clock()`: an interval such as `1 hour`. Tests only. */
+  readonly clockOffset?: string | undefined
+}
+
+export interface OpenedDatabase {
+  readonly db: OwnedDatabase
+  readonly waker: Waker
+  /** Tells numberer and publisher that a commit may have left them something. */
+  readonly committed: () => void
+}
+
+/** What every process of ours starts with: the pool, the schema up to date, and the connection for waking each other. */
+export async function openMigrated(
+  resources: AsyncDisposableStack,
+  options: OpenOptions,
+): Promise<OpenedDatabase> {
+  const { log, clockOffset } = options
+  const db = openDatabase({
+    url: options.databaseUrl,
+    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
+    ...(clockOffset !== undefined && { clockOffset }),
+  })
+  resources.defer(() => db.destroy())
+  await migrate(db)
+  const waker = await openWaker({
+    url: options.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "connection for notifications lost"),
+  })
+  resources.defer(() => waker.close())
+  const committed = (): void => {
+    waker.wake("events")
+    waker.wake("operations")
+  }
+  return { db, waker, committed }
+}
