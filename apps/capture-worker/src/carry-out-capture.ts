@@ -3,7 +3,7 @@ import { uptime } from "node:os"
 import { join } from "node:path"
 import { sha256File } from "@stillframe/codec/hash"
 import { StillframeError } from "@stillframe/domain/errors"
-import { layerNames, linkFiles } from "@stillframe/hypervisors/layers"
+import { layerNames, linkFiles, sealLayers } from "@stillframe/hypervisors/layers"
 import { immutableNames } from "@stillframe/hypervisors/prepare-launch"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { captureQemu, type Capture } from "@stillframe/hypervisors/qemu-capture"
@@ -98,6 +98,7 @@ async function seal(order: CaptureOrder, dir: string, capture: Capture): Promise
   const source = generationDir(order.dataDir, order.instanceId, order.generation)
   const names = immutableNames(order.launch, capture.disks)
   await linkFiles(names, source, dir, new AbortController().signal)
+  await sealLayers(capture.disks, dir)
 
   const layers = new Set(layerNames(capture.disks))
   // Side by side: while one waits for the device, another is hashed.

@@ -1,4 +1,4 @@
-import { chown, copyFile, link, lstat, readdir, rm, stat } from "node:fs/promises"
+import { chmod, chown, copyFile, link, lstat, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "./disks.ts"
 import type { CheckedDisk } from "./host-paths.ts"
@@ -68,6 +68,20 @@ export async function linkFiles(
     await runProgram("cp", ["--reflink=auto", "--sparse=always", "--", join(from, name), join(to, name)], {
       signal,
     })
+  }
+}
+
+/**
+ * Takes the right to write frozen layers from everybody, and the files from QEMU's own user: whoever breaks out of a guest
+ * must not reach back into its snapshots. That user goes on reading them as a member of its group.
+ */
+export async function sealLayers(disks: readonly Disk[], dir: string): Promise<void> {
+  const overlays = disks.flatMap(({ layers }, index) =>
+    layers.map(({ file }) => file).filter((file) => overlayNumber(index, file) !== undefined),
+  )
+  for (const file of overlays) {
+    await chmod(join(dir, file), 0o440)
+    if (process.getuid?.() === 0) await chown(join(dir, file), 0, (await lstat(join(dir, file))).gid)
   }
 }
 

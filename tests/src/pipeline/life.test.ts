@@ -1,4 +1,4 @@
-import { readdir, writeFile } from "node:fs/promises"
+import { readdir, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
@@ -82,6 +82,23 @@ test("the raw memory goes once the frames are published, and sizes tell what is 
   ])
   expect(snapshot.compressed_size_bytes).toBeLessThan(snapshot.uncompressed_size_bytes ?? 0)
   expect(snapshot.size_bytes).toBeGreaterThan(snapshot.compressed_size_bytes ?? 0)
+})
+
+test("a snapshot's disk layers can be written by nobody, the VM's own user included", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const path = join(stack.imagesDir, "disk.raw")
+  await writeFile(path, Buffer.alloc(1024 * 1024, 7))
+  const source = await stack.launch("source", { image: "heartbeat", disks: [{ path, format: "raw" }] })
+
+  const { id } = await stack.settled((await stack.snapshot(source)).id)
+  const again = await stack.settled((await stack.snapshot(source)).id)
+
+  const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
+  const layer = await stat(join(stack.storageDir, "snapshots", id, token, "disk0.0.qcow2"))
+  expect(layer.mode & 0o777).toBe(0o440)
+  expect(layer.uid).toBe(process.getuid?.())
+  expect(again.status).toBe("ready")
 })
 
 test("source, snapshot and forks with disks can be deleted in any order, and the others go on", async () => {
