@@ -36,12 +36,21 @@ export async function probeQemu(binary: string, signal: AbortSignal): Promise<Qe
   throw noQemu(binary)
 }
 
-/** The exact types behind the aliases `q35` and `pc` in the output of `-machine help`. */
-function parseMachines(help: string): MachineTypes | undefined {
-  const alias = (name: string): string | undefined =>
-    new RegExp(`\\(alias of (${name}\\S*)\\)`).exec(help)?.[1]
-  const [q35, pc] = [alias("pc-q35-"), alias("pc-i440fx-")]
+/**
+ * The newest numbered types in the output of `-machine help`. Not what the aliases `q35` and `pc` stand for: some
+ * distributions name a type of their own there (`pc-q35-jammy`), which no other QEMU could restore.
+ */
+export function parseMachines(help: string): MachineTypes | undefined {
+  const [q35, pc] = [newest(help, "pc-q35"), newest(help, "pc-i440fx")]
   return q35 === undefined || pc === undefined ? undefined : { q35, pc }
+}
+
+function newest(help: string, family: string): string | undefined {
+  const versions = [...help.matchAll(new RegExp(`^${family}-(\\d+)\\.(\\d+)\\s`, "gm"))].map(
+    ([, major, minor]) => [Number(major), Number(minor)] as const,
+  )
+  const last = versions.toSorted(([a, b], [c, d]) => a - c || b - d).at(-1)
+  return last && `${family}-${last.join(".")}`
 }
 
 /**

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises"
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import type { PauseIntent } from "@stillframe/capture-worker/intent"
@@ -25,6 +25,8 @@ async function untilPaused(
   const home = join(stack.dataDir, "instances", instance.id)
   await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
   const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseIntent
+  const attempt = join(stack.storageDir, "snapshots", snapshot.id, intent.token)
+  await untilTrue(attempt, async () => (await stat(join(attempt, "memory"))).size > 0)
   return { snapshot, intent }
 }
 
