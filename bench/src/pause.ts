@@ -60,7 +60,14 @@ async function measure(
     rmSync(memoryFile)
     return pauseMs
   }
-  const options = { dir: guest.dir, memoryFile, qemuImg: machine.qemuImg, pauseLimitMs: 60_000, signal }
+  const options = {
+    dir: guest.dir,
+    memoryFile,
+    qemuImg: machine.qemuImg,
+    pauseExpectedMs: 60_000,
+    pauseLimitMs: 60_000,
+    signal,
+  }
   const times = await byTurns(
     rounds,
     () => removed(async () => (await captureQemu({ ...options, beforePause: () => {} })).pauseMs),

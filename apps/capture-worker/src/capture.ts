@@ -1,4 +1,5 @@
 import { mkdir } from "node:fs/promises"
+import { uptime } from "node:os"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
 import { findInstance, type InstanceRow } from "@stillframe/db/instances"
@@ -63,6 +64,10 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
     )
   const instance = await sourceOf(worker.db, snapshot)
   await assertRoom(worker, operation, snapshot, instance)
+  let most = 0
+  const write = progressWriter(worker.db, snapshot.id, (err) =>
+    worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
+  )
   return worker.captors.order(
     {
       kind: "capture",
@@ -72,13 +77,16 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
       instanceName: instance.name,
       hypervisorVersion: worker.qemu.version,
       launch: instance.launch as unknown as LaunchConfig,
-      pauseLimitMs: pauseLimitMs(instance.memory_mib, worker.config.pauseLimitMs),
+      pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
+      pauseLimitMs: worker.config.pauseLimitMs,
     },
     {
       signal,
-      onProgress: progressWriter(worker.db, snapshot.id, (err) =>
-        worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
-      ),
+      onProgress(progress) {
+        if (progress > most) worker.grown.set(instance.id, uptime())
+        most = progress
+        write(progress)
+      },
       onLost: async () => {
         await takeOver(worker.config.dataDir, instance.id)
       },
@@ -86,9 +94,9 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   )
 }
 
-/** 10 s and a second for each 64 MiB, and never more than the operator allows. */
-function pauseLimitMs(memoryMib: number, limitMs: number): number {
-  return Math.min(10_000 + (memoryMib / 64) * 1_000, limitMs)
+/** 10 s and a second for each 64 MiB: a disk that writes less than that in a second is stuck or unfit. */
+function pauseExpectedMs(memoryMib: number): number {
+  return 10_000 + (memoryMib / 64) * 1_000
 }
 
 async function sourceOf(db: OwnedDatabase, snapshot: SnapshotRow): Promise<InstanceRow> {

@@ -54,6 +54,7 @@ async function pauseAndSave(order: CaptureOrder, dir: string, captor: Captor): P
       dir: generationDir(order.dataDir, order.instanceId, order.generation),
       memoryFile: join(dir, rawMemoryName),
       qemuImg: order.qemu.qemuImg,
+      pauseExpectedMs: order.pauseExpectedMs,
       pauseLimitMs: order.pauseLimitMs,
       signal: captor.signal,
       onProgress: (bytes) => captor.report(Math.min(1, bytes / (order.launch.memoryMib * 1024 ** 2))),
@@ -80,7 +81,9 @@ async function intentOf(order: CaptureOrder, wasRunning: boolean): Promise<Pause
   const captor = await identifyProcess(process.pid)
   if (captor === undefined) throw new StillframeError("internal_error", "/proc does not show this process")
   const { clusterId, instanceId, generation, operationId, token, snapshotId } = order
-  const deadlineUptime = uptime() + order.pauseLimitMs / 1_000 + resumeGraceSeconds
+  const now = uptime() + resumeGraceSeconds
+  const limitUptime = now + order.pauseLimitMs / 1_000
+  const deadlineUptime = now + order.pauseExpectedMs / 1_000
   return {
     clusterId,
     instanceId,
@@ -91,6 +94,7 @@ async function intentOf(order: CaptureOrder, wasRunning: boolean): Promise<Pause
     captor,
     wasRunning,
     deadlineUptime,
+    limitUptime,
   }
 }
 

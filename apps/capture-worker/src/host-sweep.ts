@@ -1,7 +1,7 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { Logger } from "@stillframe/runtime/logger"
-import { takeOver } from "./takeover.ts"
+import { takeOver, type Growth } from "./takeover.ts"
 
 const sweepIntervalMs = 1_000
 
@@ -9,11 +9,11 @@ const sweepIntervalMs = 1_000
  * Looks, now and every second, for VMs on this host that a dead captor left paused, and resumes them. It goes by what
  * lies on this host's own disk, so it works with the database and the queue down. Resolves after the first round.
  */
-export async function startHostSweep(dataDir: string, log: Logger): Promise<AsyncDisposable> {
+export async function startHostSweep(dataDir: string, log: Logger, grown: Growth): Promise<AsyncDisposable> {
   let running: Promise<void> = Promise.resolve()
   await sweepHost(dataDir, log)
   const timer = setInterval(() => {
-    running = running.then(() => sweepHost(dataDir, log))
+    running = running.then(() => sweepHost(dataDir, log, grown))
   }, sweepIntervalMs)
   return {
     async [Symbol.asyncDispose]() {
@@ -24,7 +24,7 @@ export async function startHostSweep(dataDir: string, log: Logger): Promise<Asyn
 }
 
 /** One round: for whoever starts, before anything else. */
-export async function sweepHost(dataDir: string, log: Logger): Promise<void> {
+export async function sweepHost(dataDir: string, log: Logger, grown?: Growth): Promise<void> {
   const instances = await readdir(join(dataDir, "instances")).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return []
     throw error
@@ -32,7 +32,7 @@ export async function sweepHost(dataDir: string, log: Logger): Promise<void> {
   await Promise.all(
     instances.map(async (instanceId) => {
       try {
-        const outcome = await takeOver(dataDir, instanceId)
+        const outcome = await takeOver(dataDir, instanceId, grown)
         if (outcome === "resumed" || outcome === "gone")
           log.warn({ instanceId, outcome }, "took over from a dead captor")
       } catch (err) {

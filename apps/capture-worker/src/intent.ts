@@ -1,6 +1,7 @@
 import { readFile, rm } from "node:fs/promises"
 import { uptime } from "node:os"
 import { join } from "node:path"
+import { growthGraceMs } from "@stillframe/hypervisors/pause-deadline"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { syncDir, writeDurably } from "@stillframe/storage/durable"
 
@@ -17,8 +18,10 @@ export interface PauseIntent {
   readonly snapshotId: string
   readonly captor: ProcessIdentity
   readonly wasRunning: boolean
-  /** Seconds since boot after which the captor counts as hung: no clock that can be set. */
+  /** Seconds since boot, which no clock can set: after the deadline a captor that reports no growth counts as hung … */
   readonly deadlineUptime: number
+  /** … and after the limit any. */
+  readonly limitUptime: number
 }
 
 const fileName = "pause.json"
@@ -41,6 +44,10 @@ export async function removeIntent(instanceDir: string): Promise<void> {
   await syncDir(instanceDir)
 }
 
-export function isOverdue(intent: PauseIntent): boolean {
-  return uptime() > intent.deadlineUptime
+/** `grownUptime`: when the captor last reported that its save has grown, as far as this process knows. */
+export function isOverdue({ deadlineUptime, limitUptime }: PauseIntent, grownUptime = 0): boolean {
+  return uptime() > Math.min(limitUptime, Math.max(deadlineUptime, grownUptime + hungSeconds))
 }
+
+/** The captor gives its save up by itself after less than this. */
+const hungSeconds = growthGraceMs / 1_000 + 5

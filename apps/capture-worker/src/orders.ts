@@ -29,6 +29,7 @@ export interface CaptureOrder extends VmOrder {
   readonly instanceName: string
   readonly hypervisorVersion: string
   readonly launch: LaunchConfig
+  readonly pauseExpectedMs: number
   readonly pauseLimitMs: number
 }
 

@@ -15,6 +15,7 @@ import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { probeHost } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
+import type { Growth } from "./takeover.ts"
 import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
 import { watches as openWatches } from "./watches.ts"
 import type { Worker } from "./worker.ts"
@@ -28,7 +29,8 @@ const heartbeatIntervalMs = 5_000
  */
 export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logger): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  resources.use(await startHostSweep(config.dataDir, log))
+  const grown: Growth = new Map()
+  resources.use(await startHostSweep(config.dataDir, log, grown))
 
   const { db, committed } = await openMigrated(resources, { ...config, log })
   const clusterId = await readClusterId(db)
@@ -42,7 +44,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
     if (instance.state === "Running") watches.start(instance)
 
   const captors = resources.use(openCaptors())
-  await consume(resources, { clusterId, config, db, qemu, watches, captors, committed, log })
+  await consume(resources, { clusterId, config, db, qemu, watches, captors, committed, log, grown })
   return resources.move()
 }
 

@@ -9,6 +9,9 @@ import { holdVmLock } from "./vm-lock.ts"
 
 const lockWaitMs = 2_000
 
+/** By instance, when its captor last reported that the save has grown: seconds since boot. */
+export type Growth = Map<string, number>
+
 /** `none`: no capture was under way. `alive`: its captor lives and is in time. `gone`: the VM's process has ended. */
 export type Takeover = "none" | "alive" | "resumed" | "gone"
 
@@ -17,12 +20,12 @@ export type Takeover = "none" | "alive" | "resumed" | "gone"
  * host: no database, no queue. The order proves that nothing of the dead captor can still act: its process is gone, the
  * lock that the kernel held for it is ours, and the monitor's greeting says that its connection is closed.
  */
-export async function takeOver(dataDir: string, instanceId: string): Promise<Takeover> {
+export async function takeOver(dataDir: string, instanceId: string, grown?: Growth): Promise<Takeover> {
   const dir = instanceDir(dataDir, instanceId)
   const found = await readIntent(dir)
   if (found === undefined) return "none"
   if (await processAlive(found.captor)) {
-    if (!isOverdue(found)) return "alive"
+    if (!isOverdue(found, grown?.get(instanceId))) return "alive"
     await endProcess(found.captor, { graceMs: 0 })
   }
   await using _lock = await holdVmLock(found, lockWaitMs)

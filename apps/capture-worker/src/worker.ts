@@ -4,6 +4,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import type { QemuTools } from "./orders.ts"
+import type { Growth } from "./takeover.ts"
 import type { Watches } from "./watches.ts"
 
 /** What the handlers of one capture-worker work with. */
@@ -14,6 +15,7 @@ export interface Worker {
   readonly qemu: HostQemu
   readonly watches: Watches
   readonly captors: Captors
+  readonly grown: Growth
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger

@@ -31,7 +31,10 @@ export function openDatabase({
     }),
   })
   // Without a listener, the error of an idle client ends the process.
-  pool.on("error", onIdleError)
+  pool.on("error", (error) => {
+    // A pool that is being closed may lose its last connections to a server that is being closed too.
+    if (!pool.ending) onIdleError(error)
+  })
   // Likewise one that is in use or being closed: its query, if there is one, rejects by itself.
   pool.on("connect", (client) => client.on("error", () => undefined))
   return new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })

@@ -5,6 +5,7 @@ import type { Disk } from "./disks.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
 import { assertWholeStream } from "./memory-stream.ts"
 import { migrationEnd, setUpMigration } from "./migration.ts"
+import { pauseDeadline } from "./pause-deadline.ts"
 import { qemuFiles } from "./qemu-command.ts"
 import { openMonitor, withMonitor, type Monitor } from "./qmp.ts"
 import { endMigration, ensureRunning, isUnderWay, migrationStatus, type VmStatus } from "./resume.ts"
@@ -21,6 +22,9 @@ export interface CaptureOptions {
   onPaused?: () => void
   /** Bytes of memory in the file so far, every 200 ms during the save. */
   onProgress?: (bytes: number) => void
+  /** The save is given up when it has neither ended by then nor grown lately … */
+  pauseExpectedMs: number
+  /** … and in any case after this long. */
   pauseLimitMs: number
   signal: AbortSignal
 }
@@ -106,26 +110,37 @@ async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: nu
   throw (await sink.failure()) ?? failure
 }
 
-async function saveMemory(monitor: Monitor, { sink, signal, pauseLimitMs, onProgress }: Save): Promise<void> {
+async function saveMemory(monitor: Monitor, save: Save): Promise<void> {
+  const { sink, signal, onProgress } = save
   signal.throwIfAborted()
   const end = migrationEnd(monitor)
   const stop = Promise.withResolvers<never>()
   const onAbort = (): void => stop.reject(signal.reason)
   signal.addEventListener("abort", onAbort, { once: true })
-  const limit = setTimeout(() => {
-    const why = `the VM was paused for ${pauseLimitMs} ms and then resumed; raise PAUSE_LIMIT or use faster storage`
-    stop.reject(new StillframeError("pause_limit_exceeded", why))
-  }, pauseLimitMs)
-  const progress = setInterval(() => onProgress?.(sink.bytes()), PROGRESS_MS)
+  const started = performance.now()
+  const isOver = pauseDeadline({ expectedMs: save.pauseExpectedMs, limitMs: save.pauseLimitMs })
+  const look = (): void => {
+    const bytes = sink.bytes()
+    onProgress?.(bytes)
+    const sinceMs = performance.now() - started
+    if (isOver(sinceMs, bytes)) stop.reject(tooLong(sinceMs))
+  }
+  const looking = setInterval(look, PROGRESS_MS)
+  const limit = setTimeout(() => stop.reject(tooLong(save.pauseLimitMs)), save.pauseLimitMs)
   try {
     await Promise.race([monitor.execute("migrate", { uri: sink.uri }), stop.promise])
     await Promise.race([end.promise, stop.promise])
   } finally {
-    clearInterval(progress)
+    clearInterval(looking)
     clearTimeout(limit)
     signal.removeEventListener("abort", onAbort)
     end.stop()
   }
+}
+
+function tooLong(ms: number): StillframeError {
+  const why = `the VM was paused for ${Math.round(ms)} ms and then resumed; use faster storage or raise PAUSE_LIMIT`
+  return new StillframeError("pause_limit_exceeded", why)
 }
 
 /** A lost connection is no proof of a dead VM, so a second one is tried before the VM is given up. */

@@ -1,7 +1,6 @@
-import { Writable } from "node:stream"
 import type { DispatcherConfig } from "@stillframe/dispatcher/config"
 import { startDispatcher } from "@stillframe/dispatcher/start"
-import { pino, type Logger } from "pino"
+import { createLogger, type Logger } from "@stillframe/runtime/logger"
 
 export const secretsKey = "a key for tests that is long enough"
 
@@ -13,13 +12,8 @@ export interface CapturedLog {
 
 export function capturedLog(): CapturedLog {
   const lines: string[] = []
-  const stream = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      lines.push(chunk.toString("utf8"))
-      done()
-    },
-  })
-  return { log: pino({ level: "trace" }, stream), lines }
+  const destination = { write: (line: string) => void lines.push(line) }
+  return { log: createLogger({ service: "test", level: "trace", destination }), lines }
 }
 
 /** A dispatcher that may reach loopback, on the PostgreSQL engine unless told otherwise. */

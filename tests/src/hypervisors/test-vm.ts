@@ -105,7 +105,8 @@ export async function capture(
     printed = serial(vm.dir)
     change.onPaused?.()
   }
-  const fixed = { dir: vm.dir, memoryFile, qemuImg: qemu.qemuImg, pauseLimitMs: 30_000, signal: never }
+  const limits = { pauseExpectedMs: 30_000, pauseLimitMs: 30_000 }
+  const fixed = { dir: vm.dir, memoryFile, qemuImg: qemu.qemuImg, ...limits, signal: never }
   const captured = await captureQemu({ ...fixed, beforePause: () => {}, ...change, onPaused })
   return { ...captured, memoryFile, printed }
 }

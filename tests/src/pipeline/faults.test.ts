@@ -88,6 +88,20 @@ test("captor and worker killed in the pause: the next worker resumes the VM befo
   expect((await stack.settled(snapshot.id)).status).toBe("ready")
 })
 
+test("a captor that hangs past its deadline is killed by the host's sweep, and the VM resumed", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const source = await stack.launch("source", longPause)
+
+  const { snapshot, intent } = await untilPaused(stack, source)
+  process.kill(intent.captor.pid, "SIGSTOP")
+  const overdue = { ...intent, deadlineUptime: 0, limitUptime: 0 }
+  await writeFile(join(stack.dataDir, "instances", source.id, "pause.json"), JSON.stringify(overdue))
+
+  await expectRunning(stack, source)
+  expect((await stack.settled(snapshot.id)).status).toBe("ready")
+})
+
 test("SIGTERM in the pause: the worker exits with 0, the VM runs, and the next worker finishes the snapshot", async () => {
   await using stack = await testStack()
   const worker = await stack.spawn("capture-worker")
