@@ -3,9 +3,11 @@ import { join } from "node:path"
 import { markRawRemoved, removableRawFiles } from "@stillframe/db/readers"
 import { syncDir } from "@stillframe/storage/durable"
 import { payloadDir, rawMemoryName } from "@stillframe/storage/layout"
+import { removeDeadAttempts } from "./attempt-sweep.ts"
 import type { Worker } from "./worker.ts"
 
-const sweepIntervalMs = 5_000
+const rawSweepMs = 5_000
+const attemptSweepMs = 600_000
 
 /**
  * Removes raw memory files whose compressed form is published and which nobody reads. Any number of workers may do it at
@@ -20,17 +22,19 @@ export async function removeRawFiles({ db, config }: Worker): Promise<void> {
   }
 }
 
-/** Looks every few seconds for raw files that a reader has held until now, or that a dead worker left. */
+/** Looks every few seconds for raw files that a reader has held until now, and every ten minutes for dead attempts. */
 export function startPoolSweep(worker: Worker): AsyncDisposable {
   let running: Promise<void> = Promise.resolve()
-  const timer = setInterval(() => {
-    running = running
-      .then(() => removeRawFiles(worker))
-      .catch((err: unknown) => worker.log.warn({ err }, "pool not swept"))
-  }, sweepIntervalMs)
+  const every = (ms: number, sweep: (worker: Worker) => Promise<void>): NodeJS.Timeout =>
+    setInterval(() => {
+      running = running
+        .then(() => sweep(worker))
+        .catch((err: unknown) => worker.log.warn({ err }, "pool not swept"))
+    }, ms)
+  const timers = [every(rawSweepMs, removeRawFiles), every(attemptSweepMs, removeDeadAttempts)]
   return {
     async [Symbol.asyncDispose]() {
-      clearInterval(timer)
+      for (const timer of timers) clearInterval(timer)
       await running
     },
   }

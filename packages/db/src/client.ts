@@ -49,6 +49,12 @@ const getTypeParser: typeof types.getTypeParser = (oid: number, format?: "text" 
 /** The database's clock: the only one that leases, deadlines and retries are measured by. */
 export const clock = sql<Date>`clock()`
 
+/** What `clock()` reads now. */
+export async function now(db: Database): Promise<Date> {
+  const { rows } = await sql<{ now: Date }>`select clock() as now`.execute(db)
+  return rows[0]?.now ?? new Date(0)
+}
+
 /** `clock()` moved by so many milliseconds. */
 export function clockPlus(ms: number): ReturnType<typeof sql<Date>> {
   return sql<Date>`clock() + ${ms} * interval '1 millisecond'`

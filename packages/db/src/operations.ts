@@ -217,6 +217,12 @@ export async function cancelledStillAtWork(db: Database, snapshotId: string): Pr
   return row !== undefined
 }
 
+/** Whether an operation holds this token, so that what it made may still be worked on. */
+export async function tokenInUse(db: Database, token: string): Promise<boolean> {
+  const row = await db.selectFrom("operations").select("id").where("token", "=", token).executeTakeFirst()
+  return row !== undefined
+}
+
 export interface OperationView {
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null

@@ -1,0 +1,33 @@
+import { readdir, rm, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { now } from "@stillframe/db/client"
+import { tokenInUse } from "@stillframe/db/operations"
+import { manifestName, snapshotDir } from "@stillframe/storage/layout"
+import type { Worker } from "./worker.ts"
+
+/** Younger ones may belong to a capture that is under way and not yet, or not any more, in the database's view. */
+const attemptAgeMsMin = 3_600_000
+
+/**
+ * Removes what captures have left whose workers died for good: attempts without a manifest, older than an hour by the
+ * database's clock, whose token no operation holds. One with a manifest is a whole snapshot and never touched.
+ */
+export async function removeDeadAttempts({ db, config, log }: Worker): Promise<void> {
+  const nowMs = (await now(db)).getTime()
+  for (const snapshotId of await readdir(join(config.storageDir, "snapshots")).catch(none)) {
+    const dir = snapshotDir(config.storageDir, snapshotId)
+    for (const token of await readdir(dir).catch(none)) {
+      const attempt = join(dir, token)
+      const names = await readdir(attempt).catch(none)
+      if (names.includes(manifestName) || nowMs - (await stat(attempt)).mtimeMs < attemptAgeMsMin) continue
+      if (await tokenInUse(db, token)) continue
+      log.warn({ snapshotId, token }, "attempt of a dead capture removed")
+      await rm(attempt, { recursive: true, force: true })
+    }
+  }
+}
+
+function none(error: NodeJS.ErrnoException): string[] {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") return []
+  throw error
+}
