@@ -168,6 +168,7 @@ function isRunning(child: ChildProcess): boolean {
 }
 
 async function openLog(path: string): Promise<FileHandle> {
+  // Absent, or not ours to look at: then opening it says so.
   const stats = await stat(path).catch(() => undefined)
   if ((stats?.size ?? 0) > LOG_BYTES_MAX) await rename(path, `${path}.1`)
   return open(path, "a+", 0o600)

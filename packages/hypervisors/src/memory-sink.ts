@@ -49,6 +49,7 @@ export async function openMemorySink({
   const server = createServer({ pauseOnConnect: true })
   let copier: ChildProcess | undefined
   const copied = Promise.withResolvers<void>()
+  // Whoever waits for the copy is told; this only keeps Node from ending the process when nobody does yet.
   copied.promise.catch(() => {})
 
   server.once("connection", (socket) => {

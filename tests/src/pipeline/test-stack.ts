@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { watch } from "node:fs"
-import { link, mkdir, mkdtemp, readFile, rm } from "node:fs/promises"
+import { copyFile, mkdir, mkdtemp, readFile, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -69,7 +69,7 @@ export async function testStack({
   const dataDir = join(root, "data")
   const imagesDir = join(dataDir, "images")
   await mkdir(imagesDir, { recursive: true })
-  await link(heartbeatElf, join(imagesDir, "heartbeat.elf")).catch(() => undefined)
+  await copyFile(heartbeatElf, join(imagesDir, "heartbeat.elf"))
 
   const { url: databaseUrl, db } = opened.use(await testDatabase())
   const cluster = await clusterId(db)
