@@ -29,8 +29,8 @@ export async function startContainers(): Promise<ContainerServices> {
       })
       .withCommand(["postgres", "-c", "max_connections=200", "-c", "fsync=off"])
       .withExposedPorts(postgresPort)
-      // The image starts Postgres once to set it up and once for good.
-      .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
+      // While the image sets itself up it listens on no port.
+      .withWaitStrategy(Wait.forListeningPorts())
       .start(),
   )
   const redis = own(
