@@ -14,10 +14,13 @@ import { readJson } from "./body.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
 import { healthRoutes } from "./health.ts"
+import { instanceActionRoutes } from "./instance-actions.ts"
+import { instanceWaitRoutes } from "./instance-wait.ts"
 import { instanceRoutes } from "./instances.ts"
 import { parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
 import { parseQuery } from "./query.ts"
+import { restoreRoutes } from "./restore.ts"
 import type { Answer, ApiDeps, Route } from "./route.ts"
 import { snapshotRoutes } from "./snapshots.ts"
 import { validateBody, validateQuery } from "./validate.ts"
@@ -36,8 +39,11 @@ export function createApp(deps: ApiDeps): Express {
   mount(app, deps, [
     ...healthRoutes(deps),
     ...instanceRoutes(deps),
+    ...instanceActionRoutes(deps),
+    ...instanceWaitRoutes(deps),
     ...snapshotRoutes(deps),
     ...forkRoutes(deps),
+    ...restoreRoutes(deps),
     ...webhookRoutes(deps),
     ...eventRoutes(deps),
   ])
@@ -66,7 +72,10 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
   return async (req, res) => {
     const bearer = route.scope === undefined ? undefined : await authenticate(req.headers.authorization)
     const query = route.query === undefined ? {} : validateQuery(route.query, parseQuery(req.url))
-    const body = route.body === undefined ? undefined : validateBody(route.body, await readJson(req, res))
+    const body =
+      route.body === undefined
+        ? undefined
+        : validateBody(route.body, await readJson(req, res, route.emptyBody))
     if (route.scope !== undefined && bearer?.allows(route.scope) !== true)
       throw new StillframeError("forbidden", `missing required scope: ${route.scope}`)
     const gone = new AbortController()

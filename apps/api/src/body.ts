@@ -8,14 +8,17 @@ const readText = text({ type: () => true, limit: bodyBytesMax, inflate: false })
 
 /**
  * The request's body as JSON. Throws `bad_request` in the contract's words when there is none, it is no JSON or says it is
- * not, and `payload_too_large` above 1 MiB.
+ * not, and `payload_too_large` above 1 MiB. `empty` is what stands for no body where one may be missing.
  */
-export async function readJson(req: Request, res: Response): Promise<unknown> {
+export async function readJson(req: Request, res: Response, empty?: object): Promise<unknown> {
   await new Promise<void>((resolve, reject) => {
     readText(req, res, (error?: unknown) => (error === undefined ? resolve() : reject(error)))
   })
   const body: unknown = req.body
-  if (typeof body !== "string" || body === "") throw mistake("value is required but missing")
+  if (typeof body !== "string" || body === "") {
+    if (empty !== undefined) return empty
+    throw mistake("value is required but missing")
+  }
   const type = req.headers["content-type"] ?? ""
   if (!jsonType.test(type)) throw mistake(`header Content-Type has unexpected value ${JSON.stringify(type)}`)
   return parseJson(body)

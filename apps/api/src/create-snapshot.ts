@@ -36,11 +36,10 @@ export async function createSnapshot(
     kind: body.kind,
     name: body.name,
     tags: body.tags,
-    compression: effectiveCompression(
-      body.compression,
-      instance.snapshot_policy?.compression,
-      deps.compression,
-    ),
+    compression:
+      body.kind === "Standby"
+        ? effectiveCompression(body.compression, instance.snapshot_policy?.compression, deps.compression)
+        : undefined,
     queue: captureQueue(instance.host),
     pool: instance.pool,
     instance,
@@ -67,11 +66,6 @@ function checkState(kind: SnapshotKind, { state }: InstanceRow): void {
       `invalid state transition: ${kind.toLowerCase()} snapshot requires source in ${required}, got ${state}`,
     )
   }
-  if (kind === "Stopped")
-    throw new StillframeError(
-      "not_supported",
-      "snapshots of kind Stopped are not supported yet; start the instance and take one of kind Standby",
-    )
 }
 
 async function answer(

@@ -83,7 +83,8 @@ async function launchInstance(
   })
   deps.waker.wake("operations")
   deps.waker.wake("events")
-  return answerWithInstance(deps, created, { timeoutMs: heldMs(prefer, { seconds: waitSecondsMax }), signal })
+  const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
+  return answerWithInstance(deps, created, { timeoutMs, signal, status: 201 })
 }
 
 function chooseHost(

@@ -21,11 +21,11 @@ export function waitForEnd(
   )
 }
 
-/** The answer of a launch or fork: 201 with the instance once it runs, what it failed of, or 202 when the time is up. */
+/** The answer of work on an instance: `status` with the instance once it is done, what it failed of, or 202 when the time is up. */
 export async function answerWithInstance(
   deps: ApiDeps,
   { instance, operationId }: { instance: InstanceRow; operationId: string },
-  options: { timeoutMs: number; signal: AbortSignal },
+  options: { timeoutMs: number; signal: AbortSignal; status: 200 | 201 },
 ): Promise<Answer> {
   const headers = { Location: `/instances/${instance.id}` }
   const end = options.timeoutMs > 0 ? await waitForEnd(deps, operationId, options) : undefined
@@ -34,5 +34,5 @@ export async function answerWithInstance(
   const launched = await findInstance(deps.db, instance.id)
   if (launched === undefined)
     return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
-  return { status: 201, body: instanceResource(launched), headers }
+  return { status: options.status, body: instanceResource(launched), headers }
 }

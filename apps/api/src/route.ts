@@ -49,6 +49,8 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly query?: Query
   /** The schema's `id` is the name that the validator's messages use. */
   readonly body?: Body
+  /** What a request without a body says; absent: it must have one. */
+  readonly emptyBody?: object
   // A method, not a property: a list holds routes of different queries and bodies.
   handle(call: Call<z.output<Query>, z.output<Body>>): Promise<Answer>
 }

@@ -1,6 +1,6 @@
 import { algorithms } from "@stillframe/domain/compression"
 import { idPattern } from "@stillframe/domain/ids"
-import { hypervisors, type InstanceState } from "@stillframe/domain/instance"
+import { hypervisors, targetStates } from "@stillframe/domain/instance"
 import { nameLengthMax, namePattern } from "@stillframe/domain/names"
 import { snapshotKinds } from "@stillframe/domain/snapshot"
 import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/tags"
@@ -35,10 +35,17 @@ export const createSnapshotSchema = z
 export const forkSnapshotSchema = z
   .object({
     name: nameSchema,
-    target_state: z.enum(["Stopped", "Standby", "Running"] satisfies InstanceState[]).optional(),
+    target_state: z.enum(targetStates).optional(),
     target_hypervisor: z.enum(hypervisors).optional(),
   })
   .meta({ id: "ForkSnapshotRequest" })
+
+export const restoreSnapshotSchema = z
+  .object({
+    target_state: z.enum(targetStates).optional(),
+    target_hypervisor: z.enum(hypervisors).optional(),
+  })
+  .meta({ id: "RestoreSnapshotRequest" })
 
 /** A whole number in a query's text. */
 export function numberInQuery({ min, max }: { min: number; max: number }): z.ZodType<number, string> {

@@ -1,5 +1,6 @@
 import { mkdir } from "node:fs/promises"
 import { uptime } from "node:os"
+import { join } from "node:path"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
 import { findInstance, type InstanceRow } from "@stillframe/db/instances"
@@ -18,24 +19,24 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { compressQueue } from "@stillframe/domain/queues"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
-import { payloadDir } from "@stillframe/storage/layout"
+import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
+import type { CaptureSource } from "./orders.ts"
 import { takeOver } from "./takeover.ts"
-import { vmOrder } from "./vm-operations.ts"
+import { saveOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
 
 /** Beyond the guest's RAM: device state, overlays' headers, the manifest. */
 const spaceMarginBytes = 64 * 1024 ** 2
 
-/** Captures a running VM and publishes its payload. A sealed attempt whose worker died is published, not captured again. */
+/** Captures an instance in the state it is in and publishes the payload. A sealed attempt whose worker died is published, not captured again. */
 export function captureHandler(worker: Worker): OperationHandler {
   return {
     async run(context) {
       const snapshot = await begin(worker.db, context.operation)
       const manifest =
-        (await sealedAttempt(worker.config.storageDir, snapshot.id)) ??
+        (await sealedAttempt(snapshotDir(worker.config.storageDir, snapshot.id))) ??
         (await capture(worker, context, snapshot))
       await publish(worker, context.operation, snapshot, manifest)
     },
@@ -71,14 +72,10 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   return worker.captors.order(
     {
       kind: "capture",
-      ...vmOrder(worker, context, instance),
+      ...saveOrder(worker, context, instance),
       snapshotId: snapshot.id,
       storageDir: worker.config.storageDir,
-      instanceName: instance.name,
-      hypervisorVersion: worker.qemu.version,
-      launch: instance.launch as unknown as LaunchConfig,
-      pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
-      pauseLimitMs: worker.config.pauseLimitMs,
+      source: captureSource(worker, instance),
     },
     {
       signal,
@@ -94,9 +91,11 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   )
 }
 
-/** 10 s and a second for each 64 MiB: a disk that writes less than that in a second is stuck or unfit. */
-function pauseExpectedMs(memoryMib: number): number {
-  return 10_000 + (memoryMib / 64) * 1_000
+function captureSource({ config }: Worker, instance: InstanceRow): CaptureSource {
+  if (instance.state === "Running") return { state: "Running" }
+  if (instance.state === "Stopped") return { state: "Stopped" }
+  const images = standbyDir(config.dataDir, instance.id)
+  return { state: "Standby", payloadDir: join(images, instance.standby_payload ?? "") }
 }
 
 async function sourceOf(db: OwnedDatabase, snapshot: SnapshotRow): Promise<InstanceRow> {
@@ -116,7 +115,8 @@ async function assertRoom(
 ): Promise<void> {
   await mkdir(config.storageDir, { recursive: true, mode: 0o700 })
   const free = await freeBytes(config.storageDir)
-  const bytes = instance.memory_mib * 1024 ** 2 + spaceMarginBytes
+  const memoryBytes = snapshot.kind === "Standby" ? instance.memory_mib * 1024 ** 2 : 0
+  const bytes = memoryBytes + spaceMarginBytes
   const request = {
     operationId: operation.id,
     pool: snapshot.pool,
@@ -142,8 +142,8 @@ async function publish(
   await inTransaction(db, async (tx) => {
     const ready = await publishCapture(tx, snapshot.id, {
       payload: manifest.token,
-      memoryFile: memory.name,
-      memorySha256: memory.sha256,
+      memoryFile: memory?.name ?? null,
+      memorySha256: memory?.sha256 ?? null,
       ...sizes,
       pauseMs: manifest.pause_ms,
       capturedAt: new Date(manifest.captured_at),

@@ -1,85 +1,82 @@
-import { createReadStream } from "node:fs"
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { decompressFrames } from "@stillframe/codec/decompress"
-import { StillframeError } from "@stillframe/domain/errors"
-import { assertSourcesUnchanged, type Disk } from "@stillframe/hypervisors/disks"
+import { assertSourcesUnchanged, readDisksAtRest } from "@stillframe/hypervisors/disks"
 import { findQemu } from "@stillframe/hypervisors/find-process"
-import { addOverlays, linkFiles } from "@stillframe/hypervisors/layers"
-import { immutableNames, prepareLaunch, startGuest } from "@stillframe/hypervisors/prepare-launch"
+import { renewTops } from "@stillframe/hypervisors/layers"
+import { prepareLaunch, startGuest } from "@stillframe/hypervisors/prepare-launch"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { launchQemu, type LaunchOptions } from "@stillframe/hypervisors/qemu-process"
-import { restoreQemu } from "@stillframe/hypervisors/qemu-restore"
-import { generationDir, instanceDir, rawMemoryName } from "@stillframe/storage/layout"
-import { readManifest } from "@stillframe/storage/manifest"
-import type { EndOrder, ForkOrder, LaunchOrder } from "./orders.ts"
+import { stopQemu } from "@stillframe/hypervisors/qemu-stop"
+import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
+import type { EndOrder, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
 
 const endGraceMs = 2_000
-/** Whole streams of a raw memory file; small pieces cost more calls than they save memory. */
-const readBytes = 1024 ** 2
 
 /** Starts a VM from the caller's files. When it fails, nothing of the instance is left on the host. */
 export async function carryOutLaunch(order: LaunchOrder, signal: AbortSignal): Promise<ProcessIdentity> {
-  return inNewDirectory(order, async (dir) => {
+  const dir = directoryOf(order)
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
     const rules = { hostPaths: order.hostPaths, dataDir: order.dataDir }
     const disks = await prepareLaunch(order.launch, { dir, qemuImg: order.qemu.qemuImg, signal, rules })
-    return launchQemu({ dir, disks, signal, ...processOptions(order) })
-  })
+    const vm = await launchQemu({ dir, disks, signal, ...processOptions(order) })
+    await startGuest(dir)
+    return vm
+  } catch (error) {
+    await carryOutEnd({ ...order, kind: "end", remove: "instance" })
+    throw error
+  }
 }
 
-/** Starts a new VM from a snapshot's memory and layers. When it fails, nothing of the instance is left on the host. */
-export async function carryOutFork(order: ForkOrder, signal: AbortSignal): Promise<ProcessIdentity> {
-  return inNewDirectory(order, async (dir) => {
-    const frozen = (await readManifest(order.payloadDir)).disks as unknown as Disk[]
-    await assertSourcesUnchanged(order.payloadDir, frozen)
-    await linkFiles(immutableNames(order.launch, frozen), order.payloadDir, dir, signal)
-    const disks = await addOverlays(frozen, { dir, qemuImg: order.qemu.qemuImg, signal })
-    const memory = readMemory(join(order.payloadDir, order.memoryFile), signal)
-    return restoreQemu({ dir, disks, signal, memory, ...processOptions(order) })
-  })
+/** Boots a stopped VM on the disks in its directory. When it fails, no process is left and the disks are as they were. */
+export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
+  const dir = directoryOf(order)
+  const atRest = await readDisksAtRest(dir)
+  await assertSourcesUnchanged(dir, atRest)
+  const disks = await renewTops(atRest, { dir, qemuImg: order.qemu.qemuImg, signal })
+  const vm = await launchQemu({ dir, disks, signal, ...processOptions(order) })
+  try {
+    await startGuest(dir)
+    return vm
+  } catch (error) {
+    await endProcess(vm, { graceMs: 0 })
+    throw error
+  }
+}
+
+/** Done twice it is done. */
+export async function carryOutStop(order: StopOrder, signal: AbortSignal): Promise<null> {
+  const vm = await findQemu(identityOf(order))
+  if (vm !== undefined)
+    await stopQemu(directoryOf(order), vm, { guestMs: order.guestMs, processMs: endGraceMs, signal })
+  return null
 }
 
 /** Ends the VM's process, however it is found, and removes its files. Done twice it is done. */
 export async function carryOutEnd(order: EndOrder): Promise<null> {
   const running = await findQemu(identityOf(order))
   if (running !== undefined) await endProcess(running, { graceMs: endGraceMs })
-  await rm(instanceDir(order.dataDir, order.instanceId), { recursive: true, force: true })
+  const { dataDir, instanceId, token } = order
+  const made =
+    order.remove === "instance"
+      ? [instanceDir(dataDir, instanceId)]
+      : [directoryOf(order), join(standbyDir(dataDir, instanceId), token)]
+  for (const dir of made) await rm(dir, { recursive: true, force: true })
   return null
 }
 
 /** How the host finds the process again: by cluster and instance, never by the binary's name. */
-function identityOf({ clusterId, instanceId }: { clusterId: string; instanceId: string }): string {
+export function identityOf({ clusterId, instanceId }: { clusterId: string; instanceId: string }): string {
   return `stillframe-${clusterId}-${instanceId}`
 }
 
-async function inNewDirectory(
-  order: LaunchOrder | ForkOrder,
-  start: (dir: string) => Promise<ProcessIdentity>,
-): Promise<ProcessIdentity> {
-  const dir = generationDir(order.dataDir, order.instanceId, order.generation)
-  try {
-    await mkdir(dir, { recursive: true, mode: 0o700 })
-    const identity = await start(dir)
-    await startGuest(dir)
-    return identity
-  } catch (error) {
-    await carryOutEnd({ ...order, kind: "end" })
-    throw error
-  }
-}
-
-function processOptions(
-  order: LaunchOrder | ForkOrder,
+export function processOptions(
+  order: LaunchOrder | StartOrder | RestoreOrder,
 ): Pick<LaunchOptions, "binary" | "config" | "identity" | "runAs"> {
   const { binary, runAs } = order.qemu
   return { binary, config: order.launch, identity: identityOf(order), ...(runAs !== undefined && { runAs }) }
 }
 
-/** The guest's memory in order, from the raw file or straight from the frames: nothing is unpacked to disk. */
-function readMemory(path: string, signal: AbortSignal): AsyncIterable<Uint8Array> {
-  if (path.endsWith(`/${rawMemoryName}`)) return createReadStream(path, { highWaterMark: readBytes, signal })
-  if (/\.(zst|lz4)$/.test(path)) return decompressFrames({ path, threads: decompressThreads, signal })
-  throw new StillframeError("corrupted", `${path} is no memory file of ours`)
+function directoryOf(order: { dataDir: string; instanceId: string; generation: number }): string {
+  return generationDir(order.dataDir, order.instanceId, order.generation)
 }
-
-const decompressThreads = 2

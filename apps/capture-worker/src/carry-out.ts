@@ -1,5 +1,7 @@
 import { carryOutCapture } from "./carry-out-capture.ts"
-import { carryOutEnd, carryOutFork, carryOutLaunch } from "./carry-out-launch.ts"
+import { carryOutEnd, carryOutLaunch, carryOutStart, carryOutStop } from "./carry-out-launch.ts"
+import { carryOutRestore } from "./carry-out-restore.ts"
+import { carryOutStandby } from "./carry-out-standby.ts"
 import type { Order, Results } from "./orders.ts"
 import { holdVmLock } from "./vm-lock.ts"
 
@@ -13,19 +15,22 @@ export async function carryOut(
   report: (progress: number) => void,
 ): Promise<Results[Order["kind"]]> {
   const trustedUntil = performance.now() + order.leaseMs
+  const captor = { signal, report, leaseRemainingMs: () => trustedUntil - performance.now() }
   await using _lock = await holdVmLock(order, lockWaitMs)
   // Awaited here, or the lock would be freed while the work goes on.
   switch (order.kind) {
     case "capture":
-      return await carryOutCapture(order, {
-        signal,
-        report,
-        leaseRemainingMs: () => trustedUntil - performance.now(),
-      })
+      return await carryOutCapture(order, captor)
+    case "standby":
+      return await carryOutStandby(order, captor)
     case "launch":
       return await carryOutLaunch(order, signal)
-    case "fork":
-      return await carryOutFork(order, signal)
+    case "start":
+      return await carryOutStart(order, signal)
+    case "restore":
+      return await carryOutRestore(order, signal)
+    case "stop":
+      return await carryOutStop(order, signal)
     case "end":
       return await carryOutEnd(order)
   }

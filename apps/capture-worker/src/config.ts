@@ -28,6 +28,8 @@ export interface CaptureWorkerConfig {
   /** `auto`: KVM where a guest really boots on it, else TCG. */
   readonly accelerator: "auto" | "kvm" | "tcg"
   readonly pauseLimitMs: number
+  /** What a guest gets to shut itself down before its VM is ended. */
+  readonly stopGraceMs: number
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
   readonly concurrency: number
@@ -49,6 +51,7 @@ const settings = {
   QEMU_IMG: z.string().default("qemu-img"),
   QEMU_ACCELERATOR: z.enum(["auto", "kvm", "tcg"], { error: "must be auto, kvm or tcg" }).default("auto"),
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
+  STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
   CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(1),
 }
 
@@ -69,6 +72,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     accelerator: set.QEMU_ACCELERATOR,
     spaceFloorBytes,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,
+    stopGraceMs: set.STOP_GRACE * 1_000,
     concurrency: set.CAPTURE_CONCURRENCY,
   }
 }

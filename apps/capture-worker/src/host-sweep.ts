@@ -1,6 +1,6 @@
-import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { Logger } from "@stillframe/runtime/logger"
+import { namesIn } from "@stillframe/storage/directory"
 import { takeOver, type Growth } from "./takeover.ts"
 
 const sweepIntervalMs = 1_000
@@ -25,10 +25,7 @@ export async function startHostSweep(dataDir: string, log: Logger, grown: Growth
 
 /** One round: for whoever starts, before anything else. */
 export async function sweepHost(dataDir: string, log: Logger, grown?: Growth): Promise<void> {
-  const instances = await readdir(join(dataDir, "instances")).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return []
-    throw error
-  })
+  const instances = await namesIn(join(dataDir, "instances"))
   await Promise.all(
     instances.map(async (instanceId) => {
       try {

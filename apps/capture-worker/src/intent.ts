@@ -15,7 +15,8 @@ export interface PauseIntent {
   readonly generation: number
   readonly operationId: string
   readonly token: string
-  readonly snapshotId: string
+  /** What the VM is paused for: a snapshot, or its own way into Standby. */
+  readonly snapshotId?: string
   readonly captor: ProcessIdentity
   readonly wasRunning: boolean
   /** Seconds since boot, which no clock can set: after the deadline a captor that reports no growth counts as hung … */

@@ -1,10 +1,11 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
+import type { TargetState } from "@stillframe/domain/instance"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { Manifest } from "@stillframe/storage/manifest"
 
 /** What every order to a captor carries. A captor has no database and no queue: the order is all it knows. */
-interface VmOrder {
+export interface VmOrder {
   readonly clusterId: string
   readonly dataDir: string
   readonly instanceId: string
@@ -22,15 +23,31 @@ export interface QemuTools {
   readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
 }
 
-export interface CaptureOrder extends VmOrder {
-  readonly kind: "capture"
-  readonly snapshotId: string
-  readonly storageDir: string
+/** What an order to put a VM's state on disk carries. */
+export interface SaveOrder extends VmOrder {
   readonly instanceName: string
   readonly hypervisorVersion: string
   readonly launch: LaunchConfig
   readonly pauseExpectedMs: number
   readonly pauseLimitMs: number
+}
+
+export interface CaptureOrder extends SaveOrder {
+  readonly kind: "capture"
+  readonly snapshotId: string
+  readonly storageDir: string
+  readonly source: CaptureSource
+}
+
+/** What a snapshot is taken of: the VM, the image that it was put away in, or its disks alone. */
+export type CaptureSource =
+  | { readonly state: "Running" }
+  | { readonly state: "Stopped" }
+  | { readonly state: "Standby"; readonly payloadDir: string }
+
+/** Saves a VM's memory beside its disks and ends its process. */
+export interface StandbyOrder extends SaveOrder {
+  readonly kind: "standby"
 }
 
 export interface LaunchOrder extends VmOrder {
@@ -40,25 +57,53 @@ export interface LaunchOrder extends VmOrder {
   readonly hostPaths: readonly string[]
 }
 
-export interface ForkOrder extends VmOrder {
-  readonly kind: "fork"
-  readonly payloadDir: string
-  readonly memoryFile: string
+/** Starts the VM again, cold, on the disks in its directory. */
+export interface StartOrder extends VmOrder {
+  readonly kind: "start"
   readonly launch: LaunchConfig
 }
 
-/** Ends the VM's process if there is one, and removes all that the host has of the instance. */
-export interface EndOrder extends VmOrder {
-  readonly kind: "end"
+/** Builds `generation` of an instance from a payload: a snapshot's, or its own of Standby. */
+export interface RestoreOrder extends VmOrder {
+  readonly kind: "restore"
+  readonly payloadDir: string
+  /** Absent for kind Stopped. */
+  readonly memoryFile?: string
+  readonly target: TargetState
+  readonly launch: LaunchConfig
+  /** Whether the guest goes on at once. A VM restored in place waits until the row names its generation. */
+  readonly startGuest: boolean
 }
 
-export type Order = CaptureOrder | LaunchOrder | ForkOrder | EndOrder
+export interface StopOrder extends VmOrder {
+  readonly kind: "stop"
+  readonly guestMs: number
+}
+
+/** Ends the VM's process if there is one, and removes what was built for this generation, or all of the instance. */
+export interface EndOrder extends VmOrder {
+  readonly kind: "end"
+  readonly remove: "generation" | "instance"
+}
+
+export type Order =
+  | CaptureOrder
+  | StandbyOrder
+  | LaunchOrder
+  | StartOrder
+  | RestoreOrder
+  | StopOrder
+  | EndOrder
 
 /** What a captor answers with, by kind of order. */
 export interface Results {
   capture: Manifest
+  standby: Manifest
   launch: ProcessIdentity
-  fork: ProcessIdentity
+  start: ProcessIdentity
+  /** Null when the target is not to run. */
+  restore: ProcessIdentity | null
+  stop: null
   end: null
 }
 

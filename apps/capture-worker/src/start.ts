@@ -1,8 +1,7 @@
-import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@stillframe/db/hosts"
-import { instancesOfHost } from "@stillframe/db/instances"
+import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
 import { captureQueue } from "@stillframe/domain/queues"
@@ -10,12 +9,16 @@ import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
+import { namesIn } from "@stillframe/storage/directory"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { probeHost } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
+import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
+import { goOn, restoreHandler } from "./restore.ts"
 import type { Growth } from "./takeover.ts"
+import { tidyInstance } from "./tidy.ts"
 import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
 import { watches as openWatches } from "./watches.ts"
 import type { Worker } from "./worker.ts"
@@ -40,12 +43,17 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   const qemu = await probeHost(config, log)
   const watches = resources.use(openWatches({ db, dataDir: config.dataDir, committed, log }))
   resources.use(await keepRegistered(db, await registration(config, qemu.version), log))
-  for (const instance of await instancesOfHost(db, config.host))
-    if (instance.state === "Running") watches.start(instance)
-
   const captors = resources.use(openCaptors())
-  await consume(resources, { clusterId, config, db, qemu, watches, captors, committed, log, grown })
+  const worker: Worker = { clusterId, config, db, qemu, watches, captors, committed, log, grown }
+  await Promise.all((await instancesOfHost(db, config.host)).map((instance) => takeBack(worker, instance)))
+  await consume(resources, worker)
   return resources.move()
+}
+
+/** What a worker before this one may have left undone with an instance. */
+async function takeBack(worker: Worker, instance: InstanceRow): Promise<void> {
+  if (instance.state === "Running") await goOn(worker, instance)
+  await tidyInstance(worker, instance)
 }
 
 async function consume(resources: AsyncDisposableStack, worker: Worker): Promise<void> {
@@ -60,6 +68,10 @@ async function consume(resources: AsyncDisposableStack, worker: Worker): Promise
   const handlers = {
     launch: launchHandler(worker),
     capture: captureHandler(worker),
+    stop: stopHandler(worker),
+    start: startHandler(worker),
+    standby: standbyHandler(worker),
+    restore: restoreHandler(worker),
     fork: forkHandler(worker),
     delete: deleteHandler(worker),
   }
@@ -89,11 +101,4 @@ async function keepRegistered(db: OwnedDatabase, host: HostRegistration, log: Lo
     heartbeat(db, host).catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
   }, heartbeatIntervalMs)
   return { [Symbol.dispose]: () => clearInterval(timer) }
-}
-
-async function namesIn(dir: string): Promise<string[]> {
-  return readdir(dir).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return []
-    throw error
-  })
 }

@@ -1,9 +1,10 @@
+import { rm } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { qemuFiles } from "@stillframe/hypervisors/qemu-command"
 import { withMonitor } from "@stillframe/hypervisors/qmp"
 import { endMigration, ensureRunning } from "@stillframe/hypervisors/resume"
-import { generationDir, instanceDir } from "@stillframe/storage/layout"
+import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import { isOverdue, readIntent, removeIntent, type PauseIntent } from "./intent.ts"
 import { holdVmLock } from "./vm-lock.ts"
 
@@ -37,13 +38,25 @@ export async function takeOver(dataDir: string, instanceId: string, grown?: Grow
   return outcome
 }
 
+/** Lets a VM go on whose row says that it runs: it was loaded, and its worker may have died before it said so to the VM. */
+export async function resumeVm(
+  dataDir: string,
+  vm: { clusterId: string; instanceId: string; generation: number },
+): Promise<void> {
+  await using _lock = await holdVmLock(vm, lockWaitMs)
+  await withMonitor(generationDir(dataDir, vm.instanceId, vm.generation), qemuFiles.command, ensureRunning)
+}
+
 /** Ends what a capture began and puts the VM back into the state it was in before. */
 export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promise<"resumed" | "gone"> {
   const dir = generationDir(dataDir, intent.instanceId, intent.generation)
   try {
-    await withMonitor(dir, qemuFiles.command, (monitor) =>
-      intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor),
-    )
+    await withMonitor(dir, qemuFiles.command, async (monitor) => {
+      // Once the guest goes on, the image it was to be put away in is of another moment.
+      if (intent.snapshotId === undefined)
+        await rm(standbyDir(dataDir, intent.instanceId), { recursive: true, force: true })
+      await (intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor))
+    })
     return "resumed"
   } catch (error) {
     if (error instanceof StillframeError && error.code === "hypervisor_gone") return "gone"

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { advanceInstance } from "@stillframe/db/instances"
+import { advanceInstance, lockInstance } from "@stillframe/db/instances"
+import { pendingStateOperation } from "@stillframe/db/operations"
 import { StillframeError } from "@stillframe/domain/errors"
 import { watchQemu, type VmEnd, type Watch } from "@stillframe/hypervisors/watch"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -49,7 +50,7 @@ export function watches({
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve("gone" as const)).then((end) => {
       held.delete(instance.id)
-      track(record(instance.id, end))
+      track(record(instance, end))
     })
   }
 
@@ -68,14 +69,10 @@ export function watches({
     return undefined
   }
 
-  async function record(instanceId: string, end: VmEnd): Promise<void> {
-    const { state, message } = endings[end]
-    await inTransaction(db, async (tx) => {
-      const ended = await advanceInstance(tx, instanceId, state, { exit_message: message })
-      if (ended !== undefined) await appendInstanceEvent(tx, "instance.state_changed", ended)
-    })
+  async function record(instance: { id: string; generation: number }, end: VmEnd): Promise<void> {
+    for (; !(await recordEnd(db, instance, end)); await delay(retryMs)) if (stopping.signal.aborted) return
     committed()
-    log.info({ instanceId, end }, "vm ended")
+    log.info({ instanceId: instance.id, end }, "vm ended")
   }
 
   function track(work: Promise<void>): void {
@@ -99,4 +96,21 @@ export function watches({
       await Promise.all(recording)
     },
   }
+}
+
+/** False while an operation is under way that ends VMs: it says itself what the instance has become. */
+async function recordEnd(
+  db: OwnedDatabase,
+  { id, generation }: { id: string; generation: number },
+  end: VmEnd,
+): Promise<boolean> {
+  const { state, message } = endings[end]
+  return inTransaction(db, async (tx) => {
+    const instance = await lockInstance(tx, id)
+    if (instance?.state !== "Running" || instance.generation !== generation) return true
+    if ((await pendingStateOperation(tx, id)) !== undefined) return false
+    const ended = await advanceInstance(tx, id, state, { exit_message: message })
+    if (ended !== undefined) await appendInstanceEvent(tx, "instance.state_changed", ended)
+    return true
+  })
 }

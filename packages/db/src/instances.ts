@@ -146,14 +146,30 @@ export async function advanceInstance(
   return tx
     .updateTable("instances")
     .set({
-      ...values,
       state: to,
-      ...(to === "Running" && { started_at: clock }),
-      ...((to === "Stopped" || to === "Shutdown") && { stopped_at: clock, pid: null }),
+      state_error: null,
+      ...(to === "Running" && { started_at: clock, exit_code: null, exit_message: null }),
+      ...(["Stopped", "Shutdown", "Standby"].includes(to) && { stopped_at: clock, pid: null }),
+      ...values,
     })
     .where("id", "=", id)
     .where("deleted_at", "is", null)
     .where("state", "in", instanceStatesBefore(to))
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** Says why the last thing asked of an instance did not happen; its state is what it was. */
+export async function setStateError(
+  tx: Database,
+  id: string,
+  message: string,
+): Promise<InstanceRow | undefined> {
+  return tx
+    .updateTable("instances")
+    .set({ state_error: message })
+    .where("id", "=", id)
+    .where("deleted_at", "is", null)
     .returningAll()
     .executeTakeFirst()
 }

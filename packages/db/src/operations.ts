@@ -1,6 +1,12 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
-import { leaseMs, operationKinds, vmOperationKinds, type OperationKind } from "@stillframe/domain/operation"
+import {
+  leaseMs,
+  operationKinds,
+  stateOperationKinds,
+  vmOperationKinds,
+  type OperationKind,
+} from "@stillframe/domain/operation"
 import { sql } from "kysely"
 import { clock, clockPlus } from "./client.ts"
 import type { Database } from "./schema.ts"
@@ -202,6 +208,36 @@ export async function pendingInstanceDelete(tx: Database, instanceId: string): P
     .where("state", "in", ["queued", "running"])
     .executeTakeFirst()
   return row?.id
+}
+
+/** The operation, if there is one, after which an instance's state may be another. */
+export async function pendingStateOperation(
+  tx: Database,
+  instanceId: string,
+): Promise<{ id: string; kind: OperationKind } | undefined> {
+  return tx
+    .selectFrom("operations")
+    .select(["id", "kind"])
+    .where("instance_id", "=", instanceId)
+    .where("kind", "in", [...stateOperationKinds])
+    .where("state", "in", ["queued", "running"])
+    .executeTakeFirst()
+}
+
+/** Whether any operation waits for an instance or is at work on it, cancelled ones whose owner has not let go included. */
+export async function instanceBusy(db: Database, instanceId: string): Promise<boolean> {
+  const row = await db
+    .selectFrom("operations")
+    .select("id")
+    .where("instance_id", "=", instanceId)
+    .where((operation) =>
+      operation.or([
+        operation("state", "in", ["queued", "running"]),
+        operation.and([operation("token", "is not", null), operation("lease_expires_at", ">", clock)]),
+      ]),
+    )
+    .executeTakeFirst()
+  return row !== undefined
 }
 
 /** Whether a cancelled operation of this snapshot may still be at work on its files. */

@@ -53,6 +53,7 @@ export interface InstancesTable {
   tags: Json<Tags>
   snapshot_policy: ColumnType<SnapshotPolicy | null, string | null, string | null>
   source_snapshot_id: string | null
+  standby_payload: string | null
   exit_code: number | null
   exit_message: string | null
   created_at: Generated<Date>

@@ -149,8 +149,9 @@ export async function listSnapshots(db: Database, filter: SnapshotFilter): Promi
 export interface CapturedPayload {
   /** The token of the attempt whose directory is published. */
   readonly payload: string
-  readonly memoryFile: string
-  readonly memorySha256: string
+  /** Null for kind Stopped, as its hash. */
+  readonly memoryFile: string | null
+  readonly memorySha256: string | null
   readonly sizeBytes: number
   readonly storedBytes: number
   readonly pauseMs: number

@@ -12,6 +12,7 @@ export const eventTypes = [
   "instance.created",
   "instance.state_changed",
   "instance.forked",
+  "instance.restored",
   "instance.deleted",
 ] as const
 export type EventType = (typeof eventTypes)[number]

@@ -23,9 +23,10 @@ const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[
   Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
   Running: ["Standby", "Stopped", "Shutdown", "Unknown"],
   Paused: [],
-  Shutdown: ["Initializing", "Stopped"],
-  Stopped: ["Initializing", "Running"],
-  Standby: ["Initializing", "Running", "Stopped"],
+  // To the same state again: by restoring a snapshot in place.
+  Shutdown: ["Initializing", "Running", "Standby", "Stopped"],
+  Stopped: ["Initializing", "Running", "Standby", "Stopped"],
+  Standby: ["Initializing", "Running", "Standby", "Stopped"],
   Unknown: ["Running", "Stopped", "Shutdown", "Standby"],
 }
 
@@ -39,6 +40,22 @@ export const captureStates = {
   Standby: ["Running", "Standby"],
   Stopped: ["Stopped"],
 } as const satisfies Record<string, readonly InstanceState[]>
+
+/** What each call on an instance asks it to be in. */
+export const actionStates = {
+  stop: ["Running", "Shutdown", "Unknown"],
+  start: ["Stopped", "Shutdown"],
+  standby: ["Running"],
+  /** From its own memory on disk. */
+  resume: ["Standby"],
+  /** To a snapshot, in place. */
+  restore: ["Stopped", "Standby", "Shutdown"],
+} as const satisfies Record<string, readonly InstanceState[]>
+export type InstanceAction = keyof typeof actionStates
+
+/** What a restore or a fork of a snapshot can end in. */
+export const targetStates = ["Stopped", "Standby", "Running"] as const
+export type TargetState = (typeof targetStates)[number]
 
 export interface SnapshotPolicy {
   readonly compression?: CompressionConfig | undefined

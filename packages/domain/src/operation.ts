@@ -1,21 +1,55 @@
 import { errorCodes, type ErrorCode } from "./errors.ts"
 
-export const operationKinds = ["launch", "capture", "fork", "delete", "compress"] as const
+export const operationKinds = [
+  "launch",
+  "capture",
+  "stop",
+  "start",
+  "standby",
+  "restore",
+  "fork",
+  "delete",
+  "compress",
+] as const
 export type OperationKind = (typeof operationKinds)[number]
 
 export const operationStates = ["queued", "running", "done", "failed", "cancelled"] as const
 export type OperationState = (typeof operationStates)[number]
 
 /** Those of which at most one runs per instance. `compress` touches files only. */
-export const vmOperationKinds = ["launch", "capture", "fork", "delete"] as const satisfies OperationKind[]
+export const vmOperationKinds = [
+  "launch",
+  "capture",
+  "stop",
+  "start",
+  "standby",
+  "restore",
+  "fork",
+  "delete",
+] as const satisfies OperationKind[]
+
+/** Those that decide which state the instance is in when they end; at most one of them waits or runs. */
+export const stateOperationKinds = [
+  "launch",
+  "stop",
+  "start",
+  "standby",
+  "restore",
+  "fork",
+  "delete",
+] as const satisfies OperationKind[]
 
 /**
  * How often a kind of work is tried and how long it waits in between. A capture pauses the VM, so it gets two tries;
- * launch and fork have a caller waiting for the one answer; a removal of files goes on until it is done.
+ * what starts a VM has a caller waiting for the one answer; a removal of files goes on until it is done.
  */
 export const operationAttempts: Readonly<Record<OperationKind, { max: number; backoffMs: number }>> = {
   launch: { max: 1, backoffMs: 0 },
   capture: { max: 2, backoffMs: 1_000 },
+  stop: { max: 3, backoffMs: 1_000 },
+  start: { max: 1, backoffMs: 0 },
+  standby: { max: 2, backoffMs: 1_000 },
+  restore: { max: 1, backoffMs: 0 },
   fork: { max: 1, backoffMs: 0 },
   delete: { max: 1_000_000, backoffMs: 2_000 },
   compress: { max: 5, backoffMs: 2_000 },

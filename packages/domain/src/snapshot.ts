@@ -1,6 +1,6 @@
 import type { CompressionConfig, EffectiveCompression } from "./compression.ts"
 import type { ErrorCode } from "./errors.ts"
-import type { Hypervisor } from "./instance.ts"
+import type { Hypervisor, TargetState } from "./instance.ts"
 import type { Tags } from "./tags.ts"
 
 export const snapshotKinds = ["Standby", "Stopped"] as const
@@ -26,6 +26,12 @@ export function snapshotStatusesBefore(to: SnapshotStatus): SnapshotStatus[] {
 
 export const compressionStates = ["none", "compressing", "compressed", "error"] as const
 export type CompressionState = (typeof compressionStates)[number]
+
+/** What a restore or a fork of each kind can end in; the first is what it does when nothing is asked for. */
+export const snapshotTargets: Readonly<Record<SnapshotKind, readonly [TargetState, ...TargetState[]]>> = {
+  Standby: ["Running", "Standby", "Stopped"],
+  Stopped: ["Stopped", "Running"],
+}
 
 /** What the rest of the system needs to know of a snapshot to show it. */
 export interface SnapshotRecord {

@@ -1,4 +1,4 @@
-import { readFile, stat, writeFile } from "node:fs/promises"
+import { readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { readQcow2Header } from "./qcow2-header.ts"
@@ -61,6 +61,17 @@ export async function readDisks(dir: string, active: ReadonlyMap<number, number>
       return { ...disk, layers: [...overlays, ...base] }
     }),
   )
+}
+
+/** The chains of a VM that does not run. The overlay with the largest number is on top, also when it was never switched to: then it is empty. */
+export async function readDisksAtRest(dir: string): Promise<Disk[]> {
+  const active = new Map<number, number>()
+  for (const name of await readdir(dir)) {
+    const disk = Number(/^disk(\d+)\.\d+\.qcow2$/.exec(name)?.[1])
+    const number = overlayNumber(disk, name)
+    if (number !== undefined) active.set(disk, Math.max(number, active.get(disk) ?? 0))
+  }
+  return await readDisks(dir, active)
 }
 
 async function overlaysBelow(dir: string, disk: number, top: string): Promise<DiskLayer[]> {

@@ -27,12 +27,13 @@ export async function layFirstDisks(checked: readonly CheckedDisk[], tools: Over
 export async function addOverlays(
   disks: readonly Disk[],
   { dir, qemuImg, signal }: OverlayTools,
+  isNeeded: (top: string) => Promise<boolean> = async () => true,
 ): Promise<Disk[]> {
   const taken = await readdir(dir)
   return await Promise.all(
     disks.map(async (disk, index) => {
       const [active] = disk.layers
-      if (disk.readonly || active === undefined) return disk
+      if (disk.readonly || active === undefined || !(await isNeeded(active.file))) return disk
       const numbers = taken.map((name) => overlayNumber(index, name) ?? -1)
       const file = overlayName(index, Math.max(-1, ...numbers) + 1)
       const backing = ["-u", "-b", active.file, "-F", active.format]
@@ -44,6 +45,11 @@ export async function addOverlays(
       return { ...disk, layers: [{ file, format: "qcow2" as const }, ...disk.layers] }
     }),
   )
+}
+
+/** The chains for a VM that starts again in its own directory: a new overlay where the one on top is a snapshot's by now. */
+export async function renewTops(disks: readonly Disk[], tools: OverlayTools): Promise<Disk[]> {
+  return await addOverlays(disks, tools, (top) => isSealed(join(tools.dir, top)))
 }
 
 /** Removes the topmost overlay of each writable disk; for overlays that no VM uses. */
@@ -83,6 +89,11 @@ export async function sealLayers(disks: readonly Disk[], dir: string): Promise<v
     await chmod(join(dir, file), 0o440)
     if (process.getuid?.() === 0) await chown(join(dir, file), 0, (await lstat(join(dir, file))).gid)
   }
+}
+
+/** Whether nobody may write a layer any more. */
+export async function isSealed(path: string): Promise<boolean> {
+  return ((await lstat(path)).mode & 0o222) === 0
 }
 
 /** Names of the files in a VM's directory that its disks' frozen chains need. */

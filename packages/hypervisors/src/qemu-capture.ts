@@ -20,6 +20,8 @@ export interface CaptureOptions {
   /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
   beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
   onPaused?: () => void
+  /** Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again all the same. */
+  keepPaused?: boolean
   /** Bytes of memory in the file so far, every 200 ms during the save. */
   onProgress?: (bytes: number) => void
   /** The save is given up when it has neither ended by then nor grown lately … */
@@ -98,6 +100,8 @@ async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: nu
   } catch (error) {
     failure = error
   }
+  if (failure === undefined && save.keepPaused === true)
+    return { pauseMs: performance.now() - started, capturedAt }
   try {
     await (wasRunning ? resume(monitor, save.dir) : endMigration(monitor))
   } catch (error) {

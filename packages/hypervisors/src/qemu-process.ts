@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { writeDisks, type Disk } from "./disks.ts"
 import type { LaunchConfig } from "./launch-config.ts"
+import { isSealed } from "./layers.ts"
 import { endProcess, identifyProcess, openFiles, type ProcessIdentity } from "./processes.ts"
 import { qemuArguments, qemuFiles } from "./qemu-command.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
@@ -147,6 +148,8 @@ async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: numb
   for (const name of await readdir(dir)) {
     // A caller's file stays the caller's, though it has a second name here.
     if (/^disk\d+\.base$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd) continue
+    // A sealed layer is a snapshot's too, and its owner could write it again.
+    if (await isSealed(join(dir, name))) continue
     await chown(join(dir, name), uid, gid)
   }
 }

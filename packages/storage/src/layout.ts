@@ -23,6 +23,11 @@ export function instanceDir(dataDir: string, instanceId: string): string {
   return join(dataDir, "instances", instanceId)
 }
 
+/** Where the memory of an instance in Standby lies: a payload like a snapshot's, of which the row names the one that counts. */
+export function standbyDir(dataDir: string, instanceId: string): string {
+  return join(instanceDir(dataDir, instanceId), "standby")
+}
+
 export function generationDir(dataDir: string, instanceId: string, generation: number): string {
   return join(instanceDir(dataDir, instanceId), String(generation))
 }

@@ -1,9 +1,10 @@
-import { readdir, readFile } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { z } from "zod"
+import { namesIn } from "./directory.ts"
 import { syncDir, writeDurably } from "./durable.ts"
-import { manifestName, snapshotDir } from "./layout.ts"
+import { manifestName } from "./layout.ts"
 
 const fileSchema = z.object({
   name: z.string(),
@@ -16,7 +17,8 @@ const fileSchema = z.object({
 
 const manifestSchema = z.object({
   format: z.literal(1),
-  snapshot_id: z.string(),
+  /** Absent in the image of an instance in Standby. */
+  snapshot_id: z.string().optional(),
   kind: z.enum(["Standby", "Stopped"]),
   token: z.string(),
   source_instance: z.object({ id: z.string(), name: z.string() }),
@@ -48,25 +50,20 @@ export async function writeManifest(dir: string, manifest: Manifest): Promise<vo
   await syncDir(join(dir, ".."))
 }
 
-/** The sealed attempt that a worker left without publishing it, if there is one. */
-export async function sealedAttempt(storageDir: string, snapshotId: string): Promise<Manifest | undefined> {
-  const dir = snapshotDir(storageDir, snapshotId)
-  for (const token of await readdir(dir).catch(none)) {
-    const names = await readdir(join(dir, token)).catch(none)
+/** The sealed attempt below `dir` that a worker left without publishing it, if there is one. */
+export async function sealedAttempt(dir: string): Promise<Manifest | undefined> {
+  for (const token of await namesIn(dir)) {
+    const names = await namesIn(join(dir, token))
     if (names.includes(manifestName)) return readManifest(join(dir, token))
   }
   return undefined
 }
 
-/** The memory file's entry; every payload of kind Standby has one. */
-export function memoryEntry(manifest: Manifest): ManifestFile & { sha256: string } {
+/** The memory file's entry; undefined for kind Stopped. Throws `corrupted` when it should have one and has not. */
+export function memoryEntry(manifest: Manifest): (ManifestFile & { sha256: string }) | undefined {
+  if (manifest.kind === "Stopped") return undefined
   const entry = manifest.files.find(({ role }) => role === "memory")
   if (entry?.sha256 === undefined)
-    throw new StillframeError("corrupted", `the manifest of ${manifest.snapshot_id} names no memory file`)
+    throw new StillframeError("corrupted", `the manifest of payload ${manifest.token} names no memory file`)
   return { ...entry, sha256: entry.sha256 }
-}
-
-function none(error: NodeJS.ErrnoException): string[] {
-  if (error.code === "ENOENT" || error.code === "ENOTDIR") return []
-  throw error
 }

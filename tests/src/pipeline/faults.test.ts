@@ -8,7 +8,7 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { findQemu } from "@stillframe/hypervisors/find-process"
 import { expect, test } from "vitest"
 import { firstGap, untilTicks } from "../hypervisors/test-vm.ts"
-import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { expireLeases, serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const run = promisify(execFile)
 
@@ -241,12 +241,3 @@ test("a VM that can't be launched leaves nothing, and its name is free", async (
   expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
   await stack.launch("source")
 })
-
-/** As if the time of every lease had run out: the dispatcher's sweep finds them at its next round. */
-async function expireLeases(stack: TestStack): Promise<void> {
-  await stack.db
-    .updateTable("operations")
-    .set({ lease_expires_at: new Date(0) })
-    .where("state", "=", "running")
-    .execute()
-}

@@ -51,7 +51,8 @@ export interface TestStack extends AsyncDisposable {
   settled(id: string): Promise<SnapshotResource>
   /** Looks after each change anywhere until there is something. */
   until<T>(look: () => Promise<T | undefined>): Promise<T>
-  generationDir(instance: InstanceResource): string
+  /** Of the VM; each restore builds the next. */
+  generationDir(instance: InstanceResource, generation?: number): string
 }
 
 export interface AppProcess {
@@ -104,10 +105,13 @@ export async function testStack({
     accelerator: "tcg",
     spaceFloorBytes: 0,
     pauseLimitMs: 60_000,
+    // Our own guest knows no power button.
+    stopGraceMs: 0,
     concurrency: 2,
   }
   const http = client({ url: api.url, token: await mintToken(jwtSecret, 3_600) })
-  const generationDir = (instance: InstanceResource): string => join(dataDir, "instances", instance.id, "1")
+  const generationDir = (instance: InstanceResource, generation = 1): string =>
+    join(dataDir, "instances", instance.id, String(generation))
   const resources = opened.move()
   return {
     api: http,
@@ -208,4 +212,13 @@ async function endVms(db: OwnedDatabase, cluster: string): Promise<void> {
     const vm = await findQemu(`stillframe-${cluster}-${id}`)
     if (vm !== undefined) await endProcess(vm, { graceMs: 0 })
   }
+}
+
+/** As if the time of every lease had run out: the dispatcher's sweep finds them at its next round. */
+export async function expireLeases(stack: TestStack): Promise<void> {
+  await stack.db
+    .updateTable("operations")
+    .set({ lease_expires_at: new Date(0) })
+    .where("state", "=", "running")
+    .execute()
 }

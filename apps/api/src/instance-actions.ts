@@ -1,0 +1,138 @@
+import { inTransaction } from "@stillframe/db/client"
+import { lockInstance, resolveInstance, type InstanceRow } from "@stillframe/db/instances"
+import { createOperation, pendingStateOperation } from "@stillframe/db/operations"
+import type { Database } from "@stillframe/db/schema"
+import { compressionMistake } from "@stillframe/domain/compression"
+import { StillframeError } from "@stillframe/domain/errors"
+import { actionStates, type InstanceState, type TargetState } from "@stillframe/domain/instance"
+import type { OperationKind } from "@stillframe/domain/operation"
+import { captureQueue } from "@stillframe/domain/queues"
+import { z } from "zod"
+import { parseDuration } from "./duration.ts"
+import { answerWithInstance } from "./operations.ts"
+import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
+import { compressionSchema } from "./schemas.ts"
+
+// The contract's bodies; an image's command means nothing to a VM, so it is accepted and not used.
+const startSchema = z
+  .object({ cmd: z.array(z.string()).optional(), entrypoint: z.array(z.string()).optional() })
+  .meta({ id: "StartInstanceRequest" })
+const standbySchema = z
+  .object({ compression: compressionSchema.optional(), compression_delay: z.string().optional() })
+  .meta({ id: "StandbyInstanceRequest" })
+
+/** `stop`, `start`, `standby` and `restore` out of it: each answers when the instance is in its new state. */
+export function instanceActionRoutes(deps: ApiDeps): Route[] {
+  return [
+    route({
+      method: "post",
+      path: "/instances/:id/stop",
+      scope: "instance:write",
+      handle: (call) => act(deps, call, stopOf),
+    }),
+    route({
+      method: "post",
+      path: "/instances/:id/start",
+      scope: "instance:write",
+      body: startSchema,
+      emptyBody: {},
+      handle: (call) => act(deps, call, (instance) => action("start", instance)),
+    }),
+    route({
+      method: "post",
+      path: "/instances/:id/standby",
+      scope: "instance:write",
+      body: standbySchema,
+      emptyBody: {},
+      handle(call) {
+        checkStandby(call.body)
+        return act(deps, call, (instance) => action("standby", instance))
+      },
+    }),
+    route({
+      method: "post",
+      path: "/instances/:id/restore",
+      scope: "instance:write",
+      handle: (call) =>
+        act(deps, call, (instance) => ({
+          ...action("resume", instance),
+          kind: "restore",
+          target: "Running",
+        })),
+    }),
+  ]
+}
+
+/** What is to be done to an instance, once its state allows it. */
+interface Action {
+  readonly kind: OperationKind
+  /** Of a restore. */
+  readonly target?: TargetState
+}
+
+/** Throws `invalid_state` when the instance is in no state for it. */
+export function action(
+  name: "stop" | "start" | "standby" | "resume" | "restore",
+  instance: InstanceRow,
+): Action {
+  const allowed: readonly InstanceState[] = actionStates[name]
+  if (allowed.includes(instance.state)) return { kind: name === "resume" ? "restore" : name }
+  const call = name === "resume" ? "restore" : name
+  throw new StillframeError(
+    "invalid_state",
+    `invalid state transition: ${call} requires an instance in ${allowed.join(" or ")}, got ${instance.state}`,
+  )
+}
+
+/** Locks the instance and makes sure that nothing else is about to change its state. Throws `not_found` or `invalid_state`. */
+export async function claimState(tx: Database, instanceId: string): Promise<InstanceRow> {
+  const instance = await lockInstance(tx, instanceId)
+  if (instance === undefined) throw new StillframeError("not_found", "resource not found")
+  const pending = await pendingStateOperation(tx, instanceId)
+  if (pending !== undefined)
+    throw new StillframeError(
+      "invalid_state",
+      `a ${pending.kind} of the instance is under way; wait for its end and look at its state`,
+    )
+  return instance
+}
+
+/** In Standby there is no VM to stop: the image is taken apart, its disks kept and its memory dropped. */
+function stopOf(instance: InstanceRow): Action {
+  if (instance.state === "Standby") return { kind: "restore", target: "Stopped" }
+  return action("stop", instance)
+}
+
+async function act(
+  deps: ApiDeps,
+  { params: { id = "" }, prefer, signal }: Call<unknown, unknown>,
+  choose: (instance: InstanceRow) => Action,
+): Promise<Answer> {
+  const { id: instanceId } = await resolveInstance(deps.db, id)
+  const begun = await inTransaction(deps.db, async (tx) => {
+    const instance = await claimState(tx, instanceId)
+    const { kind, target } = choose(instance)
+    const operationId = await createOperation(tx, {
+      kind,
+      queue: captureQueue(instance.host),
+      instanceId,
+      ...(target !== undefined && { params: { target } }),
+    })
+    return { instance, operationId }
+  })
+  deps.waker.wake("operations")
+  const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
+  return answerWithInstance(deps, begun, { timeoutMs, signal, status: 200 })
+}
+
+/** An instance's own image is read back as it is when it goes on, so it is not compressed; a mistake in the wish is one all the same. */
+function checkStandby({ compression, compression_delay }: z.output<typeof standbySchema>): void {
+  const mistake = compression && compressionMistake(compression)
+  if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
+  if (compression_delay !== undefined && parseDuration(compression_delay) === undefined)
+    throw new StillframeError(
+      "invalid_compression_delay",
+      'compression_delay must be a duration of at least 0, such as "30s" or "5m"',
+    )
+}

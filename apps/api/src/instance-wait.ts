@@ -1,0 +1,54 @@
+import { resolveInstance } from "@stillframe/db/instances"
+import { StillframeError } from "@stillframe/domain/errors"
+import { instanceStates, type InstanceState } from "@stillframe/domain/instance"
+import { z } from "zod"
+import { parseDuration } from "./duration.ts"
+import { route, type ApiDeps, type Route } from "./route.ts"
+import { waitUntil } from "./wait.ts"
+
+const timeoutMs = { unasked: 60_000, max: 5 * 60_000 }
+
+/** The contract's own way of waiting: until an instance is in a state, or the time is up. */
+export function instanceWaitRoutes(deps: ApiDeps): Route[] {
+  return [
+    route({
+      method: "get",
+      path: "/instances/:id/wait",
+      scope: "instance:read",
+      // Both are judged by the handler: the contract has codes of their own for them.
+      query: z.object({ state: z.string().optional(), timeout: z.string().optional() }),
+      async handle({ params: { id = "" }, query, signal }) {
+        const awaited = awaitedState(query.state)
+        const budgetMs = budget(query.timeout)
+        let instance = await resolveInstance(deps.db, id)
+        const reached = await waitUntil(
+          deps,
+          async () => {
+            instance = await resolveInstance(deps.db, instance.id)
+            return instance.state === awaited || undefined
+          },
+          { timeoutMs: budgetMs, signal },
+        )
+        const { state, state_error } = instance
+        return {
+          status: 200,
+          body: { state, ...(state_error !== null && { state_error }), timed_out: reached === undefined },
+        }
+      },
+    }),
+  ]
+}
+
+function awaitedState(text = ""): InstanceState {
+  const state = instanceStates.find((known) => known === text)
+  if (state !== undefined) return state
+  throw new StillframeError("invalid_awaited_state", `state must be one of ${instanceStates.join(", ")}`)
+}
+
+function budget(text: string | undefined): number {
+  if (text === undefined) return timeoutMs.unasked
+  const ms = parseDuration(text)
+  if (ms === undefined || ms === 0)
+    throw new StillframeError("invalid_timeout", 'timeout must be a duration such as "30s" or "2m"')
+  return Math.min(ms, timeoutMs.max)
+}

@@ -1,0 +1,83 @@
+import { inTransaction } from "@stillframe/db/client"
+import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
+import { createOperation } from "@stillframe/db/operations"
+import { findSnapshot, lockSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
+import { StillframeError } from "@stillframe/domain/errors"
+import { idPattern } from "@stillframe/domain/ids"
+import type { TargetState } from "@stillframe/domain/instance"
+import { captureQueue } from "@stillframe/domain/queues"
+import type { z } from "zod"
+import { action, claimState } from "./instance-actions.ts"
+import { answerWithInstance } from "./operations.ts"
+import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
+import { restoreSnapshotSchema } from "./schemas.ts"
+import { requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
+
+type RestoreRequest = z.output<typeof restoreSnapshotSchema>
+
+export function restoreRoutes(deps: ApiDeps): Route[] {
+  return [
+    route({
+      method: "post",
+      path: "/instances/:id/snapshots/:snapshotId/restore",
+      scope: "snapshot:write",
+      body: restoreSnapshotSchema,
+      handle: (call) => restore(deps, call),
+    }),
+  ]
+}
+
+/** Puts an instance back to one of its snapshots; one that is still to be captured is waited for. */
+async function restore(
+  deps: ApiDeps,
+  { params: { id = "", snapshotId = "" }, body, prefer, signal }: Call<unknown, RestoreRequest>,
+): Promise<Answer> {
+  const resolved = await resolveInstance(deps.db, id)
+  const { id: instanceId } = resolved
+  const deadline = performance.now() + heldMs(prefer, { seconds: waitSecondsMax })
+  const left = (): { timeoutMs: number; signal: AbortSignal } => ({
+    timeoutMs: Math.max(0, deadline - performance.now()),
+    signal,
+  })
+  const read = async (): Promise<SnapshotRow> => {
+    const snapshot = idPattern.test(snapshotId) ? await findSnapshot(deps.db, snapshotId) : undefined
+    return requireOf(snapshot, instanceId)
+  }
+  // What can never be done is said before anything is waited for.
+  targetAfterState(await read(), resolved, body)
+  const waited = await whenCaptured(deps, read, left())
+  if ("answer" in waited) return waited.answer
+  const begun = await inTransaction(deps.db, async (tx) => {
+    const instance = await claimState(tx, instanceId)
+    const snapshot = requireOf(await lockSnapshot(tx, snapshotId), instanceId)
+    requireUsable(snapshot, "restored")
+    const target = targetAfterState(snapshot, instance, body)
+    const operationId = await createOperation(tx, {
+      kind: "restore",
+      queue: captureQueue(instance.host),
+      instanceId,
+      snapshotId: snapshot.id,
+      params: { target },
+    })
+    return { instance, operationId }
+  })
+  deps.waker.wake("operations")
+  return answerWithInstance(deps, begun, { ...left(), status: 200 })
+}
+
+/** In the contract's order: the instance's state, then what the snapshot's kind allows. */
+function targetAfterState(snapshot: SnapshotRow, instance: InstanceRow, body: RestoreRequest): TargetState {
+  action("restore", instance)
+  return targetFor(snapshot, body)
+}
+
+function requireOf(snapshot: SnapshotRow | undefined, instanceId: string): SnapshotRow {
+  if (snapshot === undefined) throw new StillframeError("not_found", "instance or snapshot not found")
+  if (snapshot.source_instance_id !== instanceId)
+    throw new StillframeError(
+      "invalid_request",
+      `snapshot ${snapshot.id} belongs to instance ${snapshot.source_instance_id}; fork it to make a new one`,
+    )
+  return snapshot
+}

@@ -1,0 +1,83 @@
+import { createReadStream } from "node:fs"
+import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
+import { decompressFrames } from "@stillframe/codec/decompress"
+import { StillframeError } from "@stillframe/domain/errors"
+import { assertSourcesUnchanged, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
+import { addOverlays, linkFiles } from "@stillframe/hypervisors/layers"
+import { immutableNames, startGuest } from "@stillframe/hypervisors/prepare-launch"
+import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { launchQemu } from "@stillframe/hypervisors/qemu-process"
+import { restoreQemu } from "@stillframe/hypervisors/qemu-restore"
+import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
+import { readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
+import { carryOutEnd, processOptions } from "./carry-out-launch.ts"
+import type { RestoreOrder } from "./orders.ts"
+import { syncPayload } from "./seal.ts"
+
+/** Whole streams of a raw memory file; small pieces cost more calls than they save memory. */
+const readBytes = 1024 ** 2
+const decompressThreads = 2
+
+/**
+ * Builds a new generation of an instance from a payload, which it only reads: files by links, and for target Running a VM
+ * that is loaded and still paused. When it fails, nothing of the generation is left on the host.
+ */
+export async function carryOutRestore(
+  order: RestoreOrder,
+  signal: AbortSignal,
+): Promise<ProcessIdentity | null> {
+  try {
+    const manifest = await readManifest(order.payloadDir)
+    const frozen = manifest.disks as unknown as Disk[]
+    await assertSourcesUnchanged(order.payloadDir, frozen)
+    if (order.target === "Standby") return await keepMemory(order, manifest, signal)
+    const dir = generationDir(order.dataDir, order.instanceId, order.generation)
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    await linkFiles(immutableNames(order.launch, frozen), order.payloadDir, dir, signal)
+    if (order.target === "Running") return await startIn(dir, { order, frozen, signal })
+    await writeDisks(dir, frozen)
+    return null
+  } catch (error) {
+    await carryOutEnd({ ...order, kind: "end", remove: "generation" })
+    throw error
+  }
+}
+
+async function startIn(
+  dir: string,
+  { order, frozen, signal }: { order: RestoreOrder; frozen: readonly Disk[]; signal: AbortSignal },
+): Promise<ProcessIdentity> {
+  const disks = await addOverlays(frozen, { dir, qemuImg: order.qemu.qemuImg, signal })
+  const options = { dir, disks, signal, ...processOptions(order) }
+  const { memoryFile } = order
+  const vm =
+    memoryFile === undefined
+      ? await launchQemu(options)
+      : await restoreQemu({ ...options, memory: readMemory(join(order.payloadDir, memoryFile), signal) })
+  if (order.startGuest) await startGuest(dir)
+  return vm
+}
+
+/** The image of an instance in Standby: the whole payload, its memory in whatever form it lies there. */
+async function keepMemory(order: RestoreOrder, manifest: Manifest, signal: AbortSignal): Promise<null> {
+  const { memoryFile } = order
+  if (memoryFile === undefined)
+    throw new StillframeError("invalid_request", "a snapshot without memory can't be put into Standby")
+  const dir = join(standbyDir(order.dataDir, order.instanceId), order.token)
+  await mkdir(dir, { recursive: true, mode: 0o700 })
+  const files = manifest.files.map((file) => (file.role === "memory" ? { ...file, name: memoryFile } : file))
+  const names = files.map(({ name }) => name)
+  await linkFiles(names, order.payloadDir, dir, signal)
+  await syncPayload(dir, names)
+  const { snapshot_id: _, ...rest } = manifest
+  await writeManifest(dir, { ...rest, token: order.token, files })
+  return null
+}
+
+/** The guest's memory in order, from the raw file or straight from the frames: nothing is unpacked to disk. */
+function readMemory(path: string, signal: AbortSignal): AsyncIterable<Uint8Array> {
+  if (path.endsWith(`/${rawMemoryName}`)) return createReadStream(path, { highWaterMark: readBytes, signal })
+  if (/\.(zst|lz4)$/.test(path)) return decompressFrames({ path, threads: decompressThreads, signal })
+  throw new StillframeError("corrupted", `${path} is no memory file of ours`)
+}

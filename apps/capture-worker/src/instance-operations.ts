@@ -1,0 +1,136 @@
+import { inTransaction } from "@stillframe/db/client"
+import { appendInstanceEvent } from "@stillframe/db/events"
+import { advanceInstance, findInstance, setStateError, type InstanceRow } from "@stillframe/db/instances"
+import type { ClaimedOperation } from "@stillframe/db/operations"
+import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+import type { Database } from "@stillframe/db/schema"
+import { StillframeError } from "@stillframe/domain/errors"
+import { actionStates, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"
+import { operationAttempts } from "@stillframe/domain/operation"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import { takeOver } from "./takeover.ts"
+import { saveOrder, vmOrder } from "./vm-order.ts"
+import type { Worker } from "./worker.ts"
+
+/** Ends an instance's VM; its disks stay. */
+export function stopHandler(worker: Worker): OperationHandler {
+  return {
+    failed: recordStateError,
+    async run(context) {
+      const instance = await instanceIn(worker, context, "stop")
+      worker.watches.stop(instance.id)
+      try {
+        await worker.captors.order(
+          { kind: "stop", guestMs: worker.config.stopGraceMs, ...vmOrder(worker, context, instance) },
+          { signal: context.signal, onLost: async () => {} },
+        )
+        await settle(worker, context, { instance, state: "Stopped", values: {} })
+      } catch (error) {
+        watchAgain(worker, instance)
+        throw error
+      }
+    },
+  }
+}
+
+/** Boots a stopped instance's VM on its disks. */
+export function startHandler(worker: Worker): OperationHandler {
+  return {
+    failed: recordStateError,
+    async run(context) {
+      const instance = await instanceIn(worker, context, "start")
+      const { attempt } = context.operation
+      if (attempt > operationAttempts.start.max) {
+        await stopQuietly(worker, context, instance)
+        throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
+      }
+      const launch = instance.launch as unknown as LaunchConfig
+      const { pid } = await worker.captors.order(
+        { kind: "start", launch, ...vmOrder(worker, context, instance) },
+        { signal: context.signal, onLost: async () => stopQuietly(worker, context, instance) },
+      )
+      await settle(worker, context, { instance, state: "Running", values: { pid } })
+      worker.watches.start(instance)
+    },
+  }
+}
+
+/** Saves an instance's memory and ends its VM. */
+export function standbyHandler(worker: Worker): OperationHandler {
+  return {
+    failed: recordStateError,
+    async run(context) {
+      const instance = await instanceIn(worker, context, "standby")
+      worker.watches.stop(instance.id)
+      try {
+        const { token } = await worker.captors.order(
+          { kind: "standby", ...saveOrder(worker, context, instance) },
+          {
+            signal: context.signal,
+            onLost: async () => {
+              await takeOver(worker.config.dataDir, instance.id)
+            },
+          },
+        )
+        await settle(worker, context, { instance, state: "Standby", values: { standby_payload: token } })
+      } catch (error) {
+        watchAgain(worker, instance)
+        throw error
+      }
+    },
+  }
+}
+
+/** The instance stays what it is; what was asked of it has failed, and somebody may wait for the word. */
+export async function recordStateError(
+  tx: Database,
+  operation: ClaimedOperation,
+  error: StillframeError,
+): Promise<void> {
+  const instance = await setStateError(tx, operation.instanceId ?? "", error.message)
+  if (instance !== undefined) await appendInstanceEvent(tx, "instance.state_changed", instance)
+}
+
+async function instanceIn(
+  { db }: Worker,
+  { operation }: OperationContext,
+  action: InstanceAction,
+): Promise<InstanceRow> {
+  const instance = await findInstance(db, operation.instanceId ?? "")
+  if (instance === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
+  const allowed: readonly InstanceState[] = actionStates[action]
+  if (!allowed.includes(instance.state))
+    throw new StillframeError(
+      "invalid_state",
+      `the instance is ${instance.state}, not ${allowed.join(" or ")}`,
+    )
+  return instance
+}
+
+async function settle(
+  { db }: Worker,
+  { operation }: OperationContext,
+  {
+    instance,
+    state,
+    values,
+  }: { instance: InstanceRow; state: InstanceState; values: Parameters<typeof advanceInstance>[3] },
+): Promise<void> {
+  await inTransaction(db, async (tx) => {
+    const settled = await advanceInstance(tx, instance.id, state, values)
+    await finishDone(tx, operation)
+    if (settled !== undefined) await appendInstanceEvent(tx, "instance.state_changed", settled)
+  })
+}
+
+/** After a failure nobody knows whether the VM runs: the watch finds out, and records an end. */
+function watchAgain({ watches }: Worker, instance: InstanceRow): void {
+  if (instance.state === "Running") watches.start(instance)
+}
+
+async function stopQuietly(worker: Worker, context: OperationContext, instance: InstanceRow): Promise<void> {
+  await worker.captors.order(
+    { kind: "stop", guestMs: 0, ...vmOrder(worker, context, instance) },
+    { signal: new AbortController().signal, onLost: async () => {} },
+  )
+}

@@ -1,0 +1,33 @@
+import type { ClaimedOperation } from "@stillframe/db/operations"
+import { releaseReader, takeReader } from "@stillframe/db/readers"
+import type { TargetState } from "@stillframe/domain/instance"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import { payloadDir } from "@stillframe/storage/layout"
+import { readManifest } from "@stillframe/storage/manifest"
+import type { RestoreOrder } from "./orders.ts"
+import type { Worker } from "./worker.ts"
+
+/** What an instance is built from. */
+export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch">
+
+/** What the API wrote into the operation; it checked it against the snapshot's kind. */
+export function targetOf({ params }: ClaimedOperation): TargetState {
+  return params["target"] as TargetState
+}
+
+/** Holds a snapshot's files while `work` reads them. */
+export async function withPayload(
+  { db, config }: Worker,
+  snapshotId: string,
+  work: (payload: Payload) => Promise<void>,
+): Promise<void> {
+  const { readerId, snapshot } = await takeReader(db, snapshotId)
+  try {
+    const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
+    const launch = (await readManifest(dir)).launch as unknown as LaunchConfig
+    const { memory_file: memoryFile } = snapshot
+    await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
+  } finally {
+    await releaseReader(db, readerId)
+  }
+}

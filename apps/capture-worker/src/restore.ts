@@ -1,0 +1,137 @@
+import { rm } from "node:fs/promises"
+import { join } from "node:path"
+import { inTransaction } from "@stillframe/db/client"
+import { appendInstanceEvent } from "@stillframe/db/events"
+import { advanceInstance, findInstance, type InstanceRow } from "@stillframe/db/instances"
+import type { ClaimedOperation } from "@stillframe/db/operations"
+import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+import { StillframeError } from "@stillframe/domain/errors"
+import { actionStates, type InstanceState, type TargetState } from "@stillframe/domain/instance"
+import { operationAttempts } from "@stillframe/domain/operation"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { generationDir, standbyDir } from "@stillframe/storage/layout"
+import { readManifest } from "@stillframe/storage/manifest"
+import { endVm } from "./end-vm.ts"
+import { recordStateError } from "./instance-operations.ts"
+import { targetOf, withPayload, type Payload } from "./payload.ts"
+import { memoryFileOf } from "./seal.ts"
+import { resumeVm } from "./takeover.ts"
+import { vmOrder } from "./vm-order.ts"
+import type { Worker } from "./worker.ts"
+
+/**
+ * Puts an instance back: to a snapshot in place, or out of its own Standby. All of it is built as the next generation, the
+ * VM loaded and still paused; one transaction makes that the instance's, and only then the guest goes on and the old
+ * generation goes. Whatever fails before leaves the instance as it was.
+ */
+export function restoreHandler(worker: Worker): OperationHandler {
+  return {
+    failed: recordStateError,
+    async run(context) {
+      const { operation } = context
+      const instance = await instanceToRestore(worker, context)
+      const target = targetOf(operation)
+      const next = { id: instance.id, generation: instance.generation + 1 }
+      const build = async (payload: Payload): Promise<void> => {
+        const vm = await worker.captors.order(
+          { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
+          { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
+        )
+        await commit(worker, operation, { next, target, vm, launch: payload.launch })
+      }
+      await (operation.snapshotId === null
+        ? build(await ownImage(worker, instance))
+        : withPayload(worker, operation.snapshotId, build))
+      // The rest is done again when this worker dies before it: by its next start.
+      worker.committed()
+      if (target === "Running") await goOn(worker, next)
+      await removeOld(worker, instance)
+    },
+  }
+}
+
+/** Has a VM go on whose row says so, and watches it. */
+export async function goOn(
+  { config, clusterId, watches, log }: Worker,
+  vm: { id: string; generation: number },
+): Promise<void> {
+  try {
+    await resumeVm(config.dataDir, { clusterId, instanceId: vm.id, generation: vm.generation })
+  } catch (err) {
+    // One that has ended is recorded by its watch; one that is held is resumed by whoever holds it.
+    log.warn({ err, instanceId: vm.id }, "vm not resumed")
+  }
+  watches.start(vm)
+}
+
+async function ownImage({ config }: Worker, instance: InstanceRow): Promise<Payload> {
+  const dir = join(standbyDir(config.dataDir, instance.id), instance.standby_payload ?? "")
+  const manifest = await readManifest(dir)
+  const memoryFile = memoryFileOf(manifest)
+  return {
+    payloadDir: dir,
+    launch: manifest.launch as unknown as LaunchConfig,
+    ...(memoryFile !== undefined && { memoryFile }),
+  }
+}
+
+async function instanceToRestore(worker: Worker, context: OperationContext): Promise<InstanceRow> {
+  const { operation } = context
+  const instance = await findInstance(worker.db, operation.instanceId ?? "")
+  if (instance === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
+  const allowed: readonly InstanceState[] =
+    operation.snapshotId === null ? actionStates.resume : actionStates.restore
+  if (!allowed.includes(instance.state))
+    throw new StillframeError(
+      "invalid_state",
+      `the instance is ${instance.state}, not ${allowed.join(" or ")}`,
+    )
+  if (operation.attempt <= operationAttempts.restore.max) return instance
+  const next = { id: instance.id, generation: instance.generation + 1 }
+  await endVm(worker, context, next, "generation")
+  throw new StillframeError("hypervisor_gone", "the worker died while it restored the VM; try again")
+}
+
+async function commit(
+  { db }: Worker,
+  operation: ClaimedOperation,
+  {
+    next,
+    target,
+    vm,
+    launch,
+  }: {
+    next: { id: string; generation: number }
+    target: TargetState
+    vm: ProcessIdentity | null
+    launch: LaunchConfig
+  },
+): Promise<void> {
+  await inTransaction(db, async (tx) => {
+    const restored = await advanceInstance(tx, next.id, target, {
+      generation: next.generation,
+      pid: vm?.pid ?? null,
+      launch: JSON.stringify(launch),
+      vcpus: launch.vcpus,
+      memory_mib: launch.memoryMib,
+      standby_payload: target === "Standby" ? operation.token : null,
+    })
+    await finishDone(tx, operation)
+    if (restored === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
+    const type = operation.snapshotId === null ? "instance.state_changed" : "instance.restored"
+    await appendInstanceEvent(tx, type, restored)
+  })
+}
+
+async function removeOld({ config, log }: Worker, instance: InstanceRow): Promise<void> {
+  const old = [generationDir(config.dataDir, instance.id, instance.generation)]
+  if (instance.standby_payload !== null)
+    old.push(join(standbyDir(config.dataDir, instance.id), instance.standby_payload))
+  for (const dir of old) {
+    // Tidied at the worker's next start; the instance has moved on.
+    await rm(dir, { recursive: true, force: true }).catch((err: unknown) =>
+      log.warn({ err, dir }, "old generation not removed yet"),
+    )
+  }
+}

@@ -1,0 +1,126 @@
+import { stat } from "node:fs/promises"
+import { join } from "node:path"
+import { decompressFile } from "@stillframe/codec/decompress"
+import { sha256File } from "@stillframe/codec/hash"
+import type { Disk } from "@stillframe/hypervisors/disks"
+import { layerNames, linkFiles, sealLayers } from "@stillframe/hypervisors/layers"
+import { immutableNames } from "@stillframe/hypervisors/prepare-launch"
+import { syncFile } from "@stillframe/storage/durable"
+import { generationDir, rawMemoryName } from "@stillframe/storage/layout"
+import { memoryEntry, writeManifest, type Manifest, type ManifestFile } from "@stillframe/storage/manifest"
+import type { CaptureOrder, StandbyOrder } from "./orders.ts"
+
+const decompressThreads = 2
+
+/** What a payload's manifest says beyond its order and its files. */
+interface Captured {
+  readonly kind: Manifest["kind"]
+  readonly disks: readonly Disk[]
+  readonly capturedAt: Date
+  readonly pauseMs: number
+}
+
+/** Brings the VM's frozen layers into `dir`, beside the memory where there is one, and seals it all: on the device when it resolves. */
+export async function seal(
+  order: CaptureOrder | StandbyOrder,
+  dir: string,
+  captured: Captured,
+): Promise<Manifest> {
+  const source = generationDir(order.dataDir, order.instanceId, order.generation)
+  const names = immutableNames(order.launch, captured.disks)
+  await linkFiles(names, source, dir, new AbortController().signal)
+  await sealLayers(captured.disks, dir)
+
+  const layers = new Set(layerNames(captured.disks))
+  // Side by side: while one waits for the device, another is hashed.
+  const files = await Promise.all([
+    ...(captured.kind === "Standby" ? [sealFile(dir, rawMemoryName, "memory")] : []),
+    ...[...new Set(names)].map((name) =>
+      name.endsWith(".base")
+        ? describeBase(dir, name)
+        : sealFile(dir, name, layers.has(name) ? "disk" : "boot"),
+    ),
+  ])
+  const manifest: Manifest = {
+    ...header(order),
+    kind: captured.kind,
+    hypervisor: { name: "qemu", version: order.hypervisorVersion },
+    launch: { ...order.launch },
+    disks: captured.disks.map((disk) => ({ ...disk })),
+    captured_at: captured.capturedAt.toISOString(),
+    pause_ms: captured.pauseMs,
+    files,
+  }
+  await writeManifest(dir, manifest)
+  return manifest
+}
+
+/**
+ * Makes `dir` a payload of the same content as the sealed one in `from`, by links where that is possible. `memoryFile` is
+ * the form in which the memory lies there; `unpack` leaves it as the raw file here.
+ */
+export async function sealCopy(
+  order: CaptureOrder,
+  dir: string,
+  { from, manifest, memoryFile }: { from: string; manifest: Manifest; memoryFile: string },
+): Promise<Manifest> {
+  const { signal } = new AbortController()
+  const others = manifest.files.filter(({ role }) => role !== "memory").map(({ name }) => name)
+  await linkFiles(others, from, dir, signal)
+  if (memoryFile === rawMemoryName) await linkFiles([memoryFile], from, dir, signal)
+  else
+    await decompressFile({
+      source: join(from, memoryFile),
+      destination: join(dir, rawMemoryName),
+      threads: decompressThreads,
+      signal,
+    })
+  await syncPayload(dir, [...others, rawMemoryName])
+  const memory = memoryEntry(manifest)
+  const copy: Manifest = {
+    ...manifest,
+    ...header(order),
+    captured_at: new Date().toISOString(),
+    pause_ms: 0,
+    files: manifest.files.map((file) =>
+      file.name === memory?.name ? { ...file, name: rawMemoryName } : file,
+    ),
+  }
+  await writeManifest(dir, copy)
+  return copy
+}
+
+/** Which file of a payload holds its memory, raw or compressed. */
+export function memoryFileOf(manifest: Manifest): string | undefined {
+  return memoryEntry(manifest)?.name
+}
+
+/** Brings what was linked or copied to the device, except the callers' files: those were durable before we came. */
+export async function syncPayload(dir: string, names: readonly string[]): Promise<void> {
+  await Promise.all(names.filter((name) => !name.endsWith(".base")).map((name) => syncFile(join(dir, name))))
+}
+
+function header(
+  order: CaptureOrder | StandbyOrder,
+): Pick<Manifest, "format" | "snapshot_id" | "token" | "source_instance"> {
+  return {
+    format: 1,
+    ...(order.kind === "capture" && { snapshot_id: order.snapshotId }),
+    token: order.token,
+    source_instance: { id: order.instanceId, name: order.instanceName },
+  }
+}
+
+async function sealFile(dir: string, name: string, role: ManifestFile["role"]): Promise<ManifestFile> {
+  const path = join(dir, name)
+  const [{ sha256, bytes }] = await Promise.all([
+    sha256File(path, { signal: new AbortController().signal }),
+    syncFile(path),
+  ])
+  return { name, role, bytes, sha256 }
+}
+
+/** The caller's own file: known by its size and times in `disks`, and perhaps far too large to read here. */
+async function describeBase(dir: string, name: string): Promise<ManifestFile> {
+  return { name, role: "base", bytes: (await stat(join(dir, name))).size }
+}

@@ -1,0 +1,40 @@
+import type { InstanceRow } from "@stillframe/db/instances"
+import type { OperationContext } from "@stillframe/db/run-operation"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { SaveOrder, VmOrder } from "./orders.ts"
+import type { Worker } from "./worker.ts"
+
+/** The part that every order has. */
+export function vmOrder(
+  { clusterId, config, qemu }: Worker,
+  { operation, leaseRemainingMs }: OperationContext,
+  instance: Pick<InstanceRow, "id" | "generation">,
+): VmOrder {
+  return {
+    clusterId,
+    dataDir: config.dataDir,
+    instanceId: instance.id,
+    generation: instance.generation,
+    operationId: operation.id,
+    token: operation.token,
+    leaseMs: leaseRemainingMs(),
+    qemu: qemu.tools,
+  }
+}
+
+/** The part that every order to put a VM's state on disk has. */
+export function saveOrder(worker: Worker, context: OperationContext, instance: InstanceRow): SaveOrder {
+  return {
+    ...vmOrder(worker, context, instance),
+    instanceName: instance.name,
+    hypervisorVersion: worker.qemu.version,
+    launch: instance.launch as unknown as LaunchConfig,
+    pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
+    pauseLimitMs: worker.config.pauseLimitMs,
+  }
+}
+
+/** 10 s and a second for each 64 MiB: a disk that writes less than that in a second is stuck or unfit. */
+function pauseExpectedMs(memoryMib: number): number {
+  return 10_000 + (memoryMib / 64) * 1_000
+}
