@@ -1,5 +1,4 @@
 import { mkdir } from "node:fs/promises"
-import { uptime } from "node:os"
 import { join } from "node:path"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
@@ -23,7 +22,7 @@ import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
 import type { CaptureSource } from "./orders.ts"
-import { takeOver } from "./takeover.ts"
+import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
 
@@ -65,7 +64,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
     )
   const instance = await sourceOf(worker.db, snapshot)
   await assertRoom(worker, operation, snapshot, instance)
-  let most = 0
+  const grow = growthOf(worker.grown, instance.id)
   const write = progressWriter(worker.db, snapshot.id, (err) =>
     worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
   )
@@ -80,8 +79,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
     {
       signal,
       onProgress(progress) {
-        if (progress > most) worker.grown.set(instance.id, uptime())
-        most = progress
+        grow(progress)
         write(progress)
       },
       onLost: async () => {

@@ -8,7 +8,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
-import { takeOver } from "./takeover.ts"
+import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder, vmOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
 
@@ -67,6 +67,7 @@ export function standbyHandler(worker: Worker): OperationHandler {
           { kind: "standby", ...saveOrder(worker, context, instance) },
           {
             signal: context.signal,
+            onProgress: growthOf(worker.grown, instance.id),
             onLost: async () => {
               await takeOver(worker.config.dataDir, instance.id)
             },

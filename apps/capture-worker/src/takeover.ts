@@ -1,4 +1,5 @@
 import { rm } from "node:fs/promises"
+import { uptime } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { qemuFiles } from "@stillframe/hypervisors/qemu-command"
@@ -12,6 +13,15 @@ const lockWaitMs = 2_000
 
 /** By instance, when its captor last reported that the save has grown: seconds since boot. */
 export type Growth = Map<string, number>
+
+/** Takes a save's progress, and notes when it is more than before. */
+export function growthOf(grown: Growth, instanceId: string): (progress: number) => void {
+  let most = 0
+  return (progress) => {
+    if (progress > most) grown.set(instanceId, uptime())
+    most = Math.max(most, progress)
+  }
+}
 
 /** `none`: no capture was under way. `alive`: its captor lives and is in time. `gone`: the VM's process has ended. */
 export type Takeover = "none" | "alive" | "resumed" | "gone"

@@ -48,6 +48,23 @@ export async function withDisk(stack: TestStack, name: string): Promise<Instance
   return stack.launch(name, { image: "heartbeat", disks: [{ path, format: "raw" }] })
 }
 
+/** With a raw disk, a qcow2 one, and a raw one that is only read. */
+export async function withDisks(stack: TestStack, name: string): Promise<InstanceResource> {
+  const path = join(stack.imagesDir, `${name}.raw`)
+  const qcow2 = join(stack.imagesDir, `${name}.qcow2`)
+  await writeFile(path, Buffer.alloc(1024 * 1024, 7))
+  await writeFile(`${path}.2`, Buffer.alloc(1024 * 1024, 7))
+  await run("qemu-img", ["create", "-q", "-f", "qcow2", qcow2, "2M"])
+  return stack.launch(name, {
+    image: "heartbeat",
+    disks: [
+      { path: `${path}.2`, format: "raw" },
+      { path: qcow2, format: "qcow2" },
+      { path, format: "raw", readonly: true },
+    ],
+  })
+}
+
 /** Writes to the disk of a VM that does not run, as its guest would have. */
 export async function writeToDisk(stack: TestStack, dir: string, pattern: number): Promise<void> {
   const content = join(stack.imagesDir, `pattern-${pattern}`)

@@ -1,9 +1,18 @@
-import { readdir, stat, truncate } from "node:fs/promises"
+import { readdir, readFile, stat, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { describe, expect, test } from "vitest"
 import { firstGap, ticks, untilTicks } from "../hypervisors/test-vm.ts"
-import { act, diskHolds, expectGoesOn, processOf, restore, withDisk, writeToDisk } from "./instance-acts.ts"
+import {
+  act,
+  diskHolds,
+  expectGoesOn,
+  processOf,
+  restore,
+  withDisk,
+  withDisks,
+  writeToDisk,
+} from "./instance-acts.ts"
 import { serial, testStack, untilTrue } from "./test-stack.ts"
 
 const zstd = { compression: { enabled: true } }
@@ -98,6 +107,36 @@ describe("Standby", () => {
     await act(stack, vm, "start")
     await untilTicks(stack.generationDir(vm, 2), 3)
     expect(ticks(await serial(stack.generationDir(vm, 2)))[0]?.tick).toBeLessThan(2)
+  })
+})
+
+test("several disks of both formats, one of them read-only, go through every state", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  await stack.startCompressionWorker()
+  const vm = await withDisks(stack, "vm")
+  const readOnly = join(stack.imagesDir, "vm.raw")
+
+  const standby = await stack.settled((await stack.snapshot(vm, zstd)).id)
+  await act(stack, vm, "standby")
+  await act(stack, vm, "restore")
+  await act(stack, vm, "stop")
+  const stopped = await stack.settled((await stack.snapshot(vm, { kind: "Stopped" })).id)
+  await act(stack, vm, "start")
+  await untilTicks(stack.generationDir(vm, 2), 3)
+  await act(stack, vm, "stop")
+  await restore(stack, vm, standby)
+  await untilTicks(stack.generationDir(vm, 3), 3)
+  await act(stack, vm, "stop")
+  await restore(stack, vm, stopped, { target_state: "Running" })
+  await untilTicks(stack.generationDir(vm, 4), 3)
+
+  expect(new Set(await readFile(readOnly))).toEqual(new Set([7]))
+  await writeFile(readOnly, Buffer.alloc(1024 * 1024, 8))
+  await act(stack, vm, "stop")
+  await expect(act(stack, vm, "start")).rejects.toMatchObject({
+    status: 409,
+    body: expect.stringContaining("vm.raw was changed"),
   })
 })
 
