@@ -1,14 +1,16 @@
 import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { assertUndisturbed } from "./assert-undisturbed.ts"
 import type { Disk } from "./disks.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
 import { assertWholeStream } from "./memory-stream.ts"
+import { cancelMerges } from "./merge-job.ts"
 import { migrationEnd, setUpMigration } from "./migration.ts"
 import { pauseDeadline } from "./pause-deadline.ts"
 import { qemuFiles } from "./qemu-command.ts"
 import { openMonitor, withMonitor, type Monitor } from "./qmp.ts"
-import { endMigration, ensureRunning, isUnderWay, migrationStatus, type VmStatus } from "./resume.ts"
+import { endMigration, ensureRunning } from "./resume.ts"
 import { stageOverlays, type StagedOverlays } from "./stage-overlays.ts"
 
 export interface CaptureOptions {
@@ -57,7 +59,9 @@ export async function captureQemu(options: CaptureOptions): Promise<Capture> {
   let overlays: StagedOverlays | undefined
   let sink: MemorySink | undefined
   try {
-    const wasRunning = await assertCapturable(monitor)
+    const wasRunning = await assertUndisturbed(monitor)
+    // A save fails while a disk job is there, and a merge may take long; the next one does again what this one loses.
+    await cancelMerges(monitor)
     await setUpMigration(monitor)
     overlays = await stageOverlays(monitor, options)
     sink = await openMemorySink({ dir, memoryFile })
@@ -155,26 +159,6 @@ async function resume(monitor: Monitor, dir: string): Promise<void> {
     if (!isGone(error)) throw error
     await withMonitor(dir, qemuFiles.command, ensureRunning)
   }
-}
-
-/** Throws unless the VM is running or plainly paused, with nothing else at work on its memory or disks. Gives whether it runs. */
-async function assertCapturable(monitor: Monitor): Promise<boolean> {
-  const { status, running } = await monitor.execute<VmStatus>("query-status")
-  // Not "postmigrate": QEMU before 10 aborts when disks that a save has already let go are saved again.
-  if (!running && status !== "paused") {
-    throw new StillframeError("invalid_state", `the VM is ${status}; a snapshot needs it running or paused`)
-  }
-  const [job] = await monitor.execute<{ device: string; type: string }[]>("query-block-jobs")
-  if (job !== undefined) {
-    throw new StillframeError(
-      "conflict",
-      `the disk job ${job.device} (${job.type}) is under way; wait for its end or cancel it`,
-    )
-  }
-  if (isUnderWay(await migrationStatus(monitor))) {
-    throw new StillframeError("conflict", "a migration of this VM is under way; wait for its end")
-  }
-  return running
 }
 
 /** Writes what the active layers hold in the host's cache, so that the flush inside `stop` finds little left. */

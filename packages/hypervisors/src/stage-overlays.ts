@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { activeOverlays } from "./active-overlays.ts"
 import { readDisks, type Disk } from "./disks.ts"
 import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
 import { nodeName } from "./qemu-command.ts"
@@ -69,15 +70,4 @@ export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Prom
     }
   }
   return { frozen, switchOver, discard }
-}
-
-/** The number of the overlay that each writable disk runs on. */
-async function activeOverlays(monitor: Monitor): Promise<Map<number, number>> {
-  const blocks = await monitor.execute<{ inserted?: { "node-name"?: string } }[]>("query-block")
-  const active = new Map<number, number>()
-  for (const { inserted } of blocks) {
-    const match = /^disk(\d+)-(\d+)$/.exec(inserted?.["node-name"] ?? "")
-    if (match !== null) active.set(Number(match[1]), Number(match[2]))
-  }
-  return active
 }

@@ -1,0 +1,15 @@
+import type { Monitor } from "./qmp.ts"
+
+/**
+ * The number of the overlay that each writable disk runs on. Asks for the devices only: QEMU's list of all block nodes repeats the chain
+ * below each of them, which blocks the guest for seconds at some hundred layers.
+ */
+export async function activeOverlays(monitor: Monitor): Promise<Map<number, number>> {
+  const blocks = await monitor.execute<{ inserted?: { "node-name"?: string } }[]>("query-block")
+  const active = new Map<number, number>()
+  for (const { inserted } of blocks) {
+    const match = /^disk(\d+)-(\d+)$/.exec(inserted?.["node-name"] ?? "")
+    if (match !== null) active.set(Number(match[1]), Number(match[2]))
+  }
+  return active
+}
