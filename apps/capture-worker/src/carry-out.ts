@@ -1,5 +1,6 @@
 import { carryOutCapture } from "./carry-out-capture.ts"
 import { carryOutEnd, carryOutLaunch, carryOutStart, carryOutStop } from "./carry-out-launch.ts"
+import { carryOutMerge } from "./carry-out-merge.ts"
 import { carryOutRestore } from "./carry-out-restore.ts"
 import { carryOutStandby } from "./carry-out-standby.ts"
 import type { Order, Results } from "./orders.ts"
@@ -14,7 +15,7 @@ export async function carryOut(
   signal: AbortSignal,
   report: (progress: number) => void,
 ): Promise<Results[Order["kind"]]> {
-  const trustedUntil = performance.now() + order.leaseMs
+  const trustedUntil = performance.now() + ("leaseMs" in order ? order.leaseMs : 0)
   const captor = { signal, report, leaseRemainingMs: () => trustedUntil - performance.now() }
   await using _lock = await holdVmLock(order, lockWaitMs)
   // Awaited here, or the lock would be freed while the work goes on.
@@ -31,6 +32,8 @@ export async function carryOut(
       return await carryOutRestore(order, signal)
     case "stop":
       return await carryOutStop(order, signal)
+    case "merge":
+      return await carryOutMerge(order, signal)
     case "end":
       return await carryOutEnd(order)
   }

@@ -30,6 +30,8 @@ export interface CaptureWorkerConfig {
   readonly pauseLimitMs: number
   /** What a guest gets to shut itself down before its VM is ended. */
   readonly stopGraceMs: number
+  /** How long nothing must have been asked of a VM before its disk layers are merged. */
+  readonly mergeQuietMs: number
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
   readonly concurrency: number
@@ -71,6 +73,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     qemuImg: findProgram(set.QEMU_IMG, env["PATH"]),
     accelerator: set.QEMU_ACCELERATOR,
     spaceFloorBytes,
+    mergeQuietMs: 5_000,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,
     stopGraceMs: set.STOP_GRACE * 1_000,
     concurrency: set.CAPTURE_CONCURRENCY,

@@ -4,12 +4,16 @@ import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { Manifest } from "@stillframe/storage/manifest"
 
-/** What every order to a captor carries. A captor has no database and no queue: the order is all it knows. */
-export interface VmOrder {
+/** Which VM an order is for. A captor has no database and no queue: the order is all it knows. */
+interface VmPlace {
   readonly clusterId: string
   readonly dataDir: string
   readonly instanceId: string
   readonly generation: number
+}
+
+/** What every order of an operation carries. */
+export interface VmOrder extends VmPlace {
   readonly operationId: string
   readonly token: string
   /** How long, from its arrival, the operation's lease can be trusted. */
@@ -80,6 +84,11 @@ export interface StopOrder extends VmOrder {
   readonly guestMs: number
 }
 
+/** Shortens the VM's disk chains. */
+export interface MergeOrder extends VmPlace {
+  readonly kind: "merge"
+}
+
 /** Ends the VM's process if there is one, and removes what was built for this generation, or all of the instance. */
 export interface EndOrder extends VmOrder {
   readonly kind: "end"
@@ -93,6 +102,7 @@ export type Order =
   | StartOrder
   | RestoreOrder
   | StopOrder
+  | MergeOrder
   | EndOrder
 
 /** What a captor answers with, by kind of order. */
@@ -104,6 +114,7 @@ export interface Results {
   /** Null when the target is not to run. */
   restore: ProcessIdentity | null
   stop: null
+  merge: null
   end: null
 }
 

@@ -16,6 +16,7 @@ import type { CaptureWorkerConfig } from "./config.ts"
 import { probeHost } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
+import { beforeMerges, openMerges, type Merges } from "./merges.ts"
 import { goOn, restoreHandler } from "./restore.ts"
 import type { Growth } from "./takeover.ts"
 import { tidyInstance } from "./tidy.ts"
@@ -44,15 +45,22 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   const watches = resources.use(openWatches({ db, dataDir: config.dataDir, committed, log }))
   resources.use(await keepRegistered(db, await registration(config, qemu.version), log))
   const captors = resources.use(openCaptors())
-  const worker: Worker = { clusterId, config, db, qemu, watches, captors, committed, log, grown }
-  await Promise.all((await instancesOfHost(db, config.host)).map((instance) => takeBack(worker, instance)))
+  const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
+  const orderly = beforeMerges(captors, merges)
+  const worker: Worker = { clusterId, config, db, qemu, watches, captors: orderly, committed, log, grown }
+  const instances = await instancesOfHost(db, config.host)
+  await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
   await consume(resources, worker)
   return resources.move()
 }
 
 /** What a worker before this one may have left undone with an instance. */
-async function takeBack(worker: Worker, instance: InstanceRow): Promise<void> {
-  if (instance.state === "Running") await goOn(worker, instance)
+async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): Promise<void> {
+  const { id: instanceId, generation, state } = instance
+  if (state === "Running") {
+    await goOn(worker, instance)
+    merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
+  }
   await tidyInstance(worker, instance)
 }
 

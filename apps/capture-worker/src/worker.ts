@@ -14,7 +14,7 @@ export interface Worker {
   readonly db: OwnedDatabase
   readonly qemu: HostQemu
   readonly watches: Watches
-  readonly captors: Captors
+  readonly captors: Pick<Captors, "order">
   readonly grown: Growth
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void

@@ -41,6 +41,11 @@ export function overlayNumber(disk: number, file: string): number | undefined {
   return match !== null && Number(match[1]) === disk ? Number(match[2]) : undefined
 }
 
+/** Our own overlays of a chain; what lies below them is the caller's. */
+export function overlaysOf(disk: Disk, index: number): DiskLayer[] {
+  return disk.layers.filter(({ file }) => overlayNumber(index, file) !== undefined)
+}
+
 /** Leaves the chains a VM starts with in its directory, so that a later capture knows what lies below its overlays. */
 export async function writeDisks(dir: string, disks: readonly Disk[]): Promise<void> {
   await writeFile(join(dir, DISKS_FILE), JSON.stringify(disks), { mode: 0o600 })

@@ -3,7 +3,7 @@ import { join } from "node:path"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { activeOverlays } from "./active-overlays.ts"
 import { assertUndisturbed } from "./assert-undisturbed.ts"
-import { overlayNumber, readDisks, type Disk, type DiskLayer } from "./disks.ts"
+import { overlaysOf, readDisks, type Disk, type DiskLayer } from "./disks.ts"
 import { flushNode } from "./flush-node.ts"
 import { copyLayers, finishMerge, mergesUnderWay, type MergeProgress } from "./merge-job.ts"
 import { nodeName, qemuFiles } from "./qemu-command.ts"
@@ -13,7 +13,7 @@ import { releaseLayers } from "./release-layers.ts"
 export interface MergeOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
   dir: string
-  /** Own overlays that a disk may have before it is merged. */
+  /** Own overlays that a disk may have before it is merged; 8 if not given. */
   layersMax?: number
   bytesPerSecond?: number
   /** Every 50 ms while layers are copied. */
@@ -22,7 +22,8 @@ export interface MergeOptions {
   signal: AbortSignal
 }
 
-const LAYERS_MAX = 8
+/** Own overlays that a disk may have before a merge is worth it. */
+export const layersUnmergedMax = 8
 /** Nobody waits for a merge, but the guest and a capture's flush wait for the device: half of what a cheap SSD takes is left to them. */
 const BYTES_PER_S = 256 * 1024 * 1024
 const BLOCK_BYTES = 512
@@ -38,7 +39,7 @@ const BLOCK_BYTES = 512
  * Throws `conflict`, `invalid_state`, `insufficient_storage`, `cancelled`, `corrupted`, `timeout`, `hypervisor_failed`, `hypervisor_gone`.
  */
 export async function mergeLayers(options: MergeOptions): Promise<Disk[]> {
-  const { dir, layersMax = LAYERS_MAX } = options
+  const { dir, layersMax = layersUnmergedMax } = options
   return await withMonitor(dir, qemuFiles.command, async (monitor) => {
     try {
       await assertUndisturbed(monitor)
@@ -87,6 +88,3 @@ async function assertRoom(dir: string, frozen: readonly DiskLayer[], virtualSize
     `merging a disk's layers may take ${needed} bytes and ${bavail * bsize} are free; make room in DATA_DIR`,
   )
 }
-
-const overlaysOf = (disk: Disk, index: number): DiskLayer[] =>
-  disk.layers.filter(({ file }) => overlayNumber(index, file) !== undefined)

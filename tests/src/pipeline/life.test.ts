@@ -7,6 +7,7 @@ import { startReceiver } from "@stillframe/testing/receiver"
 import { Webhook } from "standardwebhooks"
 import { describe, expect, test } from "vitest"
 import { firstGap, ticks, untilTicks } from "../hypervisors/test-vm.ts"
+import { withDisk } from "./instance-acts.ts"
 import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
@@ -99,6 +100,27 @@ test("a snapshot's disk layers can be written by nobody, the VM's own user inclu
   expect(layer.mode & 0o777).toBe(0o440)
   expect(layer.uid).toBe(process.getuid?.())
   expect(again.status).toBe("ready")
+})
+
+test("a chain of disk layers that has become long is merged, and every snapshot keeps its own", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const source = await withDisk(stack, "source")
+  const dir = stack.generationDir(source)
+  const layers = async (): Promise<string[]> => (await readdir(dir)).filter((name) => name.endsWith(".qcow2"))
+
+  let first: string | undefined
+  for (let count = 0; count < 10; count += 1) {
+    const { id } = await stack.settled((await stack.snapshot(source)).id)
+    first ??= id
+  }
+  await untilTrue(dir, async () => (await layers()).length <= 3)
+  const copy = await fork(stack, first ?? "", "copy")
+  const before = await serialLines(dir)
+
+  await untilTicks(dir, 3, before)
+  expect(firstGap(await serial(dir))).toBeUndefined()
+  expect(firstGap(afterPartialLine(await serial(stack.generationDir(copy))))).toBeUndefined()
 })
 
 test("source, snapshot and forks with disks can be deleted in any order, and the others go on", async () => {

@@ -107,6 +107,7 @@ export async function testStack({
     pauseLimitMs: 60_000,
     // Our own guest knows no power button.
     stopGraceMs: 0,
+    mergeQuietMs: 0,
     concurrency: 2,
   }
   const http = client({ url: api.url, token: await mintToken(jwtSecret, 3_600) })
