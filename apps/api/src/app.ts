@@ -17,9 +17,11 @@ import { healthRoutes } from "./health.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
 import { instanceRoutes } from "./instances.ts"
-import { parsePrefer } from "./prefer.ts"
+import { handleOnce } from "./once.ts"
+import { appliedPreference, parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
 import { parseQuery } from "./query.ts"
+import { identifyRequest } from "./request-identity.ts"
 import { restoreRoutes } from "./restore.ts"
 import type { Answer, ApiDeps, Route } from "./route.ts"
 import { snapshotRoutes } from "./snapshots.ts"
@@ -82,11 +84,30 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
     res.once("close", () => gone.abort())
     const params = req.params as Record<string, string>
     const prefer = parsePrefer(req.get("prefer"))
-    send(res, await route.handle({ params, query, body, prefer, signal: gone.signal }), deps)
+    const identity = identifyRequest({
+      method: req.method,
+      path: req.path,
+      key: route.replay === undefined ? undefined : req.get("idempotency-key"),
+      retryCount: req.get("x-stainless-retry-count"),
+      caller: bearer?.caller ?? "",
+      body,
+    })
+    const answer = await handleOnce(deps, route, {
+      params,
+      query,
+      body,
+      prefer,
+      identity,
+      signal: gone.signal,
+    })
+    const applied = route.holds === true ? appliedPreference(prefer) : undefined
+    if (applied !== undefined) res.set("Preference-Applied", applied)
+    send(res, answer, deps)
   }
 }
 
-function send(res: Response, { status, body, headers = {} }: Answer, { stopping }: ApiDeps): void {
+function send(res: Response, { status, body, headers = {}, onSent }: Answer, { stopping }: ApiDeps): void {
+  if (onSent !== undefined) res.once("finish", onSent)
   // A connection kept alive would hold up the end of the process.
   if (stopping.aborted) res.set("Connection", "close")
   res.status(status).set(headers)

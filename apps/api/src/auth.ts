@@ -1,6 +1,7 @@
 import { createSecretKey } from "node:crypto"
 import { StillframeError } from "@stillframe/domain/errors"
 import { jwtVerify, type JWTPayload } from "jose"
+import { sha256 } from "./request-identity.ts"
 import type { Scope } from "./route.ts"
 
 /** Of the clocks of whoever made the token, in seconds. */
@@ -8,7 +9,9 @@ const leewaySeconds = 30
 const algorithms = ["HS256", "HS384", "HS512"]
 
 /** What a token's bearer may do. */
-interface Bearer {
+export interface Bearer {
+  /** A hash of who it is: of the token's subject, else of the token. */
+  readonly caller: string
   allows(scope: Scope): boolean
 }
 
@@ -28,7 +31,10 @@ export function authenticator(secret: string): Authenticate {
     )
     if (isForeign(payload)) throw refused("invalid token type")
     const granted = permissions(payload)
-    return { allows: (scope) => granted === "all" || granted.includes(scope) }
+    return {
+      caller: sha256(typeof payload.sub === "string" ? `sub ${payload.sub}` : `token ${token}`),
+      allows: (scope) => granted === "all" || granted.includes(scope),
+    }
   }
 }
 

@@ -15,6 +15,7 @@ export interface ApiConfig {
   readonly secretsKey: string
   /** What applies when neither the request nor the instance says anything. */
   readonly compression: CompressionConfig
+  readonly snapshotCreate: "async" | "sync"
 }
 
 /** Throws one `invalid_request` that lists every mistake. */
@@ -39,6 +40,7 @@ export function configFromEnv(env: Env): ApiConfig {
     jwtSecret: settings.JWT_SECRET,
     secretsKey: settings.SECRETS_KEY,
     compression,
+    snapshotCreate: settings.SNAPSHOT_CREATE,
   }
 }
 
@@ -50,4 +52,5 @@ const apiSettings = {
     .enum(algorithms, { error: `must be one of ${algorithms.join(", ")}` })
     .default("zstd"),
   COMPRESSION_LEVEL: wholeNumber({ min: 0, max: 19 }).optional(),
+  SNAPSHOT_CREATE: z.enum(["async", "sync"], { error: "must be async or sync" }).default("async"),
 }

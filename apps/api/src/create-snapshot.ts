@@ -1,5 +1,13 @@
+import { inTransaction } from "@stillframe/db/client"
+import type { Made } from "@stillframe/db/idempotency"
 import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
-import { createSnapshot as insertSnapshot, findSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
+import { findEarlierTry, lockTries } from "@stillframe/db/repeated-creates"
+import {
+  createSnapshot as insertSnapshot,
+  findSnapshot,
+  type NewSnapshot,
+  type SnapshotRow,
+} from "@stillframe/db/snapshots"
 import {
   compressionMistake,
   effectiveCompression,
@@ -10,20 +18,43 @@ import { captureStates, type InstanceState } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { snapshotResource, type SnapshotKind } from "@stillframe/domain/snapshot"
 import type { z } from "zod"
-import { heldMs } from "./prefer.ts"
+import { once } from "./once.ts"
+import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"
 import type { Answer, ApiDeps, Call } from "./route.ts"
 import type { createSnapshotSchema } from "./schemas.ts"
 import { waitUntil } from "./wait.ts"
 
+type CreateCall = Call<unknown, z.output<typeof createSnapshotSchema>>
+
 /**
  * 202 as soon as the request is on record; with `Prefer: wait=N` 201 once the capture is durable. Two round trips to the
- * database: find the instance, write it all.
+ * database: find the instance, write it all. A client's own retry, and a request with a known key, gets what is there.
  */
-export async function createSnapshot(
+export async function createSnapshot(deps: ApiDeps, call: CreateCall): Promise<Answer> {
+  const { createTry } = call.identity
+  const isRetry = createTry !== undefined && createTry.retry > 0
+  const earlier = isRetry ? await findEarlierTry(deps.db, createTry) : undefined
+  if (earlier !== undefined) return answer(deps, call, earlier)
+  const requested = await judge(deps, call)
+  // Whoever is gone by now asks again, and must not find two.
+  call.signal.throwIfAborted()
+  const created = await insert(deps, call, requested)
+  deps.waker.wake("operations")
+  deps.waker.wake("events")
+  return answer(deps, call, created)
+}
+
+export async function replaySnapshot(deps: ApiDeps, call: CreateCall, { made, body }: Made): Promise<Answer> {
+  const snapshot = await findSnapshot(deps.db, made["snapshotId"] ?? "")
+  return snapshot === undefined ? { status: 202, body } : answer(deps, call, snapshot)
+}
+
+/** What to insert, once the contract's order of checks is through. */
+async function judge(
   deps: ApiDeps,
-  { params: { id = "" }, body, prefer, signal }: Call<unknown, z.output<typeof createSnapshotSchema>>,
-): Promise<Answer> {
+  { params: { id = "" }, body, identity }: CreateCall,
+): Promise<NewSnapshot> {
   const instance = await resolveInstance(deps.db, id)
   checkCompression(body.kind, body.compression)
   checkState(body.kind, instance)
@@ -32,7 +63,7 @@ export async function createSnapshot(
       "unavailable",
       `host "${instance.host}" is not known; start its capture-worker and try again`,
     )
-  const created = await insertSnapshot(deps.db, {
+  return {
     kind: body.kind,
     name: body.name,
     tags: body.tags,
@@ -42,11 +73,26 @@ export async function createSnapshot(
         : undefined,
     queue: captureQueue(instance.host),
     pool: instance.pool,
+    createTry: identity.createTry,
     instance,
+  }
+}
+
+async function insert(deps: ApiDeps, { identity }: CreateCall, requested: NewSnapshot): Promise<SnapshotRow> {
+  const { keyed, createTry } = identity
+  if (keyed !== undefined) {
+    const { row } = await once(deps, identity, async (tx) => {
+      const row = await insertSnapshot(tx, requested)
+      return { row, made: { snapshotId: row.id }, body: snapshotResource(row) }
+    })
+    return row
+  }
+  if (createTry === undefined || createTry.retry === 0) return insertSnapshot(deps.db, requested)
+  return inTransaction(deps.db, async (tx) => {
+    // The try before this one may commit just now.
+    await lockTries(tx, createTry)
+    return (await findEarlierTry(tx, createTry)) ?? (await insertSnapshot(tx, requested))
   })
-  deps.waker.wake("operations")
-  deps.waker.wake("events")
-  return answer(deps, created, { timeoutMs: heldMs(prefer, { seconds: 0 }), signal })
 }
 
 function checkCompression(kind: SnapshotKind, compression: CompressionConfig | undefined): void {
@@ -59,34 +105,46 @@ function checkCompression(kind: SnapshotKind, compression: CompressionConfig | u
 
 function checkState(kind: SnapshotKind, { state }: InstanceRow): void {
   const allowed: readonly InstanceState[] = captureStates[kind]
-  if (!allowed.includes(state)) {
-    const required = allowed.join(" or ")
-    throw new StillframeError(
-      "conflict",
-      `invalid state transition: ${kind.toLowerCase()} snapshot requires source in ${required}, got ${state}`,
-    )
-  }
+  if (allowed.includes(state)) return
+  const required = allowed.join(" or ")
+  throw new StillframeError(
+    "conflict",
+    `invalid state transition: ${kind.toLowerCase()} snapshot requires source in ${required}, got ${state}`,
+  )
 }
 
 async function answer(
   deps: ApiDeps,
+  { prefer, identity, signal }: CreateCall,
   created: SnapshotRow,
-  options: { timeoutMs: number; signal: AbortSignal },
 ): Promise<Answer> {
-  const headers = { Location: `/snapshots/${created.id}` }
+  const sync = deps.snapshotCreate === "sync"
+  const timeoutMs = heldMs(prefer, { seconds: sync ? waitSecondsMax : 0 })
   let snapshot: SnapshotRow | undefined = created
-  if (options.timeoutMs > 0) {
-    await waitUntil(
-      deps,
-      async () => {
-        snapshot = await findSnapshot(deps.db, created.id)
-        return (snapshot?.status !== "queued" && snapshot?.status !== "capturing") || undefined
-      },
-      options,
-    )
+  if (timeoutMs > 0 && isUnderWay(created)) {
+    const look = async (): Promise<true | undefined> => {
+      snapshot = await findSnapshot(deps.db, created.id)
+      return snapshot === undefined || !isUnderWay(snapshot) || undefined
+    }
+    await waitUntil(deps, look, { timeoutMs, signal })
   }
   if (snapshot === undefined)
     return problem("conflict", "the snapshot was deleted before it was captured", { retry: false })
+  // No answer yet, in the mode where an answer is the point in time: the client's retry joins this snapshot.
+  if (sync && timeoutMs > 0 && isUnderWay(snapshot))
+    return problem("timeout", `snapshot ${snapshot.id} is not captured yet; the same request again waits on`)
+  return {
+    ...result(snapshot),
+    ...(identity.createTry !== undefined && { onSent: () => deps.answered.note(created.id) }),
+  }
+}
+
+function result(snapshot: SnapshotRow): Answer {
   if (snapshot.status === "failed") return failedWork(snapshot)
+  const headers = { Location: `/snapshots/${snapshot.id}` }
   return { status: snapshot.status === "ready" ? 201 : 202, body: snapshotResource(snapshot), headers }
+}
+
+function isUnderWay({ status }: SnapshotRow): boolean {
+  return status === "queued" || status === "capturing"
 }

@@ -1,11 +1,12 @@
-import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { createInstance, findInstanceEvenDeleted, type InstanceRow } from "@stillframe/db/instances"
+import { createInstance, findInstanceEvenDeleted } from "@stillframe/db/instances"
 import { createOperation } from "@stillframe/db/operations"
+import type { Database } from "@stillframe/db/schema"
 import { lockSnapshot } from "@stillframe/db/snapshots"
 import { captureQueue } from "@stillframe/domain/queues"
 import type { z } from "zod"
-import { answerWithInstance } from "./operations.ts"
+import { once } from "./once.ts"
+import { answerWithInstance, instanceWork, replayInstanceWork, type InstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { forkSnapshotSchema } from "./schemas.ts"
@@ -21,7 +22,9 @@ export function forkRoutes(deps: ApiDeps): Route[] {
       path: "/snapshots/:id/fork",
       scope: "snapshot:write",
       body: forkSnapshotSchema,
+      holds: true,
       handle: (call) => fork(deps, call),
+      replay: replayInstanceWork(deps, 201),
     }),
   ]
 }
@@ -29,7 +32,7 @@ export function forkRoutes(deps: ApiDeps): Route[] {
 /** A snapshot that is still to be captured is waited for; the time of the answer is for both. */
 async function fork(
   deps: ApiDeps,
-  { params, body, prefer, signal }: Call<unknown, ForkRequest>,
+  { params, body, prefer, identity, signal }: Call<unknown, ForkRequest>,
 ): Promise<Answer> {
   const deadline = performance.now() + heldMs(prefer, { seconds: waitSecondsMax })
   const left = (): { timeoutMs: number; signal: AbortSignal } => ({
@@ -39,43 +42,37 @@ async function fork(
   const waited = await whenCaptured(deps, () => requireSnapshot(deps.db, params["id"]), left())
   if ("answer" in waited) return waited.answer
   requireUsable(waited.snapshot, "forked")
-  const created = await insertFork(deps, waited.snapshot.id, body)
+  const created = await once(deps, identity, (tx) => insertFork(tx, waited.snapshot.id, body))
   deps.waker.wake("operations")
   deps.waker.wake("events")
   return answerWithInstance(deps, created, { ...left(), status: 201 })
 }
 
-function insertFork(
-  { db }: ApiDeps,
-  snapshotId: string,
-  body: ForkRequest,
-): Promise<{ instance: InstanceRow; operationId: string }> {
-  return inTransaction(db, async (tx) => {
-    const snapshot = await requireSnapshot(tx, snapshotId, lockSnapshot)
-    // The source may be gone for whoever asks; its row still says what it was.
-    const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
-    const instance = await createInstance(tx, {
-      name: body.name,
-      image: source.image,
-      hypervisor: source.hypervisor,
-      host: snapshot.host,
-      launch: source.launch,
-      vcpus: source.vcpus,
-      memoryMib: source.memory_mib,
-      tags: source.tags,
-      snapshotPolicy: source.snapshot_policy ?? undefined,
-      sourceSnapshotId: snapshot.id,
-    })
-    // After the name, as the contract judges; what is thrown here undoes it.
-    const target = targetFor(snapshot, body)
-    const operationId = await createOperation(tx, {
-      kind: "fork",
-      queue: captureQueue(snapshot.host),
-      instanceId: instance.id,
-      snapshotId: snapshot.id,
-      params: { target },
-    })
-    await appendInstanceEvent(tx, "instance.created", instance)
-    return { instance, operationId }
+async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): Promise<InstanceWork> {
+  const snapshot = await requireSnapshot(tx, snapshotId, lockSnapshot)
+  // The source may be gone for whoever asks; its row still says what it was.
+  const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
+  const instance = await createInstance(tx, {
+    name: body.name,
+    image: source.image,
+    hypervisor: source.hypervisor,
+    host: snapshot.host,
+    launch: source.launch,
+    vcpus: source.vcpus,
+    memoryMib: source.memory_mib,
+    tags: source.tags,
+    snapshotPolicy: source.snapshot_policy ?? undefined,
+    sourceSnapshotId: snapshot.id,
   })
+  // After the name, as the contract judges; what is thrown here undoes it.
+  const target = targetFor(snapshot, body)
+  const operationId = await createOperation(tx, {
+    kind: "fork",
+    queue: captureQueue(snapshot.host),
+    instanceId: instance.id,
+    snapshotId: snapshot.id,
+    params: { target },
+  })
+  await appendInstanceEvent(tx, "instance.created", instance)
+  return instanceWork(instance, operationId)
 }

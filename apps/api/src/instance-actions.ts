@@ -1,4 +1,3 @@
-import { inTransaction } from "@stillframe/db/client"
 import { lockInstance, resolveInstance, type InstanceRow } from "@stillframe/db/instances"
 import { createOperation, pendingStateOperation } from "@stillframe/db/operations"
 import type { Database } from "@stillframe/db/schema"
@@ -9,7 +8,8 @@ import type { OperationKind } from "@stillframe/domain/operation"
 import { captureQueue } from "@stillframe/domain/queues"
 import { z } from "zod"
 import { parseDuration } from "./duration.ts"
-import { answerWithInstance } from "./operations.ts"
+import { once } from "./once.ts"
+import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { compressionSchema } from "./schemas.ts"
@@ -24,17 +24,20 @@ const standbySchema = z
 
 /** `stop`, `start`, `standby` and `restore` out of it: each answers when the instance is in its new state. */
 export function instanceActionRoutes(deps: ApiDeps): Route[] {
+  const work = { holds: true, replay: replayInstanceWork(deps, 200) }
   return [
     route({
       method: "post",
       path: "/instances/:id/stop",
       scope: "instance:write",
+      ...work,
       handle: (call) => act(deps, call, stopOf),
     }),
     route({
       method: "post",
       path: "/instances/:id/start",
       scope: "instance:write",
+      ...work,
       body: startSchema,
       emptyBody: {},
       handle: (call) => act(deps, call, (instance) => action("start", instance)),
@@ -43,6 +46,7 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/standby",
       scope: "instance:write",
+      ...work,
       body: standbySchema,
       emptyBody: {},
       handle(call) {
@@ -54,6 +58,7 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/restore",
       scope: "instance:write",
+      ...work,
       handle: (call) =>
         act(deps, call, (instance) => ({
           ...action("resume", instance),
@@ -106,11 +111,11 @@ function stopOf(instance: InstanceRow): Action {
 
 async function act(
   deps: ApiDeps,
-  { params: { id = "" }, prefer, signal }: Call<unknown, unknown>,
+  { params: { id = "" }, prefer, identity, signal }: Call<unknown, unknown>,
   choose: (instance: InstanceRow) => Action,
 ): Promise<Answer> {
   const { id: instanceId } = await resolveInstance(deps.db, id)
-  const begun = await inTransaction(deps.db, async (tx) => {
+  const begun = await once(deps, identity, async (tx) => {
     const instance = await claimState(tx, instanceId)
     const { kind, target } = choose(instance)
     const operationId = await createOperation(tx, {
@@ -119,7 +124,7 @@ async function act(
       instanceId,
       ...(target !== undefined && { params: { target } }),
     })
-    return { instance, operationId }
+    return instanceWork(instance, operationId)
   })
   deps.waker.wake("operations")
   const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })

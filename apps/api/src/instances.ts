@@ -10,7 +10,8 @@ import { instanceResource, type Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { z } from "zod"
 import { createInstanceSchema, launchOf } from "./launch.ts"
-import { answerWithInstance, waitForEnd } from "./operations.ts"
+import { once } from "./once.ts"
+import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork } from "./problem.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
@@ -24,7 +25,9 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       path: "/instances",
       scope: "instance:write",
       body: createInstanceSchema,
+      holds: true,
       handle: (call) => launchInstance(deps, call),
+      replay: replayInstanceWork(deps, 201),
     }),
     route({
       method: "get",
@@ -48,6 +51,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "delete",
       path: "/instances/:id",
       scope: "instance:write",
+      holds: true,
       handle: (call) => deleteInstance(deps, call),
     }),
   ]
@@ -55,13 +59,13 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
 
 async function launchInstance(
   deps: ApiDeps,
-  { body, prefer, signal }: Call<unknown, z.output<typeof createInstanceSchema>>,
+  { body, prefer, identity, signal }: Call<unknown, z.output<typeof createInstanceSchema>>,
 ): Promise<Answer> {
   const mistake = body.snapshot_policy?.compression && compressionMistake(body.snapshot_policy.compression)
   if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
   const { launch, image, vcpus, memoryMib } = launchOf(body)
   const host = chooseHost(await liveHosts(deps.db), { wanted: body.host, hypervisor: body.hypervisor })
-  const created = await inTransaction(deps.db, async (tx) => {
+  const created = await once(deps, identity, async (tx) => {
     const instance = await createInstance(tx, {
       name: body.name,
       image,
@@ -79,7 +83,7 @@ async function launchInstance(
       instanceId: instance.id,
     })
     await appendInstanceEvent(tx, "instance.created", instance)
-    return { instance, operationId }
+    return instanceWork(instance, operationId)
   })
   deps.waker.wake("operations")
   deps.waker.wake("events")

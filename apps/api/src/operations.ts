@@ -1,8 +1,10 @@
+import type { Made } from "@stillframe/db/idempotency"
 import { findInstance, type InstanceRow } from "@stillframe/db/instances"
 import { getOperation, type OperationView } from "@stillframe/db/operations"
 import { instanceResource } from "@stillframe/domain/instance"
+import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"
-import type { Answer, ApiDeps } from "./route.ts"
+import type { Answer, ApiDeps, Call } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 
 /** How an operation ended, or undefined when it has not within `timeoutMs`. */
@@ -21,18 +23,51 @@ export function waitForEnd(
   )
 }
 
-/** The answer of work on an instance: `status` with the instance once it is done, what it failed of, or 202 when the time is up. */
+/** Work on an instance that an answer may be held for. */
+export type InstanceWork = Made & {
+  readonly made: { readonly instanceId: string; readonly operationId: string }
+}
+
+export function instanceWork(instance: InstanceRow, operationId: string): InstanceWork {
+  return { made: { instanceId: instance.id, operationId }, body: instanceResource(instance) }
+}
+
+/**
+ * The answer of work on an instance: `status` with the instance once it is done, what it failed of, or 202 when the time is
+ * up. Where answers are results, that last one is a 504, which the client is not to repeat: the work goes on.
+ */
 export async function answerWithInstance(
   deps: ApiDeps,
-  { instance, operationId }: { instance: InstanceRow; operationId: string },
+  { made: { instanceId, operationId }, body }: InstanceWork,
   options: { timeoutMs: number; signal: AbortSignal; status: 200 | 201 },
 ): Promise<Answer> {
-  const headers = { Location: `/instances/${instance.id}` }
+  const headers = { Location: `/instances/${instanceId}` }
   const end = options.timeoutMs > 0 ? await waitForEnd(deps, operationId, options) : undefined
-  if (end === undefined) return { status: 202, body: instanceResource(instance), headers }
-  if (end.state !== "done") return failedWork(end)
-  const launched = await findInstance(deps.db, instance.id)
-  if (launched === undefined)
-    return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
-  return { status: options.status, body: instanceResource(launched), headers }
+  if (end !== undefined && end.state !== "done") return failedWork(end)
+  const instance = await findInstance(deps.db, instanceId)
+  const resource = instance === undefined ? body : instanceResource(instance)
+  if (end === undefined) return outOfTime(deps, { body: resource, headers, held: options.timeoutMs > 0 })
+  if (instance !== undefined) return { status: options.status, body: resource, headers }
+  return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
+}
+
+/** Answers a request that was sent again as the first one would be now. */
+export function replayInstanceWork(
+  deps: ApiDeps,
+  status: 200 | 201,
+): (call: Call<unknown, unknown>, kept: Made) => Promise<Answer> {
+  return ({ prefer, signal }, { made: { instanceId = "", operationId = "" }, body }) => {
+    const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
+    const work = { made: { instanceId, operationId }, body }
+    return answerWithInstance(deps, work, { timeoutMs, signal, status })
+  }
+}
+
+function outOfTime(
+  { snapshotCreate }: ApiDeps,
+  { body, headers, held }: { body: object; headers: Record<string, string>; held: boolean },
+): Answer {
+  if (snapshotCreate === "async" || !held) return { status: 202, body, headers }
+  const message = `the work goes on; ask ${headers["Location"]} for its end`
+  return problem("timeout", message, { retry: false })
 }

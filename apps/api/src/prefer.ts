@@ -25,3 +25,9 @@ const waitPattern = /^wait\s*=\s*"?(\d{1,9})"?$/
 export function heldMs(prefer: Prefer, unasked: { seconds: number }): number {
   return (prefer.waitSeconds ?? (prefer.respondAsync ? 0 : unasked.seconds)) * 1_000
 }
+
+/** What `Preference-Applied` says of a request whose answer could be held. */
+export function appliedPreference({ respondAsync, waitSeconds }: Prefer): string | undefined {
+  if (waitSeconds !== undefined) return `wait=${waitSeconds}`
+  return respondAsync ? "respond-async" : undefined
+}

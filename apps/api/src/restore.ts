@@ -1,4 +1,3 @@
-import { inTransaction } from "@stillframe/db/client"
 import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
 import { createOperation } from "@stillframe/db/operations"
 import { findSnapshot, lockSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
@@ -8,7 +7,8 @@ import type { TargetState } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import type { z } from "zod"
 import { action, claimState } from "./instance-actions.ts"
-import { answerWithInstance } from "./operations.ts"
+import { once } from "./once.ts"
+import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { restoreSnapshotSchema } from "./schemas.ts"
@@ -23,7 +23,9 @@ export function restoreRoutes(deps: ApiDeps): Route[] {
       path: "/instances/:id/snapshots/:snapshotId/restore",
       scope: "snapshot:write",
       body: restoreSnapshotSchema,
+      holds: true,
       handle: (call) => restore(deps, call),
+      replay: replayInstanceWork(deps, 200),
     }),
   ]
 }
@@ -31,7 +33,7 @@ export function restoreRoutes(deps: ApiDeps): Route[] {
 /** Puts an instance back to one of its snapshots; one that is still to be captured is waited for. */
 async function restore(
   deps: ApiDeps,
-  { params: { id = "", snapshotId = "" }, body, prefer, signal }: Call<unknown, RestoreRequest>,
+  { params: { id = "", snapshotId = "" }, body, prefer, identity, signal }: Call<unknown, RestoreRequest>,
 ): Promise<Answer> {
   const resolved = await resolveInstance(deps.db, id)
   const { id: instanceId } = resolved
@@ -48,7 +50,7 @@ async function restore(
   targetAfterState(await read(), resolved, body)
   const waited = await whenCaptured(deps, read, left())
   if ("answer" in waited) return waited.answer
-  const begun = await inTransaction(deps.db, async (tx) => {
+  const begun = await once(deps, identity, async (tx) => {
     const instance = await claimState(tx, instanceId)
     const snapshot = requireOf(await lockSnapshot(tx, snapshotId), instanceId)
     requireUsable(snapshot, "restored")
@@ -60,7 +62,7 @@ async function restore(
       snapshotId: snapshot.id,
       params: { target },
     })
-    return { instance, operationId }
+    return instanceWork(instance, operationId)
   })
   deps.waker.wake("operations")
   return answerWithInstance(deps, begun, { ...left(), status: 200 })

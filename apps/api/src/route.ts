@@ -1,9 +1,12 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
+import type { Made } from "@stillframe/db/idempotency"
 import type { Waker } from "@stillframe/db/wake"
 import type { CompressionConfig } from "@stillframe/domain/compression"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { z } from "zod"
+import type { Answered } from "./answered.ts"
 import type { Prefer } from "./prefer.ts"
+import type { RequestIdentity } from "./request-identity.ts"
 
 /** What the handlers work with. */
 export interface ApiDeps {
@@ -13,6 +16,9 @@ export interface ApiDeps {
   readonly jwtSecret: string
   readonly secretsKey: string
   readonly compression: CompressionConfig
+  /** `sync`: an answer to a create is the point in time, for clients that take it as that. */
+  readonly snapshotCreate: "async" | "sync"
+  readonly answered: Answered
   /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
   readonly stopping: AbortSignal
 }
@@ -28,6 +34,8 @@ export interface Answer {
   readonly status: number
   readonly body?: object
   readonly headers?: Readonly<Record<string, string>>
+  /** Called when all of it was handed to the connection. */
+  readonly onSent?: () => void
 }
 
 /** A request that has passed every check that does not need the database. */
@@ -36,6 +44,7 @@ export interface Call<Query, Body> {
   readonly query: Query
   readonly body: Body
   readonly prefer: Prefer
+  readonly identity: RequestIdentity
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal
 }
@@ -51,8 +60,12 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly body?: Body
   /** What a request without a body says; absent: it must have one. */
   readonly emptyBody?: object
+  /** Whether `Prefer` says how long the answer is held. */
+  readonly holds?: boolean
   // A method, not a property: a list holds routes of different queries and bodies.
   handle(call: Call<z.output<Query>, z.output<Body>>): Promise<Answer>
+  /** Answers a request whose `Idempotency-Key` has made something before. */
+  replay?(call: Call<z.output<Query>, z.output<Body>>, made: Made): Promise<Answer>
 }
 
 /** Gives a route's handler the types of its schemas. */

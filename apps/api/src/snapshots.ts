@@ -19,7 +19,7 @@ import {
   type SnapshotStatus,
 } from "@stillframe/domain/snapshot"
 import { z } from "zod"
-import { createSnapshot } from "./create-snapshot.ts"
+import { createSnapshot, replaySnapshot } from "./create-snapshot.ts"
 import { heldMs } from "./prefer.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { createSnapshotSchema, listInQuery, listLimit, numberInQuery, tagsSchema } from "./schemas.ts"
@@ -32,7 +32,9 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
       path: "/instances/:id/snapshots",
       scope: "snapshot:write",
       body: createSnapshotSchema,
+      holds: true,
       handle: (call) => createSnapshot(deps, call),
+      replay: (call, made) => replaySnapshot(deps, call, made),
     }),
     route({
       method: "get",
@@ -45,6 +47,7 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/snapshots/:id",
       scope: "snapshot:read",
+      holds: true,
       handle: (call) => get(deps, call),
     }),
     route({

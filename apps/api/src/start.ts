@@ -5,6 +5,7 @@ import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
 import { shutdownDeadlineMs } from "@stillframe/runtime/process"
+import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
 import type { ApiConfig } from "./config.ts"
 
@@ -24,7 +25,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   await using opened = new AsyncDisposableStack()
   const { db, waker } = await openMigrated(opened, { ...config, log })
   const stopping = new AbortController()
-  const app = createApp({ ...config, db, waker, log, stopping: stopping.signal })
+  const answered = opened.use(openAnswered(db, log))
+  const app = createApp({ ...config, db, waker, log, answered, stopping: stopping.signal })
   const server = createServer(app)
   server.on("clientError", refuseMalformed)
   server.listen(config.port, config.listenHost)

@@ -4,13 +4,15 @@ import {
   deleteWebhook,
   findWebhook,
   listWebhooks,
+  webhookSecret,
   type WebhookRow,
 } from "@stillframe/db/webhooks"
 import { StillframeError } from "@stillframe/domain/errors"
 import { eventTypes } from "@stillframe/domain/events"
 import { idPattern } from "@stillframe/domain/ids"
-import { sealSecret } from "@stillframe/runtime/secrets"
+import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { z } from "zod"
+import { once } from "./once.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
 import { idSchema, tagsSchema } from "./schemas.ts"
 
@@ -39,30 +41,37 @@ const createWebhookSchema = z
   })
   .meta({ id: "CreateWebhookRequest" })
 
-export function webhookRoutes({ db, secretsKey }: ApiDeps): Route[] {
+export function webhookRoutes(deps: ApiDeps): Route[] {
+  const { db, secretsKey } = deps
   return [
     route({
       method: "post",
       path: "/webhooks",
       scope: "webhook:write",
       body: createWebhookSchema,
-      async handle({ body }) {
+      async handle({ body, identity }) {
         // The form of Standard Webhooks; this answer is the only place that ever shows it.
         const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
-        const row = await createWebhook(db, {
-          url: body.url,
-          description: body.description,
-          eventTypes: body.event_types,
-          instanceIds: body.instance_ids,
-          tags: body.tags,
-          enabled: body.enabled,
-          secret: sealSecret(secretsKey, secret),
+        const { body: resource, made } = await once(deps, identity, async (tx) => {
+          const row = await createWebhook(tx, {
+            url: body.url,
+            description: body.description,
+            eventTypes: body.event_types,
+            instanceIds: body.instance_ids,
+            tags: body.tags,
+            enabled: body.enabled,
+            secret: sealSecret(secretsKey, secret),
+          })
+          return { made: { webhookId: row.id }, body: webhookResource(row) }
         })
-        return {
-          status: 201,
-          body: { ...webhookResource(row), secret },
-          headers: { Location: `/webhooks/${row.id}` },
-        }
+        const headers = { Location: `/webhooks/${made.webhookId}` }
+        return { status: 201, body: { ...resource, secret }, headers }
+      },
+      async replay(_call, { made: { webhookId = "" }, body }) {
+        const row = await findWebhook(db, webhookId)
+        if (row === undefined) return { status: 201, body }
+        const secret = openSecret(secretsKey, await webhookSecret(db, webhookId))
+        return { status: 201, body: { ...webhookResource(row), secret } }
       },
     }),
     route({

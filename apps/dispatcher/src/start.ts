@@ -1,4 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
+import { removeOldKeys } from "@stillframe/db/idempotency"
 import { openMigrated } from "@stillframe/db/open"
 import { requeueExpired } from "@stillframe/db/relay"
 import type { Waker } from "@stillframe/db/wake"
@@ -16,6 +17,7 @@ import { sweepLostJobs } from "./sweep.ts"
 const pollMs = 1_000
 const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
+const removalEveryMs = 60_000
 
 /** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
 export async function startDispatcher(config: DispatcherConfig, log: Logger): Promise<AsyncDisposable> {
@@ -30,6 +32,7 @@ export async function startDispatcher(config: DispatcherConfig, log: Logger): Pr
   opened.defer(() => engine.close())
 
   startRelay(opened, { db, waker, engine, log })
+  startRemoval(opened, { db, log })
   startEvents(opened, { db, waker, config, log })
   return opened.move()
 }
@@ -72,6 +75,19 @@ function startRelay(
       if (expired === 0) return
       log.warn({ expired }, "operations had lost their workers")
       publisher.wake()
+    },
+    log,
+  })
+}
+
+/** What rules remove from the database. */
+function startRemoval(opened: AsyncDisposableStack, { db, log }: Pick<Duties, "db" | "log">): void {
+  runLoop(opened, {
+    name: "remove old idempotency keys",
+    everyMs: removalEveryMs,
+    async turn() {
+      const removed = await removeOldKeys(db)
+      if (removed > 0) log.info({ removed }, "old idempotency keys removed")
     },
     log,
   })

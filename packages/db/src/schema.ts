@@ -20,6 +20,7 @@ export interface Schema {
   operations: OperationsTable
   events: EventsTable
   event_head: { singleton: Generated<boolean>; sequence: number }
+  idempotency_keys: IdempotencyKeysTable
   webhooks: WebhooksTable
   deliveries: DeliveriesTable
 }
@@ -91,6 +92,9 @@ export interface SnapshotsTable {
   created_at: Generated<Date>
   captured_at: Date | null
   verified_at: Date | null
+  request_hash: string | null
+  request_retry: number | null
+  answered_at: Date | null
 }
 
 export interface OperationsTable {
@@ -125,6 +129,17 @@ export interface EventsTable {
   subject_id: string
   occurred_at: Generated<Date>
   data: ColumnType<Record<string, unknown>, string, string>
+}
+
+export interface IdempotencyKeysTable {
+  caller: string
+  method: string
+  path: string
+  key: string
+  body_hash: string
+  made: ColumnType<Record<string, string> | null, string | null | undefined, string | null>
+  body: ColumnType<object | null, string | null | undefined, string | null>
+  created_at: Generated<Date>
 }
 
 export interface WebhooksTable {

@@ -13,6 +13,7 @@ import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
 import { appendSnapshotEvent } from "./events.ts"
 import { cancelSnapshotWork } from "./operations.ts"
+import type { CreateTry } from "./repeated-creates.ts"
 import type { Database, SnapshotsTable } from "./schema.ts"
 
 export type SnapshotRow = Selectable<SnapshotsTable>
@@ -24,6 +25,8 @@ export interface NewSnapshot {
   readonly compression?: EffectiveCompression | undefined
   readonly queue: string
   readonly pool: string
+  /** Of a client that repeats requests by itself. */
+  readonly createTry?: CreateTry | undefined
   readonly instance: {
     readonly id: string
     readonly name: string
@@ -34,7 +37,7 @@ export interface NewSnapshot {
 
 /**
  * The snapshot, its capture's operation and `snapshot.created` in one statement: a create costs one round trip and one
- * commit. Throws `conflict` when a living snapshot of the instance has the name.
+ * commit. A try of a create that may be repeated takes the lock that `lockTries` waits for. Throws `conflict` when a living snapshot of the instance has the name.
  */
 export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promise<SnapshotRow> {
   const { instance } = snapshot
@@ -52,14 +55,17 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
   }
   // The time is the database's, so the resource in the event gets it there.
   const { created_at: _, ...data } = snapshotResource(row)
+  const tried = snapshot.createTry ?? { hash: null, retry: null }
   try {
     const { rows } = await sql<SnapshotRow>`
       with snapshot as (
         insert into snapshots (id, kind, status, name, tags, source_instance_id, source_instance_name,
-          source_hypervisor, host, pool, compression)
-        values (${row.id}, ${row.kind}, ${row.status}, ${row.name}, ${JSON.stringify(row.tags)}, ${instance.id},
+          source_hypervisor, host, pool, compression, request_hash, request_retry)
+        select ${row.id}, ${row.kind}, ${row.status}, ${row.name}, ${JSON.stringify(row.tags)}::jsonb, ${instance.id},
           ${instance.name}, ${instance.hypervisor}, ${instance.host}, ${snapshot.pool},
-          ${row.compression === null ? null : JSON.stringify(row.compression)})
+          ${row.compression === null ? null : JSON.stringify(row.compression)}::jsonb, ${tried.hash},
+          ${tried.retry}::integer
+        from (select pg_advisory_xact_lock_shared(hashtextextended(${tried.hash}, 0))) as held
         returning *
       ), operation as (
         insert into operations (id, kind, queue, instance_id, snapshot_id)

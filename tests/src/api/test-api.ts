@@ -51,12 +51,15 @@ export interface TestApi extends AsyncDisposable {
 /** An API of its own, over HTTP, on a database of its own. */
 export async function testApi({
   compression = { enabled: false },
-}: { compression?: CompressionConfig } = {}): Promise<TestApi> {
+  snapshotCreate = "async",
+}: { compression?: CompressionConfig; snapshotCreate?: "async" | "sync" } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
-  const api = opened.use(await startApi({ ...config, jwtSecret, secretsKey, compression }, log))
+  const api = opened.use(
+    await startApi({ ...config, jwtSecret, secretsKey, compression, snapshotCreate }, log),
+  )
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())
   const host = (name: string): Promise<void> =>

@@ -1,6 +1,7 @@
 import { EventEmitter, once } from "node:events"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { openAnswered } from "@stillframe/api/answered"
 import { createApp } from "@stillframe/api/app"
 import type { Waker } from "@stillframe/db/wake"
 import { createLogger } from "@stillframe/runtime/logger"
@@ -27,7 +28,9 @@ test("an answer is no longer held once its client is gone", async () => {
   const log = createLogger({ service: "api", level: "silent" })
   const stopping = new AbortController().signal
   const compression = { enabled: false }
-  const app = createApp({ db: api.db, waker, log, jwtSecret, secretsKey, compression, stopping })
+  const answered = openAnswered(api.db, log)
+  const config = { jwtSecret, secretsKey, compression, snapshotCreate: "async" } as const
+  const app = createApp({ ...config, db: api.db, waker, log, answered, stopping })
   const server = createServer(app).listen(0, "127.0.0.1")
   await once(server, "listening")
   const client = new AbortController()

@@ -82,7 +82,15 @@ export async function testStack({
   const common = { databaseUrl, databaseDirectUrl: databaseUrl, redisUrl }
   const api = opened.use(
     await startApi(
-      { ...common, listenHost: "127.0.0.1", port: 0, jwtSecret, secretsKey, compression: { enabled: false } },
+      {
+        ...common,
+        listenHost: "127.0.0.1",
+        port: 0,
+        jwtSecret,
+        secretsKey,
+        compression: { enabled: false },
+        snapshotCreate: "async",
+      },
       log,
     ),
   )
