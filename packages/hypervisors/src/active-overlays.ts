@@ -1,9 +1,6 @@
 import type { Monitor } from "./qmp.ts"
 
-/**
- * The number of the overlay that each writable disk runs on. Asks for the devices only: QEMU's list of all block nodes repeats the chain
- * below each of them, which blocks the guest for seconds at some hundred layers.
- */
+/** The number of the overlay that each writable disk runs on. */
 export async function activeOverlays(monitor: Monitor): Promise<Map<number, number>> {
   const blocks = await monitor.execute<{ inserted?: { "node-name"?: string } }[]>("query-block")
   const active = new Map<number, number>()

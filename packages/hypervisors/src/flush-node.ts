@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { blockNodes } from "./block-nodes.ts"
 import type { DiskLayer } from "./disks.ts"
 import { nodeName } from "./qemu-command.ts"
 import type { Monitor } from "./qmp.ts"
@@ -9,10 +10,7 @@ import type { Monitor } from "./qmp.ts"
  */
 export async function flushNode(monitor: Monitor, disk: number, layers: readonly DiskLayer[]): Promise<void> {
   const [top, ...below] = layers
-  const nodes = await monitor.execute<{ "node-name": string; drv: string; file: string }[]>(
-    "query-named-block-nodes",
-    { flat: true },
-  )
+  const nodes = await blockNodes(monitor)
   const file = nodes.find((node) => node.drv === "file" && node.file === top?.file)
   if (file === undefined)
     throw new StillframeError(

@@ -6,6 +6,7 @@ import { assertUndisturbed } from "./assert-undisturbed.ts"
 import { overlaysOf, readDisks, type Disk, type DiskLayer } from "./disks.ts"
 import { flushNode } from "./flush-node.ts"
 import { copyLayers, finishMerge, mergesUnderWay, type MergeProgress } from "./merge-job.ts"
+import { mergeRate } from "./merge-rate.ts"
 import { nodeName, qemuFiles } from "./qemu-command.ts"
 import { withMonitor, type Monitor } from "./qmp.ts"
 import { releaseLayers } from "./release-layers.ts"
@@ -15,6 +16,7 @@ export interface MergeOptions {
   dir: string
   /** Own overlays that a disk may have before it is merged; 8 if not given. */
   layersMax?: number
+  /** 0 is no bound; without it `mergeRate` decides. */
   bytesPerSecond?: number
   /** Every 50 ms while layers are copied. */
   onProgress?: (progress: MergeProgress) => void
@@ -24,8 +26,6 @@ export interface MergeOptions {
 
 /** Own overlays that a disk may have before a merge is worth it. */
 export const layersUnmergedMax = 8
-/** Nobody waits for a merge, but the guest and a capture's flush wait for the device: half of what a cheap SSD takes is left to them. */
-const BYTES_PER_S = 256 * 1024 * 1024
 const BLOCK_BYTES = 512
 
 /**
@@ -62,14 +62,15 @@ async function mergeDisk(
   monitor: Monitor,
   disk: Disk,
   index: number,
-  { dir, bytesPerSecond = BYTES_PER_S, signal, onProgress }: MergeOptions,
+  { dir, layersMax = layersUnmergedMax, bytesPerSecond, signal, onProgress }: MergeOptions,
 ): Promise<void> {
   const overlays = overlaysOf(disk, index)
   const below = disk.layers.slice(overlays.length)
   await assertRoom(dir, overlays.slice(1), disk.virtualSize)
   const active = nodeName(index, disk.layers)
   const base = below[0] && { node: nodeName(index, below), file: below[0].file }
-  const merge = { disk: index, active, ...(base && { base }), bytesPerSecond }
+  const rate = bytesPerSecond ?? mergeRate(overlays.length, layersMax)
+  const merge = { disk: index, active, ...(base && { base }), bytesPerSecond: rate }
   await copyLayers(monitor, merge, { signal, ...(onProgress && { onProgress }) })
   // QEMU itself does not: killed after the header names the base, it would leave a layer without what was copied into it.
   await flushNode(monitor, index, disk.layers)

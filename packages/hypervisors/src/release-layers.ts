@@ -2,6 +2,7 @@ import { open, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { activeOverlays } from "./active-overlays.ts"
+import { blockNodes } from "./block-nodes.ts"
 import { overlayNumber, readDisks } from "./disks.ts"
 import type { Monitor } from "./qmp.ts"
 
@@ -39,9 +40,9 @@ async function removeNodes(monitor: Monitor, disk: number, numbers: readonly num
   }
 }
 
-/** The overlays that QEMU has open. Flat, because the default repeats a node's chain for each node: seconds at some hundred layers. */
+/** The numbers of the overlays that QEMU has open. */
 async function openOverlays(monitor: Monitor, disk: number): Promise<ReadonlySet<number | undefined>> {
-  const nodes = await monitor.execute<{ "node-name": string }[]>("query-named-block-nodes", { flat: true })
+  const nodes = await blockNodes(monitor)
   const numbers = nodes.map(({ "node-name": name }) => /^disk(\d+)-(\d+)$/.exec(name))
   return new Set(numbers.flatMap((match) => (Number(match?.[1]) === disk ? [Number(match?.[2])] : [])))
 }

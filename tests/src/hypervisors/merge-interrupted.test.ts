@@ -1,5 +1,4 @@
 import { createReadStream } from "node:fs"
-import { endProcess } from "@stillframe/hypervisors/processes"
 import { mergeLayers } from "@stillframe/hypervisors/qemu-merge"
 import { expect, test } from "vitest"
 import {
@@ -13,6 +12,7 @@ import {
   blocksIn,
   slow,
   killMerging,
+  killQemu,
   leaveCopied,
   execute,
   jobsOf,
@@ -75,7 +75,7 @@ test("a merge that was copied but not finished when its caller was killed is fin
   await leaveCopied(vm)
 
   await mergeLayers({ dir: vm.dir, signal: never })
-  await endProcess(vm.process, { graceMs: 0 })
+  await killQemu(vm)
 
   expect(await overlaysIn(vm)).toEqual(["disk0.3.qcow2"])
   expect(await blocksIn(vm.dir, "disk0.3.qcow2")).toEqual(pattern(4))
@@ -87,7 +87,7 @@ test("a QEMU killed in the middle of a merge leaves a whole chain, and a VM on i
   await captures(place, vm, 3)
   const killed = Promise.withResolvers<void>()
   const onProgress = ({ bytes }: { bytes: number }): void => {
-    if (bytes > MIB) killed.resolve(endProcess(vm.process, { graceMs: 0 }))
+    if (bytes > MIB) killed.resolve(killQemu(vm))
   }
 
   const attempt = mergeLayers({ ...slow(vm), onProgress, signal: never })

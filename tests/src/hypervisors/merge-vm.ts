@@ -6,6 +6,7 @@ import { promisify } from "node:util"
 import { readDisks, type Disk } from "@stillframe/hypervisors/disks"
 import { addOverlays } from "@stillframe/hypervisors/layers"
 import { startGuest } from "@stillframe/hypervisors/prepare-launch"
+import { processAlive } from "@stillframe/hypervisors/processes"
 import { launchQemu } from "@stillframe/hypervisors/qemu-process"
 import { withMonitor } from "@stillframe/hypervisors/qmp"
 import { expect } from "vitest"
@@ -19,6 +20,7 @@ import {
   type Ground,
   type TestCapture,
   type TestVm,
+  type VmOptions,
 } from "./test-vm.ts"
 
 export const run = promisify(execFile)
@@ -27,10 +29,10 @@ export const MIB = 1024 * 1024
 export const BLOCKS = 32
 export const UNTOUCHED = 7
 
-export async function startWithDisk(place: Ground): Promise<TestVm> {
+export async function startWithDisk(place: Ground, options: VmOptions = {}): Promise<TestVm> {
   const path = join(place.root, "plain.raw")
   await writeFile(path, Buffer.alloc(BLOCKS * MIB, UNTOUCHED))
-  return await startHeartbeat(place, { disks: [{ path, format: "raw", readonly: false }] })
+  return await startHeartbeat(place, { ...options, disks: [{ path, format: "raw", readonly: false }] })
 }
 
 export async function startWithoutBase(place: Ground): Promise<TestVm> {
@@ -57,9 +59,15 @@ async function launchOn(place: Ground, dir: string, disks: Disk[]): Promise<Test
   const config = await heartbeatConfig()
   await copyFile(heartbeat, join(dir, "kernel"))
   const launch = { dir, config, disks, binary: qemu.binary, identity: "stillframe-test-vm", signal: never }
-  const process = place.own(await launchQemu(launch))
+  const identity = place.own(await launchQemu(launch))
   await startGuest(dir)
-  return { dir, config, disks, process }
+  return { dir, config, disks, process: identity }
+}
+
+/** No warning, so nothing that QEMU holds in its memory reaches a file. */
+export async function killQemu(vm: TestVm): Promise<void> {
+  process.kill(vm.process.pid, "SIGKILL")
+  await expect.poll(async () => await processAlive(vm.process)).toBe(false)
 }
 
 /** Captures a VM so many times; block n is written before the n-th capture, and one more after the last. */
@@ -73,10 +81,11 @@ export async function captures(place: Ground, vm: TestVm, count: number, disk = 
   return all
 }
 
-/** Puts empty layers on a chain without captures, which would take minutes. */
+/** Puts layers on a chain, one block in each of the first; without captures, which would take minutes. */
 export async function stack(vm: TestVm, count: number): Promise<void> {
   let disks = vm.disks
   for (let n = 1; n <= count; n++) {
+    if (n <= BLOCKS) await write(vm, n - 1)
     disks = await addOverlays(disks, { dir: vm.dir, qemuImg: qemu.qemuImg, signal: never })
     const file = { driver: "file", filename: `disk0.${n}.qcow2` }
     await execute(vm, "blockdev-add", { driver: "qcow2", "node-name": `disk0-${n}`, file, backing: null })
@@ -84,9 +93,9 @@ export async function stack(vm: TestVm, count: number): Promise<void> {
   }
 }
 
-/** Fills block n with n + 1 through the VM's own device, as its guest would. */
+/** Fills block n with n + 10 through the VM's own device, as its guest would. */
 export async function write(vm: TestVm, n: number, disk = 0): Promise<void> {
-  const command = `write -P ${(n % 250) + 10} ${n}M 1M`
+  const command = `write -P ${n + 10} ${n}M 1M`
   const line = `qemu-io -d /machine/peripheral/disk${disk}/virtio-backend "${command}"`
   expect(await execute(vm, "human-monitor-command", { "command-line": line })).not.toContain("rror")
 }

@@ -1,29 +1,28 @@
 import { createReadStream } from "node:fs"
-import { stat, writeFile, rm } from "node:fs/promises"
+import { stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { linkFiles, sealLayers } from "@stillframe/hypervisors/layers"
 import { immutableNames } from "@stillframe/hypervisors/prepare-launch"
-import { endProcess, openFiles } from "@stillframe/hypervisors/processes"
+import { openFiles } from "@stillframe/hypervisors/processes"
 import { readQcow2Header } from "@stillframe/hypervisors/qcow2-header"
 import { mergeLayers } from "@stillframe/hypervisors/qemu-merge"
 import { expect, test } from "vitest"
 import {
   BLOCKS,
   MIB,
-  UNTOUCHED,
   run,
   startWithDisk,
   startWithoutBase,
   captures,
-  stack,
-  write,
   pattern,
   blocksIn,
+  killQemu,
   execute,
   jobsOf,
   nodesOf,
   overlaysIn,
   files,
+  UNTOUCHED,
 } from "./merge-vm.ts"
 import {
   capture,
@@ -86,7 +85,7 @@ test("what a merge copied is in the file before its header names the base", asyn
   await captures(place, vm, 3)
 
   await mergeLayers({ dir: vm.dir, layersMax: 3, signal: never })
-  await endProcess(vm.process, { graceMs: 0 })
+  await killQemu(vm)
 
   expect(await blocksIn(vm.dir, "disk0.3.qcow2")).toEqual(pattern(4))
 })
@@ -173,42 +172,4 @@ test("a disk that has no file below its overlays becomes a single file", async (
   expect(await readQcow2Header(join(vm.dir, "disk0.3.qcow2"))).not.toHaveProperty("backingFile")
   expect(await overlaysIn(vm)).toEqual(["disk0.3.qcow2"])
   expect(await blocksIn(vm.dir, "disk0.3.qcow2")).toEqual(pattern(4, 0))
-})
-
-test("thirty captures with merges between them keep the chain short and every block right", async () => {
-  await using place = await ground()
-  const vm = await startWithDisk(place)
-  const lengths: number[] = []
-
-  for (let n = 0; n < 30; n++) {
-    await write(vm, n)
-    await rm(join(place.root, "memory"), { force: true })
-    await capture(place, vm, "memory")
-    lengths.push((await mergeLayers({ dir: vm.dir, signal: never }))[0]?.layers.length ?? 0)
-  }
-
-  expect(Math.max(...lengths)).toBe(9)
-  expect(await overlaysIn(vm)).toHaveLength((lengths.at(-1) ?? 0) - 1)
-  const active = `disk0.30.qcow2`
-  await run(qemu.qemuImg, ["check", "-q", "-U", active], { cwd: vm.dir })
-  expect(await blocksIn(vm.dir, active)).toEqual(pattern(30))
-  expect(firstGap(serial(vm.dir))).toBeUndefined()
-})
-
-test("a chain of more than a hundred layers is merged without holding up its monitor", async () => {
-  await using place = await ground()
-  const vm = await startWithDisk(place)
-  await stack(vm, 120)
-  let slowestMs = 0
-  let last = performance.now()
-  const onProgress = (): void => {
-    slowestMs = Math.max(slowestMs, performance.now() - last)
-    last = performance.now()
-  }
-
-  const [disk] = await mergeLayers({ dir: vm.dir, signal: never, onProgress })
-
-  expect(files(disk)).toEqual(["disk0.120.qcow2", "disk0.base"])
-  expect(await overlaysIn(vm)).toEqual(["disk0.120.qcow2"])
-  expect(await nodesOf(vm)).toEqual(["disk0-120", "disk0-base-1"])
 })

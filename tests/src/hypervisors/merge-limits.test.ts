@@ -1,0 +1,107 @@
+import { rm, statfs, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { blockNodes } from "@stillframe/hypervisors/block-nodes"
+import { sealLayers } from "@stillframe/hypervisors/layers"
+import { mergeLayers } from "@stillframe/hypervisors/qemu-merge"
+import { withMonitor } from "@stillframe/hypervisors/qmp"
+import { expect, test } from "vitest"
+import {
+  BLOCKS,
+  MIB,
+  run,
+  startWithDisk,
+  captures,
+  stack,
+  write,
+  pattern,
+  blocksIn,
+  killQemu,
+  jobsOf,
+  nodesOf,
+  overlaysIn,
+  files,
+} from "./merge-vm.ts"
+import { capture, firstGap, ground, never, qemu, serial, type TestCapture } from "./test-vm.ts"
+
+const isRoot = process.getuid?.() === 0
+
+test("thirty captures with merges between them keep the chain short and every block right", async () => {
+  await using place = await ground()
+  const vm = await startWithDisk(place)
+  const lengths: number[] = []
+
+  for (let n = 0; n < 30; n++) {
+    await write(vm, n)
+    await rm(join(place.root, "memory"), { force: true })
+    await capture(place, vm, "memory")
+    lengths.push((await mergeLayers({ dir: vm.dir, signal: never }))[0]?.layers.length ?? 0)
+  }
+
+  expect(Math.max(...lengths)).toBe(9)
+  expect(await overlaysIn(vm)).toHaveLength((lengths.at(-1) ?? 0) - 1)
+  const active = `disk0.30.qcow2`
+  await run(qemu.qemuImg, ["check", "-q", "-U", active], { cwd: vm.dir })
+  expect(await blocksIn(vm.dir, active)).toEqual(pattern(30))
+  expect(firstGap(serial(vm.dir))).toBeUndefined()
+})
+
+test("a chain of more than a hundred layers is merged, and asked for in a way that does not hold up its guest", async () => {
+  await using place = await ground()
+  const vm = await startWithDisk(place)
+  await stack(vm, 120)
+  const [flatMs, deepMs] = await withMonitor(vm.dir, "command.sock", async (monitor) => {
+    const flat = await msOf(async () => await blockNodes(monitor))
+    return [flat, await msOf(async () => await monitor.execute("query-named-block-nodes"))] as const
+  })
+
+  const [disk] = await mergeLayers({ dir: vm.dir, signal: never })
+
+  expect(flatMs).toBeLessThan(deepMs / 4)
+  expect(files(disk)).toEqual(["disk0.120.qcow2", "disk0.base"])
+  expect(await overlaysIn(vm)).toEqual(["disk0.120.qcow2"])
+  expect(await nodesOf(vm)).toEqual(["disk0-120", "disk0-base-1"])
+  expect(await blocksIn(vm.dir, "disk0.120.qcow2")).toEqual(pattern(BLOCKS))
+})
+
+test.skipIf(!isRoot)(
+  "a VM of another user is merged though that user may not write its sealed layers",
+  async () => {
+    await using place = await ground()
+    const vm = await startWithDisk(place, { runAs: { uid: 65534, gid: 65534 } })
+    const [, last] = (await captures(place, vm, 2)) as [TestCapture, TestCapture]
+    await sealLayers(last.disks, vm.dir)
+
+    const [disk] = await mergeLayers({ dir: vm.dir, layersMax: 1, signal: never })
+
+    expect(files(disk)).toEqual(["disk0.2.qcow2", "disk0.base"])
+    expect(await blocksIn(vm.dir, "disk0.2.qcow2")).toEqual(pattern(3))
+    expect((await capture(place, vm, "after")).disks[0]?.layers).toHaveLength(2)
+  },
+)
+
+test.skipIf(!isRoot)("a merge that could fill the disk is not begun", async () => {
+  await using place = await ground()
+  const dir = await place.folder("vm")
+  await run("mount", ["-t", "tmpfs", "-o", "size=16m", "tmpfs", dir])
+  try {
+    const vm = await startWithDisk(place, { dir })
+    await captures(place, vm, 3)
+    const { bavail, bsize } = await statfs(dir)
+    await writeFile(join(dir, "filler"), Buffer.alloc(bavail * bsize - MIB))
+
+    const attempt = mergeLayers({ dir, layersMax: 1, signal: never })
+
+    await expect(attempt).rejects.toMatchObject({ code: "insufficient_storage" })
+    expect(await overlaysIn(vm)).toHaveLength(4)
+    expect(await jobsOf(vm)).toEqual([])
+    await killQemu(vm)
+  } finally {
+    await run("umount", ["-l", dir])
+  }
+})
+
+async function msOf(work: () => Promise<unknown>): Promise<number> {
+  const started = performance.now()
+  await work()
+  return performance.now() - started
+}
