@@ -9,6 +9,7 @@ import {
   BLOCKS,
   MIB,
   run,
+  relaunch,
   startWithDisk,
   captures,
   stack,
@@ -21,8 +22,9 @@ import {
   overlaysIn,
   files,
 } from "./merge-vm.ts"
-import { capture, firstGap, ground, never, qemu, serial, type TestCapture } from "./test-vm.ts"
+import { capture, firstGap, ground, never, qemu, serial } from "./test-vm.ts"
 
+const nobody = { uid: 65534, gid: 65534 }
 const isRoot = process.getuid?.() === 0
 
 test("thirty captures with merges between them keep the chain short and every block right", async () => {
@@ -67,9 +69,9 @@ test.skipIf(!isRoot)(
   "a VM of another user is merged though that user may not write its sealed layers",
   async () => {
     await using place = await ground()
-    const vm = await startWithDisk(place, { runAs: { uid: 65534, gid: 65534 } })
-    const [, last] = (await captures(place, vm, 2)) as [TestCapture, TestCapture]
-    await sealLayers(last.disks, vm.dir)
+    const vm = await startWithDisk(place, { runAs: nobody })
+    const last = (await captures(place, vm, 2)).at(-1)
+    await sealLayers(last?.disks ?? [], vm.dir)
 
     const [disk] = await mergeLayers({ dir: vm.dir, layersMax: 1, signal: never })
 
@@ -78,6 +80,21 @@ test.skipIf(!isRoot)(
     expect((await capture(place, vm, "after")).disks[0]?.layers).toHaveLength(2)
   },
 )
+
+test.skipIf(!isRoot)("so is one that was started on sealed layers", async () => {
+  await using place = await ground()
+  const first = await startWithDisk(place, { runAs: nobody })
+  const last = (await captures(place, first, 3)).at(-1)
+  await sealLayers(last?.disks ?? [], first.dir)
+  await killQemu(first)
+  const vm = await relaunch(place, first, { runAs: nobody })
+
+  const [disk] = await mergeLayers({ dir: vm.dir, layersMax: 1, signal: never })
+
+  expect(files(disk)).toEqual(["disk0.4.qcow2", "disk0.base"])
+  expect(await overlaysIn(vm)).toEqual(["disk0.4.qcow2"])
+  expect(await blocksIn(vm.dir, "disk0.4.qcow2")).toEqual(pattern(4))
+})
 
 test.skipIf(!isRoot)("a merge that could fill the disk is not begun", async () => {
   await using place = await ground()

@@ -45,21 +45,23 @@ export async function startWithoutBase(place: Ground): Promise<TestVm> {
 }
 
 /** Starts a VM again on what a dead one left, on a new overlay, as a launch from its directory does. */
-export async function relaunch(place: Ground, vm: TestVm): Promise<TestVm> {
+export async function relaunch(place: Ground, vm: TestVm, options: VmOptions = {}): Promise<TestVm> {
   await Promise.all(["command.sock", "watch.sock"].map(async (name) => await rm(join(vm.dir, name))))
   const disks = await readDisks(vm.dir, new Map([[0, 3]]))
-  return await launchOn(
-    place,
-    vm.dir,
-    await addOverlays(disks, { dir: vm.dir, qemuImg: qemu.qemuImg, signal: never }),
-  )
+  const layered = await addOverlays(disks, { dir: vm.dir, qemuImg: qemu.qemuImg, signal: never })
+  return await launchOn(place, vm.dir, layered, options)
 }
 
-async function launchOn(place: Ground, dir: string, disks: Disk[]): Promise<TestVm> {
+async function launchOn(
+  place: Ground,
+  dir: string,
+  disks: Disk[],
+  { runAs }: VmOptions = {},
+): Promise<TestVm> {
   const config = await heartbeatConfig()
   await copyFile(heartbeat, join(dir, "kernel"))
   const launch = { dir, config, disks, binary: qemu.binary, identity: "stillframe-test-vm", signal: never }
-  const identity = place.own(await launchQemu(launch))
+  const identity = place.own(await launchQemu({ ...launch, ...(runAs && { runAs }) }))
   await startGuest(dir)
   return { dir, config, disks, process: identity }
 }
@@ -93,11 +95,12 @@ export async function stack(vm: TestVm, count: number): Promise<void> {
   }
 }
 
-/** Fills block n with n + 10 through the VM's own device, as its guest would. */
+/** Fills block n with n + 10 through the VM's own device, and flushes it, as its guest would. */
 export async function write(vm: TestVm, n: number, disk = 0): Promise<void> {
-  const command = `write -P ${n + 10} ${n}M 1M`
-  const line = `qemu-io -d /machine/peripheral/disk${disk}/virtio-backend "${command}"`
-  expect(await execute(vm, "human-monitor-command", { "command-line": line })).not.toContain("rror")
+  for (const command of [`write -P ${n + 10} ${n}M 1M`, "flush"]) {
+    const line = `qemu-io -d /machine/peripheral/disk${disk}/virtio-backend "${command}"`
+    expect(await execute(vm, "human-monitor-command", { "command-line": line })).not.toContain("rror")
+  }
 }
 
 /** What the disk holds after the first so many blocks were written. */
