@@ -47,8 +47,11 @@ export async function mergeLayers(options: MergeOptions): Promise<Disk[]> {
       const underWay = await mergesUnderWay(monitor)
       for (const [index, disk] of (await readDisks(dir, active)).entries()) {
         if (disk.readonly || !active.has(index)) continue
-        const tooLong = overlaysOf(disk, index).length > layersMax
-        if (tooLong || underWay.has(index)) await mergeDisk(monitor, disk, index, options)
+        const overlays = overlaysOf(disk, index)
+        if (overlays.length <= layersMax && !underWay.has(index)) continue
+        // What is under way has taken part of its room already.
+        if (!underWay.has(index)) await assertRoom(dir, overlays.slice(1), disk.virtualSize)
+        await mergeDisk(monitor, disk, index, options)
       }
       await releaseLayers(monitor, dir)
       return await readDisks(dir, active)
@@ -62,11 +65,10 @@ async function mergeDisk(
   monitor: Monitor,
   disk: Disk,
   index: number,
-  { dir, layersMax = layersUnmergedMax, bytesPerSecond, signal, onProgress }: MergeOptions,
+  { layersMax = layersUnmergedMax, bytesPerSecond, signal, onProgress }: MergeOptions,
 ): Promise<void> {
   const overlays = overlaysOf(disk, index)
   const below = disk.layers.slice(overlays.length)
-  await assertRoom(dir, overlays.slice(1), disk.virtualSize)
   const active = nodeName(index, disk.layers)
   const base = below[0] && { node: nodeName(index, below), file: below[0].file }
   const rate = bytesPerSecond ?? mergeRate(overlays.length, layersMax)

@@ -54,6 +54,20 @@ test("a capture ends a merge that somebody left under way, and both it and the n
   expect(await blocksIn(vm.dir, "disk0.4.qcow2")).toEqual(pattern(4))
 })
 
+test("a capture undoes a merge that was copied but not finished", async () => {
+  await using place = await ground()
+  const vm = await startWithDisk(place)
+  await captures(place, vm, 3)
+  await leaveCopied(vm)
+
+  const captured = await capture(place, vm, "during")
+
+  expect(await jobsOf(vm)).toEqual([])
+  expect(files(captured.disks[0])).toHaveLength(5)
+  const copy = await fork(place, vm, captured, "fork", createReadStream(captured.memoryFile))
+  expect(await blocksIn(copy.dir, "disk0.4.qcow2")).toEqual(pattern(4))
+})
+
 test("a merge whose caller was killed goes on, and the next call takes it up", async () => {
   await using place = await ground()
   const vm = await startWithDisk(place)

@@ -108,7 +108,10 @@ test.skipIf(!isRoot)("a merge that could fill the disk is not begun", async () =
 
     const attempt = mergeLayers({ dir, layersMax: 1, signal: never })
 
-    await expect(attempt).rejects.toMatchObject({ code: "insufficient_storage" })
+    await expect(attempt).rejects.toMatchObject({
+      code: "insufficient_storage",
+      message: expect.stringContaining("make room"),
+    })
     expect(await overlaysIn(vm)).toHaveLength(4)
     expect(await jobsOf(vm)).toEqual([])
     await killQemu(vm)

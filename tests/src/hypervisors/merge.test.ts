@@ -136,24 +136,28 @@ test("a restored VM is merged like a launched one", async () => {
   expect(await blocksIn(copy.dir, "disk0.2.qcow2")).toEqual(pattern(2))
 })
 
-test("a caller's qcow2 file with a backing file stays the base, by its absolute path", async () => {
+test("every writable disk is merged; a caller's qcow2 file with a backing file stays the base, by its absolute path", async () => {
   await using place = await ground()
   const { root } = place
   await writeFile(join(root, "lower.raw"), Buffer.alloc(BLOCKS * MIB, UNTOUCHED))
+  await writeFile(join(root, "second.raw"), Buffer.alloc(MIB, UNTOUCHED))
   const upper = join(root, "upper.qcow2")
   await run(qemu.qemuImg, ["create", "-q", "-f", "qcow2", "-b", "lower.raw", "-F", "raw", upper])
   const vm = await startHeartbeat(place, {
     disks: [
       { path: join(root, "lower.raw"), format: "raw", readonly: true },
       { path: upper, format: "qcow2", readonly: false },
+      { path: join(root, "second.raw"), format: "raw", readonly: false },
     ],
   })
   await captures(place, vm, 3, 1)
 
-  const [readonly, disk] = await mergeLayers({ dir: vm.dir, layersMax: 1, signal: never })
+  const [readonly, disk, second] = await mergeLayers({ dir: vm.dir, layersMax: 1, signal: never })
 
   expect(files(readonly)).toEqual(["disk0.base"])
   expect(files(disk)).toEqual(["disk1.3.qcow2", upper, join(root, "lower.raw")])
+  expect(files(second)).toEqual(["disk2.3.qcow2", "disk2.base"])
+  expect(await overlaysIn(vm)).toEqual(["disk1.3.qcow2", "disk2.3.qcow2"])
   expect(await readQcow2Header(join(vm.dir, "disk1.3.qcow2"))).toMatchObject({
     backingFile: upper,
     backingFormat: "qcow2",
