@@ -93,6 +93,7 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
       body,
     })
     const answer = await handleOnce(deps, route, {
+      url: req.url,
       params,
       query,
       body,

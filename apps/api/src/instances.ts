@@ -6,16 +6,17 @@ import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@sti
 import { failCapturesOf } from "@stillframe/db/snapshots"
 import { compressionMistake } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import { instanceResource, type Hypervisor } from "@stillframe/domain/instance"
+import { instanceResource, instanceStates, type Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { z } from "zod"
 import { createInstanceSchema, launchOf } from "./launch.ts"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from "./operations.ts"
+import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork } from "./problem.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
-import { listLimit, numberInQuery } from "./schemas.ts"
+import { nameSchema, tagsSchema } from "./schemas.ts"
 
 export function instanceRoutes(deps: ApiDeps): Route[] {
   const { db } = deps
@@ -33,10 +34,14 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/instances",
       scope: "instance:read",
-      query: z.object({ limit: numberInQuery({ min: 1, max: listLimit }).optional() }),
-      async handle({ query }) {
-        const rows = await listInstances(db, query.limit ?? listLimit)
-        return { status: 200, body: rows.map(instanceResource) }
+      query: z.object({
+        state: z.enum(instanceStates).optional(),
+        name: nameSchema.optional(),
+        tags: tagsSchema.optional(),
+        ...pageQuery,
+      }),
+      async handle({ query, url }) {
+        return pageAnswer(url, await listInstances(db, query, pageRequest(query)), instanceResource)
       },
     }),
     route({

@@ -40,6 +40,8 @@ export interface Answer {
 
 /** A request that has passed every check that does not need the database. */
 export interface Call<Query, Body> {
+  /** Path and query as they were asked. */
+  readonly url: string
   readonly params: Readonly<Record<string, string>>
   readonly query: Query
   readonly body: Body

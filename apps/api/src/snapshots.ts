@@ -1,14 +1,9 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
+import { listSnapshots } from "@stillframe/db/list-snapshots"
 import { cancelSnapshotWork, createOperation } from "@stillframe/db/operations"
 import type { Database } from "@stillframe/db/schema"
-import {
-  findSnapshot,
-  listSnapshots,
-  lockSnapshot,
-  startDelete,
-  type SnapshotRow,
-} from "@stillframe/db/snapshots"
+import { findSnapshot, lockSnapshot, startDelete, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"
 import { compressQueue } from "@stillframe/domain/queues"
@@ -20,9 +15,10 @@ import {
 } from "@stillframe/domain/snapshot"
 import { z } from "zod"
 import { createSnapshot, replaySnapshot } from "./create-snapshot.ts"
+import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { heldMs } from "./prefer.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
-import { createSnapshotSchema, listInQuery, listLimit, numberInQuery, tagsSchema } from "./schemas.ts"
+import { createSnapshotSchema, listInQuery, tagsSchema } from "./schemas.ts"
 import { waitUntil } from "./wait.ts"
 
 export function snapshotRoutes(deps: ApiDeps): Route[] {
@@ -41,7 +37,7 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
       path: "/snapshots",
       scope: "snapshot:read",
       query: listQuerySchema,
-      handle: ({ query }) => list(deps, query),
+      handle: (call) => list(deps, call),
     }),
     route({
       method: "get",
@@ -77,25 +73,21 @@ const listQuerySchema = z.object({
   name: z.string().optional(),
   tags: tagsSchema.optional(),
   status: listInQuery(snapshotStatuses).optional(),
-  limit: numberInQuery({ min: 1, max: listLimit }).optional(),
+  ...pageQuery,
 })
 
 /** Scripts keep the newest few of a list, so a failed one is not in it unless asked for. */
 const listedStatuses: readonly SnapshotStatus[] = ["queued", "capturing", "ready"]
 
-async function list({ db }: ApiDeps, query: z.output<typeof listQuerySchema>): Promise<Answer> {
+async function list(
+  { db }: ApiDeps,
+  { query, url }: Call<z.output<typeof listQuerySchema>, unknown>,
+): Promise<Answer> {
   const { source_instance_id: sourceInstanceId, kind, name, tags } = query
   // Postgres takes no NUL in a text, and no name or id has one.
   if (`${sourceInstanceId} ${name}`.includes("\0")) return { status: 200, body: [] }
-  const rows = await listSnapshots(db, {
-    sourceInstanceId,
-    kind,
-    name,
-    tags,
-    statuses: query.status ?? listedStatuses,
-    limit: query.limit ?? listLimit,
-  })
-  return { status: 200, body: rows.map(snapshotResource) }
+  const filter = { sourceInstanceId, kind, name, tags, statuses: query.status ?? listedStatuses }
+  return pageAnswer(url, await listSnapshots(db, filter, pageRequest(query)), snapshotResource)
 }
 
 async function get(deps: ApiDeps, { params, prefer, signal }: Call<unknown, unknown>): Promise<Answer> {

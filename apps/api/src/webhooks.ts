@@ -13,6 +13,7 @@ import { idPattern } from "@stillframe/domain/ids"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { z } from "zod"
 import { once } from "./once.ts"
+import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
 import { idSchema, tagsSchema } from "./schemas.ts"
 
@@ -20,7 +21,6 @@ const secretBytes = 32
 const urlLengthMax = 2_048
 const descriptionLengthMax = 512
 const instanceIdsMax = 100
-const webhooksPerAnswerMax = 1_000
 
 const createWebhookSchema = z
   .object({
@@ -78,10 +78,9 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/webhooks",
       scope: "webhook:read",
-      handle: async () => ({
-        status: 200,
-        body: (await listWebhooks(db, webhooksPerAnswerMax)).map(webhookResource),
-      }),
+      query: z.object(pageQuery),
+      handle: async ({ query, url }) =>
+        pageAnswer(url, await listWebhooks(db, pageRequest(query)), webhookResource),
     }),
     route({
       method: "get",

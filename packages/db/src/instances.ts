@@ -8,8 +8,9 @@ import {
 } from "@stillframe/domain/instance"
 import { nameLengthMax, namePattern } from "@stillframe/domain/names"
 import type { Tags } from "@stillframe/domain/tags"
-import type { Selectable, Updateable } from "kysely"
+import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
+import { beyond, direction, positionAt, toPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, InstancesTable } from "./schema.ts"
 import { isUniqueViolation } from "./snapshots.ts"
 
@@ -115,16 +116,33 @@ export async function lockInstance(tx: Database, id: string): Promise<InstanceRo
     .executeTakeFirst()
 }
 
-/** Newest first, at most `limit`. */
-export async function listInstances(db: Database, limit: number): Promise<InstanceRow[]> {
-  return db
+export interface InstanceFilter {
+  readonly state?: InstanceState | undefined
+  readonly name?: string | undefined
+  readonly tags?: Tags | undefined
+}
+
+export async function listInstances(
+  db: Database,
+  filter: InstanceFilter,
+  page: PageRequest,
+): Promise<Page<InstanceRow>> {
+  let query = db
     .selectFrom("instances")
     .selectAll()
+    .select(positionAt.as("position_at"))
     .where("deleted_at", "is", null)
-    .orderBy("created_at", "desc")
-    .orderBy("id", "desc")
-    .limit(limit)
+    .where(beyond(page))
+  if (filter.state !== undefined) query = query.where("state", "=", filter.state)
+  if (filter.name !== undefined) query = query.where("name", "=", filter.name)
+  if (filter.tags !== undefined)
+    query = query.where(sql<boolean>`tags @> ${JSON.stringify(filter.tags)}::jsonb`)
+  const rows = await query
+    .orderBy("created_at", direction(page))
+    .orderBy("id", direction(page))
+    .limit(page.limit + 1)
     .execute()
+  return toPage(rows, page)
 }
 
 export async function instancesOfHost(db: Database, host: string): Promise<InstanceRow[]> {

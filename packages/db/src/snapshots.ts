@@ -131,27 +131,6 @@ export async function lockSnapshot(tx: Database, id: string): Promise<SnapshotRo
     .executeTakeFirst()
 }
 
-export interface SnapshotFilter {
-  readonly sourceInstanceId?: string | undefined
-  readonly kind?: SnapshotKind | undefined
-  readonly name?: string | undefined
-  readonly tags?: Tags | undefined
-  readonly statuses: readonly SnapshotStatus[]
-  readonly limit: number
-}
-
-/** Newest first. */
-export async function listSnapshots(db: Database, filter: SnapshotFilter): Promise<SnapshotRow[]> {
-  let query = db.selectFrom("snapshots").selectAll().where("status", "in", filter.statuses)
-  if (filter.sourceInstanceId !== undefined)
-    query = query.where("source_instance_id", "=", filter.sourceInstanceId)
-  if (filter.kind !== undefined) query = query.where("kind", "=", filter.kind)
-  if (filter.name !== undefined) query = query.where("name", "=", filter.name)
-  if (filter.tags !== undefined)
-    query = query.where(sql<boolean>`tags @> ${JSON.stringify(filter.tags)}::jsonb`)
-  return query.orderBy("created_at", "desc").orderBy("id", "desc").limit(filter.limit).execute()
-}
-
 export interface CapturedPayload {
   /** The token of the attempt whose directory is published. */
   readonly payload: string

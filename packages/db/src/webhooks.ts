@@ -1,6 +1,7 @@
 import { createId } from "@stillframe/domain/ids"
 import type { Tags } from "@stillframe/domain/tags"
 import type { Selectable } from "kysely"
+import { beyond, direction, positionAt, toPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
 /** Never carries the secret: that goes from its encrypted column to the signature and nowhere else. */
@@ -45,9 +46,17 @@ export async function createWebhook(db: Database, webhook: NewWebhook): Promise<
     .executeTakeFirstOrThrow()
 }
 
-/** Newest first, at most `limit`. */
-export async function listWebhooks(db: Database, limit: number): Promise<WebhookRow[]> {
-  return db.selectFrom("webhooks").select(columns).orderBy("created_at", "desc").limit(limit).execute()
+export async function listWebhooks(db: Database, page: PageRequest): Promise<Page<WebhookRow>> {
+  const rows = await db
+    .selectFrom("webhooks")
+    .select(columns)
+    .select(positionAt.as("position_at"))
+    .where(beyond(page))
+    .orderBy("created_at", direction(page))
+    .orderBy("id", direction(page))
+    .limit(page.limit + 1)
+    .execute()
+  return toPage(rows, page)
 }
 
 export async function findWebhook(db: Database, id: string): Promise<WebhookRow | undefined> {

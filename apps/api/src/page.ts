@@ -1,0 +1,47 @@
+import type { Page, PageRequest, Position } from "@stillframe/db/page"
+import { StillframeError } from "@stillframe/domain/errors"
+import { z } from "zod"
+import type { Answer } from "./route.ts"
+import { listLimit, numberInQuery } from "./schemas.ts"
+
+/** What every list takes beside its filters. */
+export const pageQuery = {
+  limit: numberInQuery({ min: 1, max: listLimit }).optional(),
+  cursor: z.string().max(512).optional(),
+  sort: z.enum(["created_at", "-created_at"]).optional(),
+}
+
+type PageQuery = z.output<z.ZodObject<typeof pageQuery>>
+
+/** Newest first unless asked otherwise. Throws `bad_request` for a cursor that is none of ours. */
+export function pageRequest({ limit = listLimit, cursor, sort = "-created_at" }: PageQuery): PageRequest {
+  return { limit, sort, ...(cursor !== undefined && { after: readCursor(cursor) }) }
+}
+
+/** A bare array, as the contract has it; that there is more is said in the headers. `url`: path and query as they were asked. */
+export function pageAnswer<Row>(url: string, { rows, next }: Page<Row>, show: (row: Row) => object): Answer {
+  const body = rows.map(show)
+  if (next === undefined) return { status: 200, body }
+  const cursor = Buffer.from(JSON.stringify([next.createdAt, next.id])).toString("base64url")
+  const [path = "", query = ""] = url.split("?", 2)
+  const asked = new URLSearchParams(query)
+  asked.set("cursor", cursor)
+  return {
+    status: 200,
+    body,
+    headers: { Link: `<${path}?${asked.toString()}>; rel="next"`, "X-Next-Cursor": cursor },
+  }
+}
+
+function readCursor(cursor: string): Position {
+  try {
+    const [createdAt, id] = cursorSchema.parse(JSON.parse(Buffer.from(cursor, "base64url").toString()))
+    return { createdAt, id }
+  } catch (cause) {
+    const message =
+      'parameter "cursor" in query has an error: it is none that this API gave; begin without one'
+    throw new StillframeError("bad_request", message, { cause })
+  }
+}
+
+const cursorSchema = z.tuple([z.iso.datetime({ precision: 6 }), z.string().regex(/^[a-z0-9]{1,32}$/)])
