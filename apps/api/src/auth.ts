@@ -1,8 +1,8 @@
 import { createSecretKey } from "node:crypto"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { Scope } from "@stillframe/domain/scopes"
 import { jwtVerify, type JWTPayload } from "jose"
 import { sha256 } from "./request-identity.ts"
-import type { Scope } from "./route.ts"
 
 /** Of the clocks of whoever made the token, in seconds. */
 const leewaySeconds = 30

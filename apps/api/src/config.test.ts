@@ -15,6 +15,7 @@ test("what is not set has its default", () => {
     port: 8080,
     jwtSecret: required.JWT_SECRET,
     secretsKey: required.SECRETS_KEY,
+    snapshotCreate: "async",
     compression: { enabled: false, algorithm: "zstd" },
   })
 })

@@ -1,8 +1,8 @@
 import { resolveInstance } from "@stillframe/db/instances"
+import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceStates, type InstanceState } from "@stillframe/domain/instance"
 import { z } from "zod"
-import { parseDuration } from "./duration.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 

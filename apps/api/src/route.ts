@@ -2,6 +2,7 @@ import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Made } from "@stillframe/db/idempotency"
 import type { Waker } from "@stillframe/db/wake"
 import type { CompressionConfig } from "@stillframe/domain/compression"
+import type { Scope } from "@stillframe/domain/scopes"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
@@ -22,12 +23,6 @@ export interface ApiDeps {
   /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
   readonly stopping: AbortSignal
 }
-
-export type Scope =
-  | `snapshot:${"read" | "write" | "delete"}`
-  | `instance:${"read" | "write"}`
-  | `webhook:${"read" | "write"}`
-  | "event:read"
 
 /** An answer as a value; without a body nothing is sent after the headers. */
 export interface Answer {

@@ -1,4 +1,5 @@
 import { Command } from "commander"
+import type { TokenOptions } from "./token-command.ts"
 
 // Each verb imports what it needs when it runs: all of it together takes most of a second.
 const program = new Command("stillframe").description("VM snapshots as jobs")
@@ -22,10 +23,12 @@ program
 program
   .command("token")
   .description("print a bearer token for the API that has this environment's JWT_SECRET")
-  .option("--hours <n>", "how long it is valid", Number, 24)
-  .action(async ({ hours }: { hours: number }) => {
+  .option("--scope <scope...>", "what it may do, such as snapshot:read; without this option everything", [])
+  .option("--expires <duration>", "how long it is valid, such as 15m or 24h", "24h")
+  .option("--subject <name>", "whose it is", "local")
+  .action(async (options: TokenOptions) => {
     const { printToken } = await import("./token-command.ts")
-    await printToken(hours)
+    await printToken(options)
   })
 
 await program.parseAsync()

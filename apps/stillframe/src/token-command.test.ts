@@ -1,25 +1,57 @@
 import { spawnSync } from "node:child_process"
+import { join } from "node:path"
 import { authenticator } from "@stillframe/api/auth"
+import { decodeJwt } from "jose"
 import { expect, test } from "vitest"
 
-const jwtSecret = "0123456789abcdef0123456789abcdef"
+const JWT_SECRET = "0123456789abcdef0123456789abcdef"
+const main = join(import.meta.dirname, "main.ts")
 
-test("what it prints is a token that the API takes, and that may do everything", async () => {
-  const { stdout } = printToken({ JWT_SECRET: jwtSecret })
+function token(args: string[], env: Record<string, string> = { JWT_SECRET }): ReturnType<typeof spawnSync> {
+  return spawnSync(process.execPath, [main, "token", ...args], { env, encoding: "utf8" })
+}
 
-  const bearer = await authenticator(jwtSecret)(`Bearer ${stdout.trim()}`)
-  expect(bearer.allows("snapshot:delete")).toBe(true)
+async function bearerOf(printed: string | Buffer): ReturnType<ReturnType<typeof authenticator>> {
+  return authenticator(JWT_SECRET)(`Bearer ${printed.toString().trim()}`)
+}
+
+test("what it prints is a token that the API takes, for a day and everything", async () => {
+  const { stdout } = token([])
+
+  expect((await bearerOf(stdout)).allows("snapshot:delete")).toBe(true)
+  const { exp = 0, iat = 0, sub } = decodeJwt(stdout.toString().trim())
+  expect([exp - iat, sub]).toEqual([24 * 3_600, "local"])
+})
+
+test("it may be for certain scopes, a time and a name", async () => {
+  const args = ["--scope", "snapshot:read", "--scope", "event:read", "--expires", "1h30m", "--subject", "ci"]
+  const { stdout } = token(args)
+
+  const bearer = await bearerOf(stdout)
+  expect(bearer.allows("snapshot:read")).toBe(true)
+  expect(bearer.allows("event:read")).toBe(true)
+  expect(bearer.allows("snapshot:write")).toBe(false)
+  const { exp = 0, iat = 0, sub } = decodeJwt(stdout.toString().trim())
+  expect([exp - iat, sub]).toEqual([5_400, "ci"])
+})
+
+test.each([
+  [
+    ["--scope", "snapshot:reed"],
+    /^there is no scope "snapshot:reed"; use one or more of snapshot:read, .*\n$/,
+  ],
+  [["--expires", "tomorrow"], /^--expires tomorrow must be at least 1s, such as 15m or 24h\n$/],
+  [["--expires", "0"], /^--expires 0 must be at least 1s/],
+])("%j is refused with what would be right", (args, message) => {
+  const { status, stderr } = token(args)
+
+  expect(status).toBe(1)
+  expect(stderr).toMatch(message)
 })
 
 test("a secret that is too short is refused by the name of its variable", () => {
-  const { status, stderr } = printToken({ JWT_SECRET: "short" })
+  const { status, stderr } = token([], { JWT_SECRET: "short" })
 
   expect(status).toBe(1)
   expect(stderr).toMatch(/^settings that can't be used:\n {2}JWT_SECRET: must .*\n$/)
 })
-
-function printToken(env: Record<string, string>): ReturnType<typeof spawnSync> & { stdout: string } {
-  const command = JSON.stringify(new URL("token-command.ts", import.meta.url).href)
-  const program = `const { printToken } = await import(${command}); await printToken(1)`
-  return spawnSync(process.execPath, ["--input-type=module", "--eval", program], { env, encoding: "utf8" })
-}

@@ -1,16 +1,43 @@
+import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
+import { scopes } from "@stillframe/domain/scopes"
 import { parseEnv, processEnv } from "@stillframe/runtime/env"
 import { secretSettings } from "@stillframe/runtime/settings"
 import { mintToken } from "./token.ts"
 
-/** `token`: prints a token for the API that runs with this environment's `JWT_SECRET`; it expires after `hours`. */
-export async function printToken(hours: number): Promise<void> {
+export interface TokenOptions {
+  /** None: everything. */
+  readonly scope: readonly string[]
+  /** A duration such as `24h`. */
+  readonly expires: string
+  readonly subject: string
+}
+
+/** `token`: prints a token for the API that runs with this environment's `JWT_SECRET`. */
+export async function printToken({ scope, expires, subject }: TokenOptions): Promise<void> {
   try {
     const { JWT_SECRET } = parseEnv({ JWT_SECRET: secretSettings.JWT_SECRET }, processEnv())
-    console.log(await mintToken(JWT_SECRET, hours * 3_600))
+    const options = { subject, ...(scope.length > 0 && { scopes: knownScopes(scope) }) }
+    console.log(await mintToken(JWT_SECRET, lifetimeSeconds(expires), options))
   } catch (error) {
     if (!(error instanceof StillframeError)) throw error
     console.error(error.message)
     process.exitCode = 1
   }
+}
+
+/** A token that nobody checks to be right would be refused later, by a service that does not say why. */
+function knownScopes(asked: readonly string[]): readonly string[] {
+  const unknown = asked.find((scope) => !scopes.some((known) => known === scope))
+  if (unknown === undefined) return asked
+  throw new StillframeError(
+    "invalid_request",
+    `there is no scope "${unknown}"; use one or more of ${scopes.join(", ")}`,
+  )
+}
+
+function lifetimeSeconds(expires: string): number {
+  const ms = parseDuration(expires)
+  if (ms !== undefined && ms >= 1_000) return Math.floor(ms / 1_000)
+  throw new StillframeError("invalid_request", `--expires ${expires} must be at least 1s, such as 15m or 24h`)
 }

@@ -1,11 +1,15 @@
 import { createSecretKey } from "node:crypto"
 import { SignJWT } from "jose"
 
-/** A bearer token that may do everything, for so many seconds. */
-export function mintToken(jwtSecret: string, lifetimeSeconds: number): Promise<string> {
-  return new SignJWT({ permissions: ["*"] })
+/** A bearer token for so many seconds; without scopes it may do everything. */
+export function mintToken(
+  jwtSecret: string,
+  lifetimeSeconds: number,
+  { subject = "local", scopes = ["*"] }: { subject?: string; scopes?: readonly string[] } = {},
+): Promise<string> {
+  return new SignJWT({ permissions: scopes })
     .setProtectedHeader({ alg: "HS256" })
-    .setSubject("local")
+    .setSubject(subject)
     .setIssuedAt()
     .setExpirationTime(`${lifetimeSeconds}s`)
     .sign(createSecretKey(Buffer.from(jwtSecret)))
