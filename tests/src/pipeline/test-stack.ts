@@ -5,6 +5,7 @@ import { copyFile, mkdir, mkdtemp, readFile, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import type { ApiConfig } from "@stillframe/api/config"
 import { startApi } from "@stillframe/api/start"
 import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
 import { startCaptureWorker } from "@stillframe/capture-worker/start"
@@ -22,10 +23,9 @@ import { client, type Client } from "@stillframe/stillframe/client"
 import { mintToken } from "@stillframe/stillframe/token"
 import { testDatabase } from "@stillframe/testing/database"
 import { inject } from "vitest"
+import { jwtSecret, request, secretsKey, type Ask, type Reply } from "../api/test-api.ts"
 import { qemu } from "../hypervisors/test-vm.ts"
 
-const jwtSecret = "the secret of the pipeline's tests, long enough"
-const secretsKey = "the key of the pipeline's tests, long enough too"
 const heartbeatElf = join(import.meta.dirname, "../../../packages/hypervisors/guests/heartbeat.elf")
 const apps = join(import.meta.dirname, "../../../apps")
 const waitMs = 30_000
@@ -33,12 +33,18 @@ const waitMs = 30_000
 /** The whole system on one machine, with a database and folders of the test's own. */
 export interface TestStack extends AsyncDisposable {
   readonly api: Client
+  /** Where the API listens. */
+  readonly url: string
+  /** May do everything. */
+  readonly token: string
   readonly db: OwnedDatabase
   readonly dataDir: string
   readonly storageDir: string
   readonly clusterId: string
   /** Where callers' files may lie. */
   readonly imagesDir: string
+  /** Plain HTTP, where status, headers and bytes are what is judged. */
+  ask(method: string, path: string, ask?: Ask): Promise<Reply>
   /** A capture-worker in this process. */
   startCaptureWorker(change?: Partial<CaptureWorkerConfig>): Promise<AsyncDisposable>
   /** One of the apps as a process, to be killed. */
@@ -52,7 +58,7 @@ export interface TestStack extends AsyncDisposable {
   /** Looks after each change anywhere until there is something. */
   until<T>(look: () => Promise<T | undefined>): Promise<T>
   /** Of the VM; each restore builds the next. */
-  generationDir(instance: InstanceResource, generation?: number): string
+  generationDir(instance: Pick<InstanceResource, "id">, generation?: number): string
 }
 
 export interface AppProcess {
@@ -63,7 +69,8 @@ export interface AppProcess {
 
 export async function testStack({
   engine = "postgres",
-}: { engine?: "postgres" | "redis" } = {}): Promise<TestStack> {
+  api: changedApi = {},
+}: { engine?: "postgres" | "redis"; api?: Partial<ApiConfig> } = {}): Promise<TestStack> {
   await using opened = new AsyncDisposableStack()
   const root = await mkdtemp(join(tmpdir(), "stillframe-stack-"))
   opened.defer(() => rm(root, { recursive: true, force: true }))
@@ -80,20 +87,17 @@ export async function testStack({
   const log = createLogger({ service: "test", level: process.env["TEST_LOG_LEVEL"] ?? "silent" })
   const redisUrl = engine === "redis" ? inject("redisUrl") : undefined
   const common = { databaseUrl, databaseDirectUrl: databaseUrl, redisUrl }
-  const api = opened.use(
-    await startApi(
-      {
-        ...common,
-        listenHost: "127.0.0.1",
-        port: 0,
-        jwtSecret,
-        secretsKey,
-        compression: { enabled: false },
-        snapshotCreate: "async",
-      },
-      log,
-    ),
-  )
+  const config: ApiConfig = {
+    ...common,
+    listenHost: "127.0.0.1",
+    port: 0,
+    jwtSecret,
+    secretsKey,
+    compression: { enabled: false },
+    snapshotCreate: "async",
+    ...changedApi,
+  }
+  const { url } = opened.use(await startApi(config, log))
   const webhooks = { allowedCidrs: ["127.0.0.0/8"], stackPorts: [] }
   opened.use(await startDispatcher({ ...common, secretsKey, webhooks }, log))
 
@@ -118,12 +122,16 @@ export async function testStack({
     mergeQuietMs: 0,
     concurrency: 2,
   }
-  const http = client({ url: api.url, token: await mintToken(jwtSecret, 3_600) })
-  const generationDir = (instance: InstanceResource, generation = 1): string =>
-    join(dataDir, "instances", instance.id, String(generation))
+  const token = await mintToken(jwtSecret, 3_600)
+  const http = client({ url, token })
+  const generationDir: TestStack["generationDir"] = ({ id }, generation = 1) =>
+    join(dataDir, "instances", id, String(generation))
   const resources = opened.move()
   return {
     api: http,
+    url,
+    token,
+    ask: (method, path, ask = {}) => request(url, method, path, ask),
     db,
     dataDir,
     storageDir: place.storageDir,
