@@ -108,8 +108,17 @@ function exitOf(child: ChildProcess, dir: string): Promise<never> {
 }
 
 async function endedError(dir: string, how: string): Promise<StillframeError> {
-  return new StillframeError("hypervisor_failed", `QEMU ended with ${how}: ${await lastWords(dir)}`)
+  const words = await lastWords(dir)
+  if (noMemory.test(words))
+    return new StillframeError(
+      "insufficient_resources",
+      `the host has no memory for this VM (${words}); end another one, or give it less`,
+    )
+  return new StillframeError("hypervisor_failed", `QEMU ended with ${how}: ${words}`)
 }
+
+/** What QEMU says when the guest's memory can't be had from the kernel. */
+const noMemory = /cannot set up guest memory|Cannot allocate memory/
 
 async function monitorWhenReady(dir: string, signal: AbortSignal): Promise<Monitor> {
   for (const end = performance.now() + START_TIMEOUT_MS; ; await delay(START_POLL_MS)) {
