@@ -1,6 +1,6 @@
 import { expect, test } from "vitest"
 import { asWorker } from "./as-worker.ts"
-import { statuses, testApi, type Ask, type Reply, type TestApi } from "./test-api.ts"
+import { testApi, type Ask, type Reply, type TestApi } from "./test-api.ts"
 
 async function snapshotOf(api: TestApi, instance: string): Promise<string> {
   const { body } = await api.ask("POST", `/instances/${instance}/snapshots`, { body: { kind: "Standby" } })
@@ -11,20 +11,7 @@ function fork(api: TestApi, id: string, body: unknown, ask: Ask = {}): Promise<R
   return api.ask("POST", `/snapshots/${id}/fork`, { ...ask, body })
 }
 
-test("case 56: no name and a wrong one are refused, an unknown snapshot is not found", async () => {
-  await using api = await testApi()
-  await api.instance("vm")
-  const id = await snapshotOf(api, "vm")
-
-  for (const body of [{}, { name: "A" }, { name: "a", target_state: "Paused" }, ""])
-    expect((await fork(api, id, body)).body.code).toBe("Bad Request")
-  for (const unknown of ["a".repeat(24), "x", "%00"]) {
-    const { status, body } = await fork(api, unknown, { name: "a" })
-    expect([status, body]).toEqual([404, { code: "not_found", message: "snapshot not found" }])
-  }
-})
-
-test("cases 48, 57 and 60: a fork answers 201 with a new running instance, also when the source is gone", async () => {
+test("a fork takes over what its source was, also when the source is gone", async () => {
   await using api = await testApi()
   const source = await api.instance("vm", { policy: { compression: { enabled: true } } })
   const worker = asWorker(api)
@@ -53,27 +40,7 @@ test("cases 48, 57 and 60: a fork answers 201 with a new running instance, also 
   expect(row).toMatchObject({ source_snapshot_id: id, launch: source.launch, memory_mib: 64, host: "h1" })
 })
 
-test("case 58: of parallel forks with one name exactly one is made", async () => {
-  await using api = await testApi()
-  await api.instance("vm")
-  const worker = asWorker(api)
-  const id = await snapshotOf(api, "vm")
-  await worker.captured(await worker.take())
-
-  const forks = Array.from({ length: 4 }, () => fork(api, id, { name: "copy" }))
-  await worker.launched(await worker.take())
-  const replies = await Promise.all(forks)
-
-  expect(statuses(replies)).toEqual([201, 409, 409, 409])
-  const taken = await fork(api, id, { name: "vm" })
-  expect([taken.status, taken.body.code, taken.headers.get("x-should-retry")]).toEqual([
-    409,
-    "conflict",
-    "false",
-  ])
-})
-
-test("case 59: a host without room is insufficient_resources", async () => {
+test("a fork that fails answers with the reason that its worker has found", async () => {
   await using api = await testApi()
   await api.instance("vm")
   const worker = asWorker(api)

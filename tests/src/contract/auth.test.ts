@@ -1,16 +1,17 @@
 import { generateKeyPairSync, sign } from "node:crypto"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { encode, testApi, token, type TestApi } from "./test-api.ts"
+import { encode, token } from "../api/test-api.ts"
+import { testStack, type TestStack } from "../pipeline/test-stack.ts"
 
 // One for all: what is refused changes nothing, and nothing here depends on what was allowed.
-let api: TestApi
+let stack: TestStack
 beforeAll(async () => {
-  api = await testApi()
+  stack = await testStack()
 })
-afterAll(() => api[Symbol.asyncDispose]())
+afterAll(() => stack[Symbol.asyncDispose]())
 
 async function refusal(authorization: string): Promise<unknown> {
-  const { status, body } = await api.ask("GET", "/snapshots", { claims: null, headers: { authorization } })
+  const { status, body } = await stack.ask("GET", "/snapshots", { claims: null, headers: { authorization } })
   return { status, ...body }
 }
 
@@ -21,7 +22,7 @@ const unauthorized = (reason: string): object => ({
 })
 
 test("case 1: no token is 401 with the contract's body", async () => {
-  const { status, body } = await api.ask("GET", "/snapshots", { claims: null })
+  const { status, body } = await stack.ask("GET", "/snapshots", { claims: null })
 
   expect(status).toBe(401)
   expect(body).toEqual({
@@ -63,7 +64,7 @@ test("a token's times have 30 seconds of leeway, all three HMACs count, and the 
   ]
 
   for (const authorization of tokens)
-    expect((await api.ask("GET", "/snapshots", { claims: null, headers: { authorization } })).status).toBe(
+    expect((await stack.ask("GET", "/snapshots", { claims: null, headers: { authorization } })).status).toBe(
       200,
     )
 })
@@ -76,11 +77,11 @@ test("case 4: tokens of the registry and of builders are refused", async () => {
 test("case 5: a token allows what its permissions say, and the answer names the scope that misses", async () => {
   const claims = { permissions: ["snapshot:read"] }
 
-  expect((await api.ask("GET", "/snapshots", { claims })).status).toBe(200)
-  const create = await api.ask("POST", "/instances/x/snapshots", { claims, body: { kind: "Standby" } })
+  expect((await stack.ask("GET", "/snapshots", { claims })).status).toBe(200)
+  const create = await stack.ask("POST", "/instances/x/snapshots", { claims, body: { kind: "Standby" } })
   expect(create.status).toBe(403)
   expect(create.body).toEqual({ code: "Forbidden", message: "missing required scope: snapshot:write" })
-  const remove = await api.ask("DELETE", "/snapshots/x", { claims })
+  const remove = await stack.ask("DELETE", "/snapshots/x", { claims })
   expect(remove.body).toEqual({ code: "Forbidden", message: "missing required scope: snapshot:delete" })
 })
 
@@ -89,6 +90,12 @@ const routes: [method: string, path: string, scope: string, body?: object][] = [
   ["GET", "/instances", "instance:read"],
   ["GET", "/instances/x", "instance:read"],
   ["DELETE", "/instances/x", "instance:write"],
+  ["GET", "/instances/x/wait?state=Running", "instance:read"],
+  ["POST", "/instances/x/stop", "instance:write"],
+  ["POST", "/instances/x/start", "instance:write", {}],
+  ["POST", "/instances/x/standby", "instance:write", {}],
+  ["POST", "/instances/x/restore", "instance:write"],
+  ["POST", "/instances/x/snapshots/y/restore", "snapshot:write", {}],
   ["POST", "/instances/x/snapshots", "snapshot:write", { kind: "Standby" }],
   ["GET", "/snapshots", "snapshot:read"],
   ["GET", "/snapshots/x", "snapshot:read"],
@@ -104,12 +111,12 @@ const routes: [method: string, path: string, scope: string, body?: object][] = [
 test("case 6: no permissions or * allow every route, a malformed claim none, and each route asks for its own scope", async () => {
   for (const [method, path, scope, body] of routes) {
     for (const claims of [{}, { permissions: ["*"] }, { permissions: [scope] }]) {
-      const { status } = await api.ask(method, path, { claims, body, headers: { prefer: "respond-async" } })
+      const { status } = await stack.ask(method, path, { claims, body, headers: { prefer: "respond-async" } })
       expect([401, 403], `${method} ${path} ${JSON.stringify(claims)}`).not.toContain(status)
     }
     const others = routes.map(([, , other]) => other).filter((other) => other !== scope)
     for (const permissions of ["oops", null, 1, [1], ["*", 1], [], {}, others]) {
-      const { status, body: answer } = await api.ask(method, path, { claims: { permissions }, body })
+      const { status, body: answer } = await stack.ask(method, path, { claims: { permissions }, body })
       expect(status, `${method} ${path} ${JSON.stringify(permissions)}`).toBe(403)
       expect(answer.message).toBe(`missing required scope: ${scope}`)
     }
@@ -118,12 +125,12 @@ test("case 6: no permissions or * allow every route, a malformed claim none, and
 
 test("case 7: an unknown path is 404 and a wrong method 405, both before the token is looked at", async () => {
   for (const claims of [{}, null]) {
-    const unknown = await api.ask("GET", "/nope", { claims })
+    const unknown = await stack.ask("GET", "/nope", { claims })
     expect([unknown.status, unknown.body]).toEqual([
       404,
       { code: "Not Found", message: "no matching operation was found" },
     ])
-    const wrong = await api.ask("PATCH", "/snapshots/x", { claims })
+    const wrong = await stack.ask("PATCH", "/snapshots/x", { claims })
     expect([wrong.status, wrong.body]).toEqual([
       405,
       { code: "Method Not Allowed", message: "method not allowed" },
@@ -136,31 +143,9 @@ test("cases 8 and 9: token, then schema, then scope, then the instance", async (
   const path = "/instances/unknown/snapshots"
   const readOnly = { permissions: ["snapshot:read"] }
 
-  expect((await api.ask("POST", path, { claims: null, body: {} })).status).toBe(401)
-  expect((await api.ask("POST", path, { claims: readOnly, body: {} })).status).toBe(400)
-  expect((await api.ask("POST", path, { claims: readOnly, body: { kind: "Standby" } })).status).toBe(403)
-  expect((await api.ask("POST", path, { body: {} })).status).toBe(400)
-  expect((await api.ask("POST", path, { body: { kind: "Standby" } })).status).toBe(404)
-})
-
-test("health and readiness are open, and readiness lists the hosts that are up", async () => {
-  await api.host("h1")
-
-  expect((await api.ask("GET", "/health", { claims: null })).body).toEqual({ status: "ok" })
-  expect((await api.ask("GET", "/ready", { claims: null })).body).toEqual({
-    status: "ok",
-    hosts: [{ name: "h1", hypervisors: { qemu: "7.2.22" } }],
-  })
-})
-
-test("a plain X-Request-Id comes back, any other is replaced, and every answer has one", async () => {
-  const id = async (given?: string): Promise<string | null> =>
-    (
-      await api.ask("GET", "/nope", given === undefined ? {} : { headers: { "x-request-id": given } })
-    ).headers.get("x-request-id")
-
-  expect(await id("my-request.1")).toBe("my-request.1")
-  expect(await id("with space")).toMatch(/^[a-z0-9]{24}$/)
-  expect(await id("x".repeat(129))).toMatch(/^[a-z0-9]{24}$/)
-  expect(await id()).toMatch(/^[a-z0-9]{24}$/)
+  expect((await stack.ask("POST", path, { claims: null, body: {} })).status).toBe(401)
+  expect((await stack.ask("POST", path, { claims: readOnly, body: {} })).status).toBe(400)
+  expect((await stack.ask("POST", path, { claims: readOnly, body: { kind: "Standby" } })).status).toBe(403)
+  expect((await stack.ask("POST", path, { body: {} })).status).toBe(400)
+  expect((await stack.ask("POST", path, { body: { kind: "Standby" } })).status).toBe(404)
 })
