@@ -43,6 +43,13 @@ test("no id gives a 5xx", async () => {
     ["GET", "/webhooks/", ""],
     ["DELETE", "/webhooks/", ""],
     ["POST", "/instances/", "/snapshots"],
+    ["POST", "/instances/", "/stop"],
+    ["POST", "/instances/", "/start"],
+    ["POST", "/instances/", "/standby"],
+    ["POST", "/instances/", "/restore"],
+    ["GET", "/instances/", "/wait?state=Stopped&timeout=0s"],
+    ["POST", "/instances/", `/snapshots/${"a".repeat(24)}/restore`],
+    ["POST", "/instances/vm/snapshots/", "/restore"],
     ["POST", "/snapshots/", "/fork"],
   ] as const
 
@@ -126,6 +133,9 @@ test("no body of any route gives a 5xx", async () => {
     "/webhooks",
     "/instances/vm/snapshots",
     `/snapshots/${"a".repeat(24)}/fork`,
+    `/instances/vm/snapshots/${"a".repeat(24)}/restore`,
+    "/instances/vm/start",
+    "/instances/vm/standby",
   )
   const almost = fc.record(
     {
@@ -138,6 +148,10 @@ test("no body of any route gives a 5xx", async () => {
       url: fc.oneof(fc.webUrl(), text),
       description: text,
       event_types: fc.array(text),
+      target_state: fc.oneof(fc.constantFrom("Running", "Standby", "Stopped"), text),
+      target_hypervisor: fc.oneof(fc.constantFrom("qemu", "vz"), text),
+      compression: fc.oneof(fc.constant({ enabled: true }), fc.jsonValue()),
+      compression_delay: fc.oneof(fc.constantFrom("5m", "-1s", "1h30m"), text),
       instance_ids: fc.array(text),
     },
     { requiredKeys: [] },
