@@ -15,7 +15,7 @@ const FAILURE_WAIT_MS = 1000
 
 /** Takes a save's stream from QEMU into a file. */
 export interface MemorySink {
-  /** Where QEMU sends it: relative to QEMU's working directory, so of any length. */
+  /** Where QEMU sends it. */
   uri: string
   /** Bytes that have reached the file so far. */
   bytes(): number
@@ -34,14 +34,17 @@ export interface MemorySink {
 
 /**
  * Listens for QEMU's stream. The accepted socket becomes the standard input of a copying process: a stream of Node's in between makes the
- * pause 2.2 times as long as `exec:cat`. `memoryFile` must not exist.
+ * pause 2.2 times as long as `exec:cat`. `memoryFile` must not exist. `dir` is QEMU's working directory, so its path may be of any length;
+ * with `absolute` it is another one, of at most 90 bytes.
  */
 export async function openMemorySink({
   dir,
   memoryFile,
+  absolute = false,
 }: {
   dir: string
   memoryFile: string
+  absolute?: boolean
 }): Promise<MemorySink> {
   const file = await open(memoryFile, "wx", 0o600)
   const directory = openDirectory(dir)
@@ -72,7 +75,7 @@ export async function openMemorySink({
     await release(server, directory, file)
   }
   return {
-    uri: `unix:${SINK_SOCKET}`,
+    uri: `unix:${absolute ? join(dir, SINK_SOCKET) : SINK_SOCKET}`,
     bytes: () => fstatSync(file.fd).size,
     finished: async () => {
       await copied.promise

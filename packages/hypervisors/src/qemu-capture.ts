@@ -1,7 +1,7 @@
 import { open } from "node:fs/promises"
-import { join } from "node:path"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { assertUndisturbed } from "./assert-undisturbed.ts"
+import type { DiskFreeze } from "./disk-freeze.ts"
 import type { Disk } from "./disks.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
 import { assertWholeStream } from "./memory-stream.ts"
@@ -9,16 +9,19 @@ import { cancelMerges } from "./merge-job.ts"
 import { migrationEnd, setUpMigration } from "./migration.ts"
 import { pauseDeadline } from "./pause-deadline.ts"
 import { qemuFiles } from "./qemu-command.ts"
-import { openMonitor, withMonitor, type Monitor } from "./qmp.ts"
+import { openMonitor, type Monitor } from "./qmp.ts"
 import { endMigration, ensureRunning } from "./resume.ts"
-import { stageOverlays, type StagedOverlays } from "./stage-overlays.ts"
+import { stageOverlays } from "./stage-overlays.ts"
 
-export interface CaptureOptions {
+export interface CaptureOptions extends SaveOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
   dir: string
+  qemuImg: string
+}
+
+export interface SaveOptions {
   /** Absolute; must not exist. */
   memoryFile: string
-  qemuImg: string
   /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
   beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
   onPaused?: () => void
@@ -31,6 +34,13 @@ export interface CaptureOptions {
   /** … and in any case after this long. */
   pauseLimitMs: number
   signal: AbortSignal
+}
+
+/** What differs between a VM of ours and one that someone else started. */
+export interface CaptureTarget {
+  openMonitor(): Promise<Monitor>
+  freezeDisks(monitor: Monitor): Promise<DiskFreeze>
+  openSink(): Promise<MemorySink>
 }
 
 export interface Capture {
@@ -47,35 +57,51 @@ export interface Capture {
 const PROGRESS_MS = 200
 
 /**
- * Saves a VM's memory and freezes its disks in one short pause. The VM runs again afterwards whatever happens, if it ran before. On a
- * failure the memory file is removed; the VM may then run on one overlay more than before.
+ * Saves the memory of a VM of ours and freezes its disks in one short pause. After a failure the VM may run on one overlay more than
+ * before. Throws as `captureVm` does.
+ */
+export async function captureQemu(options: CaptureOptions): Promise<Capture> {
+  const { dir, memoryFile } = options
+  return await captureVm(
+    {
+      openMonitor: async () => await openMonitor(dir, qemuFiles.command),
+      freezeDisks: async (monitor) => await stageOverlays(monitor, options),
+      openSink: async () => await openMemorySink({ dir, memoryFile }),
+    },
+    options,
+  )
+}
+
+/**
+ * Saves a VM's memory and freezes its disks. The VM runs again afterwards whatever happens, if it ran before. On a failure the memory
+ * file is removed.
  *
  * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`, `storage_failed`, `cancelled`,
  * `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`.
  */
-export async function captureQemu(options: CaptureOptions): Promise<Capture> {
-  const { dir, memoryFile } = options
-  const monitor = await openMonitor(dir, qemuFiles.command)
-  let overlays: StagedOverlays | undefined
+export async function captureVm(target: CaptureTarget, options: SaveOptions): Promise<Capture> {
+  const monitor = await target.openMonitor()
+  let freeze: DiskFreeze | undefined
   let sink: MemorySink | undefined
   try {
     const wasRunning = await assertUndisturbed(monitor)
     // A save fails while a disk job is there, and a merge may take long; the next one does again what this one loses.
     await cancelMerges(monitor)
     await setUpMigration(monitor)
-    overlays = await stageOverlays(monitor, options)
-    sink = await openMemorySink({ dir, memoryFile })
-    await flush(dir, overlays.frozen)
+    freeze = await target.freezeDisks(monitor)
+    sink = await target.openSink()
+    await flush(freeze.active)
     options.signal.throwIfAborted()
     await options.beforePause({ wasRunning })
-    const pause = await pauseAndSave(monitor, { ...options, wasRunning, overlays, sink })
+    const pause = await pauseAndSave(monitor, { ...options, target, wasRunning, freeze, sink })
     const memoryBytes = await sink.finished()
-    await assertWholeStream(memoryFile)
+    await assertWholeStream(options.memoryFile)
+    const pauseMs = pause.pauseMs + (await freeze.finish())
     await sink.close()
-    return { ...pause, memoryBytes, wasRunning, disks: overlays.frozen }
+    return { ...pause, pauseMs, memoryBytes, wasRunning, disks: freeze.frozen }
   } catch (error) {
     await sink?.discard()
-    await overlays?.discard()
+    await freeze?.discard()
     throw options.signal.aborted && error === options.signal.reason
       ? cancelled(error)
       : toStillframeError(error)
@@ -84,9 +110,10 @@ export async function captureQemu(options: CaptureOptions): Promise<Capture> {
   }
 }
 
-interface Save extends CaptureOptions {
+interface Save extends SaveOptions {
+  target: CaptureTarget
   wasRunning: boolean
-  overlays: StagedOverlays
+  freeze: DiskFreeze
   sink: MemorySink
 }
 
@@ -99,7 +126,7 @@ async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: nu
     if (wasRunning) await monitor.execute("stop")
     capturedAt = new Date()
     save.onPaused?.()
-    await save.overlays.switchOver()
+    await save.freeze.take()
     await saveMemory(monitor, save)
   } catch (error) {
     failure = error
@@ -107,7 +134,7 @@ async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: nu
   if (failure === undefined && save.keepPaused === true)
     return { pauseMs: performance.now() - started, capturedAt }
   try {
-    await (wasRunning ? resume(monitor, save.dir) : endMigration(monitor))
+    await (wasRunning ? resume(monitor, save.target) : endMigration(monitor))
   } catch (error) {
     // A VM that stays paused is worse news than the failure that came before.
     if (failure === undefined || !isGone(error)) failure = error
@@ -152,20 +179,20 @@ function tooLong(ms: number): StillframeError {
 }
 
 /** A lost connection is no proof of a dead VM, so a second one is tried before the VM is given up. */
-async function resume(monitor: Monitor, dir: string): Promise<void> {
+async function resume(monitor: Monitor, target: CaptureTarget): Promise<void> {
   try {
     await ensureRunning(monitor)
   } catch (error) {
     if (!isGone(error)) throw error
-    await withMonitor(dir, qemuFiles.command, ensureRunning)
+    const second = await target.openMonitor()
+    await ensureRunning(second).finally(() => second.close())
   }
 }
 
-/** Writes what the active layers hold in the host's cache, so that the flush inside `stop` finds little left. */
-async function flush(dir: string, disks: readonly Disk[]): Promise<void> {
-  for (const { readonly, layers } of disks) {
-    if (readonly || layers[0] === undefined) continue
-    const file = await open(join(dir, layers[0].file), "r")
+/** Writes what the host's cache holds of the disks, so that the flush inside `stop` finds little left. */
+async function flush(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    const file = await open(path, "r")
     try {
       await file.datasync()
     } finally {

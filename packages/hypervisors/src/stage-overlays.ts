@@ -1,22 +1,17 @@
+import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { activeOverlays } from "./active-overlays.ts"
-import { readDisks, type Disk } from "./disks.ts"
+import type { DiskFreeze } from "./disk-freeze.ts"
+import { readDisks } from "./disks.ts"
 import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
 import { nodeName } from "./qemu-command.ts"
 import type { Monitor } from "./qmp.ts"
 
-/** New layers, made and opened before the pause, so that switching to them is one quick command inside it. */
-export interface StagedOverlays {
-  /** The chains as they are until `switchOver`, and immutable after it. */
-  frozen: Disk[]
-  /** One transaction over all writable disks. */
-  switchOver(): Promise<void>
-  /** Takes the new layers away again, unless the VM may be using them. */
-  discard(): Promise<void>
-}
-
-/** Prepares the next overlay of each writable disk of a VM. */
-export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Promise<StagedOverlays> {
+/**
+ * Prepares the next overlay of each writable disk of a VM of ours. New layers are made and opened before the pause, so that switching to
+ * them is one quick transaction inside it; they stay, unless the switch never came.
+ */
+export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Promise<DiskFreeze> {
   const frozen = await readDisks(tools.dir, await activeOverlays(monitor))
   const staged = await addOverlays(frozen, tools)
   const pairs = staged.flatMap((disk, index) => {
@@ -54,7 +49,7 @@ export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Prom
     await discard()
     throw error
   }
-  const switchOver = async (): Promise<void> => {
+  const take = async (): Promise<void> => {
     if (pairs.length === 0) return
     inUse = true
     try {
@@ -69,5 +64,8 @@ export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Prom
       throw error
     }
   }
-  return { frozen, switchOver, discard }
+  const active = frozen.flatMap(({ readonly, layers: [top] }) =>
+    readonly || top === undefined ? [] : [join(tools.dir, top.file)],
+  )
+  return { frozen, active, take, finish: async () => 0, discard }
 }
