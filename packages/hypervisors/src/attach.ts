@@ -1,0 +1,198 @@
+import { readFile, readlink, stat } from "node:fs/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+import { unnamedDevice } from "./attached-devices.ts"
+import { readAttachedDisks } from "./attached-disks.ts"
+import { acceptedBy, listenersOf, openControlSocket, resolveControlSocket } from "./control-socket.ts"
+import { resolveHostPath, type HostPathRules } from "./host-paths.ts"
+import { checkLaunchConfig, checkPathShape, type LaunchConfig } from "./launch-config.ts"
+import { parseCommandLine, type ParsedCommandLine } from "./parse-command-line.ts"
+import { identifyProcess, type ProcessIdentity } from "./processes.ts"
+import type { Monitor } from "./qmp.ts"
+import type { VmStatus } from "./resume.ts"
+
+export interface AttachOptions {
+  /** As the caller gave it. */
+  controlSocket: string
+  /** Looked for when absent. */
+  pid?: number
+  /** Absolute paths of the programs that may be attached to: compared by file, so a wrapper script does not count. */
+  binaries: readonly string[]
+  /** Whose processes may be attached to beside root's and our own: the user that our VMs run as. */
+  users?: readonly number[]
+  rules: HostPathRules
+}
+
+/** A VM that someone else started, as it was found. All of it is to be stored but `status`. */
+export interface AttachedVm {
+  /** Real path. */
+  controlSocket: string
+  process: ProcessIdentity
+  user: { uid: number; gid: number }
+  hypervisorVersion: string
+  memoryMib: number
+  vcpus: number
+  status: VmStatus
+  /** The launch form, or the first option that it cannot express: then the VM can be captured, but not restored or forked. */
+  launch: ParsedCommandLine
+}
+
+/**
+ * Adopts a running QEMU after making sure that it is the process behind the socket, one of the configured programs, of a user we may act
+ * for, and free to talk to us. Changes nothing about it.
+ *
+ * Throws `invalid_request` (no socket, a process or a disk that is not to be used), `conflict` (another program holds the monitor, or the
+ * pid is not the listener), `not_supported` (disks that can't be captured), `hypervisor_gone`.
+ */
+export async function attachQemu(options: AttachOptions): Promise<AttachedVm> {
+  checkPathShape(options.controlSocket)
+  const controlSocket = await resolveControlSocket(options.controlSocket)
+  const process = await listener(controlSocket, options.pid)
+  await assertConfigured(process.pid, options.binaries)
+  const user = await userOf(process.pid, options.users ?? [])
+  const accepted = await acceptedBy(process.pid, controlSocket)
+  const monitor = await greeted(controlSocket)
+  try {
+    await assertAccepted(process.pid, controlSocket, accepted)
+    return { controlSocket, process, user, ...(await look(monitor, process.pid, options.rules)) }
+  } finally {
+    monitor.close()
+  }
+}
+
+async function listener(controlSocket: string, pid: number | undefined): Promise<ProcessIdentity> {
+  const pids = await listenersOf(controlSocket)
+  const [found] = pid === undefined ? pids : pids.filter((listening) => listening === pid)
+  const identity = found === undefined ? undefined : await identifyProcess(found)
+  if (identity !== undefined) return identity
+  throw new StillframeError(
+    "conflict",
+    pid === undefined
+      ? `no process that we can see listens on ${controlSocket}; its QEMU may have ended`
+      : `process ${pid} does not listen on ${controlSocket}; leave out pid to have it found`,
+  )
+}
+
+async function assertConfigured(pid: number, binaries: readonly string[]): Promise<void> {
+  const running = await stat(`/proc/${pid}/exe`)
+  for (const binary of binaries) {
+    const known = await stat(binary).catch(() => undefined)
+    if (known?.ino === running.ino && known.dev === running.dev) return
+  }
+  throw new StillframeError(
+    "invalid_request",
+    `process ${pid} runs ${await readlink(`/proc/${pid}/exe`)}, which is none of the configured QEMU binaries; ask the operator to add it`,
+  )
+}
+
+async function userOf(pid: number, users: readonly number[]): Promise<{ uid: number; gid: number }> {
+  const text = await readFile(`/proc/${pid}/status`, "utf8")
+  const id = (field: string): number =>
+    Number(new RegExp(`^${field}:\\s+\\d+\\s+(\\d+)`, "m").exec(text)?.[1])
+  const user = { uid: id("Uid"), gid: id("Gid") }
+  if ([0, globalThis.process.getuid?.(), ...users].includes(user.uid)) return user
+  throw new StillframeError(
+    "invalid_request",
+    `process ${pid} belongs to user ${user.uid}; only root's VMs and the service's own can be attached`,
+  )
+}
+
+/** A manager such as libvirt keeps QEMU's only connection for itself, and a second client never hears a word. */
+async function greeted(controlSocket: string): Promise<Monitor> {
+  try {
+    return await openControlSocket(controlSocket)
+  } catch (error) {
+    if (!(error instanceof StillframeError) || error.code !== "hypervisor_unavailable") throw error
+    throw new StillframeError(
+      "conflict",
+      `${controlSocket} gives no greeting: another program, such as libvirt, holds the VM's only monitor connection; give QEMU a -qmp socket of our own or end that program`,
+      { cause: error },
+    )
+  }
+}
+
+/** A name may have been bound anew: only the connection itself says who answers. */
+async function assertAccepted(
+  pid: number,
+  controlSocket: string,
+  before: ReadonlySet<string>,
+): Promise<void> {
+  const now = await acceptedBy(pid, controlSocket)
+  if ([...now].some((inode) => !before.has(inode))) return
+  throw new StillframeError(
+    "conflict",
+    `${controlSocket} is answered by another process than ${pid}; leave out pid to have it found`,
+  )
+}
+
+async function look(
+  monitor: Monitor,
+  pid: number,
+  rules: HostPathRules,
+): Promise<Omit<AttachedVm, "controlSocket" | "process" | "user">> {
+  const [status, memory, cpus, disks] = await Promise.all([
+    monitor.execute<VmStatus>("query-status"),
+    monitor.execute<{ "base-memory": number; "plugged-memory"?: number }>("query-memory-size-summary"),
+    monitor.execute<unknown[]>("query-cpus-fast"),
+    readAttachedDisks(monitor, pid, rules),
+  ])
+  const memoryBytes = memory["base-memory"] + (memory["plugged-memory"] ?? 0)
+  const facts = {
+    status,
+    hypervisorVersion: monitor.version,
+    memoryMib: Math.ceil(memoryBytes / 1024 ** 2),
+    vcpus: cpus.length,
+  }
+  const launch = await launchForm(monitor, pid, rules)
+  if (!launch.restorable) return { ...facts, launch }
+  const { config } = launch
+  const asRunning =
+    config.memoryMib * 1024 ** 2 === memoryBytes &&
+    config.vcpus === cpus.length &&
+    config.disks.length === disks.length &&
+    config.disks.every(({ path, readonly }) =>
+      disks.some((disk) => disk.path === path && disk.readonly === readonly),
+    )
+  if (asRunning) return { ...facts, launch }
+  return { ...facts, launch: { restorable: false, option: "hot-plugged memory, processors or disks" } }
+}
+
+/** The command line as a launch form, with real paths, if it can be one on this host and says all that runs. */
+async function launchForm(monitor: Monitor, pid: number, rules: HostPathRules): Promise<ParsedCommandLine> {
+  const argv = (await readFile(`/proc/${pid}/cmdline`, "utf8")).split("\0").slice(1, -1)
+  const machine = await monitor.execute<string>("qom-get", { path: "/machine", property: "type" })
+  const parsed = parseCommandLine(argv, {
+    cwd: await readlink(`/proc/${pid}/cwd`),
+    machine: machine.replace(/-machine$/, ""),
+    accel: (await monitor.execute<{ enabled: boolean }>("query-kvm")).enabled ? "kvm" : "tcg",
+  })
+  if (!parsed.restorable) return parsed
+  const unnamed = await unnamedDevice(monitor, parsed.devices)
+  if (unnamed !== undefined) return { restorable: false, option: unnamed }
+  return await onThisHost(parsed, rules)
+}
+
+async function onThisHost(
+  parsed: Extract<ParsedCommandLine, { restorable: true }>,
+  rules: HostPathRules,
+): Promise<ParsedCommandLine> {
+  const config: LaunchConfig = { ...parsed.config, disks: [] }
+  for (const member of ["kernel", "initrd"] as const) {
+    const path = parsed.config[member]
+    if (path === undefined) continue
+    try {
+      config[member] = await resolveHostPath(path, rules)
+    } catch (error) {
+      if (!(error instanceof StillframeError)) throw error
+      return { restorable: false, option: `-${member}: ${error.message}` }
+    }
+  }
+  for (const disk of parsed.config.disks)
+    config.disks.push({ ...disk, path: await resolveHostPath(disk.path, rules) })
+  try {
+    checkLaunchConfig(config)
+  } catch (error) {
+    if (!(error instanceof StillframeError)) throw error
+    return { restorable: false, option: error.message }
+  }
+  return { ...parsed, config }
+}

@@ -1,0 +1,141 @@
+import { chmod, readdir, readlink, stat } from "node:fs/promises"
+import { resolve } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { sourceFacts, type Disk, type DiskSource } from "./disks.ts"
+import { resolveHostPath, type HostPathRules } from "./host-paths.ts"
+import { readQcow2Header } from "./qcow2-header.ts"
+import type { Monitor } from "./qmp.ts"
+
+/** A disk of a VM that someone else started: what runs now, by QEMU's own account, with real paths. */
+export interface AttachedDisk {
+  /** The block node that the device reads and writes. */
+  node: string
+  readonly: boolean
+  path: string
+  format: "raw" | "qcow2"
+  virtualSize: number
+  /** Nearest first. */
+  backing: { path: string; format: "raw" | "qcow2" }[]
+}
+
+interface Image {
+  filename: string
+  format: string
+  "virtual-size": number
+  "backing-image"?: Image
+}
+
+interface Block {
+  device: string
+  qdev?: string
+  inserted?: { "node-name": string; ro: boolean; drv: string; image: Image }
+}
+
+/**
+ * The disks of a running QEMU. Throws `not_supported` for a writable disk that is no raw or qcow2 file of this host, `invalid_request` for
+ * a file that the rules keep out. Read-only media that are no such files are left out.
+ */
+export async function readAttachedDisks(
+  monitor: Monitor,
+  pid: number,
+  rules: HostPathRules,
+): Promise<AttachedDisk[]> {
+  const blocks = await monitor.execute<Block[]>("query-block")
+  const opened = await openInodes(pid)
+  const disks: AttachedDisk[] = []
+  for (const { device, qdev, inserted } of blocks) {
+    if (inserted === undefined) continue
+    const name = device || qdev || inserted["node-name"]
+    const chain = chainOf(inserted.image)
+    if (chain === undefined) {
+      if (inserted.ro) continue
+      throw unsupported(name, `is ${inserted.drv}, and only raw and qcow2 files of the host can be kept`)
+    }
+    const [top, ...backing] = await Promise.all(
+      chain.map(async ({ filename, format }) => {
+        return { path: await realFile(name, filename, { pid, rules, opened }), format }
+      }),
+    )
+    if (top === undefined) continue
+    // QEMU has it open already; what we look for is data in a file that no one named.
+    if (top.format === "qcow2") await readQcow2Header(top.path)
+    const node = inserted["node-name"]
+    disks.push({
+      node,
+      readonly: inserted.ro,
+      ...top,
+      virtualSize: inserted.image["virtual-size"],
+      backing,
+    })
+  }
+  return disks
+}
+
+/** The disk as a snapshot knows it: a writable one is a copy in the payload, everything else is where its owner keeps it. */
+export async function frozenDisk(disk: AttachedDisk, index: number): Promise<Disk> {
+  const { readonly, path, format, virtualSize, backing } = disk
+  const kept = readonly ? [{ path, format }, ...backing] : backing
+  const sources: DiskSource[] = []
+  for (const { path } of kept) sources.push({ path, ...(await sourceFacts(path)) })
+  const copy = readonly ? [] : [{ file: copyName(index), format }]
+  return {
+    readonly,
+    virtualSize,
+    layers: [...copy, ...kept.map(({ path, format }) => ({ file: path, format }))],
+    sources,
+  }
+}
+
+/** Our copy of an attached VM's disk. Not named as an overlay: what its header says of a backing file is its owner's. */
+export const copyName = (disk: number): string => `disk${disk}.copy`
+
+/** Nobody writes to a copy, and the user that runs a fork reads it without owning it. Its directory keeps everybody else out. */
+export async function sealCopy(path: string): Promise<void> {
+  await chmod(path, 0o444)
+}
+
+function chainOf(image: Image): { filename: string; format: "raw" | "qcow2" }[] | undefined {
+  const { format, "backing-image": below } = image
+  const filename = plainName(image.filename)
+  if (filename === undefined || (format !== "raw" && format !== "qcow2")) return undefined
+  const rest = below === undefined ? [] : chainOf(below)
+  return rest && [{ filename, format }, ...rest]
+}
+
+/** QEMU writes a node whose options no file name can express as `json:` and those options. */
+function plainName(filename: string): string | undefined {
+  if (!filename.startsWith("json:")) return /^[a-z][a-z0-9+.-]*:/.test(filename) ? undefined : filename
+  const { file } = JSON.parse(filename.slice("json:".length)) as {
+    file?: { driver?: string; filename?: string }
+  }
+  return file?.driver === "file" ? file.filename : undefined
+}
+
+async function realFile(
+  name: string,
+  filename: string,
+  { pid, rules, opened }: { pid: number; rules: HostPathRules; opened: ReadonlySet<string> },
+): Promise<string> {
+  const path = filename.startsWith("/") ? filename : resolve(await readlink(`/proc/${pid}/cwd`), filename)
+  const real = await resolveHostPath(path, rules)
+  // QEMU may live in a container, or the name may have been given to another file since.
+  if (opened.has(await inodeOf(real))) return real
+  throw unsupported(name, `is not the file that ${real} names here; its QEMU sees other files than we do`)
+}
+
+async function openInodes(pid: number): Promise<Set<string>> {
+  const directory = `/proc/${pid}/fd`
+  const inodes = (await readdir(directory)).map(async (fd) => {
+    // It was closed while we looked.
+    return await inodeOf(`${directory}/${fd}`).catch(() => "")
+  })
+  return new Set(await Promise.all(inodes))
+}
+
+async function inodeOf(path: string): Promise<string> {
+  const { dev, ino } = await stat(path)
+  return `${dev}:${ino}`
+}
+
+const unsupported = (disk: string, why: string): StillframeError =>
+  new StillframeError("not_supported", `the disk ${disk} ${why}; take it out of the VM or launch the VM here`)
