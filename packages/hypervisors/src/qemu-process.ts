@@ -155,8 +155,9 @@ async function assertOnlyAllowedFiles(pid: number, dir: string, disks: readonly 
 async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: number }): Promise<void> {
   await chown(dir, uid, gid)
   for (const name of await readdir(dir)) {
-    // A caller's file stays the caller's, though it has a second name here.
-    if (/^disk\d+\.base$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd) continue
+    // A caller's file stays the caller's, though it has a second name here, and a snapshot's copy stays the snapshot's.
+    if (/^disk\d+\.(base|copy)$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd)
+      continue
     // A sealed layer is a snapshot's too, and its owner could write it again.
     if (await isSealed(join(dir, name))) continue
     await chown(join(dir, name), uid, gid)

@@ -1,0 +1,73 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import { readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
+import { openAttachedSink } from "./attached-sink.ts"
+import { settleAttached } from "./attached-takeover.ts"
+import { openControlSocket } from "./control-socket.ts"
+import type { DiskFreeze } from "./disk-freeze.ts"
+import type { HostPathRules } from "./host-paths.ts"
+import type { DiskConfig } from "./launch-config.ts"
+import type { MergeHooks } from "./merge-overlays.ts"
+import { overlayFreeze } from "./overlay-freeze.ts"
+import { pausedFreeze } from "./paused-freeze.ts"
+import type { ProcessIdentity } from "./processes.ts"
+import { captureVm, type Capture, type SaveOptions } from "./qemu-capture.ts"
+import type { Monitor } from "./qmp.ts"
+import { reflinkFreeze } from "./reflink-freeze.ts"
+import type { VmStatus } from "./resume.ts"
+
+export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
+  /** As `attachQemu` gave them. */
+  controlSocket: string
+  process: ProcessIdentity
+  user: { uid: number; gid: number }
+  /** The disks in the order of the launch form; absent for a VM that has none. */
+  order?: readonly DiskConfig[]
+  rules: HostPathRules
+  /** The attempt's directory: the copies of the disks go there, as `disk<k>.copy`. */
+  dir: string
+  /** The instance's directory, for `overlays.json`. */
+  home: string
+  /** Whether the VM may run on overlays of ours for a while where its disks cannot be cloned. */
+  allowOverlay: boolean
+  qemuImg: string
+}
+
+/**
+ * Captures a VM that someone else started. Its own files stay the ones it writes: its owner will start it again from them. What an earlier
+ * capture left unfinished is led back first.
+ *
+ * Throws as `captureVm` does, and `not_supported` with the reason for disks that cannot be kept.
+ */
+export async function captureAttached(options: AttachedCaptureOptions): Promise<Capture> {
+  const { controlSocket, process, user, memoryFile } = options
+  await settleAttached(options, options)
+  return await captureVm(
+    {
+      openMonitor: async () => await openControlSocket(controlSocket),
+      freezeDisks: async (monitor) => await freezeDisks(monitor, options),
+      openSink: async () => await openAttachedSink({ pid: process.pid, user, memoryFile }),
+    },
+    options,
+  )
+}
+
+async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): Promise<DiskFreeze> {
+  const { process, rules, dir, allowOverlay, order = [] } = options
+  const disks = inOrder(await readAttachedDisks(monitor, process.pid, rules), order)
+  const cloned = await reflinkFreeze(disks, dir)
+  if (cloned !== undefined) return cloned
+  const { running } = await monitor.execute<VmStatus>("query-status")
+  if (!running) return await pausedFreeze(monitor, disks, options)
+  if (allowOverlay) return await overlayFreeze({ ...options, monitor, disks })
+  const paths = disks.filter(({ readonly }) => !readonly).map(({ path }) => path)
+  throw new StillframeError(
+    "not_supported",
+    `${paths.join(", ")} cannot be cloned into the storage directory (that needs one file system with reflinks, such as XFS or Btrfs); set attach.allow_overlay to let the VM write to a temporary overlay while its disks are copied`,
+  )
+}
+
+/** QEMU lists drives as they were named, a launch form as the guest counts them. */
+function inOrder(disks: AttachedDisk[], order: readonly DiskConfig[]): AttachedDisk[] {
+  const place = ({ path }: AttachedDisk): number => order.findIndex((config) => config.path === path)
+  return disks.toSorted((a, b) => place(a) - place(b))
+}

@@ -1,0 +1,15 @@
+import { createInterface } from "node:readline"
+import type { AttachedVm } from "@stillframe/hypervisors/attach"
+import { captureAttached } from "@stillframe/hypervisors/attached-capture"
+import { captureOptions } from "./stranger-options.ts"
+
+/** A captor for a test to kill: captures an attached VM, says each step that it has taken, and goes on when it gets a line. */
+const [root = "", vm = "", dir = ""] = process.argv.slice(2)
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+await captureAttached({
+  ...captureOptions({ root }, JSON.parse(vm) as AttachedVm, dir),
+  onStep: async (step) => {
+    process.stdout.write(`${step}\n`)
+    await lines.next()
+  },
+})
