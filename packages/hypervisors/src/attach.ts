@@ -1,9 +1,9 @@
-import { readFile, readlink, stat } from "node:fs/promises"
+import { readFile, readlink, realpath, stat } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { unnamedDevice } from "./attached-devices.ts"
 import { readAttachedDisks } from "./attached-disks.ts"
 import { acceptedBy, listenersOf, openControlSocket, resolveControlSocket } from "./control-socket.ts"
-import { resolveHostPath, type HostPathRules } from "./host-paths.ts"
+import { isInside, resolveHostPath, type HostPathRules } from "./host-paths.ts"
 import { checkLaunchConfig, checkPathShape, type LaunchConfig } from "./launch-config.ts"
 import { parseCommandLine, type ParsedCommandLine } from "./parse-command-line.ts"
 import { identifyProcess, type ProcessIdentity } from "./processes.ts"
@@ -31,6 +31,8 @@ export interface AttachedVm {
   hypervisorVersion: string
   memoryMib: number
   vcpus: number
+  /** The most that copies of its writable disks can take. */
+  diskBytesMax: number
   status: VmStatus
   /** The launch form, or the first option that it cannot express: then the VM can be captured, but not restored or forked. */
   launch: ParsedCommandLine
@@ -46,6 +48,7 @@ export interface AttachedVm {
 export async function attachQemu(options: AttachOptions): Promise<AttachedVm> {
   checkPathShape(options.controlSocket)
   const controlSocket = await resolveControlSocket(options.controlSocket)
+  await assertForeign(controlSocket, options.rules)
   const process = await listener(controlSocket, options.pid)
   await assertConfigured(process.pid, options.binaries)
   const user = await userOf(process.pid, options.users ?? [])
@@ -57,6 +60,15 @@ export async function attachQemu(options: AttachOptions): Promise<AttachedVm> {
   } finally {
     monitor.close()
   }
+}
+
+/** Our own VMs have their sockets in DATA_DIR, and their disks are not kept like a stranger's. */
+async function assertForeign(controlSocket: string, { dataDir }: HostPathRules): Promise<void> {
+  if (!isInside(controlSocket, await realpath(dataDir).catch(() => dataDir))) return
+  throw new StillframeError(
+    "invalid_request",
+    `${controlSocket} lies in DATA_DIR, so its VM is one of ours already; use its instance`,
+  )
 }
 
 async function listener(controlSocket: string, pid: number | undefined): Promise<ProcessIdentity> {
@@ -141,6 +153,7 @@ async function look(
     hypervisorVersion: monitor.version,
     memoryMib: Math.ceil(memoryBytes / 1024 ** 2),
     vcpus: cpus.length,
+    diskBytesMax: disks.reduce((sum, disk) => sum + (disk.readonly ? 0 : disk.virtualSize), 0),
   }
   const launch = await launchForm(monitor, pid, rules)
   if (!launch.restorable) return { ...facts, launch }

@@ -10,7 +10,7 @@ import type { MergeHooks } from "./merge-overlays.ts"
 import { overlayFreeze } from "./overlay-freeze.ts"
 import { pausedFreeze } from "./paused-freeze.ts"
 import type { ProcessIdentity } from "./processes.ts"
-import { captureVm, type Capture, type SaveOptions } from "./qemu-capture.ts"
+import { captureVm, type Capture, type CaptureTarget, type SaveOptions } from "./qemu-capture.ts"
 import type { Monitor } from "./qmp.ts"
 import { reflinkFreeze } from "./reflink-freeze.ts"
 import type { VmStatus } from "./resume.ts"
@@ -39,16 +39,24 @@ export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
  * Throws as `captureVm` does, and `not_supported` with the reason for disks that cannot be kept.
  */
 export async function captureAttached(options: AttachedCaptureOptions): Promise<Capture> {
-  const { controlSocket, process, user, memoryFile } = options
+  const { controlSocket } = options
   await settleAttached(options, options)
-  return await captureVm(
-    {
-      openMonitor: async () => await openControlSocket(controlSocket),
-      freezeDisks: async (monitor) => await freezeDisks(monitor, options),
-      openSink: async () => await openAttachedSink({ pid: process.pid, user, memoryFile }),
-    },
-    options,
-  )
+  const bandwidth = await migrationBandwidth(controlSocket)
+  try {
+    return await captureVm(targetOf(options), options)
+  } finally {
+    // Its owner may migrate it one day, with limits of their own.
+    await setMigrationBandwidth(controlSocket, bandwidth).catch(() => {})
+  }
+}
+
+function targetOf(options: AttachedCaptureOptions): CaptureTarget {
+  const { controlSocket, process, user, memoryFile } = options
+  return {
+    openMonitor: async () => await openControlSocket(controlSocket),
+    freezeDisks: async (monitor) => await freezeDisks(monitor, options),
+    openSink: async () => await openAttachedSink({ pid: process.pid, user, memoryFile }),
+  }
 }
 
 async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): Promise<DiskFreeze> {
@@ -70,4 +78,23 @@ async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): P
 function inOrder(disks: AttachedDisk[], order: readonly DiskConfig[]): AttachedDisk[] {
   const place = ({ path }: AttachedDisk): number => order.findIndex((config) => config.path === path)
   return disks.toSorted((a, b) => place(a) - place(b))
+}
+
+async function migrationBandwidth(controlSocket: string): Promise<number> {
+  const monitor = await openControlSocket(controlSocket)
+  try {
+    const parameters = await monitor.execute<{ "max-bandwidth": number }>("query-migrate-parameters")
+    return parameters["max-bandwidth"]
+  } finally {
+    monitor.close()
+  }
+}
+
+async function setMigrationBandwidth(controlSocket: string, bandwidth: number): Promise<void> {
+  const monitor = await openControlSocket(controlSocket)
+  try {
+    await monitor.execute("migrate-set-parameters", { "max-bandwidth": bandwidth })
+  } finally {
+    monitor.close()
+  }
 }

@@ -20,7 +20,7 @@ const LOCK_POLL_MS = 50
  *
  * By hand the same is `qemu-img commit <disk>.stillframe-overlay`, then removing that file.
  *
- * Throws `conflict` while the VM runs or when another file has taken the disk's place, and `hypervisor_failed` when the disk is in use.
+ * Throws `conflict` while the VM runs, when another file has taken the disk's place or the VM ran without its overlay, and `hypervisor_failed` when the disk is in use.
  */
 export async function commitLeftover(
   home: string,
@@ -37,7 +37,10 @@ export async function commitLeftover(
   const completed: string[] = []
   for (const recorded of record.disks) {
     if (!(await exists(recorded.overlay))) continue
-    if (record.staged) await commit(recorded, { qemuImg, signal })
+    if (record.staged) {
+      if (!record.merging) await assertUntouched(recorded)
+      await commit(recorded, { qemuImg, signal })
+    }
     await unlinkDurably(recorded.overlay)
     completed.push(recorded.base.path)
   }
@@ -61,6 +64,15 @@ async function commit(
   const image = `json:${JSON.stringify(chain(overlay, base))}`
   await untilUnlocked(async () => await runProgram(qemuImg, ["commit", "-q", "-d", image], { signal }))
   await sync(base.path)
+}
+
+/** A VM that was started again without its overlay has gone another way since; only its owner can say which of the two counts. */
+async function assertUntouched({ base, overlay }: RecordedOverlay): Promise<void> {
+  if (base.mtimeMs === undefined || (await stat(base.path)).mtimeMs === base.mtimeMs) return
+  throw new StillframeError(
+    "conflict",
+    `${base.path} was written to after its last data went to ${overlay}; run qemu-img commit on the overlay if that data counts more, then remove it`,
+  )
 }
 
 /** A process that shows as a zombie may have threads left, which keep its image locks for some milliseconds more. */

@@ -97,7 +97,8 @@ async function lookAt(
   return { virtualSize, backing: { path, format: backingFormat } }
 }
 
-function isInside(path: string, root: string): boolean {
+/** Whether a real path is a real directory or lies below it. */
+export function isInside(path: string, root: string): boolean {
   return path === root || path.startsWith(root.endsWith(sep) ? root : root + sep)
 }
 

@@ -4,6 +4,7 @@ import {
   readOverlayRecord,
   removeOverlayRecord,
   unlinkDurably,
+  writeOverlayRecord,
   type OverlayRecord,
   type RecordedOverlay,
 } from "./overlay-record.ts"
@@ -79,6 +80,7 @@ export async function mergeOverlays(
   try {
     const active = await inUse(monitor, record)
     for (const recorded of record.disks) if (!active.includes(recorded)) await remove(monitor, recorded)
+    if (active.length > 0) await writeOverlayRecord(home, { ...record, staged: true, merging: true })
     await startJobs(monitor, active)
     await hooks.onStep?.("committing")
     await untilReady(monitor, active, failures)

@@ -75,6 +75,7 @@ export async function overlayFreeze(options: OverlayFreezeOptions): Promise<Disk
     await options.onStep?.("frozen")
   }
   const finish = async (): Promise<number> => {
+    await noteTimes(home, record)
     await copyDisks(disks, options)
     await options.onStep?.("copied")
     const pauseMs = await merge()
@@ -91,7 +92,12 @@ async function recordFor({ disks, process }: OverlayFreezeOptions): Promise<Over
     overlayNode: `stillframe-overlay-${index}`,
     job: `stillframe-commit-${index}`,
   }))
-  return { process, staged: false, disks: (await Promise.all(recorded)).filter(({ base }) => !base.readonly) }
+  return {
+    process,
+    staged: false,
+    merging: false,
+    disks: (await Promise.all(recorded)).filter(({ base }) => !base.readonly),
+  }
 }
 
 async function assertNoLeftovers({ disks }: OverlayRecord): Promise<void> {
@@ -142,6 +148,14 @@ async function emptyOverlay(base: AttachedDisk, o: OverlayFreezeOptions): Promis
 
 async function removeCopies({ disks, dir }: OverlayFreezeOptions): Promise<void> {
   for (const index of disks.keys()) await rm(join(dir, copyName(index)), { force: true })
+}
+
+/** So that a VM which its owner starts without the overlay, and which makes that one worthless, is found out. */
+async function noteTimes(home: string, record: OverlayRecord): Promise<void> {
+  const disks = record.disks.map(async (recorded) => {
+    return { ...recorded, base: { ...recorded.base, mtimeMs: (await stat(recorded.base.path)).mtimeMs } }
+  })
+  await writeOverlayRecord(home, { ...record, staged: true, disks: await Promise.all(disks) })
 }
 
 /** For overlays that the VM never switched to. */

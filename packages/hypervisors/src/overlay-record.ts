@@ -11,12 +11,18 @@ export interface OverlayRecord {
   process: ProcessIdentity
   /** Whether the overlays are whole. Until then no VM has written to one. */
   staged: boolean
+  /** Whether the overlays are being merged. Until then nobody writes to the owner's files. */
+  merging: boolean
   disks: RecordedOverlay[]
 }
 
 export interface RecordedOverlay {
   /** The owner's disk, to which everything goes back. */
-  base: AttachedDisk & { inode: number }
+  base: AttachedDisk & {
+    inode: number
+    /** As the VM left the file when it changed to the overlay; absent when its captor did not live to see it. */
+    mtimeMs?: number
+  }
   /** Absolute, beside the base. */
   overlay: string
   overlayNode: string

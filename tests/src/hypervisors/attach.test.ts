@@ -25,6 +25,7 @@ test("a VM that someone else started is found by its socket alone, and read as a
     user: { uid: process.getuid?.() },
     memoryMib: 64,
     vcpus: 2,
+    diskBytesMax: 0,
     status: { status: "running", running: true },
     launch: { restorable: true, config: { memoryMib: 64, vcpus: 2, kernel: heartbeat, disks: [] } },
   })
@@ -128,6 +129,16 @@ test("a socket's name that another VM has taken over is not mistaken for the fir
   await expect(attempt).rejects.toMatchObject({
     code: "conflict",
     message: expect.stringContaining("answered by another process"),
+  })
+})
+
+test("one of our own VMs is not attached to", async () => {
+  await using place = await ground()
+  const stranger = await startStranger(place, { dir: await place.folder("data/instances/x/1") })
+
+  await expect(attach(place, stranger)).rejects.toMatchObject({
+    code: "invalid_request",
+    message: expect.stringContaining("DATA_DIR"),
   })
 })
 

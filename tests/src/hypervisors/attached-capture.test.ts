@@ -114,6 +114,18 @@ test("a VM that was paused before the capture stays paused, on its own files", a
   expect(await overlaysIn(place)).toEqual([])
 })
 
+test("the limits that its owner has set for migrations are the same afterwards", async () => {
+  await using place = await ground()
+  const stranger = await startStranger(place)
+  const limits = { "max-bandwidth": 12_345_678 }
+  await asOwner(stranger, async (monitor) => await monitor.execute("migrate-set-parameters", limits))
+
+  await captureStranger(place, stranger, await attach(place, stranger), "payload")
+
+  const now = await asOwner(stranger, async (monitor) => await monitor.execute("query-migrate-parameters"))
+  expect(now).toMatchObject(limits)
+})
+
 test("a data directory with a long path is no obstacle, and nothing is left in the short one", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)

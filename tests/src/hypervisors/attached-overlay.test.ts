@@ -153,3 +153,25 @@ test("QEMU killed on its overlays: what the guest wrote is all there after the l
   const content = await contentOf(place, join(place.root, "a.raw"), "raw")
   expect([content[0], content[128 * KIB], content[64 * KIB]]).toEqual([0x11, 0x22, 7])
 })
+
+test("a VM that its owner started again without the overlay: the two are not mixed", async () => {
+  await using place = await ground()
+  const stranger = await startWithDisks(place)
+  const vm = await attach(place, stranger)
+  const home = await homeOf(place)
+  const attempt = captureStranger(place, stranger, vm, "payload", {
+    onStep: async (step) => {
+      if (step !== "copied") return
+      await writeAsGuest(stranger, 0x22)
+      process.kill(stranger.process.pid, "SIGKILL")
+    },
+  })
+  await expect(attempt).rejects.toMatchObject({ code: "hypervisor_gone" })
+  await writeFile(join(place.root, "a.raw"), Buffer.alloc(1024 * KIB, 0x33))
+
+  const commit = commitLeftover(home, { qemuImg: qemu.qemuImg, signal: never })
+
+  await expect(commit).rejects.toMatchObject({ code: "conflict", message: expect.stringContaining("a.raw") })
+  expect((await readFile(join(place.root, "a.raw")))[0]).toBe(0x33)
+  expect(await overlaysIn(place)).toHaveLength(2)
+})
