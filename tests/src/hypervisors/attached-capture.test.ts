@@ -42,7 +42,7 @@ test("a VM without disks is captured and restored as one of ours, and its source
   expect(await readdir(join(place.root, "home"))).toEqual([])
 })
 
-test.each(["q35", "pc"])(
+test.each(["q35", "pc", "microvm"])(
   "a %s with a raw, a qcow2 and a read-only disk: all restored, its own files stay the ones it writes",
   async (machine) => {
     await using place = await ground()
@@ -111,6 +111,35 @@ test("a VM that was paused before the capture stays paused, on its own files", a
   expect(captured.wasRunning).toBe(false)
   const status = await asOwner(stranger, async (monitor) => await monitor.execute("query-status"))
   expect(status).toMatchObject({ running: false })
+  expect(await overlaysIn(place)).toEqual([])
+})
+
+test("disks given as block nodes, one with its options spelled out, are captured and restored", async () => {
+  await using place = await ground()
+  const [plain, spelled] = [join(place.root, "plain.raw"), join(place.root, "spelled.qcow2")]
+  await writeFile(plain, Buffer.alloc(1024 * KIB, 7))
+  await run(qemu.qemuImg, ["create", "-q", "-f", "qcow2", spelled, "1M"])
+  const file = { driver: "file", filename: spelled }
+  const node = { driver: "qcow2", "node-name": "spelled", "read-only": false, backing: null, file }
+  const stranger = await startStranger(place, {
+    args: [
+      ["-blockdev", `driver=file,node-name=file,filename=${plain}`],
+      ["-blockdev", "driver=raw,node-name=plain,file=file", "-blockdev", JSON.stringify(node)],
+      ["-device", "virtio-blk-pci,drive=spelled,id=first", "-device", "virtio-blk-pci,drive=plain"],
+    ].flat(),
+  })
+  const vm = await attach(place, stranger)
+  await writeAsGuest(stranger, 0x11)
+
+  const captured = await captureStranger(place, stranger, vm, "payload")
+
+  expect(vm.launch).toMatchObject({ config: { disks: [{ path: spelled }, { path: plain }] } })
+  expect(captured.disks.map(({ layers }) => layers)).toEqual([
+    [{ file: "disk0.copy", format: "qcow2" }],
+    [{ file: "disk1.copy", format: "raw" }],
+  ])
+  expect((await contentOf(place, join(captured.dir, "disk0.copy"), "qcow2"))[0]).toBe(0x11)
+  expect(firstGap(captured.printed + serial(await restored(place, vm, captured)))).toBeUndefined()
   expect(await overlaysIn(place)).toEqual([])
 })
 

@@ -154,11 +154,16 @@ export async function startWithDisks(
     for (const name of ["a.raw", "upper.qcow2"]) await chmod(join(root, name), 0o666)
     await chmod(join(root, "lower.raw"), 0o644)
   }
+  const onPci = machine !== "microvm"
   const drives = [
-    ["a.raw", "raw", "if=virtio,cache=none"],
-    ["upper.qcow2", "qcow2", "if=virtio"],
-    ["lower.raw", "raw", "if=virtio,readonly=on"],
-  ].flatMap(([file, format, rest]) => ["-drive", `file=${root}/${file},format=${format},${rest}`])
+    ["a.raw", "raw", ",cache=none"],
+    ["upper.qcow2", "qcow2", ""],
+    ["lower.raw", "raw", ",readonly=on"],
+  ].flatMap(([file, format, rest], index) => {
+    const drive = `file=${root}/${file},format=${format}${rest}`
+    if (onPci) return ["-drive", `${drive},if=virtio`]
+    return ["-drive", `${drive},if=none,id=d${index}`, "-device", `virtio-blk-device,drive=d${index}`]
+  })
   return await startStranger(ground, { machine, args: drives, ...(runAs !== undefined && { runAs }) })
 }
 
