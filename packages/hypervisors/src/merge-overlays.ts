@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import {
@@ -59,14 +60,15 @@ export async function dropUnusedOverlays(monitor: Monitor, home: string): Promis
   const record = await readOverlayRecord(home)
   if (record === undefined) return
   const active = await inUse(monitor, record)
-  for (const recorded of record.disks) if (!active.includes(recorded)) await remove(monitor, recorded)
+  for (const recorded of record.disks) if (!active.includes(recorded)) await remove(monitor, recorded, record)
   if (active.length === 0) await removeOverlayRecord(home)
 }
 
 /**
  * Writes the overlays' content into the owner's files while the VM runs, stops it for the moment in which each disk changes back, removes
  * the overlays while nothing is written, and lets the VM go on if it ran. So at any crash an overlay that still exists may be committed.
- * Throws `hypervisor_failed` with the reason of a job that could not be done; then the VM runs on its overlays and the record stays.
+ * Throws `hypervisor_failed` with the reason of a job that could not be done; then the VM runs on its overlays and the record stays. Throws
+ * `conflict` where the VM that the overlays belong to is another process.
  */
 export async function mergeOverlays(
   monitor: Monitor,
@@ -79,7 +81,8 @@ export async function mergeOverlays(
   })
   try {
     const active = await inUse(monitor, record)
-    for (const recorded of record.disks) if (!active.includes(recorded)) await remove(monitor, recorded)
+    for (const recorded of record.disks)
+      if (!active.includes(recorded)) await remove(monitor, recorded, record)
     if (active.length > 0) await writeOverlayRecord(home, { ...record, staged: true, merging: true })
     await startJobs(monitor, active)
     await hooks.onStep?.("committing")
@@ -133,7 +136,7 @@ async function changeBack(
     for (const recorded of active) {
       await pivot(monitor, recorded, failures)
       await hooks.onStep?.("pivoted")
-      await remove(monitor, recorded)
+      await remove(monitor, recorded, { staged: true })
     }
     await hooks.onStep?.("unlinked")
   } finally {
@@ -163,11 +166,25 @@ async function isAtWork(monitor: Monitor, job: string): Promise<boolean> {
   return (await blockJobs(monitor)).some(({ device }) => device === job)
 }
 
-async function remove(monitor: Monitor, { overlay, overlayNode }: RecordedOverlay): Promise<void> {
-  await monitor.execute("blockdev-del", { "node-name": overlayNode }).catch(() => {
-    // Already gone, or not ours to remove any more.
-  })
+/**
+ * Removes an overlay that no device uses. Only the QEMU that has opened it can know that: one that its owner started since knows nothing of
+ * what the overlay holds. The file goes first, so that a crash in between leaves a node and no doubt.
+ */
+async function remove(
+  monitor: Monitor,
+  { overlay, overlayNode, base }: RecordedOverlay,
+  { staged }: Pick<OverlayRecord, "staged">,
+): Promise<void> {
+  const nodes = await monitor.execute<{ "node-name": string }[]>("query-named-block-nodes", { flat: true })
+  const known = nodes.some((node) => node["node-name"] === overlayNode)
+  if (staged && !known && (await stat(overlay).catch(() => undefined)) !== undefined) {
+    throw new StillframeError(
+      "conflict",
+      `${overlay} holds the last data of a QEMU that has ended, and another one runs on ${base.path}; stop it and run qemu-img commit on the overlay if that data counts more, then remove it`,
+    )
+  }
   await unlinkDurably(overlay)
+  if (known) await monitor.execute("blockdev-del", { "node-name": overlayNode })
 }
 
 /** Those whose overlay a device writes to. */

@@ -45,7 +45,8 @@ export async function overlayFreeze(options: OverlayFreezeOptions): Promise<Disk
   await assertNoLeftovers(record)
   await writeOverlayRecord(home, record)
   let inUse = false
-  const merge = async (): Promise<number> => await mergeOverlays(monitor, { ...options, record })
+  const merge = async (): Promise<number> =>
+    await mergeOverlays(monitor, { ...options, record: { ...record, staged: true } })
   const discard = async (): Promise<void> => {
     await removeCopies(options)
     if (inUse) await merge()

@@ -18,6 +18,7 @@ import {
   expectRunning,
   homeOf,
   overlaysIn,
+  startStranger,
   startWithDisks,
   writeAsGuest,
   type Stranger,
@@ -108,6 +109,25 @@ test("leftovers of a VM that runs are not committed behind its back", async () =
   await expect(commitLeftover(home, tools)).rejects.toMatchObject({ code: "conflict" })
 
   expect(await overlaysIn(place)).toHaveLength(2)
+})
+
+test("another QEMU that answers on the same socket does not make the overlays go", async () => {
+  await using place = await ground()
+  const { stranger, vm, home } = await killCaptorAt(place, "copied")
+  await kill(stranger)
+  await startStranger(place, { dir: stranger.dir })
+
+  await expect(settleAttached({ controlSocket: vm.controlSocket, home }, {})).rejects.toMatchObject({
+    code: "conflict",
+    message: expect.stringContaining("qemu-img commit"),
+  })
+  await expect(resumeAttached({ controlSocket: vm.controlSocket, home })).rejects.toMatchObject({
+    code: "conflict",
+  })
+
+  expect(await overlaysIn(place)).toHaveLength(2)
+  expect(await commitLeftover(home, tools)).toHaveLength(2)
+  expect(await bytesOf(place)).toEqual([0x11, 0x22, 7, 7])
 })
 
 /** A VM with 0x11 written before its capture, and `second` after the copying or, if it never came to that, after its captor's death. */
