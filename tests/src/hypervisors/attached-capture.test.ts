@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { createReadStream } from "node:fs"
+import { createReadStream, existsSync } from "node:fs"
 import { chmod, copyFile, link, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
@@ -203,12 +203,18 @@ test.skipIf(mkfsXfs === undefined)(
       await writeAsGuest(stranger, 0x11)
       const steps: string[] = []
 
-      const captured = await captureStranger(inside, stranger, vm, "payload", {
-        allowOverlay: false,
-        onStep: (step) => void steps.push(step),
+      let clonedInPause = false
+
+      const captured = await asOwner(stranger, async (monitor) => {
+        monitor.subscribe(({ event }) => {
+          if (event === "RESUME") clonedInPause = existsSync(join(mounted, "payload", "disk0.copy"))
+        })
+        const onStep = (step: string): void => void steps.push(step)
+        return await captureStranger(inside, stranger, vm, "payload", { allowOverlay: false, onStep })
       })
       await writeAsGuest(stranger, 0x22)
 
+      expect(clonedInPause).toBe(true)
       expect(steps).toEqual([])
       expect((await readFile(join(captured.dir, "disk0.copy")))[0]).toBe(0x11)
       expect((await contentOf(inside, join(mounted, "a.raw"), "raw"))[0]).toBe(0x22)
