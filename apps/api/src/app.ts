@@ -21,6 +21,7 @@ import { handleOnce } from "./once.ts"
 import { appliedPreference, parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
 import { parseQuery } from "./query.ts"
+import { mountReference } from "./reference.ts"
 import { identifyRequest } from "./request-identity.ts"
 import { restoreRoutes } from "./restore.ts"
 import type { Answer, ApiDeps, Route } from "./route.ts"
@@ -38,7 +39,18 @@ export function createApp(deps: ApiDeps): Express {
     .set("case sensitive routing", true)
     .set("etag", false)
   app.use(identify(deps.log), helmet())
-  mount(app, deps, [
+  const routes = routesOf(deps)
+  mount(app, deps, routes)
+  mountReference(app, routes)
+  app.use(() => {
+    throw new StillframeError("route_not_found", "no matching operation was found")
+  })
+  app.use(answerThrown(deps))
+  return app
+}
+
+function routesOf(deps: ApiDeps): Route[] {
+  return [
     ...healthRoutes(deps),
     ...instanceRoutes(deps),
     ...instanceActionRoutes(deps),
@@ -48,12 +60,7 @@ export function createApp(deps: ApiDeps): Express {
     ...restoreRoutes(deps),
     ...webhookRoutes(deps),
     ...eventRoutes(deps),
-  ])
-  app.use(() => {
-    throw new StillframeError("route_not_found", "no matching operation was found")
-  })
-  app.use(answerThrown(deps))
-  return app
+  ]
 }
 
 function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {

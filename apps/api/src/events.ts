@@ -1,6 +1,7 @@
 import { listEvents } from "@stillframe/db/events"
 import { eventTypes } from "@stillframe/domain/events"
 import { z } from "zod"
+import { eventSchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
 import { idSchema, listInQuery, numberInQuery } from "./schemas.ts"
 
@@ -12,6 +13,9 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/events",
+      operationId: "listEvents",
+      summary: "Read the feed, oldest first",
+      answers: { 200: z.array(eventSchema) },
       scope: "event:read",
       query: z.object({
         after: numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),

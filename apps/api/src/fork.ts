@@ -8,6 +8,7 @@ import type { z } from "zod"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork, type InstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { forkSnapshotSchema } from "./schemas.ts"
 import { requireSnapshot } from "./snapshots.ts"
@@ -20,6 +21,10 @@ export function forkRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/snapshots/:id/fork",
+      operationId: "forkSnapshot",
+      summary: "Make a new instance from a snapshot",
+      answers: { 201: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "snapshot:write",
       body: forkSnapshotSchema,
       holds: true,

@@ -1,14 +1,25 @@
 import { liveHosts } from "@stillframe/db/hosts"
 import { StillframeError } from "@stillframe/domain/errors"
+import { healthSchema, readySchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
 
 /** Open to anybody: whether the process answers, and whether it can do its work. */
 export function healthRoutes({ db, log }: ApiDeps): Route[] {
   return [
-    route({ method: "get", path: "/health", handle: async () => ({ status: 200, body: { status: "ok" } }) }),
+    route({
+      method: "get",
+      path: "/health",
+      operationId: "getHealth",
+      summary: "Whether the process answers",
+      answers: { 200: healthSchema },
+      handle: async () => ({ status: 200, body: { status: "ok" } }),
+    }),
     route({
       method: "get",
       path: "/ready",
+      operationId: "getReady",
+      summary: "Whether the process can do its work, and which hosts are up",
+      answers: { 200: readySchema },
       async handle() {
         const hosts = await liveHosts(db).catch((cause: unknown) => {
           log.warn({ err: cause }, "not ready")

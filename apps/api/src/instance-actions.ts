@@ -11,6 +11,7 @@ import { z } from "zod"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { compressionSchema } from "./schemas.ts"
 
@@ -29,6 +30,10 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances/:id/stop",
+      operationId: "stopInstance",
+      summary: "Stop the VM; its disks stay",
+      answers: { 200: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "instance:write",
       ...work,
       handle: (call) => act(deps, call, stopOf),
@@ -36,6 +41,10 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances/:id/start",
+      operationId: "startInstance",
+      summary: "Boot a stopped instance on its disks",
+      answers: { 200: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "instance:write",
       ...work,
       body: startSchema,
@@ -45,6 +54,10 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances/:id/standby",
+      operationId: "standbyInstance",
+      summary: "Save the memory to disk and end the VM",
+      answers: { 200: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "instance:write",
       ...work,
       body: standbySchema,
@@ -57,6 +70,10 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances/:id/restore",
+      operationId: "restoreInstance",
+      summary: "Go on out of Standby",
+      answers: { 200: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "instance:write",
       ...work,
       handle: (call) =>

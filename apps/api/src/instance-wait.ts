@@ -3,6 +3,7 @@ import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceStates, type InstanceState } from "@stillframe/domain/instance"
 import { z } from "zod"
+import { waitedSchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 
@@ -14,6 +15,10 @@ export function instanceWaitRoutes(deps: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/instances/:id/wait",
+      operationId: "waitForInstanceState",
+      summary: "Wait until an instance is in a state",
+      answers: { 200: waitedSchema },
+      errors: [409],
       scope: "instance:read",
       // Both are judged by the handler: the contract has codes of their own for them.
       query: z.object({ state: z.string().optional(), timeout: z.string().optional() }),

@@ -15,6 +15,7 @@ import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork } from "./problem.ts"
+import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { nameSchema, tagsSchema } from "./schemas.ts"
 
@@ -24,6 +25,10 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances",
+      operationId: "createInstance",
+      summary: "Launch a VM",
+      answers: { 201: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "instance:write",
       body: createInstanceSchema,
       holds: true,
@@ -33,6 +38,9 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/instances",
+      operationId: "listInstances",
+      summary: "List instances",
+      answers: { 200: z.array(instanceSchema) },
       scope: "instance:read",
       query: z.object({
         state: z.enum(instanceStates).optional(),
@@ -47,6 +55,10 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/instances/:id",
+      operationId: "getInstance",
+      summary: "Get an instance",
+      answers: { 200: instanceSchema },
+      errors: [409],
       scope: "instance:read",
       async handle({ params: { id = "" } }) {
         return { status: 200, body: instanceResource(await resolveInstance(db, id)) }
@@ -55,6 +67,10 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
     route({
       method: "delete",
       path: "/instances/:id",
+      operationId: "deleteInstance",
+      summary: "End an instance; its snapshots stay",
+      answers: { 204: null },
+      errors: [409],
       scope: "instance:write",
       holds: true,
       handle: (call) => deleteInstance(deps, call),

@@ -44,4 +44,6 @@ function readCursor(cursor: string): Position {
   }
 }
 
-const cursorSchema = z.tuple([z.iso.datetime({ precision: 6 }), z.string().regex(/^[a-z0-9]{1,32}$/)])
+// The year 0 is a date of ISO 8601, but none of Postgres.
+const createdAtSchema = z.iso.datetime({ precision: 6 }).refine((time) => !time.startsWith("0000"))
+const cursorSchema = z.tuple([createdAtSchema, z.string().regex(/^[a-z0-9]{1,32}$/)])

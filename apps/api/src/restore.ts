@@ -10,6 +10,7 @@ import { action, claimState } from "./instance-actions.ts"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { restoreSnapshotSchema } from "./schemas.ts"
 import { requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
@@ -21,6 +22,10 @@ export function restoreRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances/:id/snapshots/:snapshotId/restore",
+      operationId: "restoreInstanceSnapshot",
+      summary: "Put an instance back to one of its snapshots",
+      answers: { 200: instanceSchema, 202: instanceSchema },
+      errors: [409, 501, 504],
       scope: "snapshot:write",
       body: restoreSnapshotSchema,
       holds: true,

@@ -50,6 +50,13 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly method: "get" | "post" | "delete"
   /** As Express writes it. */
   readonly path: string
+  readonly operationId: string
+  /** One line of the reference. */
+  readonly summary: string
+  /** What answers look like, by status; null: without a body. */
+  readonly answers: Readonly<Record<number, z.ZodType | null>>
+  /** Errors beyond those that follow from the rest of the route. */
+  readonly errors?: readonly number[]
   /** What the token must allow; absent: no token is asked for. */
   readonly scope?: Scope
   readonly query?: Query

@@ -13,6 +13,7 @@ export const tagsSchema = z
   .refine((tags) => Object.keys(tags).length <= tagsMax, {
     error: `there must be at most ${tagsMax} properties`,
   })
+  .meta({ maxProperties: tagsMax })
 
 export const compressionSchema = z.object({
   enabled: z.boolean(),

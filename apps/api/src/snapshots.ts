@@ -17,6 +17,7 @@ import { z } from "zod"
 import { createSnapshot, replaySnapshot } from "./create-snapshot.ts"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { heldMs } from "./prefer.ts"
+import { snapshotSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { createSnapshotSchema, listInQuery, tagsSchema } from "./schemas.ts"
 import { waitUntil } from "./wait.ts"
@@ -26,6 +27,10 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
     route({
       method: "post",
       path: "/instances/:id/snapshots",
+      operationId: "createInstanceSnapshot",
+      summary: "Take a snapshot",
+      answers: { 201: snapshotSchema, 202: snapshotSchema },
+      errors: [409, 501, 504],
       scope: "snapshot:write",
       body: createSnapshotSchema,
       holds: true,
@@ -35,6 +40,9 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/snapshots",
+      operationId: "listSnapshots",
+      summary: "List snapshots",
+      answers: { 200: z.array(snapshotSchema) },
       scope: "snapshot:read",
       query: listQuerySchema,
       handle: (call) => list(deps, call),
@@ -42,6 +50,9 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/snapshots/:id",
+      operationId: "getSnapshot",
+      summary: "Get a snapshot",
+      answers: { 200: snapshotSchema },
       scope: "snapshot:read",
       holds: true,
       handle: (call) => get(deps, call),
@@ -49,6 +60,9 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
     route({
       method: "delete",
       path: "/snapshots/:id",
+      operationId: "deleteSnapshot",
+      summary: "Delete a snapshot",
+      answers: { 204: null },
       scope: "snapshot:delete",
       handle: (call) => remove(deps, call),
     }),

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto"
+import type { Made } from "@stillframe/db/idempotency"
 import {
   createWebhook,
   deleteWebhook,
@@ -14,7 +15,8 @@ import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { z } from "zod"
 import { once } from "./once.ts"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
-import { route, type ApiDeps, type Route } from "./route.ts"
+import { newWebhookSchema, webhookSchema } from "./resources.ts"
+import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { idSchema, tagsSchema } from "./schemas.ts"
 
 const secretBytes = 32
@@ -42,41 +44,25 @@ const createWebhookSchema = z
   .meta({ id: "CreateWebhookRequest" })
 
 export function webhookRoutes(deps: ApiDeps): Route[] {
-  const { db, secretsKey } = deps
+  const { db } = deps
   return [
     route({
       method: "post",
       path: "/webhooks",
+      operationId: "createWebhook",
+      summary: "Have events sent to a URL",
+      answers: { 201: newWebhookSchema },
       scope: "webhook:write",
       body: createWebhookSchema,
-      async handle({ body, identity }) {
-        // The form of Standard Webhooks; this answer is the only place that ever shows it.
-        const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
-        const { body: resource, made } = await once(deps, identity, async (tx) => {
-          const row = await createWebhook(tx, {
-            url: body.url,
-            description: body.description,
-            eventTypes: body.event_types,
-            instanceIds: body.instance_ids,
-            tags: body.tags,
-            enabled: body.enabled,
-            secret: sealSecret(secretsKey, secret),
-          })
-          return { made: { webhookId: row.id }, body: webhookResource(row) }
-        })
-        const headers = { Location: `/webhooks/${made.webhookId}` }
-        return { status: 201, body: { ...resource, secret }, headers }
-      },
-      async replay(_call, { made: { webhookId = "" }, body }) {
-        const row = await findWebhook(db, webhookId)
-        if (row === undefined) return { status: 201, body }
-        const secret = openSecret(secretsKey, await webhookSecret(db, webhookId))
-        return { status: 201, body: { ...webhookResource(row), secret } }
-      },
+      handle: (call) => create(deps, call),
+      replay: (_call, kept) => showAgain(deps, kept),
     }),
     route({
       method: "get",
       path: "/webhooks",
+      operationId: "listWebhooks",
+      summary: "List webhooks",
+      answers: { 200: z.array(webhookSchema) },
       scope: "webhook:read",
       query: z.object(pageQuery),
       handle: async ({ query, url }) =>
@@ -85,6 +71,9 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
     route({
       method: "get",
       path: "/webhooks/:id",
+      operationId: "getWebhook",
+      summary: "Get a webhook",
+      answers: { 200: webhookSchema },
       scope: "webhook:read",
       async handle({ params: { id = "" } }) {
         const row = idPattern.test(id) ? await findWebhook(db, id) : undefined
@@ -95,6 +84,9 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
     route({
       method: "delete",
       path: "/webhooks/:id",
+      operationId: "deleteWebhook",
+      summary: "Delete a webhook; nothing more is sent",
+      answers: { 204: null },
       scope: "webhook:write",
       async handle({ params: { id = "" } }) {
         if (!idPattern.test(id) || !(await deleteWebhook(db, id))) throw notFound()
@@ -102,6 +94,39 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       },
     }),
   ]
+}
+
+async function create(
+  deps: ApiDeps,
+  { body, identity }: Call<unknown, z.output<typeof createWebhookSchema>>,
+): Promise<Answer> {
+  // The form of Standard Webhooks; this answer is the only place that ever shows it.
+  const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
+  const { body: resource, made } = await once(deps, identity, async (tx) => {
+    const row = await createWebhook(tx, {
+      url: body.url,
+      description: body.description,
+      eventTypes: body.event_types,
+      instanceIds: body.instance_ids,
+      tags: body.tags,
+      enabled: body.enabled,
+      secret: sealSecret(deps.secretsKey, secret),
+    })
+    return { made: { webhookId: row.id }, body: webhookResource(row) }
+  })
+  const headers = { Location: `/webhooks/${made.webhookId}` }
+  return { status: 201, body: { ...resource, secret }, headers }
+}
+
+/** To the caller who made it, the secret too: the first answer may never have arrived. */
+async function showAgain(
+  { db, secretsKey }: ApiDeps,
+  { made: { webhookId = "" }, body }: Made,
+): Promise<Answer> {
+  const row = await findWebhook(db, webhookId)
+  if (row === undefined) return { status: 201, body }
+  const secret = openSecret(secretsKey, await webhookSecret(db, webhookId))
+  return { status: 201, body: { ...webhookResource(row), secret } }
 }
 
 /** Where a receiver may lie is the dispatcher's to judge, at each delivery; here only what can never be right. */

@@ -1,0 +1,65 @@
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Express } from "express"
+import helmet from "helmet"
+import { stringify } from "yaml"
+import { openApiDocument } from "./openapi.ts"
+import type { Route } from "./route.ts"
+
+const assetsDir = dirname(fileURLToPath(import.meta.resolve("swagger-ui-dist/package.json")))
+const assets = ["swagger-ui.css", "swagger-ui-bundle.js"]
+
+/** The API's description for programs and, as a page from our own origin, for people. Open to anybody. */
+export function mountReference(app: Express, routes: readonly Route[]): void {
+  const document = openApiDocument(routes)
+  const yaml = stringify(document, { aliasDuplicateObjects: false })
+  app.get("/spec.json", (_req, res) => void res.json(document))
+  app.get("/spec.yaml", (_req, res) => void res.type("application/yaml").send(yaml))
+  app.get("/", (_req, res) => res.redirect(302, "/docs"))
+  app.get("/docs", pagePolicy, (_req, res) => void res.type("html").send(page))
+  app.get("/docs/start.js", (_req, res) => void res.type("text/javascript").send(startScript))
+  for (const name of assets)
+    app.get(`/docs/${name}`, (_req, res) => res.sendFile(join(assetsDir, name), { maxAge: "1d" }))
+}
+
+// The page's own styles are in elements; scripts are files of ours, and it talks to us alone.
+const pagePolicy = helmet({
+  contentSecurityPolicy: {
+    useDefaults: false,
+    directives: {
+      defaultSrc: ["'none'"],
+      scriptSrc: ["'self'"],
+      styleSrc: ["'self'", "'unsafe-inline'"],
+      imgSrc: ["'self'", "data:"],
+      connectSrc: ["'self'"],
+      baseUri: ["'none'"],
+      formAction: ["'none'"],
+      frameAncestors: ["'none'"],
+    },
+  },
+})
+
+const page = `<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>Stillframe API</title>
+    <link rel="stylesheet" href="/docs/swagger-ui.css">
+  </head>
+  <body>
+    <main id="reference"><a href="/spec.yaml">The API as OpenAPI</a></main>
+    <script src="/docs/swagger-ui-bundle.js"></script>
+    <script src="/docs/start.js"></script>
+  </body>
+</html>
+`
+
+const startScript = `SwaggerUIBundle({
+  url: "/spec.json",
+  dom_id: "#reference",
+  deepLinking: true,
+  validatorUrl: null,
+  persistAuthorization: false,
+})
+`

@@ -1,0 +1,126 @@
+import { algorithms } from "@stillframe/domain/compression"
+import { errorCodes, type ErrorCode } from "@stillframe/domain/errors"
+import type { EventEnvelope } from "@stillframe/domain/events"
+import { eventTypes } from "@stillframe/domain/events"
+import { hypervisors, instanceStates, type InstanceResource } from "@stillframe/domain/instance"
+import {
+  compressionStates,
+  snapshotKinds,
+  snapshotStatuses,
+  type SnapshotResource,
+} from "@stillframe/domain/snapshot"
+import { z } from "zod"
+
+// What answers look like. They are not validated: the types prove that what is described is what is shown.
+
+const id = z.string().meta({ description: "24 lower-case letters and digits, the first a letter" })
+const time = z.iso.datetime()
+const bytes = z.int().min(0)
+const tags = z.record(z.string(), z.string())
+
+const compression = z.object({
+  enabled: z.boolean(),
+  algorithm: z.enum(algorithms).exactOptional(),
+  level: z.int().exactOptional(),
+})
+
+export const snapshotSchema: z.ZodType<SnapshotResource> = z
+  .object({
+    id,
+    kind: z.enum(snapshotKinds),
+    name: z.string().exactOptional(),
+    tags: tags.exactOptional(),
+    source_instance_id: id,
+    source_instance_name: z.string(),
+    source_hypervisor: z.enum(hypervisors),
+    created_at: time,
+    size_bytes: bytes.meta({ description: "of all files; 0 until the snapshot is captured" }),
+    compression: compression
+      .exactOptional()
+      .meta({ description: "as it takes effect, every default filled in" }),
+    compression_state: z.enum(compressionStates),
+    compression_error: z.string().exactOptional(),
+    compressed_size_bytes: bytes.exactOptional(),
+    uncompressed_size_bytes: bytes.exactOptional(),
+    status: z.enum(snapshotStatuses),
+    progress: z.number().min(0).max(1).exactOptional(),
+    error: z
+      .object({ code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]), message: z.string() })
+      .exactOptional(),
+    captured_at: time.exactOptional().meta({ description: "the point in time, by the host's clock" }),
+    pause_ms: z.number().exactOptional().meta({ description: "how long the guest stood still" }),
+    stored_bytes: bytes.exactOptional().meta({ description: "blocks on disk, shared ones included" }),
+    verified_at: time.exactOptional(),
+  })
+  .meta({ id: "Snapshot" })
+
+export const instanceSchema: z.ZodType<InstanceResource> = z
+  .object({
+    id,
+    name: z.string(),
+    image: z.string(),
+    hypervisor: z.enum(hypervisors),
+    host: z.string(),
+    state: z.enum(instanceStates),
+    state_error: z
+      .string()
+      .exactOptional()
+      .meta({ description: "why the last thing asked of it has failed" }),
+    vcpus: z.int(),
+    size: z.string().meta({ description: "memory, for people" }),
+    tags: tags.exactOptional(),
+    snapshot_policy: z.object({ compression: compression.exactOptional() }).exactOptional(),
+    has_snapshot: z.boolean(),
+    exit_code: z.int().exactOptional(),
+    exit_message: z.string().exactOptional(),
+    created_at: time,
+    started_at: time.exactOptional(),
+    stopped_at: time.exactOptional(),
+    expires_at: z.null(),
+  })
+  .meta({ id: "Instance" })
+
+export const eventSchema: z.ZodType<EventEnvelope> = z
+  .object({
+    id,
+    sequence: z.int().min(1).meta({ description: "dense over all events" }),
+    type: z.enum(eventTypes),
+    occurred_at: time,
+    subject: z.object({ kind: z.enum(["snapshot", "instance"]), id }),
+    data: z.union([snapshotSchema, instanceSchema]),
+  })
+  .meta({ id: "Event" })
+
+const webhook = z.object({
+  id,
+  url: z.string(),
+  description: z.string().exactOptional(),
+  event_types: z.array(z.string()),
+  instance_ids: z.array(z.string()),
+  tags: tags.exactOptional(),
+  enabled: z.boolean(),
+  created_at: time,
+})
+export const webhookSchema = webhook.meta({ id: "Webhook" })
+export const newWebhookSchema = webhook
+  .extend({ secret: z.string().meta({ description: "`whsec_…`; shown this once" }) })
+  .meta({ id: "NewWebhook" })
+
+export const waitedSchema = z
+  .object({ state: z.enum(instanceStates), state_error: z.string().exactOptional(), timed_out: z.boolean() })
+  .meta({ id: "WaitForStateResponse" })
+
+export const errorSchema = z
+  .object({
+    code: z.string().meta({ description: "a word for programs" }),
+    message: z.string().meta({ description: "a sentence for people, with what they can do" }),
+  })
+  .meta({ id: "Error" })
+
+export const healthSchema = z.object({ status: z.literal("ok") }).meta({ id: "Health" })
+export const readySchema = z
+  .object({
+    status: z.literal("ok"),
+    hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
+  })
+  .meta({ id: "Ready" })

@@ -1,0 +1,205 @@
+import { Validator } from "@seriousme/openapi-schema-validator"
+import addFormats from "ajv-formats"
+import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js"
+import fc from "fast-check"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { parse } from "yaml"
+import { testApi, type Reply, type TestApi } from "./test-api.ts"
+
+interface Operation {
+  readonly operationId: string
+  readonly security?: readonly object[]
+  readonly parameters: readonly { readonly in?: string; readonly name?: string; readonly $ref?: string }[]
+  readonly requestBody?: object
+  readonly responses: Readonly<Record<string, { readonly content?: object }>>
+}
+
+interface Document {
+  readonly openapi: string
+  readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
+}
+
+let api: TestApi
+let document: Document
+beforeAll(async () => {
+  api = await testApi()
+  await api.instance("vm")
+  await api.instance("standby", { state: "Standby" })
+  document = (await api.ask("GET", "/spec.json", { claims: null })).body
+})
+afterAll(() => api[Symbol.asyncDispose]())
+
+function operations(): { path: string; method: string; operation: Operation }[] {
+  return Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+  )
+}
+
+describe("the description of the API", () => {
+  test("is valid OpenAPI 3.1, for anybody, as JSON and as YAML", async () => {
+    const result = await new Validator().validate(structuredClone({ ...document }))
+    const yaml = await api.ask("GET", "/spec.yaml", { claims: null })
+
+    expect(result).toMatchObject({ valid: true })
+    expect(document.openapi).toMatch(/^3\.1\./)
+    expect(yaml.headers.get("content-type")).toContain("yaml")
+    expect(parse(yaml.text)).toEqual(document)
+  })
+
+  test("names each operation once, and asks for a token wherever the API does", async () => {
+    const ids = operations().map(({ operation }) => operation.operationId)
+    expect(new Set(ids).size).toBe(ids.length)
+    for (const { path, method, operation } of operations()) {
+      const { status } = await api.ask(method.toUpperCase(), path.replaceAll(/[{}]/g, ""), { claims: null })
+      expect([path, status === 401]).toEqual([path, operation.security !== undefined])
+    }
+  })
+
+  test("points to nothing that is not there", () => {
+    const text = JSON.stringify(document)
+    for (const [, pointer = ""] of text.matchAll(/"\$ref":"#\/([^"]+)"/g)) {
+      const target = pointer
+        .split("/")
+        .reduce<unknown>((at, key) => (at as Record<string, unknown>)[key], document)
+      expect([pointer, typeof target]).toEqual([pointer, "object"])
+    }
+  })
+})
+
+describe("the page of the API", () => {
+  test("comes from our own origin and needs nothing from another", async () => {
+    const root = await fetch(api.api.url, { redirect: "manual" })
+    const page = await api.ask("GET", "/docs", { claims: null })
+    const wanted = [...page.text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, url = ""]) => url)
+
+    expect([root.status, root.headers.get("location")]).toEqual([302, "/docs"])
+    expect(page.headers.get("content-security-policy")).toContain("default-src 'none'")
+    expect(page.headers.get("content-security-policy")).not.toMatch(/https?:|\*/)
+    expect(wanted).toHaveLength(4)
+    for (const url of wanted) {
+      expect(url).toMatch(/^\/[a-z]/)
+      expect((await api.ask("GET", url, { claims: null })).status).toBe(200)
+    }
+  })
+})
+
+test("no request gets an answer that the description does not have, and none a 500", async () => {
+  const validators = bodyValidators()
+  const known = await knownIds()
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(...operations()).chain((one) => requestTo(one, known)),
+      async (asked) => {
+        const reply = await api.ask(asked.method.toUpperCase(), asked.url, asked.ask)
+        expect(mistakeOf(reply, asked, validators)).toBeUndefined()
+      },
+    ),
+    { numRuns: 400 },
+  )
+})
+
+interface Asked {
+  readonly method: string
+  readonly operation: Operation
+  readonly url: string
+  readonly ask: { readonly body?: unknown; readonly headers: Record<string, string> }
+}
+
+/** Some that could be right, and many that are not. Nothing is waited for: nobody does the work. */
+function requestTo(
+  { path, method, operation }: { path: string; method: string; operation: Operation },
+  known: readonly string[],
+): fc.Arbitrary<Asked> {
+  const segment = fc
+    .oneof(fc.constantFrom(...known), fc.string({ minLength: 1, maxLength: 30 }))
+    // Which a URL can't hold as names: whoever sends it takes them away.
+    .filter((name) => name !== "." && name !== "..")
+  const names = [...path.matchAll(/\{(\w+)\}/g)].length
+  const inQuery = operation.parameters.flatMap(({ in: place, name }) =>
+    place === "query" && name ? [name] : [],
+  )
+  const value = fc.oneof(fc.constantFrom(...values), fc.string({ maxLength: 20 }))
+  const query = fc.dictionary(fc.constantFrom("x", "tags[a]", ...inQuery), value, { maxKeys: 3 })
+  const body = fc.oneof(fc.constantFrom(...bodies), fc.jsonValue())
+  const key = fc.option(fc.constantFrom("k1", "k2", "", "a b"), { nil: undefined })
+  return fc
+    .record({ segments: fc.array(segment, { minLength: names, maxLength: names }), query, body, key })
+    .map((parts) => {
+      let at = 0
+      const filled = path.replaceAll(/\{\w+\}/g, () => encodeURIComponent(parts.segments[at++] ?? "x"))
+      const search = new URLSearchParams(parts.query).toString()
+      const headers = {
+        prefer: "respond-async",
+        ...(parts.key !== undefined && { "idempotency-key": parts.key }),
+      }
+      return {
+        method,
+        operation,
+        url: `${filled}?${path.endsWith("/wait") ? `${search}&timeout=1ms` : search}`,
+        ask: { headers, ...(operation.requestBody !== undefined && { body: parts.body }) },
+      }
+    })
+}
+
+const values = ["Standby", "Running", "1", "0", "created_at", "1ms", "a", "snapshot.created", "ready,failed"]
+const bodies = [
+  {},
+  { kind: "Standby" },
+  { kind: "Standby", compression: { enabled: true, level: 25 } },
+  { kind: "Stopped", name: "a" },
+  { name: "fork" },
+  { name: "vm", image: "heartbeat" },
+  { url: "https://example.com/" },
+  { url: "http://a@b/" },
+  { target_state: "Standby" },
+  { compression_delay: "soon" },
+]
+
+async function knownIds(): Promise<string[]> {
+  const { body: instances } = await api.ask("GET", "/instances")
+  const { body: snapshot } = await api.ask("POST", "/instances/vm/snapshots", { body: { kind: "Standby" } })
+  return [...(instances as { id: string }[]).map(({ id }) => id), snapshot.id, "vm", "standby"]
+}
+
+/** By operation and status: what its body must be, no member more. */
+function bodyValidators(): Map<string, ValidateFunction> {
+  const ajv = addFormats.default(new Ajv2020({ strict: false, allErrors: true }))
+  ajv.addSchema(closed(document) as object, "api")
+  return new Map(
+    operations().flatMap(({ path, method, operation }) =>
+      Object.entries(operation.responses)
+        .filter(([, { content }]) => content !== undefined)
+        .map(([status]) => {
+          const keys = ["paths", path, method, "responses", status, "content", "application/json", "schema"]
+          const pointer = keys.map((key) =>
+            encodeURIComponent(key.replaceAll("~", "~0").replaceAll("/", "~1")),
+          )
+          return [
+            `${operation.operationId} ${status}`,
+            ajv.compile({ $ref: `api#/${pointer.join("/")}` }),
+          ] as const
+        }),
+    ),
+  )
+}
+
+/** A description may leave out nothing that is shown; for clients it stays open to what comes later. */
+function closed(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(closed)
+  if (typeof value !== "object" || value === null) return value
+  const inner = Object.fromEntries(Object.entries(value).map(([key, one]) => [key, closed(one)]))
+  const isObject = "properties" in inner && inner["type"] === "object"
+  return isObject ? { ...inner, additionalProperties: false } : inner
+}
+
+function mistakeOf(
+  { status, text }: Reply,
+  { operation, url }: Asked,
+  validators: ReadonlyMap<string, ValidateFunction>,
+): string | undefined {
+  const shown = `${operation.operationId} ${url}: ${status} ${text}`
+  if (status === 500 || operation.responses[status] === undefined) return shown
+  const validate = validators.get(`${operation.operationId} ${status}`)
+  if (validate === undefined) return text === "" ? undefined : shown
+  return validate(JSON.parse(text)) ? undefined : `${shown} ${JSON.stringify(validate.errors)}`
+}
