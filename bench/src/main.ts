@@ -1,3 +1,4 @@
+import { benchApi } from "./api.ts"
 import { benchCompression } from "./compression.ts"
 import { benchEndToEnd } from "./end-to-end.ts"
 import { machineLine, thisMachine } from "./machine.ts"
@@ -10,6 +11,7 @@ const benches = new Map([
   ["pause", () => benchPause(machine)],
   ["recovery", () => benchRecovery(machine)],
   ["compression", benchCompression],
+  ["api", benchApi],
 ])
 
 const names = process.argv.slice(2)

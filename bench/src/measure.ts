@@ -7,7 +7,7 @@ export interface Comparison {
 }
 
 /** The middle value; of an even number of values the upper of the two. */
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 }
 

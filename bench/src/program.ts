@@ -19,16 +19,24 @@ export interface Program extends AsyncDisposable {
   kill(): Promise<void>
 }
 
-const apps = join(import.meta.dirname, "../../apps")
+const checkout = join(import.meta.dirname, "../..")
 const stopMsMax = 30_000
 
-/** Starts `apps/<app>/src/main.ts`; resolves at once, before it is ready. */
+/** Starts `apps/<app>/src/main.ts`, before it is ready. */
 export function spawnProgram(
   app: string,
   env: Readonly<Record<string, string>>,
   args: readonly string[] = [],
 ): Program {
-  const child = spawn(process.execPath, [join(apps, app, "src/main.ts"), ...args], {
+  return spawnScript(`apps/${app}/src/main.ts`, env, args)
+}
+
+function spawnScript(
+  script: string,
+  env: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
+): Program {
+  const child = spawn(process.execPath, [join(checkout, script), ...args], {
     env: { ...process.env, LOG_LEVEL: "info", ...env },
     stdio: ["ignore", "ignore", "pipe"],
   })
@@ -54,7 +62,7 @@ export function spawnProgram(
       look()
       const failed = ended.then(() => {
         const last = lines.slice(-3).map((line) => JSON.stringify(line))
-        throw new Error(`${app} ended too early:\n${last.join("\n")}`)
+        throw new Error(`${script} ended too early:\n${last.join("\n")}`)
       })
       return Promise.race([found.promise, failed]).finally(() => waiting.delete(look))
     },
@@ -71,8 +79,16 @@ export function spawnProgram(
   }
 }
 
-export async function startProgram(...what: Parameters<typeof spawnProgram>): Promise<Program> {
-  const program = spawnProgram(...what)
+export function startProgram(...what: Parameters<typeof spawnProgram>): Promise<Program> {
+  return whenStarted(spawnProgram(...what))
+}
+
+/** Starts a file of the checkout that logs as our apps do. */
+export function startScript(...what: Parameters<typeof spawnScript>): Promise<Program> {
+  return whenStarted(spawnScript(...what))
+}
+
+async function whenStarted(program: Program): Promise<Program> {
   await program.logged(({ msg }) => msg === "started")
   return program
 }
