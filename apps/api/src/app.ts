@@ -88,7 +88,10 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
     if (route.scope !== undefined && bearer?.allows(route.scope) !== true)
       throw new StillframeError("forbidden", `missing required scope: ${route.scope}`)
     const gone = new AbortController()
-    res.once("close", () => gone.abort())
+    // Not after every answer: an abort makes an error with its stack.
+    res.once("close", () => {
+      if (!res.writableFinished) gone.abort()
+    })
     const params = req.params as Record<string, string>
     const prefer = parsePrefer(req.get("prefer"))
     const identity = identifyRequest({
