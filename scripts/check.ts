@@ -16,9 +16,11 @@ const checks: Record<string, () => SpawnSyncReturns<string>> = {
   "oxlint --deny-warnings": () => spawnSync("oxlint", ["--deny-warnings"], options),
   tsc: () => spawnSync("tsc", [], options),
   "turbo boundaries": () => spawnSync("turbo", ["boundaries"], options),
+  notices: () => spawnSync(process.execPath, ["scripts/notices.ts", "--check"], options),
   "knip --treat-config-hints-as-errors": () => spawnSync("knip", ["--treat-config-hints-as-errors"], options),
 }
 const fixes: typeof checks = {
+  notices: () => spawnSync(process.execPath, ["scripts/notices.ts"], options),
   oxfmt: () => spawnSync("oxfmt", [], options),
   "oxlint --fix": () => spawnSync("oxlint", ["--fix"], options),
 }
