@@ -56,6 +56,9 @@ export const createInstanceSchema = z
       .regex(/^\d{1,9}(\.\d{1,3})? ?([KMGT]i?B?|B)$/i)
       .optional(),
     tags: tagsSchema.optional(),
+    // The contract's, of which we have nothing: who asks for one must not get a VM without it.
+    volumes: z.array(z.unknown()).optional(),
+    gpu: z.unknown().optional(),
     snapshot_policy: z.object({ compression: compressionSchema.optional() }).optional(),
   })
   .meta({ id: "CreateInstanceRequest" })
@@ -71,8 +74,13 @@ interface Launch {
 /** What an instance without a built-in image shows as its `image`, which the contract requires. */
 const ownFiles = "custom"
 
-/** Settles what is to be launched from both ways of saying it. Throws `invalid_request`. */
+/** Settles what is to be launched from both ways of saying it. Throws `invalid_request` or `not_supported`. */
 export function launchOf(body: z.output<typeof createInstanceSchema>): Launch {
+  if ((body.volumes ?? []).length > 0 || (body.gpu ?? null) !== null)
+    throw new StillframeError(
+      "not_supported",
+      'an instance has no volumes and no GPU; leave them out, and name disks of its own in "launch.disks"',
+    )
   const image = body.launch?.image ?? body.image
   const launch = { ...body.launch, ...(image !== undefined && { image }) }
   if (image === undefined) checkOwnFiles(launch)

@@ -113,6 +113,22 @@ test("the host is the one that is up, or the one that is named, and it must offe
   expect((await launch(api, { ...vm, host: "h2" }, now)).body.host).toBe("h2")
 })
 
+test("a launch with a volume or a GPU is not made without it", async () => {
+  await using api = await testApi()
+  await api.host("h1")
+  for (const wanted of [{ volumes: [{ volume_id: "v", mount_path: "/v" }] }, { gpu: { profile: "x" } }]) {
+    const body = { name: "vm", image: "heartbeat", ...wanted }
+    const reply = await api.ask("POST", "/instances", { body })
+    expect([reply.status, reply.body.code, reply.headers.get("x-should-retry")]).toEqual([
+      501,
+      "not_supported",
+      "false",
+    ])
+  }
+  const body = { name: "vm", image: "heartbeat", volumes: [], gpu: null }
+  expect((await api.ask("POST", "/instances", { body, headers: { prefer: "wait=0" } })).status).toBe(202)
+})
+
 test("of two launches with one name one is a conflict", async () => {
   await using api = await testApi()
   await api.host("h1")
