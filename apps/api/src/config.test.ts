@@ -16,6 +16,7 @@ test("what is not set has its default", () => {
     jwtSecret: required.JWT_SECRET,
     secretsKey: required.SECRETS_KEY,
     snapshotCreate: "async",
+    twinWaitMs: 10_000,
     compression: { enabled: false, algorithm: "zstd" },
   })
 })

@@ -16,6 +16,7 @@ export interface ApiConfig {
   /** What applies when neither the request nor the instance says anything. */
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
+  readonly twinWaitMs: number
 }
 
 /** Throws one `invalid_request` that lists every mistake. */
@@ -41,6 +42,7 @@ export function configFromEnv(env: Env): ApiConfig {
     secretsKey: settings.SECRETS_KEY,
     compression,
     snapshotCreate: settings.SNAPSHOT_CREATE,
+    twinWaitMs: 10_000,
   }
 }
 

@@ -14,11 +14,11 @@ import type { Answer, ApiDeps, Call, Route } from "./route.ts"
 
 /** Runs `make` in a transaction that also keeps the request's `Idempotency-Key`, if it has one. */
 export async function once<T extends Made>(
-  { db }: ApiDeps,
+  { db, twinWaitMs }: ApiDeps,
   { keyed }: RequestIdentity,
   make: (tx: Database) => Promise<T>,
 ): Promise<T> {
-  return keyed === undefined ? inTransaction(db, make) : makeOnce(db, keyed, make)
+  return keyed === undefined ? inTransaction(db, make) : makeOnce(db, keyed, { make, twinWaitMs })
 }
 
 /**

@@ -20,6 +20,8 @@ export interface ApiDeps {
   /** `sync`: an answer to a create is the point in time, for clients that take it as that. */
   readonly snapshotCreate: "async" | "sync"
   readonly answered: Answered
+  /** How long a request waits for the commit of an earlier one with the same `Idempotency-Key`. */
+  readonly twinWaitMs: number
   /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
   readonly stopping: AbortSignal
 }

@@ -2,9 +2,8 @@ import { sql } from "kysely"
 import { clock, clockPlus, inTransaction, type OwnedDatabase } from "./client.ts"
 import type { Database } from "./schema.ts"
 
-/** How long a key is kept, and how long its twin waits for the first request's commit. */
+/** How long a key is kept. */
 const keptMs = 24 * 3_600_000
-const twinWaitMs = 10_000
 const removedPerRound = 1_000
 
 /** What makes two requests the same: hashes in hexadecimal. */
@@ -31,7 +30,7 @@ export class KeyTaken extends Error {
   override readonly name = "KeyTaken"
 }
 
-/** The first request did not commit within 10 s. */
+/** The first request did not commit in time. */
 export class KeyInProgress extends Error {
   override readonly name = "KeyInProgress"
 }
@@ -52,15 +51,16 @@ export async function findKept(db: Database, request: KeyedRequest): Promise<Kep
 
 /**
  * Runs `make` in one transaction, which also keeps the key with what it has made: a twin waits for that commit, so exactly
- * one of them makes something. Throws `KeyTaken` after another's commit, `KeyInProgress` when that does not come.
+ * one of them makes something. Throws `KeyTaken` after another's commit, `KeyInProgress` when that does not come
+ * within `twinWaitMs`.
  */
 export function makeOnce<T extends Made>(
   db: OwnedDatabase,
   request: KeyedRequest,
-  make: (tx: Database) => Promise<T>,
+  { make, twinWaitMs }: { make: (tx: Database) => Promise<T>; twinWaitMs: number },
 ): Promise<T> {
   return inTransaction(db, async (tx) => {
-    await claimKey(tx, request)
+    await claimKey(tx, request, twinWaitMs)
     const result = await make(tx)
     await tx
       .updateTable("idempotency_keys")
@@ -74,7 +74,7 @@ export function makeOnce<T extends Made>(
   })
 }
 
-async function claimKey(tx: Database, request: KeyedRequest): Promise<void> {
+async function claimKey(tx: Database, request: KeyedRequest, twinWaitMs: number): Promise<void> {
   const { caller, method, path, key, bodyHash: body_hash } = request
   await sql`select set_config('lock_timeout', ${`${twinWaitMs}ms`}, true)`.execute(tx)
   const claimed = await tx

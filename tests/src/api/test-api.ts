@@ -48,6 +48,9 @@ export interface TestApi extends AsyncDisposable {
   instance(name: string, options?: { state?: InstanceState; policy?: SnapshotPolicy }): Promise<InstanceRow>
 }
 
+/** Enough for a commit, and not for a test's patience. */
+const twinWaitMs = 500
+
 /** An API of its own, over HTTP, on a database of its own. */
 export async function testApi({
   compression = { enabled: false },
@@ -58,7 +61,7 @@ export async function testApi({
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const api = opened.use(
-    await startApi({ ...config, jwtSecret, secretsKey, compression, snapshotCreate }, log),
+    await startApi({ ...config, jwtSecret, secretsKey, compression, snapshotCreate, twinWaitMs }, log),
   )
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())

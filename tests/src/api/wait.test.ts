@@ -29,7 +29,7 @@ test("an answer is no longer held once its client is gone", async () => {
   const stopping = new AbortController().signal
   const compression = { enabled: false }
   const answered = openAnswered(api.db, log)
-  const config = { jwtSecret, secretsKey, compression, snapshotCreate: "async" } as const
+  const config = { jwtSecret, secretsKey, compression, snapshotCreate: "async", twinWaitMs: 0 } as const
   const app = createApp({ ...config, db: api.db, waker, log, answered, stopping })
   const server = createServer(app).listen(0, "127.0.0.1")
   await once(server, "listening")

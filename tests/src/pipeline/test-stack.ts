@@ -95,6 +95,7 @@ export async function testStack({
     secretsKey,
     compression: { enabled: false },
     snapshotCreate: "async",
+    twinWaitMs: 10_000,
     ...changedApi,
   }
   const { url } = opened.use(await startApi(config, log))
