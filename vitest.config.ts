@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     // Most of a test is waiting for guests and databases.
-    maxWorkers: 4,
+    maxWorkers: 3,
     projects: [
       // Beside the code: needs no service.
       { test: { name: "unit", include: ["{apps,packages}/*/src/**/*.test.ts"], testTimeout: 30_000 } },

@@ -10,7 +10,7 @@ import { nameLengthMax, namePattern } from "@stillframe/domain/names"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
-import { beyond, direction, positionAt, toPage, type Page, type PageRequest } from "./page.ts"
+import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, InstancesTable } from "./schema.ts"
 import { isUniqueViolation } from "./snapshots.ts"
 
@@ -132,17 +132,11 @@ export async function listInstances(
     .selectAll()
     .select(positionAt.as("position_at"))
     .where("deleted_at", "is", null)
-    .where(beyond(page))
   if (filter.state !== undefined) query = query.where("state", "=", filter.state)
   if (filter.name !== undefined) query = query.where("name", "=", filter.name)
   if (filter.tags !== undefined)
     query = query.where(sql<boolean>`tags @> ${JSON.stringify(filter.tags)}::jsonb`)
-  const rows = await query
-    .orderBy("created_at", direction(page))
-    .orderBy("id", direction(page))
-    .limit(page.limit + 1)
-    .execute()
-  return toPage(rows, page)
+  return readPage(query, page)
 }
 
 export async function instancesOfHost(db: Database, host: string): Promise<InstanceRow[]> {

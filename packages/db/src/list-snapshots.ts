@@ -1,7 +1,7 @@
 import type { SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql } from "kysely"
-import { beyond, direction, positionAt, toPage, type Page, type PageRequest } from "./page.ts"
+import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database } from "./schema.ts"
 import type { SnapshotRow } from "./snapshots.ts"
 
@@ -23,17 +23,11 @@ export async function listSnapshots(
     .selectAll()
     .select(positionAt.as("position_at"))
     .where("status", "in", filter.statuses)
-    .where(beyond(page))
   if (filter.sourceInstanceId !== undefined)
     query = query.where("source_instance_id", "=", filter.sourceInstanceId)
   if (filter.kind !== undefined) query = query.where("kind", "=", filter.kind)
   if (filter.name !== undefined) query = query.where("name", "=", filter.name)
   if (filter.tags !== undefined)
     query = query.where(sql<boolean>`tags @> ${JSON.stringify(filter.tags)}::jsonb`)
-  const rows = await query
-    .orderBy("created_at", direction(page))
-    .orderBy("id", direction(page))
-    .limit(page.limit + 1)
-    .execute()
-  return toPage(rows, page)
+  return readPage(query, page)
 }

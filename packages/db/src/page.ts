@@ -1,4 +1,4 @@
-import { sql, type RawBuilder } from "kysely"
+import { sql, type RawBuilder, type SelectQueryBuilder } from "kysely"
 
 /** Where one page of a list ends and the next begins: a row's time of creation, to the microsecond, and its id. */
 export interface Position {
@@ -30,22 +30,29 @@ interface Positioned {
 /** To be selected with each row of a paged list. */
 export const positionAt: RawBuilder<string> = sql`to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 
-/** The rows beyond the last page; everything on the first. Needs the index on (created_at, id) to be cheap. */
-export function beyond({ sort, after }: PageRequest): RawBuilder<boolean> {
-  if (after === undefined) return sql`true`
-  const { createdAt, id } = after
-  return sort === "created_at"
-    ? sql`(created_at, id) > (${createdAt}::timestamptz, ${id})`
-    : sql`(created_at, id) < (${createdAt}::timestamptz, ${id})`
-}
-
-export function direction({ sort }: PageRequest): "asc" | "desc" {
-  return sort === "created_at" ? "asc" : "desc"
-}
-
-/** Makes a page of `limit + 1` rows: the one too many says that there is more. */
-export function toPage<Row extends Positioned>(rows: Row[], { limit }: PageRequest): Page<Row> {
+/**
+ * Reads one page of a query that selects `positionAt`. Cheap where an index on (created_at, id) is of use: a page begins in
+ * the middle of it.
+ */
+export async function readPage<Schema, Tables extends keyof Schema, Row extends Positioned>(
+  query: SelectQueryBuilder<Schema, Tables, Row>,
+  { limit, sort, after }: PageRequest,
+): Promise<Page<Row>> {
+  const direction = sort === "created_at" ? "asc" : "desc"
+  const rows = await query
+    .where(after === undefined ? sql<boolean>`true` : beyond(after, sort))
+    .orderBy(sql`created_at`, direction)
+    .orderBy(sql`id`, direction)
+    // The one too many says that there is more.
+    .limit(limit + 1)
+    .execute()
   const last = rows.length > limit ? rows[limit - 1] : undefined
   if (last === undefined) return { rows }
   return { rows: rows.slice(0, limit), next: { createdAt: last.position_at, id: last.id } }
+}
+
+function beyond({ createdAt, id }: Position, sort: Sort): RawBuilder<boolean> {
+  return sort === "created_at"
+    ? sql`(created_at, id) > (${createdAt}::timestamptz, ${id})`
+    : sql`(created_at, id) < (${createdAt}::timestamptz, ${id})`
 }

@@ -1,7 +1,7 @@
 import { createId } from "@stillframe/domain/ids"
 import type { Tags } from "@stillframe/domain/tags"
 import type { Selectable } from "kysely"
-import { beyond, direction, positionAt, toPage, type Page, type PageRequest } from "./page.ts"
+import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
 /** Never carries the secret: that goes from its encrypted column to the signature and nowhere else. */
@@ -47,16 +47,7 @@ export async function createWebhook(db: Database, webhook: NewWebhook): Promise<
 }
 
 export async function listWebhooks(db: Database, page: PageRequest): Promise<Page<WebhookRow>> {
-  const rows = await db
-    .selectFrom("webhooks")
-    .select(columns)
-    .select(positionAt.as("position_at"))
-    .where(beyond(page))
-    .orderBy("created_at", direction(page))
-    .orderBy("id", direction(page))
-    .limit(page.limit + 1)
-    .execute()
-  return toPage(rows, page)
+  return readPage(db.selectFrom("webhooks").select(columns).select(positionAt.as("position_at")), page)
 }
 
 export async function findWebhook(db: Database, id: string): Promise<WebhookRow | undefined> {

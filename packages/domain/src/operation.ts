@@ -1,33 +1,5 @@
 import { errorCodes, type ErrorCode } from "./errors.ts"
 
-export const operationKinds = [
-  "launch",
-  "capture",
-  "stop",
-  "start",
-  "standby",
-  "restore",
-  "fork",
-  "delete",
-  "compress",
-] as const
-export type OperationKind = (typeof operationKinds)[number]
-
-export const operationStates = ["queued", "running", "done", "failed", "cancelled"] as const
-export type OperationState = (typeof operationStates)[number]
-
-/** Those of which at most one runs per instance. `compress` touches files only. */
-export const vmOperationKinds = [
-  "launch",
-  "capture",
-  "stop",
-  "start",
-  "standby",
-  "restore",
-  "fork",
-  "delete",
-] as const satisfies OperationKind[]
-
 /** Those that decide which state the instance is in when they end; at most one of them waits or runs. */
 export const stateOperationKinds = [
   "launch",
@@ -37,7 +9,17 @@ export const stateOperationKinds = [
   "restore",
   "fork",
   "delete",
-] as const satisfies OperationKind[]
+] as const
+
+/** Those of which at most one runs per instance. */
+export const vmOperationKinds = ["capture", ...stateOperationKinds] as const
+
+/** `compress` touches files only. */
+export const operationKinds = [...vmOperationKinds, "compress"] as const
+export type OperationKind = (typeof operationKinds)[number]
+
+export const operationStates = ["queued", "running", "done", "failed", "cancelled"] as const
+export type OperationState = (typeof operationStates)[number]
 
 /**
  * How often a kind of work is tried and how long it waits in between. A capture pauses the VM, so it gets two tries;

@@ -124,9 +124,12 @@ test("QEMU killed in the pause: the snapshot fails with the reason and leaves no
   await stack.startCaptureWorker()
   const source = await stack.launch("source", longPause)
 
-  const { snapshot } = await untilPaused(stack, source)
+  // Looked up beforehand: that takes longer on a busy machine than the pause.
   const vm = await findQemu(`stillframe-${stack.clusterId}-${source.id}`)
+  const { snapshot, intent } = await untilPaused(stack, source)
+  process.kill(intent.captor.pid, "SIGSTOP")
   process.kill(vm?.pid ?? 0, "SIGKILL")
+  process.kill(intent.captor.pid, "SIGCONT")
   const settled = await stack.settled(snapshot.id)
 
   expect(settled).toMatchObject({ status: "failed", size_bytes: 0, error: { code: "hypervisor_gone" } })
