@@ -25,6 +25,11 @@ export interface SaveOptions {
   /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
   beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
   onPaused?: () => void
+  /**
+   * The VM is as it was before the pause, after a failure as well, and what follows may take long. Not called where it was left paused or
+   * could not be resumed.
+   */
+  afterResume?: () => void | Promise<void>
   /** Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again all the same. */
   keepPaused?: boolean
   /** Bytes of memory in the file so far, every 200 ms during the save. */
@@ -122,6 +127,7 @@ async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: nu
   const started = performance.now()
   let capturedAt = new Date()
   let failure: unknown
+  let resumed = false
   try {
     if (wasRunning) await monitor.execute("stop")
     capturedAt = new Date()
@@ -135,11 +141,13 @@ async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: nu
     return { pauseMs: performance.now() - started, capturedAt }
   try {
     await (wasRunning ? resume(monitor, save.target) : endMigration(monitor))
+    resumed = true
   } catch (error) {
     // A VM that stays paused is worse news than the failure that came before.
     if (failure === undefined || !isGone(error)) failure = error
   }
   const pauseMs = performance.now() - started
+  if (resumed) await save.afterResume?.()
   if (failure === undefined) return { pauseMs, capturedAt }
   // QEMU only knows that its pipe broke; the sink knows why.
   throw (await sink.failure()) ?? failure

@@ -34,11 +34,21 @@ test("an overlay is what the VM writes to while its disk is copied, and nothing 
       await writeAsGuest(stranger, 0x22)
       expect((await readFile(join(place.root, "a.raw")))[0]).toBe(7)
     },
+    afterResume: () => void seen.push("runs again"),
     beforeSecondPause: () => void seen.push("second pause"),
   })
 
   const pivots = ["stopped", "pivoted", "pivoted", "unlinked"]
-  expect(seen).toEqual(["staged", "frozen", "copied", "committing", "ready", "second pause", ...pivots])
+  expect(seen).toEqual([
+    "staged",
+    "frozen",
+    "runs again",
+    "copied",
+    "committing",
+    "ready",
+    "second pause",
+    ...pivots,
+  ])
   expect((await readFile(join(captured.dir, "disk0.copy")))[0]).toBe(7)
   expect((await readFile(join(place.root, "a.raw")))[0]).toBe(0x22)
   expect(await readdir(home)).toEqual([])
@@ -82,17 +92,21 @@ test("a capture cancelled while it copies leads the VM back all the same", async
   const stranger = await startWithDisks(place)
   const vm = await attach(place, stranger)
   const stop = new AbortController()
+  const seen: string[] = []
 
   const attempt = captureStranger(place, stranger, vm, "payload", {
     signal: stop.signal,
     onStep: (step) => {
       if (step === "frozen") stop.abort()
+      seen.push(step)
     },
+    afterResume: () => void seen.push("runs again"),
   })
 
   await expect(attempt).rejects.toMatchObject({ code: "cancelled" })
   expect(await overlaysIn(place)).toEqual([])
   expect(await readdir(join(place.root, "payload"))).toEqual([])
+  expect(seen.slice(0, 4)).toEqual(["staged", "frozen", "runs again", "committing"])
   await expectRunning(stranger)
 })
 
