@@ -85,8 +85,9 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
       route.body === undefined
         ? undefined
         : validateBody(route.body, await readJson(req, res, route.emptyBody))
-    if (route.scope !== undefined && bearer?.allows(route.scope) !== true)
-      throw new StillframeError("forbidden", `missing required scope: ${route.scope}`)
+    for (const scope of [route.scope, route.alsoScope?.(body)])
+      if (scope !== undefined && bearer?.allows(scope) !== true)
+        throw new StillframeError("forbidden", `missing required scope: ${scope}`)
     const gone = new AbortController()
     // Not after every answer: an abort makes an error with its stack.
     res.once("close", () => {

@@ -9,7 +9,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { instanceResource, instanceStates, type Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { z } from "zod"
-import { createInstanceSchema, launchOf } from "./launch.ts"
+import { createInstanceSchema, launchOf, refuseAttach } from "./launch.ts"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from "./operations.ts"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
@@ -30,6 +30,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       answers: { 201: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
+      alsoScope: ({ attach }) => (attach === undefined ? undefined : "host:attach"),
       body: createInstanceSchema,
       holds: true,
       handle: (call) => launchInstance(deps, call),
@@ -84,6 +85,7 @@ async function launchInstance(
 ): Promise<Answer> {
   const mistake = body.snapshot_policy?.compression && compressionMistake(body.snapshot_policy.compression)
   if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
+  refuseAttach(body)
   const { launch, image, vcpus, memoryMib } = launchOf(body)
   const host = chooseHost(await liveHosts(deps.db), { wanted: body.host, hypervisor: body.hypervisor })
   const created = await once(deps, identity, async (tx) => {

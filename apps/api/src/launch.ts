@@ -8,6 +8,7 @@ import { compressionSchema, nameSchema, tagsSchema } from "./schemas.ts"
 const memoryMibRange = { min: 16, max: 4 * 1024 * 1024 }
 const vcpusMax = 255
 const disksMax = 16
+const pidMax = 4_194_304
 const pathLengthMax = 4_095
 const cmdlineLengthMax = 2_047
 
@@ -42,11 +43,18 @@ const launchSchema = z.object({
     .optional(),
 })
 
+const attachSchema = z.object({
+  control_socket: pathSchema,
+  pid: z.int().min(1).max(pidMax).optional(),
+  allow_overlay: z.boolean().optional(),
+})
+
 export const createInstanceSchema = z
   .object({
     name: nameSchema,
     image: imageSchema.optional(),
     launch: launchSchema.optional(),
+    attach: attachSchema.optional(),
     hypervisor: z.enum(hypervisors).default("qemu"),
     host: z.string().regex(hostNamePattern).optional(),
     vcpus: vcpusSchema.optional(),
@@ -90,6 +98,18 @@ export function launchOf(body: z.output<typeof createInstanceSchema>): Launch {
   if (memoryMib === undefined) throw invalid('give the guest\'s memory as "launch.memory_mib" or "size"')
   const vcpus = launch.vcpus ?? body.vcpus ?? defaults?.vcpus ?? 1
   return { launch: { ...launch, memory_mib: memoryMib, vcpus }, image: image ?? ownFiles, memoryMib, vcpus }
+}
+
+/** Throws `invalid_request` for a body that says both what to start and what runs already, `not_supported` for all the rest. */
+export function refuseAttach(body: z.output<typeof createInstanceSchema>): void {
+  if (body.attach === undefined) return
+  for (const member of ["launch", "image", "vcpus", "size"] as const)
+    if (body[member] !== undefined)
+      throw invalid(`give either "attach" or "${member}": an attached VM is taken as it runs`)
+  throw new StillframeError(
+    "not_supported",
+    'this version cannot attach to a VM that something else started; start it here with "launch"',
+  )
 }
 
 function checkOwnFiles({ kernel, initrd, cmdline, disks = [] }: z.output<typeof launchSchema>): void {

@@ -61,6 +61,9 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly errors?: readonly number[]
   /** What the token must allow; absent: no token is asked for. */
   readonly scope?: Scope
+  // A method, as `handle` is.
+  /** What this body needs beside `scope`. */
+  alsoScope?(body: z.output<Body>): Scope | undefined
   readonly query?: Query
   /** The schema's `id` is the name that the validator's messages use. */
   readonly body?: Body
