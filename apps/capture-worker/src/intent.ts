@@ -19,6 +19,8 @@ export interface PauseIntent {
   readonly snapshotId?: string
   readonly captor: ProcessIdentity
   readonly wasRunning: boolean
+  /** For a VM that someone else started. Its process, because the owner may have started another one behind the same socket. */
+  readonly attached?: { readonly controlSocket: string; readonly process: ProcessIdentity }
   /** Seconds since boot, which no clock can set: after the deadline a captor that reports no growth counts as hung … */
   readonly deadlineUptime: number
   /** … and after the limit any. */

@@ -1,6 +1,8 @@
 import { rm } from "node:fs/promises"
 import { uptime } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
+import { resumeAttached } from "@stillframe/hypervisors/attached-takeover"
+import { openControlSocket } from "@stillframe/hypervisors/control-socket"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { qemuFiles } from "@stillframe/hypervisors/qemu-command"
 import { withMonitor } from "@stillframe/hypervisors/qmp"
@@ -59,17 +61,29 @@ export async function resumeVm(
 
 /** Ends what a capture began and puts the VM back into the state it was in before. */
 export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promise<"resumed" | "gone"> {
+  const { attached } = intent
+  if (attached !== undefined && !(await processAlive(attached.process))) return "gone"
   const dir = generationDir(dataDir, intent.instanceId, intent.generation)
   try {
-    await withMonitor(dir, qemuFiles.command, async (monitor) => {
-      // Once the guest goes on, the image it was to be put away in is of another moment.
-      if (intent.snapshotId === undefined)
-        await rm(standbyDir(dataDir, intent.instanceId), { recursive: true, force: true })
-      await (intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor))
-    })
+    if (attached !== undefined) await leaveAttached(dataDir, intent, attached.controlSocket)
+    else
+      await withMonitor(dir, qemuFiles.command, async (monitor) => {
+        // Once the guest goes on, the image it was to be put away in is of another moment.
+        if (intent.snapshotId === undefined)
+          await rm(standbyDir(dataDir, intent.instanceId), { recursive: true, force: true })
+        await (intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor))
+      })
     return "resumed"
   } catch (error) {
     if (error instanceof StillframeError && error.code === "hypervisor_gone") return "gone"
     throw error
   }
+}
+
+/** Its overlays stay where it writes to them: the way back takes as long as they are large, and other paused VMs wait meanwhile. */
+async function leaveAttached(dataDir: string, intent: PauseIntent, controlSocket: string): Promise<void> {
+  if (intent.wasRunning)
+    return resumeAttached({ controlSocket, home: instanceDir(dataDir, intent.instanceId) })
+  const monitor = await openControlSocket(controlSocket)
+  await endMigration(monitor).finally(() => monitor.close())
 }
