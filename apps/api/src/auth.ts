@@ -2,10 +2,14 @@ import { createSecretKey } from "node:crypto"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Scope } from "@stillframe/domain/scopes"
 import { jwtVerify, type JWTPayload } from "jose"
+import { LRUCache } from "lru-cache"
 import { sha256 } from "./request-identity.ts"
 
 /** Of the clocks of whoever made the token, in seconds. */
 const leewaySeconds = 30
+/** How many tokens are remembered, and for how long at most. */
+const knownMax = 1_000
+const knownSecondsMax = 300
 const algorithms = ["HS256", "HS384", "HS512"]
 
 /** What a token's bearer may do. */
@@ -17,13 +21,21 @@ export interface Bearer {
 
 export type Authenticate = (authorization: string | undefined) => Promise<Bearer>
 
-/** Checks bearer tokens signed with `secret`. Throws `unauthorized` with the contract's reasons. */
+/**
+ * Checks bearer tokens signed with `secret`. A token that was good is known by its hash until it expires: a caller sends
+ * the same one with each request. Throws `unauthorized` with the contract's reasons.
+ */
 export function authenticator(secret: string): Authenticate {
   const key = createSecretKey(Buffer.from(secret))
+  // By the clock that tokens are of.
+  const known = new LRUCache<string, Bearer>({ max: knownMax, perf: { now: () => Date.now() } })
   return async (authorization) => {
     if (authorization === undefined || authorization === "") throw refused("authorization header required")
     const token = bearerPattern.exec(authorization)?.[1]
     if (token === undefined) throw refused("invalid authorization header format")
+    const tokenHash = sha256(`token ${token}`)
+    const earlier = known.get(tokenHash)
+    if (earlier !== undefined) return earlier
     const { payload } = await jwtVerify(token, key, { algorithms, clockTolerance: leewaySeconds }).catch(
       (cause: unknown) => {
         throw refused("invalid token", { cause })
@@ -31,11 +43,18 @@ export function authenticator(secret: string): Authenticate {
     )
     if (isForeign(payload)) throw refused("invalid token type")
     const granted = permissions(payload)
-    return {
-      caller: sha256(typeof payload.sub === "string" ? `sub ${payload.sub}` : `token ${token}`),
+    const bearer: Bearer = {
+      caller: typeof payload.sub === "string" ? sha256(`sub ${payload.sub}`) : tokenHash,
       allows: (scope) => granted === "all" || granted.includes(scope),
     }
+    const goodForMs = goodForSeconds(payload) * 1_000
+    if (goodForMs > 0) known.set(tokenHash, bearer, { ttl: goodForMs })
+    return bearer
   }
+}
+
+function goodForSeconds({ exp = Infinity }: JWTPayload): number {
+  return Math.min(knownSecondsMax, Math.floor(exp + leewaySeconds - Date.now() / 1_000))
 }
 
 const bearerPattern = /^bearer +([^\s]+)$/i
