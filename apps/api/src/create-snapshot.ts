@@ -2,12 +2,7 @@ import { inTransaction } from "@stillframe/db/client"
 import type { Made } from "@stillframe/db/idempotency"
 import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
 import { findEarlierTry, lockTries } from "@stillframe/db/repeated-creates"
-import {
-  createSnapshot as insertSnapshot,
-  findSnapshot,
-  type NewSnapshot,
-  type SnapshotRow,
-} from "@stillframe/db/snapshots"
+import { createSnapshot as insertSnapshot, findSnapshot, type NewSnapshot } from "@stillframe/db/snapshots"
 import {
   compressionMistake,
   effectiveCompression,
@@ -16,7 +11,7 @@ import {
 import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates, type InstanceState } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
-import { snapshotResource, type SnapshotKind } from "@stillframe/domain/snapshot"
+import { snapshotResource, type SnapshotKind, type SnapshotRecord } from "@stillframe/domain/snapshot"
 import type { z } from "zod"
 import { once } from "./once.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
@@ -78,7 +73,11 @@ async function judge(
   }
 }
 
-async function insert(deps: ApiDeps, { identity }: CreateCall, requested: NewSnapshot): Promise<SnapshotRow> {
+async function insert(
+  deps: ApiDeps,
+  { identity }: CreateCall,
+  requested: NewSnapshot,
+): Promise<SnapshotRecord> {
   const { keyed, createTry } = identity
   if (keyed !== undefined) {
     const { row } = await once(deps, identity, async (tx) => {
@@ -116,11 +115,11 @@ function checkState(kind: SnapshotKind, { state }: InstanceRow): void {
 async function answer(
   deps: ApiDeps,
   { prefer, identity, signal }: CreateCall,
-  created: SnapshotRow,
+  created: SnapshotRecord,
 ): Promise<Answer> {
   const sync = deps.snapshotCreate === "sync"
   const timeoutMs = heldMs(prefer, { seconds: sync ? waitSecondsMax : 0 })
-  let snapshot: SnapshotRow | undefined = created
+  let snapshot: SnapshotRecord | undefined = created
   if (timeoutMs > 0 && isUnderWay(created)) {
     const look = async (): Promise<true | undefined> => {
       snapshot = await findSnapshot(deps.db, created.id)
@@ -139,12 +138,12 @@ async function answer(
   }
 }
 
-function result(snapshot: SnapshotRow): Answer {
+function result(snapshot: SnapshotRecord): Answer {
   if (snapshot.status === "failed") return failedWork(snapshot)
   const headers = { Location: `/snapshots/${snapshot.id}` }
   return { status: snapshot.status === "ready" ? 201 : 202, body: snapshotResource(snapshot), headers }
 }
 
-function isUnderWay({ status }: SnapshotRow): boolean {
+function isUnderWay({ status }: SnapshotRecord): boolean {
   return status === "queued" || status === "capturing"
 }

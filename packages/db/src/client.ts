@@ -1,11 +1,14 @@
 import { Kysely, PostgresDialect, sql } from "kysely"
 import { Pool, types } from "pg"
+import { PreparingClient } from "./prepared.ts"
 import type { Database, Schema } from "./schema.ts"
 
 export interface DatabaseOptions {
   readonly url: string
   /** Connections at most. */
   readonly connectionsMax?: number
+  /** A pooler in transaction mode: the next statement may meet another connection, so none is prepared. */
+  readonly pooled?: boolean
   /** Called with the error of a connection that broke while nobody used it; the pool replaces it by itself. */
   readonly onIdleError: (error: Error) => void
   /** Moves `clock()` for every connection of this pool: an interval such as `1 hour`. Tests only. */
@@ -18,6 +21,7 @@ export type OwnedDatabase = Kysely<Schema>
 export function openDatabase({
   url,
   connectionsMax = 10,
+  pooled = false,
   onIdleError,
   clockOffset,
 }: DatabaseOptions): OwnedDatabase {
@@ -26,6 +30,7 @@ export function openDatabase({
     max: connectionsMax,
     connectionTimeoutMillis: 10_000,
     types: { getTypeParser },
+    ...(!pooled && { Client: PreparingClient }),
     ...(clockOffset !== undefined && {
       options: `-c stillframe.clock_offset=${clockOffset.replaceAll(" ", "\\ ")}`,
     }),

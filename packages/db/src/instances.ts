@@ -11,6 +11,7 @@ import type { Tags } from "@stillframe/domain/tags"
 import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
+import { prepared } from "./prepared.ts"
 import type { Database, InstancesTable } from "./schema.ts"
 import { isUniqueViolation } from "./snapshots.ts"
 
@@ -59,6 +60,31 @@ export async function createInstance(tx: Database, instance: NewInstance): Promi
   }
 }
 
+const columns = [
+  "id",
+  "name",
+  "image",
+  "hypervisor",
+  "host",
+  "state",
+  "state_error",
+  "generation",
+  "pid",
+  "launch",
+  "vcpus",
+  "memory_mib",
+  "tags",
+  "snapshot_policy",
+  "source_snapshot_id",
+  "standby_payload",
+  "exit_code",
+  "exit_message",
+  "created_at",
+  "started_at",
+  "stopped_at",
+  "deleted_at",
+] as const
+
 /** An instance and the storage pool of its host; null while the host has never been heard of. */
 type ResolvedInstance = InstanceRow & { readonly pool: string | null }
 
@@ -69,11 +95,13 @@ export async function resolveInstance(db: Database, key: string): Promise<Resolv
     throw new StillframeError("not_found", "resource not found")
   const living = db
     .selectFrom("instances")
-    .leftJoin("hosts", "hosts.name", "instances.host")
-    .selectAll("instances")
-    .select("hosts.pool")
+    .select(columns)
+    .select((row) =>
+      row.selectFrom("hosts").select("pool").whereRef("hosts.name", "=", "instances.host").as("pool"),
+    )
     .where("deleted_at", "is", null)
   const exact = await living
+    .modifyFront(prepared("resolve_instance"))
     .where((row) => row.or([row("instances.id", "=", key), row("instances.name", "=", key)]))
     .limit(2)
     .execute()

@@ -26,6 +26,7 @@ export async function openMigrated(
   const { log, clockOffset } = options
   const db = openDatabase({
     url: options.databaseUrl,
+    pooled: options.databaseUrl !== options.databaseDirectUrl,
     onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
     ...(clockOffset !== undefined && { clockOffset }),
   })

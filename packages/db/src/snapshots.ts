@@ -13,6 +13,7 @@ import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
 import { appendSnapshotEvent } from "./events.ts"
 import { cancelSnapshotWork } from "./operations.ts"
+import { prepared } from "./prepared.ts"
 import type { CreateTry } from "./repeated-creates.ts"
 import type { Database, SnapshotsTable } from "./schema.ts"
 
@@ -39,7 +40,7 @@ export interface NewSnapshot {
  * The snapshot, its capture's operation and `snapshot.created` in one statement: a create costs one round trip and one
  * commit. A try of a create that may be repeated takes the lock that `lockTries` waits for. Throws `conflict` when a living snapshot of the instance has the name.
  */
-export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promise<SnapshotRow> {
+export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promise<SnapshotRecord> {
   const { instance } = snapshot
   const row: SnapshotRecord = {
     ...unset,
@@ -57,7 +58,7 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
   const { created_at: _, ...data } = snapshotResource(row)
   const tried = snapshot.createTry ?? { hash: null, retry: null }
   try {
-    const { rows } = await sql<SnapshotRow>`
+    const { rows } = await sql<Pick<SnapshotRecord, "created_at">>`${prepared("create_snapshot")}
       with snapshot as (
         insert into snapshots (id, kind, status, name, tags, source_instance_id, source_instance_name,
           source_hypervisor, host, pool, compression, request_hash, request_retry)
@@ -66,7 +67,7 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
           ${row.compression === null ? null : JSON.stringify(row.compression)}::jsonb, ${tried.hash},
           ${tried.retry}::integer
         from (select pg_advisory_xact_lock_shared(hashtextextended(${tried.hash}, 0))) as held
-        returning *
+        returning id, created_at
       ), operation as (
         insert into operations (id, kind, queue, instance_id, snapshot_id)
         values (${createId()}, 'capture', ${snapshot.queue}, ${instance.id}, ${row.id})
@@ -76,8 +77,8 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
           || jsonb_build_object('created_at', to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
         from snapshot
       )
-      select * from snapshot`.execute(db)
-    return rows[0] as SnapshotRow
+      select created_at from snapshot`.execute(db)
+    return { ...row, ...rows[0] }
   } catch (error) {
     throw isUniqueViolation(error, "snapshots_name")
       ? new StillframeError(
