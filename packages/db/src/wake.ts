@@ -7,7 +7,7 @@ const notifyIntervalMs = 5
 const reconnectMs = 500
 
 export interface Waker {
-  /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY per 5 ms and channel. */
+  /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5 ms. */
   wake(channel: Channel): void
   /** Calls `listener` on each NOTIFY and after each reconnection, since one may have been lost. Returns the way to stop. */
   listen(channel: Channel, listener: () => void): () => void
@@ -64,8 +64,9 @@ export async function openWaker({
 
   await connect()
   return {
-    wake: coalesced(async (channel) => {
-      if (!closed) await client?.query(`notify ${channel}`).catch(onError)
+    wake: coalesced(async (channels) => {
+      const notify = channels.map((channel) => `notify ${channel}`).join("; ")
+      if (!closed) await client?.query(notify).catch(onError)
     }),
     listen(channel, listener) {
       listeners[channel].add(listener)
@@ -79,24 +80,29 @@ export async function openWaker({
   }
 }
 
-/** At once for the first call, then at most once per interval and channel, and always once after the last call. */
-function coalesced(send: (channel: Channel) => Promise<void>): (channel: Channel) => void {
-  // A channel in here was sent less than an interval ago; true: and is wanted again since.
-  const recent = new Map<Channel, boolean>()
+/**
+ * After the event loop's turn of the first call, so that the answer that the caller is about to write goes out before;
+ * then at most once per interval, and always once after the last call.
+ */
+function coalesced(send: (channels: readonly Channel[]) => Promise<void>): (channel: Channel) => void {
+  const wanted = new Set<Channel>()
+  let waiting = false
   // One after the other: pg deprecates a second query while the first is under way.
   let sent = Promise.resolve()
 
+  function flush(): void {
+    waiting = wanted.size > 0
+    if (!waiting) return
+    const channels = [...wanted]
+    wanted.clear()
+    sent = sent.then(() => send(channels))
+    setTimeout(flush, notifyIntervalMs)
+  }
+
   return function want(channel) {
-    if (recent.has(channel)) {
-      recent.set(channel, true)
-      return
-    }
-    recent.set(channel, false)
-    sent = sent.then(() => send(channel))
-    setTimeout(() => {
-      const again = recent.get(channel) === true
-      recent.delete(channel)
-      if (again) want(channel)
-    }, notifyIntervalMs)
+    wanted.add(channel)
+    if (waiting) return
+    waiting = true
+    setImmediate(flush)
   }
 }
