@@ -1,9 +1,8 @@
-import type { SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
+import type { SnapshotKind, SnapshotRecord, SnapshotStatus } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql } from "kysely"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database } from "./schema.ts"
-import type { SnapshotRow } from "./snapshots.ts"
 
 export interface SnapshotFilter {
   readonly sourceInstanceId?: string | undefined
@@ -13,14 +12,40 @@ export interface SnapshotFilter {
   readonly statuses: readonly SnapshotStatus[]
 }
 
+/** What a list shows: the rest of each row, read and parsed for nothing, would be felt. */
+const columns = [
+  "id",
+  "kind",
+  "status",
+  "name",
+  "tags",
+  "source_instance_id",
+  "source_instance_name",
+  "source_hypervisor",
+  "compression",
+  "compression_state",
+  "compression_error",
+  "size_bytes",
+  "uncompressed_size_bytes",
+  "compressed_size_bytes",
+  "stored_bytes",
+  "progress",
+  "error_code",
+  "error_message",
+  "pause_ms",
+  "created_at",
+  "captured_at",
+  "verified_at",
+] as const
+
 export async function listSnapshots(
   db: Database,
   filter: SnapshotFilter,
   page: PageRequest,
-): Promise<Page<SnapshotRow>> {
+): Promise<Page<SnapshotRecord>> {
   let query = db
     .selectFrom("snapshots")
-    .selectAll()
+    .select(columns)
     .select(positionAt.as("position_at"))
     .where("status", "in", filter.statuses)
   if (filter.sourceInstanceId !== undefined)
