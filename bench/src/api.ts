@@ -17,6 +17,8 @@ const rounds = 7
 const one = { connections: 1, requests: 150 }
 const saturation = { connections: 32, requests: 700 }
 const listed = 50
+/** Not counted: for the compilers, the pools and the caches of both. */
+const warmUps = 1_000
 
 /**
  * The API against a bare Express handler that checks the same token and runs the same SQL: two processes of their own, a
@@ -48,9 +50,8 @@ async function benchCreate(ours: Server, theirs: Server): Promise<void> {
   console.log(
     `\ncreate request; medians of ${one.requests} requests per round over one connection and the rate of ${saturation.requests} over ${saturation.connections}`,
   )
-  // Not counted: the compiler and the pools warm up.
-  await oneRound(ours)
-  await oneRound(theirs)
+  for (const server of [ours, theirs])
+    await loadServer(server, { ...saturation, requests: warmUps, make: () => create(server) })
   const times = await byTurns(
     rounds,
     () => oneRound(ours),
@@ -64,21 +65,25 @@ async function benchCreate(ours: Server, theirs: Server): Promise<void> {
 
 async function benchList(ours: Server, theirs: Server): Promise<void> {
   console.log(
-    `\nlist of ${listed} of 100,000 snapshots by two tags; medians of ${one.requests / 3} requests per round over one connection`,
+    `\nlist of ${listed} of 100,000 snapshots by two tags; medians of ${one.requests} requests per round over one connection`,
   )
   const comparisons: Comparison[] = []
   for (const [having, tags] of Object.entries(tagPairs)) {
     const query = Object.entries(tags).map(([key, value]): [string, string] => [`tags[${key}]`, value])
     const ourQuery = new URLSearchParams([...query, ["limit", String(listed)]])
     const theirQuery = new URLSearchParams({ tags: JSON.stringify(tags), limit: String(listed) })
-    const oneRound = async (server: Server, asked: URLSearchParams): Promise<number> => {
+    const oneRound = async (
+      server: Server,
+      asked: URLSearchParams,
+      requests = one.requests,
+    ): Promise<number> => {
       const path = `/snapshots?${asked.toString()}`
       const make = (): LoadRequest => ({ method: "GET", path, status: 200 })
-      const { ms } = await loadServer(server, { connections: 1, requests: one.requests / 3, make })
+      const { ms } = await loadServer(server, { connections: 1, requests, make })
       return 1_000 * median(ms)
     }
-    await oneRound(ours, ourQuery)
-    await oneRound(theirs, theirQuery)
+    await oneRound(ours, ourQuery, warmUps)
+    await oneRound(theirs, theirQuery, warmUps)
     const times = await byTurns(
       rounds,
       () => oneRound(ours, ourQuery),
