@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto"
-import { mkdtemp, rm } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
@@ -12,6 +11,7 @@ import { Client } from "pg"
 import { inject } from "vitest"
 import type { ContainerServices } from "./containers.ts"
 import { startRedis } from "./redis.ts"
+import { scratchFolder } from "./scratch.ts"
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -35,7 +35,7 @@ export interface TestServices extends AsyncDisposable {
  */
 export async function startTestServices(): Promise<TestServices> {
   await using opened = new AsyncDisposableStack()
-  const dir = await mkdtemp(join(tmpdir(), "stillframe-services-"))
+  const dir = await scratchFolder("stillframe-services-")
   opened.defer(() => rm(dir, { recursive: true, force: true }))
   const containers = process.env["TEST_SERVICES"] === "containers" ? await ownContainers(opened) : undefined
   const [postgresUrl, redisUrl] = await Promise.all([

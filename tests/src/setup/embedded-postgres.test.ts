@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import {
@@ -11,6 +10,7 @@ import {
   startEmbeddedPostgres,
 } from "@stillframe/db/embedded"
 import { removeEmbeddedPostgres } from "@stillframe/db/embedded-cluster"
+import { scratchFolder } from "@stillframe/testing/scratch"
 import pg from "pg"
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
 
@@ -18,7 +18,7 @@ let dir: string
 let dataDir: string
 
 beforeEach(async () => {
-  dir = await mkdtemp(join(tmpdir(), "stillframe-embedded-"))
+  dir = await scratchFolder("stillframe-embedded-")
   dataDir = join(dir, "postgres")
 })
 
