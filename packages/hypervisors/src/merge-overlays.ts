@@ -25,7 +25,9 @@ export type OverlayStep =
 
 export interface MergeHooks {
   /** Right before the second stop, as `beforePause` was before the first. Throws to leave the VM on its overlays for now. */
-  beforeSecondPause?: () => void | Promise<void>
+  beforeSecondPause?: (vm: { wasRunning: boolean }) => void | Promise<void>
+  /** The VM is as it was before the second stop, after a failure as well. Not called where it could not be resumed. */
+  afterSecondPause?: () => void | Promise<void>
   /** For logs, and for tests that stop the work half-way. */
   onStep?: (step: OverlayStep) => void | Promise<void>
 }
@@ -127,8 +129,8 @@ async function changeBack(
   active: readonly RecordedOverlay[],
   { hooks, failures }: { hooks: MergeHooks; failures: ReadonlyMap<string, string> },
 ): Promise<number> {
-  await hooks.beforeSecondPause?.()
   const { running } = await monitor.execute<VmStatus>("query-status")
+  await hooks.beforeSecondPause?.({ wasRunning: running })
   const started = performance.now()
   try {
     if (running) await monitor.execute("stop")
@@ -141,6 +143,7 @@ async function changeBack(
     await hooks.onStep?.("unlinked")
   } finally {
     if (running) await ensureRunning(monitor)
+    await hooks.afterSecondPause?.()
   }
   return running ? performance.now() - started : 0
 }
