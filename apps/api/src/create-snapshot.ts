@@ -53,6 +53,11 @@ async function judge(
   const instance = await resolveInstance(deps.db, id)
   checkCompression(body.kind, body.compression)
   checkState(body.kind, instance)
+  if (body.kind === "Stopped" && instance.attached !== null)
+    throw new StillframeError(
+      "not_supported",
+      "the disks of an attached VM that has ended are its owner's alone; take a Standby snapshot while it runs",
+    )
   if (instance.pool === null)
     throw new StillframeError(
       "unavailable",

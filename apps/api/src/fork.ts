@@ -12,7 +12,7 @@ import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { forkSnapshotSchema } from "./schemas.ts"
 import { requireSnapshot } from "./snapshots.ts"
-import { requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
+import { requireRestorable, requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
 
 type ForkRequest = z.output<typeof forkSnapshotSchema>
 
@@ -57,6 +57,7 @@ async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): 
   const snapshot = await requireSnapshot(tx, snapshotId, lockSnapshot)
   // The source may be gone for whoever asks; its row still says what it was.
   const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
+  requireRestorable(source)
   const instance = await createInstance(tx, {
     name: body.name,
     image: source.image,

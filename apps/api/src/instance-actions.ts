@@ -93,11 +93,16 @@ interface Action {
   readonly target?: TargetState
 }
 
-/** Throws `invalid_state` when the instance is in no state for it. */
+/** Throws `not_supported` when the VM is not ours to act on, `invalid_state` when the instance is in no state for it. */
 export function action(
   name: "stop" | "start" | "standby" | "resume" | "restore",
   instance: InstanceRow,
 ): Action {
+  if (instance.attached !== null && name !== "restore" && name !== "resume")
+    throw new StillframeError(
+      "not_supported",
+      `someone else started this VM, so its instance takes no ${name}; use its owner's means, or DELETE the instance to have it forgotten`,
+    )
   const allowed: readonly InstanceState[] = actionStates[name]
   if (allowed.includes(instance.state)) return { kind: name === "resume" ? "restore" : name }
   const call = name === "resume" ? "restore" : name

@@ -9,7 +9,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { instanceResource, instanceStates, type Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { z } from "zod"
-import { createInstanceSchema, launchOf, refuseAttach } from "./launch.ts"
+import { createInstanceSchema, originOf } from "./launch.ts"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from "./operations.ts"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
@@ -26,7 +26,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances",
       operationId: "createInstance",
-      summary: "Launch a VM",
+      summary: "Launch a VM, or attach to one that runs",
       answers: { 201: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
@@ -69,7 +69,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "delete",
       path: "/instances/:id",
       operationId: "deleteInstance",
-      summary: "End an instance; its snapshots stay",
+      summary: "End an instance, or forget an attached one; its snapshots stay",
       answers: { 204: null },
       errors: [409],
       scope: "instance:write",
@@ -85,18 +85,14 @@ async function launchInstance(
 ): Promise<Answer> {
   const mistake = body.snapshot_policy?.compression && compressionMistake(body.snapshot_policy.compression)
   if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
-  refuseAttach(body)
-  const { launch, image, vcpus, memoryMib } = launchOf(body)
+  const origin = originOf(body)
   const host = chooseHost(await liveHosts(deps.db), { wanted: body.host, hypervisor: body.hypervisor })
   const created = await once(deps, identity, async (tx) => {
     const instance = await createInstance(tx, {
+      ...origin,
       name: body.name,
-      image,
       hypervisor: body.hypervisor,
       host: host.name,
-      launch,
-      vcpus,
-      memoryMib,
       tags: body.tags,
       snapshotPolicy: body.snapshot_policy,
     })

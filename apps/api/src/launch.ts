@@ -1,3 +1,4 @@
+import type { NewInstance } from "@stillframe/db/instances"
 import { StillframeError } from "@stillframe/domain/errors"
 import { builtinImages, type BuiltinImage } from "@stillframe/domain/images"
 import { hypervisors } from "@stillframe/domain/instance"
@@ -71,24 +72,20 @@ export const createInstanceSchema = z
   })
   .meta({ id: "CreateInstanceRequest" })
 
-interface Launch {
-  /** As it is stored for the host's worker. */
-  readonly launch: z.output<typeof launchSchema>
-  readonly image: string
-  readonly vcpus: number
-  readonly memoryMib: number
-}
+/** What an instance is to be, as it is stored for the host's worker. */
+type Origin = Pick<NewInstance, "launch" | "attached" | "image" | "vcpus" | "memoryMib">
 
 /** What an instance without a built-in image shows as its `image`, which the contract requires. */
 const ownFiles = "custom"
 
-/** Settles what is to be launched from both ways of saying it. Throws `invalid_request` or `not_supported`. */
-export function launchOf(body: z.output<typeof createInstanceSchema>): Launch {
+/** Settles what is to be launched from both ways of saying it, or attached to. Throws `invalid_request` or `not_supported`. */
+export function originOf(body: z.output<typeof createInstanceSchema>): Origin {
   if ((body.volumes ?? []).length > 0 || (body.gpu ?? null) !== null)
     throw new StillframeError(
       "not_supported",
       'an instance has no volumes and no GPU; leave them out, and name disks of its own in "launch.disks"',
     )
+  if (body.attach !== undefined) return attachedAsItRuns(body, body.attach)
   const image = body.launch?.image ?? body.image
   const launch = { ...body.launch, ...(image !== undefined && { image }) }
   if (image === undefined) checkOwnFiles(launch)
@@ -100,16 +97,15 @@ export function launchOf(body: z.output<typeof createInstanceSchema>): Launch {
   return { launch: { ...launch, memory_mib: memoryMib, vcpus }, image: image ?? ownFiles, memoryMib, vcpus }
 }
 
-/** Throws `invalid_request` for a body that says both what to start and what runs already, `not_supported` for all the rest. */
-export function refuseAttach(body: z.output<typeof createInstanceSchema>): void {
-  if (body.attach === undefined) return
+/** What it is made of is known when the host's worker has found it. */
+function attachedAsItRuns(
+  body: z.output<typeof createInstanceSchema>,
+  attached: z.output<typeof attachSchema>,
+): Origin {
   for (const member of ["launch", "image", "vcpus", "size"] as const)
     if (body[member] !== undefined)
       throw invalid(`give either "attach" or "${member}": an attached VM is taken as it runs`)
-  throw new StillframeError(
-    "not_supported",
-    'this version cannot attach to a VM that something else started; start it here with "launch"',
-  )
+  return { launch: {}, attached, image: ownFiles, vcpus: 0, memoryMib: 0 }
 }
 
 function checkOwnFiles({ kernel, initrd, cmdline, disks = [] }: z.output<typeof launchSchema>): void {

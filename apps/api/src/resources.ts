@@ -61,6 +61,10 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     image: z.string(),
     hypervisor: z.enum(hypervisors),
     host: z.string(),
+    attached: z
+      .literal(true)
+      .exactOptional()
+      .meta({ description: "someone else started this VM, and only they end it" }),
     state: z.enum(instanceStates),
     state_error: z
       .string()

@@ -13,7 +13,7 @@ import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { restoreSnapshotSchema } from "./schemas.ts"
-import { requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
+import { requireRestorable, requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
 
 type RestoreRequest = z.output<typeof restoreSnapshotSchema>
 
@@ -76,6 +76,7 @@ async function restore(
 /** In the contract's order: the instance's state, then what the snapshot's kind allows. */
 function targetAfterState(snapshot: SnapshotRow, instance: InstanceRow, body: RestoreRequest): TargetState {
   action("restore", instance)
+  requireRestorable(instance)
   return targetFor(snapshot, body)
 }
 

@@ -1,3 +1,4 @@
+import type { InstanceRow } from "@stillframe/db/instances"
 import type { SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
@@ -30,6 +31,16 @@ export function requireUsable(snapshot: SnapshotRow, done: "forked" | "restored"
   if (snapshot.status !== "failed") return
   const reason = snapshot.error_message ?? "its capture did not succeed"
   throw new StillframeError("conflict", `snapshot ${snapshot.id} has failed and can't be ${done}: ${reason}`)
+}
+
+/** Throws `not_supported` for snapshots of a VM that can't be started here as its owner started it. */
+export function requireRestorable({ attached }: InstanceRow): void {
+  const option = attached?.["option"]
+  if (typeof option !== "string") return
+  throw new StillframeError(
+    "not_supported",
+    `the VM's owner started it with ${option}, which a VM of ours can't have, so its snapshots can only be kept; start it without and attach it again`,
+  )
 }
 
 /** What a restore or fork of a snapshot ends in. Throws `invalid_request` for what its kind does not allow. */

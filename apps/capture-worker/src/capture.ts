@@ -21,6 +21,7 @@ import { compressQueue } from "@stillframe/domain/queues"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
+import { attachedInstance } from "./attached-instance.ts"
 import type { CaptureSource } from "./orders.ts"
 import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder } from "./vm-order.ts"
@@ -90,6 +91,8 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
 }
 
 function captureSource({ config }: Worker, instance: InstanceRow): CaptureSource {
+  const vm = attachedInstance(instance)
+  if (vm !== undefined) return { state: "Attached", vm, hostPaths: [config.imagesDir, ...config.hostPaths] }
   if (instance.state === "Running") return { state: "Running" }
   if (instance.state === "Stopped") return { state: "Stopped" }
   const images = standbyDir(config.dataDir, instance.id)
@@ -114,7 +117,8 @@ async function assertRoom(
   await mkdir(config.storageDir, { recursive: true, mode: 0o700 })
   const free = await freeBytes(config.storageDir)
   const memoryBytes = snapshot.kind === "Standby" ? instance.memory_mib * 1024 ** 2 : 0
-  const bytes = memoryBytes + spaceMarginBytes
+  const diskBytes = attachedInstance(instance)?.diskBytesMax ?? 0
+  const bytes = memoryBytes + diskBytes + spaceMarginBytes
   const request = {
     operationId: operation.id,
     pool: snapshot.pool,

@@ -23,7 +23,7 @@ export async function carryOutCapture(order: CaptureOrder, captor: Captor): Prom
 
 async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Promise<Manifest> {
   const { source } = order
-  if (source.state === "Running") {
+  if (source.state === "Running" || source.state === "Attached") {
     const capture = await saveVm(order, captor, dir)
     captor.signal.throwIfAborted()
     return seal(order, dir, { kind: "Standby", ...capture })

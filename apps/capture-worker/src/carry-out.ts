@@ -1,3 +1,4 @@
+import { carryOutAttach, carryOutRelease } from "./carry-out-attach.ts"
 import { carryOutCapture } from "./carry-out-capture.ts"
 import { carryOutEnd, carryOutLaunch, carryOutStart, carryOutStop } from "./carry-out-launch.ts"
 import { carryOutMerge } from "./carry-out-merge.ts"
@@ -24,6 +25,10 @@ export async function carryOut(
       return await carryOutCapture(order, captor)
     case "standby":
       return await carryOutStandby(order, captor)
+    case "attach":
+      return await carryOutAttach(order)
+    case "release":
+      return await carryOutRelease(order, signal)
     case "launch":
       return await carryOutLaunch(order, signal)
     case "start":

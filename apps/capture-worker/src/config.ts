@@ -25,6 +25,8 @@ export interface CaptureWorkerConfig {
   /** Absolute, as the next one. */
   readonly qemuBinary: string
   readonly qemuImg: string
+  /** What an attached VM may run: real programs, where `qemuBinary` may be a script that starts one. */
+  readonly attachBinaries: readonly string[]
   /** `auto`: KVM where a guest really boots on it, else TCG. */
   readonly accelerator: "auto" | "kvm" | "tcg"
   readonly pauseLimitMs: number
@@ -37,18 +39,20 @@ export interface CaptureWorkerConfig {
   readonly concurrency: number
 }
 
+const absolutePaths = z
+  .string()
+  .refine(
+    (paths) => paths.split(":").every((path) => path.startsWith("/")),
+    "must be absolute paths, joined by :",
+  )
+
 const settings = {
   ...databaseSettings,
   ...storageSettings,
   ...hostSettings,
   ...logSettings,
-  HOST_PATHS: z
-    .string()
-    .refine(
-      (paths) => paths.split(":").every((path) => path.startsWith("/")),
-      "must be absolute paths, joined by :",
-    )
-    .optional(),
+  HOST_PATHS: absolutePaths.optional(),
+  ATTACH_BINARIES: absolutePaths.optional(),
   QEMU_BINARY: z.string().default("qemu-system-x86_64"),
   QEMU_IMG: z.string().default("qemu-img"),
   QEMU_ACCELERATOR: z.enum(["auto", "kvm", "tcg"], { error: "must be auto, kvm or tcg" }).default("auto"),
@@ -59,6 +63,7 @@ const settings = {
 
 export function configFromEnv(env: Env): CaptureWorkerConfig {
   const set = parseEnv(settings, env)
+  const qemuBinary = findProgram(set.QEMU_BINARY, env["PATH"])
   return {
     databaseUrl: set.DATABASE_URL,
     databaseDirectUrl: set.DATABASE_DIRECT_URL ?? set.DATABASE_URL,
@@ -69,8 +74,9 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     pool: set.STORAGE_POOL,
     hostPaths: set.HOST_PATHS?.split(":") ?? [join(set.DATA_DIR, "images")],
     imagesDir: join(set.DATA_DIR, "images"),
-    qemuBinary: findProgram(set.QEMU_BINARY, env["PATH"]),
+    qemuBinary,
     qemuImg: findProgram(set.QEMU_IMG, env["PATH"]),
+    attachBinaries: [qemuBinary, ...(set.ATTACH_BINARIES?.split(":") ?? [])],
     accelerator: set.QEMU_ACCELERATOR,
     spaceFloorBytes,
     mergeQuietMs: 5_000,

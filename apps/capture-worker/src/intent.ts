@@ -13,9 +13,10 @@ export interface PauseIntent {
   readonly clusterId: string
   readonly instanceId: string
   readonly generation: number
-  readonly operationId: string
+  /** Absent when it is no operation's: an attached VM is led back to its own files. */
+  readonly operationId?: string
   readonly token: string
-  /** What the VM is paused for: a snapshot, or its own way into Standby. */
+  /** What the VM is paused for; absent when it is its own way into Standby, or back to its owner's files. */
   readonly snapshotId?: string
   readonly captor: ProcessIdentity
   readonly wasRunning: boolean

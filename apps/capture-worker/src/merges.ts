@@ -72,13 +72,17 @@ export function beforeMerges(captors: Captors, merges: Merges): Pick<Captors, "o
     async order(order, options) {
       await merges.giveWay(order.instanceId)
       const result = await captors.order(order, options)
-      if (lengthening.has(order.kind)) merges.consider(order)
+      if (lengthensChains(order)) merges.consider(order)
       return result
     },
   }
 }
 
-const lengthening: ReadonlySet<Order["kind"]> = new Set(["capture", "start", "restore"])
+/** The chains of an attached VM are its owner's. */
+function lengthensChains(order: Order): boolean {
+  if (order.kind === "capture") return order.source.state !== "Attached"
+  return order.kind === "start" || order.kind === "restore"
+}
 
 async function longestChain({ dataDir, instanceId, generation }: Vm): Promise<number> {
   const disks = await readDisksAtRest(generationDir(dataDir, instanceId, generation))

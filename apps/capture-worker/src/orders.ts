@@ -1,8 +1,10 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import type { AttachedVm } from "@stillframe/hypervisors/attach"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { Manifest } from "@stillframe/storage/manifest"
+import type { AttachedInstance } from "./attached-instance.ts"
 
 /** Which VM an order is for. A captor has no database and no queue: the order is all it knows. */
 interface VmPlace {
@@ -31,7 +33,9 @@ export interface QemuTools {
 export interface SaveOrder extends VmOrder {
   readonly instanceName: string
   readonly hypervisorVersion: string
+  /** Empty for an attached VM that can't be restored. */
   readonly launch: LaunchConfig
+  readonly memoryMib: number
   readonly pauseExpectedMs: number
   readonly pauseLimitMs: number
 }
@@ -46,12 +50,40 @@ export interface CaptureOrder extends SaveOrder {
 /** What a snapshot is taken of: the VM, the image that it was put away in, or its disks alone. */
 export type CaptureSource =
   | { readonly state: "Running" }
+  | AttachedSource
   | { readonly state: "Stopped" }
   | { readonly state: "Standby"; readonly payloadDir: string }
 
 /** Saves a VM's memory beside its disks and ends its process. */
 export interface StandbyOrder extends SaveOrder {
   readonly kind: "standby"
+}
+
+/** A running VM that someone else started. */
+export interface AttachedSource {
+  readonly state: "Attached"
+  readonly vm: AttachedInstance
+  readonly hostPaths: readonly string[]
+}
+
+/** Finds a VM that someone else started, and takes in what a restore of its snapshots needs beside them. */
+export interface AttachOrder extends VmOrder {
+  readonly kind: "attach"
+  readonly controlSocket: string
+  readonly pid?: number
+  readonly binaries: readonly string[]
+  readonly hostPaths: readonly string[]
+}
+
+/** Makes sure that a VM that someone else started is as its owner has it; `forget` then removes what we have of it. */
+export interface ReleaseOrder extends VmPlace {
+  readonly kind: "release"
+  readonly token: string
+  readonly qemuImg: string
+  readonly vm: AttachedInstance
+  readonly pauseExpectedMs: number
+  readonly pauseLimitMs: number
+  readonly forget: boolean
 }
 
 export interface LaunchOrder extends VmOrder {
@@ -98,6 +130,8 @@ export interface EndOrder extends VmOrder {
 export type Order =
   | CaptureOrder
   | StandbyOrder
+  | AttachOrder
+  | ReleaseOrder
   | LaunchOrder
   | StartOrder
   | RestoreOrder
@@ -109,6 +143,8 @@ export type Order =
 export interface Results {
   capture: Manifest
   standby: Manifest
+  attach: AttachedVm
+  release: null
   launch: ProcessIdentity
   start: ProcessIdentity
   /** Null when the target is not to run. */

@@ -1,5 +1,6 @@
 import type { ClaimedOperation } from "@stillframe/db/operations"
 import { releaseReader, takeReader } from "@stillframe/db/readers"
+import { StillframeError } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
@@ -24,7 +25,13 @@ export async function withPayload(
   const { readerId, snapshot } = await takeReader(db, snapshotId)
   try {
     const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
-    const launch = (await readManifest(dir)).launch as unknown as LaunchConfig
+    const manifest = await readManifest(dir)
+    if (manifest.not_restorable !== undefined)
+      throw new StillframeError(
+        "not_supported",
+        `its VM was started with ${manifest.not_restorable}, which a VM of ours can't have; the snapshot can only be kept`,
+      )
+    const launch = manifest.launch as unknown as LaunchConfig
     const { memory_file: memoryFile } = snapshot
     await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
   } finally {

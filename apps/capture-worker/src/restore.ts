@@ -15,6 +15,7 @@ import { readManifest } from "@stillframe/storage/manifest"
 import { endVm } from "./end-vm.ts"
 import { recordStateError } from "./instance-operations.ts"
 import { targetOf, withPayload, type Payload } from "./payload.ts"
+import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
 import { vmOrder } from "./vm-order.ts"
@@ -32,6 +33,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
       const { operation } = context
       const instance = await instanceToRestore(worker, context)
       const target = targetOf(operation)
+      await release(worker, instance, { forget: false })
       const next = { id: instance.id, generation: instance.generation + 1 }
       const build = async (payload: Payload): Promise<void> => {
         const vm = await worker.captors.order(
@@ -62,7 +64,7 @@ export async function goOn(
     // One that has ended is recorded by its watch; one that is held is resumed by whoever holds it.
     log.warn({ err, instanceId: vm.id }, "vm not resumed")
   }
-  watches.start(vm)
+  watches.start({ ...vm, attached: null })
 }
 
 async function ownImage({ config }: Worker, instance: InstanceRow): Promise<Payload> {
@@ -116,6 +118,8 @@ async function commit(
       vcpus: launch.vcpus,
       memory_mib: launch.memoryMib,
       standby_payload: target === "Standby" ? operation.token : null,
+      // From here on it is a VM of ours, whoever started the one before.
+      attached: null,
     })
     await finishDone(tx, operation)
     if (restored === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")

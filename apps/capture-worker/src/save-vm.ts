@@ -1,19 +1,15 @@
-import { uptime } from "node:os"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { captureQemu, type Capture } from "@stillframe/hypervisors/qemu-capture"
 import { generationDir, instanceDir, rawMemoryName } from "@stillframe/storage/layout"
-import { readIntent, removeIntent, writeIntent, type PauseIntent } from "./intent.ts"
+import { announcePause } from "./announce-pause.ts"
+import { readIntent, removeIntent } from "./intent.ts"
 import type { CaptureOrder, StandbyOrder } from "./orders.ts"
+import { saveAttached } from "./save-attached.ts"
 import { leaveAsFound } from "./takeover.ts"
 
 /** Less than this left of the lease, and the VM is not paused any more. */
 const leaseLeftMinMs = 10_000
-/** What the captor has beyond the pause limit to resume the VM by itself, before the host's sweep kills it. */
-const resumeGraceSeconds = 5
-/** Into Standby a VM goes when its image is on the device: as long again as its save, at 64 MiB/s. */
-const sealMibPerSecond = 64
 
 export interface Captor {
   readonly signal: AbortSignal
@@ -61,39 +57,25 @@ function capture(
   captor: Captor,
   { dir, keepPaused }: { dir: string; keepPaused: boolean },
 ): Promise<Capture> {
+  const options = {
+    pauseExpectedMs: order.pauseExpectedMs,
+    pauseLimitMs: order.pauseLimitMs,
+    signal: captor.signal,
+    onProgress: (bytes: number) => captor.report(Math.min(1, bytes / (order.memoryMib * 1024 ** 2))),
+    beforePause: async ({ wasRunning }: { wasRunning: boolean }) => {
+      await announcePause(order, wasRunning)
+      // The disks of a VM that stands still anyway are copied before, and that may take longer than a lease.
+      if (wasRunning && captor.leaseRemainingMs() < leaseLeftMinMs)
+        throw new StillframeError("lease_lost", "too little is left of the lease to pause the VM")
+    },
+  }
+  if (order.kind === "capture" && order.source.state === "Attached")
+    return saveAttached(order, order.source, { dir, options })
   return captureQemu({
+    ...options,
     dir: generationDir(order.dataDir, order.instanceId, order.generation),
     memoryFile: join(dir, rawMemoryName),
     qemuImg: order.qemu.qemuImg,
     keepPaused,
-    pauseExpectedMs: order.pauseExpectedMs,
-    pauseLimitMs: order.pauseLimitMs,
-    signal: captor.signal,
-    onProgress: (bytes) => captor.report(Math.min(1, bytes / (order.launch.memoryMib * 1024 ** 2))),
-    beforePause: async ({ wasRunning }) => {
-      await writeIntent(instanceDir(order.dataDir, order.instanceId), await intentOf(order, wasRunning))
-      if (captor.leaseRemainingMs() < leaseLeftMinMs)
-        throw new StillframeError("lease_lost", "too little is left of the lease to pause the VM")
-    },
   })
-}
-
-async function intentOf(order: CaptureOrder | StandbyOrder, wasRunning: boolean): Promise<PauseIntent> {
-  const captor = await identifyProcess(process.pid)
-  if (captor === undefined) throw new StillframeError("internal_error", "/proc does not show this process")
-  const { clusterId, instanceId, generation, operationId, token } = order
-  const sealSeconds = order.kind === "standby" ? order.launch.memoryMib / sealMibPerSecond : 0
-  const now = uptime() + resumeGraceSeconds + sealSeconds
-  return {
-    clusterId,
-    instanceId,
-    generation,
-    operationId,
-    token,
-    ...(order.kind === "capture" && { snapshotId: order.snapshotId }),
-    captor,
-    wasRunning,
-    deadlineUptime: now + order.pauseExpectedMs / 1_000,
-    limitUptime: now + order.pauseLimitMs / 1_000,
-  }
 }

@@ -28,10 +28,13 @@ export async function seal(
 ): Promise<Manifest> {
   const source = generationDir(order.dataDir, order.instanceId, order.generation)
   const names = immutableNames(order.launch, captured.disks)
-  await linkFiles(names, source, dir, new AbortController().signal)
+  const layers = new Set(layerNames(captured.disks))
+  const attached = order.kind === "capture" && order.source.state === "Attached" ? order.source.vm : undefined
+  // The capture of an attached VM has left its disks in `dir` already.
+  const missing = attached === undefined ? names : names.filter((name) => !layers.has(name))
+  await linkFiles(missing, source, dir, new AbortController().signal)
   await sealLayers(captured.disks, dir)
 
-  const layers = new Set(layerNames(captured.disks))
   // Side by side: while one waits for the device, another is hashed.
   const files = await Promise.all([
     ...(captured.kind === "Standby" ? [sealFile(dir, rawMemoryName, "memory")] : []),
@@ -46,6 +49,7 @@ export async function seal(
     kind: captured.kind,
     hypervisor: { name: "qemu", version: order.hypervisorVersion },
     launch: { ...order.launch },
+    ...(attached?.option !== undefined && { not_restorable: attached.option }),
     disks: captured.disks.map((disk) => ({ ...disk })),
     captured_at: captured.capturedAt.toISOString(),
     pause_ms: captured.pauseMs,

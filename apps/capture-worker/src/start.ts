@@ -10,6 +10,7 @@ import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
 import { namesIn } from "@stillframe/storage/directory"
+import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
@@ -17,6 +18,7 @@ import { probeHost } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
+import { release } from "./release.ts"
 import { goOn, restoreHandler } from "./restore.ts"
 import type { Growth } from "./takeover.ts"
 import { tidyInstance } from "./tidy.ts"
@@ -42,7 +44,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
 
   const qemu = await probeHost(config, log)
-  const watches = resources.use(openWatches({ db, dataDir: config.dataDir, committed, log }))
+  const watches = resources.use(openWatches({ db, clusterId, config, committed, log }))
   resources.use(await keepRegistered(db, await registration(config, qemu.version), log))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
@@ -57,7 +59,13 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
 /** What a worker before this one may have left undone with an instance. */
 async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): Promise<void> {
   const { id: instanceId, generation, state } = instance
-  if (state === "Running") {
+  if (attachedInstance(instance) !== undefined) {
+    if (state === "Running") worker.watches.start(instance)
+    // What is not possible now is done by the next capture, or by the watch at the VM's end.
+    await release(worker, instance, { forget: false }).catch((err: unknown) =>
+      worker.log.warn({ err, instanceId }, "attached vm may still use overlays"),
+    )
+  } else if (state === "Running") {
     await goOn(worker, instance)
     merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
   }

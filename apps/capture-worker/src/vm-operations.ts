@@ -13,18 +13,23 @@ import type { Database } from "@stillframe/db/schema"
 import { failCapturesOf } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
+import { attach } from "./attach.ts"
+import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
 import { targetOf, withPayload } from "./payload.ts"
+import { release } from "./release.ts"
 import { resolveLaunch } from "./resolve-launch.ts"
 import { vmOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
 
-/** Starts the VM of a new instance. */
+/** Starts the VM of a new instance, or finds the one that it is to be. */
 export function launchHandler(worker: Worker): OperationHandler {
   return {
     failed: abandonInstance,
     async run(context) {
       const instance = await instanceToStart(worker, context)
+      const request = attachRequest(instance)
+      if (request !== undefined) return attach(worker, context, { instance, request })
       const launch = resolveLaunch(instance.launch, worker)
       const hostPaths = [worker.config.imagesDir, ...worker.config.hostPaths]
       const { pid } = await worker.captors.order(
@@ -70,7 +75,7 @@ export function forkHandler(worker: Worker): OperationHandler {
   }
 }
 
-/** Ends an instance's VM and forgets the instance. Its snapshots stay; captures that still waited for it fail. */
+/** Ends an instance's VM, unless someone else started it, and forgets the instance. Its snapshots stay; captures that still waited for it fail. */
 export function deleteHandler(worker: Worker): OperationHandler {
   return {
     async failed() {
@@ -81,7 +86,8 @@ export function deleteHandler(worker: Worker): OperationHandler {
       const instance = await findInstance(worker.db, operation.instanceId ?? "")
       if (instance !== undefined) {
         worker.watches.stop(instance.id)
-        await endVm(worker, context, instance, "instance")
+        if (attachedInstance(instance) === undefined) await endVm(worker, context, instance, "instance")
+        else await forget(worker, instance)
       }
       await inTransaction(worker.db, async (tx) => {
         const deleted = await deleteInstance(tx, operation.instanceId ?? "")
@@ -91,6 +97,16 @@ export function deleteHandler(worker: Worker): OperationHandler {
         await appendInstanceEvent(tx, "instance.deleted", deleted)
       })
     },
+  }
+}
+
+/** Where the VM's owner has to decide something first, the instance stays one. */
+async function forget(worker: Worker, instance: InstanceRow): Promise<void> {
+  try {
+    await release(worker, instance, { forget: true })
+  } catch (error) {
+    if (instance.state === "Running") worker.watches.start(instance)
+    throw error
   }
 }
 

@@ -1,6 +1,7 @@
 import type { InstanceRow } from "@stillframe/db/instances"
 import type { OperationContext } from "@stillframe/db/run-operation"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import { attachedInstance } from "./attached-instance.ts"
 import type { SaveOrder, VmOrder } from "./orders.ts"
 import type { Worker } from "./worker.ts"
 
@@ -27,14 +28,15 @@ export function saveOrder(worker: Worker, context: OperationContext, instance: I
   return {
     ...vmOrder(worker, context, instance),
     instanceName: instance.name,
-    hypervisorVersion: worker.qemu.version,
+    hypervisorVersion: attachedInstance(instance)?.hypervisorVersion ?? worker.qemu.version,
     launch: instance.launch as unknown as LaunchConfig,
+    memoryMib: instance.memory_mib,
     pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
     pauseLimitMs: worker.config.pauseLimitMs,
   }
 }
 
 /** 10 s and a second for each 64 MiB: a disk that writes less than that in a second is stuck or unfit. */
-function pauseExpectedMs(memoryMib: number): number {
+export function pauseExpectedMs(memoryMib: number): number {
   return 10_000 + (memoryMib / 64) * 1_000
 }

@@ -1,27 +1,41 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { advanceInstance, lockInstance } from "@stillframe/db/instances"
+import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/instances"
 import { pendingStateOperation } from "@stillframe/db/operations"
 import { StillframeError } from "@stillframe/domain/errors"
 import { watchQemu, type VmEnd, type Watch } from "@stillframe/hypervisors/watch"
 import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir } from "@stillframe/storage/layout"
+import { attachedInstance } from "./attached-instance.ts"
+import type { CaptureWorkerConfig } from "./config.ts"
+import { commitOverlays, watchAttached } from "./watch-attached.ts"
 
 /** Watches the VMs of this host, and tells the register when one ends by itself. */
 export interface Watches extends AsyncDisposable {
-  start(instance: { id: string; generation: number }): void
+  start(instance: WatchedInstance): void
   /** For a VM that is about to be ended on purpose. */
   stop(instanceId: string): void
 }
 
+type End = VmEnd | "ended_by_owner"
+
+/** Like a launched VM's watch. */
+interface HeldWatch {
+  readonly ended: Promise<End>
+  close(): void
+}
+
+type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "attached">
+
 const retryMs = 1_000
 
-const endings: Readonly<Record<VmEnd, { state: "Shutdown" | "Stopped"; message: string }>> = {
+const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: string }>> = {
   guest_shutdown: { state: "Shutdown", message: "the guest shut itself down" },
   guest_reset: { state: "Shutdown", message: "the guest reset itself" },
   guest_panicked: { state: "Shutdown", message: "the guest's kernel panicked" },
   ended_by_host: { state: "Stopped", message: "the VM's process was told to end by this host" },
+  ended_by_owner: { state: "Stopped", message: "the VM's process, which its owner had started, has ended" },
   gone: {
     state: "Stopped",
     message: "the VM's process ended without a word; see qemu.log in the instance's directory",
@@ -30,25 +44,28 @@ const endings: Readonly<Record<VmEnd, { state: "Shutdown" | "Stopped"; message: 
 
 export function watches({
   db,
-  dataDir,
+  clusterId,
+  config,
   committed,
   log,
 }: {
   db: OwnedDatabase
-  dataDir: string
+  clusterId: string
+  config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">
   committed: () => void
   log: Logger
 }): Watches {
-  const held = new Map<string, Watch>()
+  const held = new Map<string, HeldWatch>()
   const recording = new Set<Promise<void>>()
   const stopping = new AbortController()
 
-  async function hold(instance: { id: string; generation: number }): Promise<void> {
-    const dir = generationDir(dataDir, instance.id, instance.generation)
-    const watch = await openWatch(dir)
+  async function hold(instance: WatchedInstance): Promise<void> {
+    const dir = generationDir(config.dataDir, instance.id, instance.generation)
+    const vm = attachedInstance(instance)
+    const watch = vm === undefined ? await openWatch(dir) : watchAttached(vm)
     if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
-    void (watch?.ended ?? Promise.resolve("gone" as const)).then((end) => {
+    void (watch?.ended ?? Promise.resolve<End>("gone")).then((end) => {
       held.delete(instance.id)
       track(record(instance, end))
     })
@@ -69,8 +86,13 @@ export function watches({
     return undefined
   }
 
-  async function record(instance: { id: string; generation: number }, end: VmEnd): Promise<void> {
-    for (; !(await recordEnd(db, instance, end)); await delay(retryMs)) if (stopping.signal.aborted) return
+  async function record(instance: WatchedInstance, end: End): Promise<void> {
+    const obstacle =
+      end === "ended_by_owner"
+        ? await commitOverlays({ clusterId, instanceId: instance.id }, config, stopping.signal)
+        : undefined
+    for (; !(await recordEnd(db, instance, end, obstacle)); await delay(retryMs))
+      if (stopping.signal.aborted) return
     committed()
     log.info({ instanceId: instance.id, end }, "vm ended")
   }
@@ -101,15 +123,18 @@ export function watches({
 /** False while an operation is under way that ends VMs: it says itself what the instance has become. */
 async function recordEnd(
   db: OwnedDatabase,
-  { id, generation }: { id: string; generation: number },
-  end: VmEnd,
+  { id, generation }: WatchedInstance,
+  end: End,
+  obstacle: string | undefined,
 ): Promise<boolean> {
   const { state, message } = endings[end]
   return inTransaction(db, async (tx) => {
     const instance = await lockInstance(tx, id)
     if (instance?.state !== "Running" || instance.generation !== generation) return true
     if ((await pendingStateOperation(tx, id)) !== undefined) return false
-    const ended = await advanceInstance(tx, id, state, { exit_message: message })
+    const ended = await advanceInstance(tx, id, state, {
+      exit_message: obstacle === undefined ? message : `${message}; ${obstacle}`,
+    })
     if (ended !== undefined) await appendInstanceEvent(tx, "instance.state_changed", ended)
     return true
   })

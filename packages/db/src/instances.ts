@@ -24,6 +24,8 @@ export interface NewInstance {
   readonly host: string
   /** What to launch, as the host's worker understands it. */
   readonly launch: Record<string, unknown>
+  /** The VM of someone else that it is to be, in the same way. */
+  readonly attached?: Record<string, unknown> | undefined
   readonly vcpus: number
   readonly memoryMib: number
   readonly tags?: Tags | undefined
@@ -44,6 +46,7 @@ export async function createInstance(tx: Database, instance: NewInstance): Promi
         host: instance.host,
         state: "Initializing",
         launch: JSON.stringify(instance.launch),
+        attached: instance.attached === undefined ? null : JSON.stringify(instance.attached),
         vcpus: instance.vcpus,
         memory_mib: instance.memoryMib,
         tags: JSON.stringify(instance.tags ?? {}),
@@ -71,6 +74,7 @@ const columns = [
   "generation",
   "pid",
   "launch",
+  "attached",
   "vcpus",
   "memory_mib",
   "tags",
@@ -174,6 +178,30 @@ export async function instancesOfHost(db: Database, host: string): Promise<Insta
     .where("host", "=", host)
     .where("deleted_at", "is", null)
     .execute()
+}
+
+/**
+ * What the worker found where a request had it attach, the VM's process among it. Undefined when the instance was deleted meanwhile. Throws
+ * `conflict` when another living instance is that VM.
+ */
+export async function completeAttach(
+  tx: Database,
+  id: string,
+  values: { pid: number; vcpus: number; memoryMib: number; launch: object; attached: object },
+): Promise<InstanceRow | undefined> {
+  try {
+    return await advanceInstance(tx, id, "Running", {
+      pid: values.pid,
+      vcpus: values.vcpus,
+      memory_mib: values.memoryMib,
+      launch: JSON.stringify(values.launch),
+      attached: JSON.stringify(values.attached),
+    })
+  } catch (error) {
+    throw isUniqueViolation(error, "instances_attached")
+      ? new StillframeError("conflict", "this VM is attached already; use its instance, or delete that first")
+      : error
+  }
 }
 
 /** Moves an instance on if its state allows it; undefined when it was not this caller's to move. */

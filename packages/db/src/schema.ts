@@ -49,6 +49,7 @@ export interface InstancesTable {
   generation: Defaulted<number>
   pid: number | null
   launch: ColumnType<Record<string, unknown>, string, string>
+  attached: ColumnType<Record<string, unknown> | null, string | null, string | null>
   vcpus: number
   memory_mib: number
   tags: Json<Tags>

@@ -68,6 +68,8 @@ export interface InstanceRecord {
   readonly image: string
   readonly hypervisor: Hypervisor
   readonly host: string
+  /** What is known of a VM that someone else started; null for ours. */
+  readonly attached: object | null
   readonly state: InstanceState
   readonly state_error: string | null
   readonly vcpus: number
@@ -81,13 +83,14 @@ export interface InstanceRecord {
   readonly stopped_at: Date | null
 }
 
-/** The contract's `Instance`; `expires_at` is always there, the other optional members are left out. `host` is ours. */
+/** The contract's `Instance`; `expires_at` is always there, the other optional members are left out. `host` and `attached` are ours. */
 export interface InstanceResource {
   readonly id: string
   readonly name: string
   readonly image: string
   readonly hypervisor: Hypervisor
   readonly host: string
+  readonly attached?: true
   readonly state: InstanceState
   readonly state_error?: string
   readonly vcpus: number
@@ -110,6 +113,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     image: record.image,
     hypervisor: record.hypervisor,
     host: record.host,
+    ...(record.attached !== null && { attached: true }),
     state: record.state,
     ...(record.state_error !== null && { state_error: record.state_error }),
     vcpus: record.vcpus,

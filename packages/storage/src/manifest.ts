@@ -25,6 +25,8 @@ const manifestSchema = z.object({
   hypervisor: z.object({ name: z.string(), version: z.string() }),
   /** The whole launch configuration: with it, the files and the hypervisor a person can restore by hand. */
   launch: z.record(z.string(), z.unknown()),
+  /** Why there is none: the first option of its owner's command line that a launch can't say. */
+  not_restorable: z.string().optional(),
   disks: z.array(z.record(z.string(), z.unknown())),
   captured_at: z.iso.datetime(),
   pause_ms: z.number(),

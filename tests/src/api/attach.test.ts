@@ -14,7 +14,11 @@ test("to attach takes a scope of its own beside the one to launch", async () => 
   expect(refused.body["message"]).toBe("missing required scope: host:attach")
   const alone = await api.ask("POST", "/instances", { body, claims: { permissions: ["host:attach"] } })
   expect(alone.body["message"]).toBe("missing required scope: instance:write")
-  const allowed = await api.ask("POST", "/instances", { body, claims: attaches })
+  const allowed = await api.ask("POST", "/instances", {
+    body,
+    claims: attaches,
+    headers: { prefer: "respond-async" },
+  })
   expect(allowed.status).not.toBe(403)
   const launch = { name: "vm", image: "nonsense" }
   expect((await api.ask("POST", "/instances", { body: launch, claims: manages })).status).toBe(400)
@@ -52,12 +56,14 @@ test.each([
   expect(reply.body["message"]).toContain("/attach")
 })
 
-test("this version says that it cannot attach, and makes nothing", async () => {
+test("what is to be attached to is stored for the host's worker, and shown as attached", async () => {
   await using api = await testApi()
   await api.host("h1")
 
-  const reply = await api.ask("POST", "/instances", { body })
+  const reply = await api.ask("POST", "/instances", { body, headers: { prefer: "respond-async" } })
 
-  expect(reply.status).toBe(501)
-  expect((await api.ask("GET", "/instances")).body).toEqual([])
+  expect(reply.status).toBe(202)
+  expect(reply.body).toMatchObject({ name: "vm", attached: true, state: "Initializing", vcpus: 0 })
+  const { attached } = await api.db.selectFrom("instances").select("attached").executeTakeFirstOrThrow()
+  expect(attached).toEqual(body.attach)
 })

@@ -37,6 +37,7 @@ export function instanceRecord(changes: Partial<InstanceRecord> = {}): InstanceR
     image: "demo",
     hypervisor: "qemu",
     host: "a",
+    attached: null,
     state: "Running",
     state_error: null,
     vcpus: 1,

@@ -48,7 +48,10 @@ export interface TestStack extends AsyncDisposable {
   /** A capture-worker in this process. */
   startCaptureWorker(change?: Partial<CaptureWorkerConfig>): Promise<AsyncDisposable>
   /** One of the apps as a process, to be killed. */
-  spawn(app: "api" | "capture-worker" | "compression-worker" | "dispatcher"): Promise<AppProcess>
+  spawn(
+    app: "api" | "capture-worker" | "compression-worker" | "dispatcher",
+    env?: Record<string, string>,
+  ): Promise<AppProcess>
   startCompressionWorker(): Promise<AsyncDisposable>
   /** A running heartbeat guest that has ticked. */
   launch(name: string, launch?: object): Promise<InstanceResource>
@@ -115,6 +118,7 @@ export async function testStack({
     hostPaths: [imagesDir],
     qemuBinary: qemu.binary,
     qemuImg: qemu.qemuImg,
+    attachBinaries: [qemu.binary],
     accelerator: "tcg",
     spaceFloorBytes: 0,
     pauseLimitMs: 60_000,
@@ -141,7 +145,7 @@ export async function testStack({
     generationDir,
     startCaptureWorker: async (change) =>
       resources.use(await startCaptureWorker({ ...worker, ...change }, log)),
-    spawn: async (app) => {
+    spawn: async (app, env = {}) => {
       const started = await spawnApp(app, {
         DATABASE_URL: databaseUrl,
         ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
@@ -153,6 +157,7 @@ export async function testStack({
         JWT_SECRET: jwtSecret,
         SECRETS_KEY: secretsKey,
         ...(app === "api" && { PORT: "0" }),
+        ...env,
       })
       resources.defer(async () => {
         started.child.kill("SIGKILL")

@@ -1,0 +1,64 @@
+import { inTransaction } from "@stillframe/db/client"
+import { appendInstanceEvent } from "@stillframe/db/events"
+import { completeAttach, type InstanceRow } from "@stillframe/db/instances"
+import { finishDone, type OperationContext } from "@stillframe/db/run-operation"
+import type { AttachedVm } from "@stillframe/hypervisors/attach"
+import type { AttachedInstance, AttachRequest } from "./attached-instance.ts"
+import { endVm } from "./end-vm.ts"
+import { vmOrder } from "./vm-order.ts"
+import type { Worker } from "./worker.ts"
+
+/** Makes an instance the VM that its request names. Whatever fails, the VM was only looked at. */
+export async function attach(
+  worker: Worker,
+  context: OperationContext,
+  { instance, request }: { instance: InstanceRow; request: AttachRequest },
+): Promise<void> {
+  const { config } = worker
+  const { control_socket: controlSocket, pid, allow_overlay: allowOverlay = false } = request
+  const forget = async (): Promise<void> => endVm(worker, context, instance, "instance")
+  const found = await worker.captors.order(
+    {
+      kind: "attach",
+      controlSocket,
+      ...(pid !== undefined && { pid }),
+      binaries: config.attachBinaries,
+      hostPaths: [config.imagesDir, ...config.hostPaths],
+      ...vmOrder(worker, context, instance),
+    },
+    { signal: context.signal, onLost: forget },
+  )
+  try {
+    await record(worker, context, instance, { found, allowOverlay })
+  } catch (error) {
+    await forget()
+    throw error
+  }
+}
+
+async function record(
+  { db, watches }: Worker,
+  { operation }: OperationContext,
+  instance: InstanceRow,
+  { found, allowOverlay }: { found: AttachedVm; allowOverlay: boolean },
+): Promise<void> {
+  const { status: _, launch, ...kept } = found
+  const attached: AttachedInstance = {
+    ...kept,
+    allowOverlay,
+    ...(!launch.restorable && { option: launch.option }),
+  }
+  const running = await inTransaction(db, async (tx) => {
+    const row = await completeAttach(tx, instance.id, {
+      pid: found.process.pid,
+      vcpus: found.vcpus,
+      memoryMib: found.memoryMib,
+      launch: launch.restorable ? launch.config : {},
+      attached,
+    })
+    await finishDone(tx, operation)
+    if (row !== undefined) await appendInstanceEvent(tx, "instance.state_changed", row)
+    return row
+  })
+  if (running !== undefined) watches.start(running)
+}

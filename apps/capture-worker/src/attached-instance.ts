@@ -1,0 +1,26 @@
+import type { InstanceRow } from "@stillframe/db/instances"
+import type { AttachedVm } from "@stillframe/hypervisors/attach"
+
+/** How a request names the VM to attach to. The API stored it, and checked its shape. */
+export interface AttachRequest {
+  readonly control_socket: string
+  readonly pid?: number
+  readonly allow_overlay?: boolean
+}
+
+/** A VM that someone else started, as its instance's row keeps it once it was found. */
+export interface AttachedInstance extends Omit<AttachedVm, "status" | "launch"> {
+  /** Whether it may run on overlays of ours for a while. */
+  readonly allowOverlay: boolean
+  /** The first option of its command line that a VM of ours can't have: it can be captured, not restored. */
+  readonly option?: string
+}
+
+/** Undefined for a VM of ours, and for one that is still to be found. */
+export function attachedInstance({ attached }: Pick<InstanceRow, "attached">): AttachedInstance | undefined {
+  return attached !== null && "process" in attached ? (attached as unknown as AttachedInstance) : undefined
+}
+
+export function attachRequest({ attached }: Pick<InstanceRow, "attached">): AttachRequest | undefined {
+  return attached === null ? undefined : (attached as unknown as AttachRequest)
+}

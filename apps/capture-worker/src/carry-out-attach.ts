@@ -1,0 +1,54 @@
+import { mkdir, rm } from "node:fs/promises"
+import { attachQemu, type AttachedVm } from "@stillframe/hypervisors/attach"
+import { settleAttached } from "@stillframe/hypervisors/attached-takeover"
+import { commitLeftover } from "@stillframe/hypervisors/commit-leftover"
+import { takeIn } from "@stillframe/hypervisors/layers"
+import { readOverlayRecord } from "@stillframe/hypervisors/overlay-record"
+import { processAlive } from "@stillframe/hypervisors/processes"
+import { qemuFiles } from "@stillframe/hypervisors/qemu-command"
+import { generationDir, instanceDir } from "@stillframe/storage/layout"
+import { readIntent, removeIntent } from "./intent.ts"
+import type { AttachOrder, ReleaseOrder } from "./orders.ts"
+import { secondPause } from "./save-attached.ts"
+import { leaveAsFound } from "./takeover.ts"
+
+/** Looks at a VM that someone else started. When it fails, nothing of the instance is left on the host. */
+export async function carryOutAttach(order: AttachOrder): Promise<AttachedVm> {
+  const { dataDir, instanceId, generation, qemu, controlSocket, pid, binaries, hostPaths } = order
+  try {
+    const vm = await attachQemu({
+      controlSocket,
+      ...(pid !== undefined && { pid }),
+      binaries,
+      users: qemu.runAs === undefined ? [] : [qemu.runAs.uid],
+      rules: { hostPaths, dataDir },
+    })
+    const dir = generationDir(dataDir, instanceId, generation)
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    // By the next capture its owner may have put a newer kernel under the same name.
+    const { kernel, initrd } = vm.launch.restorable ? vm.launch.config : {}
+    if (kernel !== undefined) await takeIn(kernel, dir, qemuFiles.kernel)
+    if (initrd !== undefined) await takeIn(initrd, dir, qemuFiles.initrd)
+    return vm
+  } catch (error) {
+    await rm(instanceDir(dataDir, instanceId), { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** Leaves a VM that someone else started running as it ran, on its own files; one that has ended with all it wrote in them. */
+export async function carryOutRelease(order: ReleaseOrder, signal: AbortSignal): Promise<null> {
+  const { dataDir, instanceId, qemuImg, vm } = order
+  const home = instanceDir(dataDir, instanceId)
+  const intent = await readIntent(home)
+  if (intent !== undefined) {
+    await leaveAsFound(dataDir, intent)
+    await removeIntent(home)
+  }
+  if ((await readOverlayRecord(home)) !== undefined) {
+    if (await processAlive(vm.process)) await settleAttached({ ...vm, home }, secondPause(order))
+    else await commitLeftover(home, { qemuImg, signal })
+  }
+  if (order.forget) await rm(home, { recursive: true, force: true })
+  return null
+}

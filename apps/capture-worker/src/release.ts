@@ -1,0 +1,40 @@
+import type { InstanceRow } from "@stillframe/db/instances"
+import { createId } from "@stillframe/domain/ids"
+import { attachedInstance } from "./attached-instance.ts"
+import { takeOver } from "./takeover.ts"
+import { pauseExpectedMs } from "./vm-order.ts"
+import type { Worker } from "./worker.ts"
+
+/**
+ * Makes sure that a VM that someone else started runs on its own files only, or has left all that it wrote in them; `forget` removes what
+ * we have of it. Nothing to do for a VM of ours. Throws `conflict` and the like with the reason where its owner has to decide.
+ */
+export async function release(
+  { captors, clusterId, config }: Worker,
+  instance: InstanceRow,
+  { forget }: { forget: boolean },
+): Promise<void> {
+  const vm = attachedInstance(instance)
+  if (vm === undefined) return
+  await captors.order(
+    {
+      kind: "release",
+      clusterId,
+      dataDir: config.dataDir,
+      instanceId: instance.id,
+      generation: instance.generation,
+      token: createId(),
+      qemuImg: config.qemuImg,
+      vm,
+      pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
+      pauseLimitMs: config.pauseLimitMs,
+      forget,
+    },
+    {
+      signal: new AbortController().signal,
+      onLost: async () => {
+        await takeOver(config.dataDir, instance.id)
+      },
+    },
+  )
+}

@@ -1,0 +1,52 @@
+import { setTimeout as delay } from "node:timers/promises"
+import { toStillframeError } from "@stillframe/domain/errors"
+import { commitLeftover } from "@stillframe/hypervisors/commit-leftover"
+import { watchPid } from "@stillframe/hypervisors/watch-pid"
+import { instanceDir } from "@stillframe/storage/layout"
+import type { AttachedInstance } from "./attached-instance.ts"
+import type { CaptureWorkerConfig } from "./config.ts"
+import { holdVmLock } from "./vm-lock.ts"
+
+/** A captor that has lost its VM gives up within this. */
+const lockWaitMs = 60_000
+const retryMs = 1_000
+
+/** By its process alone: its monitor may be the only one, and is its owner's. */
+export function watchAttached({ process }: AttachedInstance): {
+  readonly ended: Promise<"ended_by_owner">
+  close(): void
+} {
+  const stop = new AbortController()
+  const ended = async (): Promise<"ended_by_owner"> => {
+    for (;;) {
+      try {
+        await watchPid(process, stop.signal)
+        return "ended_by_owner"
+      } catch {
+        // Of a watch that was closed nobody hears any more; a look that failed for want of a descriptor is repeated.
+        await (stop.signal.aborted ? never : delay(retryMs))
+      }
+    }
+  }
+  return { ended: ended(), close: () => stop.abort() }
+}
+
+const never = new Promise<never>(() => {})
+
+/**
+ * Brings home what overlays of ours hold of the disks of an attached VM that has ended. Resolves with what stands against it, for the
+ * person who has to decide.
+ */
+export async function commitOverlays(
+  vm: { clusterId: string; instanceId: string },
+  { dataDir, qemuImg }: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    await using _lock = await holdVmLock(vm, lockWaitMs)
+    await commitLeftover(instanceDir(dataDir, vm.instanceId), { qemuImg, signal })
+    return undefined
+  } catch (error) {
+    return toStillframeError(error).message
+  }
+}

@@ -1,0 +1,89 @@
+import { readdir, readFile, stat } from "node:fs/promises"
+import { join } from "node:path"
+import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
+import type { PauseIntent } from "@stillframe/capture-worker/intent"
+import type { InstanceResource } from "@stillframe/domain/instance"
+import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { expect } from "vitest"
+import type { Stranger } from "../hypervisors/stranger.ts"
+import { firstGap, heartbeat, ticks, untilTicks, type Ground } from "../hypervisors/test-vm.ts"
+import { serial, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+
+/** How a worker may use what lies on the test's ground. */
+export function settingsFor(
+  { root }: Ground,
+  { binary }: Stranger,
+): Pick<CaptureWorkerConfig, "hostPaths" | "attachBinaries"> {
+  return { hostPaths: [root, join(heartbeat, "..")], attachBinaries: [binary] }
+}
+
+/** A system whose worker may attach to the stranger. */
+export async function stackFor(ground: Ground, stranger: Stranger): Promise<TestStack> {
+  const stack = await testStack()
+  await stack.startCaptureWorker(settingsFor(ground, stranger))
+  return stack
+}
+
+/** The same for a worker that is a process of its own. */
+export function environmentFor(ground: Ground, stranger: Stranger): Record<string, string> {
+  const { hostPaths, attachBinaries } = settingsFor(ground, stranger)
+  return { HOST_PATHS: hostPaths.join(":"), ATTACH_BINARIES: attachBinaries.join(":") }
+}
+
+export function attach(
+  stack: TestStack,
+  { controlSocket }: Pick<Stranger, "controlSocket">,
+  more: object = {},
+): Promise<InstanceResource> {
+  const body = { name: "theirs", hypervisor: "qemu", attach: { control_socket: controlSocket, ...more } }
+  return stack.api.request("POST", "/instances", body)
+}
+
+export function fork(stack: TestStack, { id }: SnapshotResource): Promise<InstanceResource> {
+  return stack.api.request("POST", `/snapshots/${id}/fork`, { name: "copy" })
+}
+
+export function get(stack: TestStack, { id }: { id: string }): Promise<InstanceResource> {
+  return stack.api.request("GET", `/instances/${id}`)
+}
+
+export function untilState(
+  stack: TestStack,
+  instance: InstanceResource,
+  state: InstanceResource["state"],
+): Promise<InstanceResource> {
+  return stack.until(async () => {
+    const now = await get(stack, instance)
+    return now.state === state ? now : undefined
+  })
+}
+
+/** The VM in `dir` went on from where the other one stood, between the two moments in its life. */
+export async function expectGoesOnBetween(dir: string, before: string, after: string): Promise<void> {
+  await untilTicks(dir, 4)
+  const printed = await serial(dir)
+  const whole = printed.slice(printed.indexOf("\n") + 1)
+  const [first] = ticks(whole)
+  expect(firstGap(whole)).toBeUndefined()
+  expect(first?.sum).toBe(ticks(before).at(-1)?.sum)
+  expect(first?.tick).toBeGreaterThan(ticks(before).at(-1)?.tick ?? Infinity)
+  expect(first?.tick).toBeLessThanOrEqual((ticks(after).at(-1)?.tick ?? 0) + 2)
+}
+
+export function homeOf({ dataDir }: TestStack, { id }: InstanceResource): string {
+  return join(dataDir, "instances", id)
+}
+
+/** Requests a snapshot and waits until its captor has paused the VM and is saving. */
+export async function untilPaused(
+  stack: TestStack,
+  instance: InstanceResource,
+): Promise<{ snapshot: SnapshotResource; intent: PauseIntent }> {
+  const snapshot = await stack.snapshot(instance)
+  const home = homeOf(stack, instance)
+  await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
+  const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseIntent
+  const attempt = join(stack.storageDir, "snapshots", snapshot.id, intent.token)
+  await untilTrue(attempt, async () => (await stat(join(attempt, "memory"))).size > 0)
+  return { snapshot, intent }
+}
