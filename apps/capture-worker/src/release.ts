@@ -1,5 +1,7 @@
 import type { InstanceRow } from "@stillframe/db/instances"
 import { createId } from "@stillframe/domain/ids"
+import { readOverlayRecord } from "@stillframe/hypervisors/overlay-record"
+import { instanceDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import { takeOver } from "./takeover.ts"
 import { pauseExpectedMs } from "./vm-order.ts"
@@ -16,6 +18,9 @@ export async function release(
 ): Promise<void> {
   const vm = attachedInstance(instance)
   if (vm === undefined) return
+  // Mostly there is nothing to do, and no process to be started for it.
+  const home = instanceDir(config.dataDir, instance.id)
+  if (!forget && (await readOverlayRecord(home)) === undefined) return
   await captors.order(
     {
       kind: "release",
