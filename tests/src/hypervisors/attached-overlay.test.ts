@@ -35,7 +35,8 @@ test("an overlay is what the VM writes to while its disk is copied, and nothing 
       expect((await readFile(join(place.root, "a.raw")))[0]).toBe(7)
     },
     afterResume: () => void seen.push("runs again"),
-    beforeSecondPause: () => void seen.push("second pause"),
+    beforeSecondPause: ({ wasRunning }) => void seen.push(`second pause, running: ${wasRunning}`),
+    afterSecondPause: () => void seen.push("runs for good"),
   })
 
   const pivots = ["stopped", "pivoted", "pivoted", "unlinked"]
@@ -46,8 +47,9 @@ test("an overlay is what the VM writes to while its disk is copied, and nothing 
     "copied",
     "committing",
     "ready",
-    "second pause",
+    "second pause, running: true",
     ...pivots,
+    "runs for good",
   ])
   expect((await readFile(join(captured.dir, "disk0.copy")))[0]).toBe(7)
   expect((await readFile(join(place.root, "a.raw")))[0]).toBe(0x22)

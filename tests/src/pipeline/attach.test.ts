@@ -185,7 +185,10 @@ test("an option that a VM of ours can't have: captured, but not forked or restor
   const refused = { status: 501, body: expect.stringContaining("-device virtio-rng-pci") }
 
   expect(snapshot.status).toBe("ready")
-  await expect(fork(stack, snapshot)).rejects.toMatchObject(refused)
+  const soon = { prefer: "respond-async" }
+  await expect(
+    stack.api.request("POST", `/snapshots/${snapshot.id}/fork`, { name: "copy" }, soon),
+  ).rejects.toMatchObject(refused)
   expect(await stack.api.request<InstanceResource[]>("GET", "/instances")).toHaveLength(1)
   await endProcess(stranger.process, { graceMs: 0 })
   await untilState(stack, theirs, "Stopped")

@@ -87,6 +87,7 @@ test("while its disk is copied no pause is announced; captor and worker killed t
   await writeAsGuest(stranger, 0x22)
   await stack.startCaptureWorker(settingsFor(place, stranger))
 
+  expect(await readIntent(home)).toBeUndefined()
   expect(await overlaysIn(place)).toEqual([])
   expect((await readFile(join(place.root, "slow.raw")))[0]).toBe(0x22)
   await expectRunning(stranger)
@@ -133,6 +134,23 @@ test("its owner ends it while its disk is copied: the snapshot has failed, and i
   expect((await readFile(join(place.root, "slow.raw")))[0]).toBe(0x22)
   expect((await stack.settled(snapshot.id)).status).toBe("failed")
   expect(await readdir(homeOf(stack, theirs))).toEqual(["1"])
+})
+
+test("deleted after its captor was killed, it runs on its own file again, and nothing of it is kept", async () => {
+  await using place = await ground()
+  const stranger = await startWithSlowDisk(place)
+  await using stack = await stackFor(place, stranger)
+  const theirs = await attach(stack, stranger, { allow_overlay: true })
+
+  const { captor } = await untilCopied(stack, theirs)
+  await writeAsGuest(stranger, 0x22)
+  process.kill(captor.pid, "SIGKILL")
+  await stack.api.request("DELETE", `/instances/${theirs.id}`)
+
+  expect(await overlaysIn(place)).toEqual([])
+  expect((await readFile(join(place.root, "slow.raw")))[0]).toBe(0x22)
+  expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
+  await expectRunning(stranger)
 })
 
 /** Its copy takes long enough that a test can aim at it. */
