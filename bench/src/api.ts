@@ -13,9 +13,10 @@ import { startProgram, startScript, type Program } from "./program.ts"
 import { scratch } from "./scratch.ts"
 import { seedSnapshots, tagPairs } from "./seed-snapshots.ts"
 
-const rounds = 7
-const one = { connections: 1, requests: 150 }
-const saturation = { connections: 32, requests: 700 }
+// Many and short: what disturbs the machine for a second then meets both sides.
+const rounds = 25
+const one = { connections: 1, requests: 60 }
+const saturation = { connections: 32, requests: 300 }
 const listed = 50
 /** Not counted: for the compilers, the pools and the caches of both. */
 const warmUps = 1_000

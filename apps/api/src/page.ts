@@ -45,5 +45,5 @@ function readCursor(cursor: string): Position {
 }
 
 // The year 0 is a date of ISO 8601, but none of Postgres.
-const createdAtSchema = z.iso.datetime({ precision: 6 }).refine((time) => !time.startsWith("0000"))
+const createdAtSchema = z.iso.datetime().refine((time) => !time.startsWith("0000"))
 const cursorSchema = z.tuple([createdAtSchema, z.string().regex(/^[a-z0-9]{1,32}$/)])
