@@ -44,25 +44,28 @@ function spawnScript(
   const killNow = (): void => void child.kill("SIGKILL")
   process.on("exit", killNow)
   void ended.then(() => process.off("exit", killNow))
-  const lines: LogLine[] = []
+  const lines: string[] = []
   const waiting = new Set<() => void>()
+  // Parsed when somebody asks: the process that measures has better things to do with a line for every request.
   createInterface(child.stderr).on("line", (text) => {
-    lines.push(parseLine(text))
+    lines.push(text)
     for (const look of waiting) look()
   })
   return {
     pid: child.pid ?? 0,
     async logged(matches) {
       const found = Promise.withResolvers<LogLine>()
+      let seen = 0
       const look = (): void => {
-        const line = lines.find(matches)
-        if (line !== undefined) found.resolve(line)
+        while (seen < lines.length) {
+          const line = parseLine(lines[seen++] ?? "")
+          if (matches(line)) return found.resolve(line)
+        }
       }
       waiting.add(look)
       look()
       const failed = ended.then(() => {
-        const last = lines.slice(-3).map((line) => JSON.stringify(line))
-        throw new Error(`${script} ended too early:\n${last.join("\n")}`)
+        throw new Error(`${script} ended too early:\n${lines.slice(-3).join("\n")}`)
       })
       return Promise.race([found.promise, failed]).finally(() => waiting.delete(look))
     },
