@@ -1,4 +1,5 @@
 import { Command } from "commander"
+import type { CompressOptions, OutputOptions } from "./file-commands.ts"
 import type { TokenOptions } from "./token-command.ts"
 
 // Each verb imports what it needs when it runs: all of it together takes most of a second.
@@ -29,6 +30,46 @@ program
   .action(async (options: TokenOptions) => {
     const { printToken } = await import("./token-command.ts")
     await printToken(options)
+  })
+
+program
+  .command("compress <file>")
+  .description("compress a file so that zstd or lz4 reads it, and any place of it is read at once")
+  .requiredOption("-o, --output <out>", "the file to make")
+  .option("--algorithm <name>", "zstd or lz4", "zstd")
+  .option("--level <n>", "zstd: 1 to 19, without this option 1; lz4: 0 to 9, without it 0")
+  .option("--force", "replace the output if it exists")
+  .action(async (file: string, options: CompressOptions) => {
+    const { compress } = await import("./file-commands.ts")
+    await compress(file, options)
+  })
+
+program
+  .command("decompress <file>")
+  .description("write the content of a compressed file, with holes where it is all zeros")
+  .requiredOption("-o, --output <out>", "the file to make")
+  .option("--force", "replace the output if it exists")
+  .action(async (file: string, options: OutputOptions) => {
+    const { decompress } = await import("./file-commands.ts")
+    await decompress(file, options)
+  })
+
+program
+  .command("verify <file>")
+  .description("read a compressed file back from the device and check all of it")
+  .action(async (file: string) => {
+    const { verify } = await import("./file-commands.ts")
+    await verify(file)
+  })
+
+program
+  .command("cat <file>")
+  .description("write the content of a compressed file, or a part of it, to standard output")
+  .option("--offset <n>", "where the part begins, in bytes of the content")
+  .option("--length <n>", "how many bytes it has at most")
+  .action(async (file: string, range: { offset?: string; length?: string }) => {
+    const { cat } = await import("./file-commands.ts")
+    await cat(file, range)
   })
 
 await program.parseAsync()

@@ -1,4 +1,4 @@
-import { threadsFor } from "./compress.ts"
+import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl, passTurn, stop } from "./control.ts"
 import { fileError, writeNewFile } from "./files.ts"
 import { batchContentBytes, batchCountOf } from "./frame-decoder.ts"
@@ -14,6 +14,7 @@ export async function decompressFile(options: {
   destination: string
   threads: number
   signal: AbortSignal
+  onProgress?: OnProgress | undefined
 }): Promise<{ uncompressedBytes: number }> {
   options.signal.throwIfAborted()
   try {
@@ -26,6 +27,7 @@ export async function decompressFile(options: {
       await runThreads(threadsFor(task, options.threads, batchCountOf(frames.table)), {
         control,
         signal: options.signal,
+        onFramesDone: bytesReporter(options.onProgress, frames.uncompressedBytes),
       })
       return { uncompressedBytes: frames.uncompressedBytes }
     })

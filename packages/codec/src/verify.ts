@@ -1,3 +1,4 @@
+import type { Algorithm } from "@stillframe/domain/compression"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl } from "./control.ts"
 import { fileError } from "./files.ts"
@@ -7,8 +8,18 @@ import { corrupted } from "./seek-table.ts"
 import { runThreads } from "./threads.ts"
 import { type Ring, slotBytes } from "./verify-task.ts"
 
+export interface Verified {
+  readonly algorithm: Algorithm
+  /** Whether the bytes came past the page cache. */
+  readonly fromDevice: boolean
+  /** Of the content, hexadecimal. */
+  readonly sha256: string
+  readonly uncompressedBytes: number
+}
+
 /**
- * Reads a compressed file back, decompresses all of it and compares its SHA-256 (hexadecimal). Throws `corrupted` when
+ * Reads a compressed file back, decompresses all of it and compares its SHA-256 (hexadecimal) and size where they are
+ * known; without them, frames and table are held against each other and their checksums. Throws `corrupted` when
  * anything differs; an abort throws the signal's reason. `threads` threads decode and one more hashes in order.
  *
  * `fromDevice` says whether the bytes came past the page cache (O_DIRECT), as they must before anything is deleted on
@@ -16,24 +27,24 @@ import { type Ring, slotBytes } from "./verify-task.ts"
  */
 export async function verifyFile(options: {
   path: string
-  sha256: string
-  uncompressedBytes: number
+  sha256?: string
+  uncompressedBytes?: number
   threads: number
   signal: AbortSignal
   onProgress?: OnProgress | undefined
-}): Promise<{ fromDevice: boolean }> {
+}): Promise<Verified> {
   options.signal.throwIfAborted()
   try {
     await using opened = await openFrames(options.path, { fromDevice: true })
     const { frames } = opened
-    if (frames.uncompressedBytes !== options.uncompressedBytes) {
-      throw corrupted(`it holds ${frames.uncompressedBytes} bytes instead of ${options.uncompressedBytes}`)
-    }
-    const sha256 = await hashFrames(frames, options)
-    if (sha256 !== options.sha256.toLowerCase()) {
-      throw corrupted(`its content has the SHA-256 ${sha256} instead of ${options.sha256}`)
-    }
-    return { fromDevice: frames.fromDevice }
+    const { algorithm, fromDevice, uncompressedBytes } = frames
+    const expected = { uncompressedBytes, ...options }
+    if (uncompressedBytes !== expected.uncompressedBytes)
+      throw corrupted(`it holds ${uncompressedBytes} bytes instead of ${expected.uncompressedBytes}`)
+    const sha256 = (await hashFrames(frames, options)) ?? ""
+    if (expected.sha256 !== undefined && sha256 !== expected.sha256.toLowerCase())
+      throw corrupted(`its content has the SHA-256 ${sha256} instead of ${expected.sha256}`)
+    return { algorithm, fromDevice, sha256, uncompressedBytes }
   } catch (thrown) {
     throw fileError(thrown)
   }

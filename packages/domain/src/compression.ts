@@ -29,6 +29,10 @@ export function compressionMistake(config: CompressionConfig): string | undefine
   return `level must be between ${min} and ${max} for ${algorithm}, got ${level}`
 }
 
+export function defaultLevel(algorithm: Algorithm): number {
+  return compressionLevels[algorithm].default
+}
+
 /**
  * The first config that says anything decides, in the order request, instance, server; a config that says
  * `enabled: false` ends the search. Undefined: do not compress.
@@ -39,5 +43,5 @@ export function effectiveCompression(
   const config = configs.find((candidate) => candidate !== null && candidate !== undefined)
   if (!config?.enabled) return undefined
   const algorithm = config.algorithm ?? "zstd"
-  return { enabled: true, algorithm, level: config.level ?? compressionLevels[algorithm].default }
+  return { enabled: true, algorithm, level: config.level ?? defaultLevel(algorithm) }
 }

@@ -1,0 +1,140 @@
+import { spawn, spawnSync, type SpawnSyncReturns } from "node:child_process"
+import { randomBytes } from "node:crypto"
+import { once } from "node:events"
+import { mkdtemp, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, beforeEach, expect, test, vi } from "vitest"
+
+const main = join(import.meta.dirname, "main.ts")
+const mib = 1024 ** 2
+// Neither all noise nor all zeros, and no whole number of frames.
+const content = Buffer.concat([randomBytes(mib), Buffer.alloc(mib), Buffer.from("snapshot ".repeat(40_000))])
+
+let dir: string
+let original: string
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "stillframe-files-"))
+  original = join(dir, "memory")
+  await writeFile(original, content)
+})
+afterEach(() => rm(dir, { recursive: true }))
+
+function stillframe(...args: string[]): SpawnSyncReturns<Buffer> {
+  return spawnSync(process.execPath, [main, ...args], { cwd: dir, maxBuffer: 64 * mib })
+}
+
+test.each([
+  ["zstd", "1"],
+  ["zstd", "6"],
+  ["lz4", "0"],
+])("%s at level %s: there and back", async (algorithm, level) => {
+  const args = ["--algorithm", algorithm, "--level", level]
+  expect(stillframe("compress", ...args, "memory", "-o", "packed").status).toBe(0)
+  expect(stillframe("decompress", "packed", "-o", "back").status).toBe(0)
+
+  expect((await readFile(join(dir, "back"))).equals(content)).toBe(true)
+})
+
+for (const tool of ["zstd", "lz4"]) {
+  const missing = spawnSync(tool, ["--version"]).error === undefined ? "" : ` (skipped: no ${tool} on PATH)`
+  test.skipIf(missing !== "")(`${tool} -d reads what was compressed for it${missing}`, () => {
+    stillframe("compress", "--algorithm", tool, "memory", "-o", "packed")
+
+    const { stdout } = spawnSync(tool, ["-dc", "packed"], { cwd: dir, maxBuffer: 64 * mib })
+
+    expect(stdout.equals(content)).toBe(true)
+  })
+}
+
+test("decompressed zeros are holes", async () => {
+  stillframe("compress", "memory", "-o", "packed")
+  stillframe("decompress", "packed", "-o", "back")
+
+  const { blocks, size } = await stat(join(dir, "back"))
+  expect(size).toBe(content.length)
+  expect(blocks * 512).toBeLessThan(content.length - mib / 2)
+})
+
+test("cat writes all of it, or the part that is asked for", () => {
+  stillframe("compress", "memory", "-o", "packed")
+  const part = (...range: string[]): Buffer => stillframe("cat", ...range, "packed").stdout
+
+  expect(part().equals(content)).toBe(true)
+  const [offset, length] = [mib - 100, 1_000]
+  const asked = part("--offset", String(offset), "--length", String(length))
+  expect(asked.equals(content.subarray(offset, offset + length))).toBe(true)
+  expect(part("--offset", String(content.length - 5)).equals(content.subarray(-5))).toBe(true)
+  expect(part("--offset", String(content.length + 5)).length).toBe(0)
+  expect(part("--length", "0").length).toBe(0)
+})
+
+test("cat ends without a word when its reader has seen enough", () => {
+  stillframe("compress", "memory", "-o", "packed")
+
+  const pipe = `"${process.execPath}" "${main}" cat packed | head -c 10 | wc -c; echo "\${PIPESTATUS[0]}"`
+  const { stdout, stderr } = spawnSync("bash", ["-c", pipe], { cwd: dir, encoding: "utf8" })
+
+  expect(stdout.split(/\s+/).filter(Boolean)).toEqual(["10", "0"])
+  expect(stderr).toBe("")
+})
+
+test("verify says what is in a good file, and refuses a damaged one with status 1", async () => {
+  stillframe("compress", "memory", "-o", "packed")
+
+  expect(stillframe("verify", "packed").stdout.toString()).toContain(`good zstd, ${content.length} bytes`)
+
+  await using file = await open(join(dir, "packed"), "r+")
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, 5_000)
+  await file.write(Buffer.from([(buffer[0] ?? 0) ^ 1]), 0, 1, 5_000)
+  const damaged = stillframe("verify", "packed")
+  expect(damaged.status).toBe(1)
+  expect(damaged.stderr.toString()).toMatch(/^[^\n]+ frame 0 [^\n]+\n$/)
+})
+
+test("an output that exists is kept unless --force says otherwise, and then until the new one is whole", async () => {
+  await writeFile(join(dir, "taken"), "mine")
+
+  const refused = stillframe("compress", "memory", "-o", "taken")
+  expect(refused.status).toBe(1)
+  expect(refused.stderr.toString()).toContain("taken exists already")
+  expect(stillframe("decompress", "memory", "-o", "taken", "--force").status).toBe(1)
+  expect(await readFile(join(dir, "taken"), "utf8")).toBe("mine")
+
+  expect(stillframe("compress", "memory", "-o", "taken", "--force").status).toBe(0)
+  expect(stillframe("cat", "taken").stdout.equals(content)).toBe(true)
+})
+
+test.each([
+  [["compress", "absent", "-o", "out"], "absent"],
+  [["compress", ".", "-o", "out"], "not a regular file"],
+  [["compress", "--algorithm", "gzip", "memory", "-o", "out"], "use zstd or lz4"],
+  [["compress", "--level", "20", "memory", "-o", "out"], "between 1 and 19"],
+  [["compress", "--level", "fast", "memory", "-o", "out"], "--level fast must be a whole number"],
+  [["compress", "memory", "-o", "no/such/folder"], "no/such/folder"],
+  [["decompress", "memory", "-o", "out"], "does not end in a seek table"],
+  [["verify", "memory"], "does not end in a seek table"],
+  [["cat", "--offset", "-1", "memory"], "--offset"],
+])("%j fails with one line that says why, and leaves nothing", async (args, reason) => {
+  const { status, stderr } = stillframe(...args)
+
+  expect(status).toBe(1)
+  expect(stderr.toString()).toContain(reason)
+  expect(stderr.toString().trim().split("\n")).toHaveLength(1)
+  expect(await readdir(dir)).toEqual(["memory"])
+})
+
+test("Ctrl-C leaves nothing", async () => {
+  await writeFile(original, randomBytes(64 * mib))
+  const child = spawn(process.execPath, [main, "compress", "--level", "19", "memory", "-o", "out"], {
+    cwd: dir,
+    stdio: "ignore",
+  })
+  const ended = once(child, "close")
+  await vi.waitUntil(async () => (await readdir(dir)).length > 1, { timeout: 20_000 })
+
+  child.kill("SIGINT")
+
+  expect((await ended)[0]).toBe(130)
+  expect(await readdir(dir)).toEqual(["memory"])
+})
