@@ -20,7 +20,13 @@ const startSchema = z
   .object({ cmd: z.array(z.string()).optional(), entrypoint: z.array(z.string()).optional() })
   .meta({ id: "StartInstanceRequest" })
 const standbySchema = z
-  .object({ compression: compressionSchema.optional(), compression_delay: z.string().optional() })
+  .object({
+    compression: compressionSchema.optional(),
+    compression_delay: z
+      .string()
+      .optional()
+      .meta({ examples: ["30s"] }),
+  })
   .meta({ id: "StandbyInstanceRequest" })
 
 /** `stop`, `start`, `standby` and `restore` out of it: each answers when the instance is in its new state. */

@@ -21,7 +21,15 @@ export function instanceWaitRoutes(deps: ApiDeps): Route[] {
       errors: [409],
       scope: "instance:read",
       // Both are judged by the handler: the contract has codes of their own for them.
-      query: z.object({ state: z.string().optional(), timeout: z.string().optional() }),
+      query: z.object({
+        state: z.string().optional().meta({ enum: instanceStates }),
+        timeout: z
+          .string()
+          .min(1)
+          .optional()
+          .meta({ description: "30s, 2m; at most 5m", examples: ["30s"] }),
+      }),
+      judgesAbsent: ["state"],
       async handle({ params: { id = "" }, query, signal }) {
         const awaited = awaitedState(query.state)
         const budgetMs = budget(query.timeout)

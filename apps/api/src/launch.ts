@@ -17,21 +17,27 @@ const imageSchema = z.enum(Object.keys(builtinImages) as BuiltinImage[])
 const vcpusSchema = z.int().min(1).max(vcpusMax)
 
 // Of a path only the shape is judged here; what lies there is known on the host alone, and so is what it allows.
-// A comma, a colon or a backslash would mean something to QEMU.
-const pathSchema = z
-  .string()
-  .max(pathLengthMax)
-  .regex(/^\/[^,:\\\p{Cc}\p{Cs}]+$/u)
+// A comma, a colon or a backslash would mean something to QEMU. The patterns are shown in the API's description, and
+// control characters as ranges are what every language's expressions can read.
+const pathSchema = wellFormed(
+  z
+    .string()
+    .max(pathLengthMax)
+    // oxlint-disable-next-line no-control-regex -- they are what is refused
+    .regex(/^\/[^,:\\\x00-\x1f\x7f-\x9f]+$/),
+)
 
 const launchSchema = z.object({
   image: imageSchema.optional(),
   kernel: pathSchema.optional(),
   initrd: pathSchema.optional(),
-  cmdline: z
-    .string()
-    .max(cmdlineLengthMax)
-    .regex(/^[^\p{Cc}\p{Cs}]*$/u)
-    .optional(),
+  cmdline: wellFormed(
+    z
+      .string()
+      .max(cmdlineLengthMax)
+      // oxlint-disable-next-line no-control-regex -- they are what is refused
+      .regex(/^[^\x00-\x1f\x7f-\x9f]*$/),
+  ).optional(),
   memory_mib: z.int().min(memoryMibRange.min).max(memoryMibRange.max).optional(),
   vcpus: vcpusSchema.optional(),
   disks: z
@@ -44,11 +50,13 @@ const launchSchema = z.object({
     .optional(),
 })
 
-const attachSchema = z.object({
-  control_socket: pathSchema,
-  pid: z.int().min(1).max(pidMax).optional(),
-  allow_overlay: z.boolean().optional(),
-})
+const attachSchema = z
+  .object({
+    control_socket: pathSchema,
+    pid: z.int().min(1).max(pidMax).optional(),
+    allow_overlay: z.boolean().optional(),
+  })
+  .meta({ description: "Needs the scope `host:attach` too." })
 
 export const createInstanceSchema = z
   .object({
@@ -62,7 +70,7 @@ export const createInstanceSchema = z
     /** Memory for people, such as `512MB` or `1.5 GB`; the units are powers of 1024. */
     size: z
       .string()
-      .regex(/^\d{1,9}(\.\d{1,3})? ?([KMGT]i?B?|B)$/i)
+      .regex(/^\d{1,9}(\.\d{1,3})? ?([KMGTkmgt][Ii]?[Bb]?|[Bb])$/)
       .optional(),
     tags: tagsSchema.optional(),
     // The contract's, of which we have nothing: who asks for one must not get a VM without it.
@@ -115,6 +123,11 @@ function checkOwnFiles({ kernel, initrd, cmdline, disks = [] }: z.output<typeof 
     )
   if (kernel === undefined && (initrd !== undefined || cmdline !== undefined))
     throw invalid('"launch.initrd" and "launch.cmdline" need a "launch.kernel"')
+}
+
+/** Half a character (a surrogate alone) is no name of a file, and no text for Postgres. */
+function wellFormed(schema: z.ZodString): z.ZodString {
+  return schema.refine((text) => text.isWellFormed(), { error: "string must be well-formed Unicode" })
 }
 
 function toMib(size: string): number {

@@ -1,5 +1,6 @@
 import { scopes } from "@stillframe/domain/scopes"
 import { z } from "zod"
+import { keyPattern } from "./request-identity.ts"
 import { errorSchema } from "./resources.ts"
 import type { Route } from "./route.ts"
 
@@ -69,8 +70,9 @@ function parametersOf(route: Route, reference: ToReference): unknown[] {
   const inQuery = Object.entries(route.query?.shape ?? {}).map(([name, schema]) => ({
     name,
     in: "query",
-    required: !(schema as z.ZodType).safeParse(undefined).success,
-    schema: reference(schema as z.ZodType, "input"),
+    required: route.judgesAbsent?.includes(name) === true || !schema.safeParse(undefined).success,
+    // What the text means: a number, a list. How it is written is the style's to say.
+    schema: reference(schema, "output"),
     ...(name === "tags" && { style: "deepObject", explode: true }),
   }))
   const inHeader = [
@@ -173,7 +175,7 @@ const parameters: Json = {
     in: "header",
     description:
       "The same request with the same key within 24 hours is answered with what the first one made",
-    schema: { type: "string", minLength: 1, maxLength: 255 },
+    schema: { type: "string", pattern: keyPattern.source },
   },
 }
 

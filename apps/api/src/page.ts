@@ -7,7 +7,7 @@ import { listLimit, numberInQuery } from "./schemas.ts"
 /** What every list takes beside its filters. */
 export const pageQuery = {
   limit: numberInQuery({ min: 1, max: listLimit }).optional(),
-  cursor: z.string().max(512).optional(),
+  cursor: z.string().min(1).max(512).optional(),
   sort: z.enum(["created_at", "-created_at"]).optional(),
 }
 

@@ -40,7 +40,8 @@ export function identifyRequest({
   return { createTry: { hash: sha256(`${caller} ${method} ${path} ${bodyHash}`), retry: Number(retryCount) } }
 }
 
-const keyPattern = /^[\x21-\x7e]{1,255}$/
+/** What an `Idempotency-Key` looks like. */
+export const keyPattern = /^[\x21-\x7e]{1,255}$/
 
 export function sha256(text: string): string {
   return createHash("sha256").update(text).digest("hex")

@@ -80,7 +80,7 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     created_at: time,
     started_at: time.exactOptional(),
     stopped_at: time.exactOptional(),
-    expires_at: z.null(),
+    expires_at: time.nullable().meta({ description: "null: nothing expires here" }),
   })
   .meta({ id: "Instance" })
 

@@ -65,6 +65,8 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   /** What this body needs beside `scope`. */
   alsoScope?(body: z.output<Body>): Scope | undefined
   readonly query?: Query
+  /** Parameters of the query that must be there, though the handler is the one to say so. */
+  readonly judgesAbsent?: readonly string[]
   /** The schema's `id` is the name that the validator's messages use. */
   readonly body?: Body
   /** What a request without a body says; absent: it must have one. */

@@ -52,9 +52,9 @@ export const restoreSnapshotSchema = z
 export function numberInQuery({ min, max }: { min: number; max: number }): z.ZodType<number, string> {
   return z
     .string()
-    .regex(/^\d{1,15}$/)
+    .regex(/^\d{1,16}$/)
     .transform(Number)
-    .pipe(z.number().min(min).max(max))
+    .pipe(z.int().min(min).max(max))
 }
 
 /** A comma-separated list of `values` in a query's text. */
@@ -64,7 +64,7 @@ export function listInQuery<const Values extends readonly string[]>(
   return z
     .string()
     .transform((text) => text.split(","))
-    .pipe(z.array(z.enum(values)))
+    .pipe(z.array(z.enum(values)).min(1))
 }
 
 /** Rows of one answer at most, and when nothing is asked for: the contract's lists are whole. */

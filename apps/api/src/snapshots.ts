@@ -82,9 +82,9 @@ export async function requireSnapshot(
 
 const listQuerySchema = z.object({
   // A literal id: what can't be one matches nothing.
-  source_instance_id: z.string().optional(),
+  source_instance_id: z.string().min(1).optional(),
   kind: z.enum(snapshotKinds).optional(),
-  name: z.string().optional(),
+  name: z.string().min(1).optional(),
   tags: tagsSchema.optional(),
   status: listInQuery(snapshotStatuses).optional(),
   ...pageQuery,

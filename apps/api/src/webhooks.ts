@@ -26,7 +26,7 @@ const instanceIdsMax = 100
 
 const createWebhookSchema = z
   .object({
-    url: z.string().max(urlLengthMax).transform(toPlainUrl),
+    url: z.string().max(urlLengthMax).meta({ format: "uri", pattern: "^https?://" }).transform(toPlainUrl),
     description: z
       .string()
       .max(descriptionLengthMax)

@@ -103,7 +103,8 @@ export interface InstanceResource {
   readonly created_at: string
   readonly started_at?: string
   readonly stopped_at?: string
-  readonly expires_at: null
+  /** Null here: nothing of ours expires. */
+  readonly expires_at: string | null
 }
 
 export function instanceResource(record: InstanceRecord): InstanceResource {
