@@ -5,7 +5,6 @@ import {
   deleteWebhook,
   findWebhook,
   listWebhooks,
-  webhookSecret,
   type WebhookRow,
 } from "@stillframe/db/webhooks"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -102,6 +101,7 @@ async function create(
 ): Promise<Answer> {
   // The form of Standard Webhooks; this answer is the only place that ever shows it.
   const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
+  const sealed = sealSecret(deps.secretsKey, secret)
   const { body: resource, made } = await once(deps, identity, async (tx) => {
     const row = await createWebhook(tx, {
       url: body.url,
@@ -110,9 +110,10 @@ async function create(
       instanceIds: body.instance_ids,
       tags: body.tags,
       enabled: body.enabled,
-      secret: sealSecret(deps.secretsKey, secret),
+      secret: sealed,
     })
-    return { made: { webhookId: row.id }, body: webhookResource(row) }
+    const made = { webhookId: row.id, sealedSecret: sealed.toString("base64") }
+    return { made, body: webhookResource(row) }
   })
   const headers = { Location: `/webhooks/${made.webhookId}` }
   return { status: 201, body: { ...resource, secret }, headers }
@@ -121,12 +122,14 @@ async function create(
 /** To the caller who made it, the secret too: the first answer may never have arrived. */
 async function showAgain(
   { db, secretsKey }: ApiDeps,
-  { made: { webhookId = "" }, body }: Made,
+  { made: { webhookId = "", sealedSecret }, body }: Made,
 ): Promise<Answer> {
   const row = await findWebhook(db, webhookId)
-  if (row === undefined) return { status: 201, body }
-  const secret = openSecret(secretsKey, await webhookSecret(db, webhookId))
-  return { status: 201, body: { ...webhookResource(row), secret } }
+  const resource = row === undefined ? body : webhookResource(row)
+  // A key that was kept before secrets were kept with it; it is gone in a day.
+  if (sealedSecret === undefined) return { status: 201, body: resource }
+  const secret = openSecret(secretsKey, Buffer.from(sealedSecret, "base64"))
+  return { status: 201, body: { ...resource, secret } }
 }
 
 /** Where a receiver may lie is the dispatcher's to judge, at each delivery; here only what can never be right. */

@@ -15,7 +15,7 @@ export interface KeyedRequest {
   readonly bodyHash: string
 }
 
-/** What a request has made: ids to find it again, and the resource as its first answer showed it. */
+/** What a request has made: ids to find it again and what else its answer needs, and the resource as its first answer showed it. */
 export interface Made {
   readonly made: Readonly<Record<string, string>>
   readonly body: object

@@ -54,12 +54,6 @@ export async function findWebhook(db: Database, id: string): Promise<WebhookRow 
   return db.selectFrom("webhooks").select(columns).where("id", "=", id).executeTakeFirst()
 }
 
-/** As it is stored: encrypted. */
-export async function webhookSecret(db: Database, id: string): Promise<Buffer> {
-  const row = await db.selectFrom("webhooks").select("secret").where("id", "=", id).executeTakeFirstOrThrow()
-  return row.secret
-}
-
 /** False when there was none. Its deliveries go with it, so no attempt starts afterwards. */
 export async function deleteWebhook(db: Database, id: string): Promise<boolean> {
   const { numDeletedRows } = await db.deleteFrom("webhooks").where("id", "=", id).executeTakeFirst()

@@ -129,6 +129,26 @@ describe("an Idempotency-Key", () => {
     expect(first.body.secret).toMatch(/^whsec_/)
     expect(second.body).toEqual(first.body)
     expect(await count("webhooks")).toBe(1)
+
+    await api.ask("DELETE", `/webhooks/${first.body.id}`)
+    const gone = await ask()
+    expect([gone.status, gone.body]).toEqual([201, first.body])
+    expect(await count("webhooks")).toBe(0)
+  })
+
+  test("of a webhook that was kept without its secret shows the rest", async () => {
+    await using own = await testApi()
+    const ask = (): Promise<Reply> =>
+      own.ask("POST", "/webhooks", {
+        body: { url: "https://example.com/hook" },
+        headers: { "idempotency-key": "hook" },
+      })
+    const { secret: _, ...shown } = (await ask()).body
+    await sql`update idempotency_keys set made = made - 'sealedSecret'`.execute(own.db)
+
+    const again = await ask()
+
+    expect([again.status, again.body]).toEqual([201, shown])
   })
 
   test("of a launch and of a fork joins the work that is under way", async () => {
