@@ -15,7 +15,8 @@ export function mountReference(app: Express, routes: readonly Route[]): void {
   const yaml = stringify(document, { aliasDuplicateObjects: false })
   app.get("/spec.json", (_req, res) => void res.json(document))
   app.get("/spec.yaml", (_req, res) => void res.type("application/yaml").send(yaml))
-  app.get("/", (_req, res) => res.redirect(302, "/docs"))
+  // Where the contract's own server has its page.
+  for (const path of ["/", "/swagger"]) app.get(path, (_req, res) => res.redirect(302, "/docs"))
   app.get("/docs", pagePolicy, (_req, res) => void res.type("html").send(page))
   app.get("/docs/start.js", (_req, res) => void res.type("text/javascript").send(startScript))
   for (const name of assets)

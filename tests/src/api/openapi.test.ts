@@ -68,11 +68,13 @@ describe("the description of the API", () => {
 
 describe("the page of the API", () => {
   test("comes from our own origin and needs nothing from another", async () => {
-    const root = await fetch(api.api.url, { redirect: "manual" })
+    for (const path of ["/", "/swagger"]) {
+      const led = await fetch(`${api.api.url}${path}`, { redirect: "manual" })
+      expect([led.status, led.headers.get("location")]).toEqual([302, "/docs"])
+    }
     const page = await api.ask("GET", "/docs", { claims: null })
     const wanted = [...page.text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, url = ""]) => url)
 
-    expect([root.status, root.headers.get("location")]).toEqual([302, "/docs"])
     expect(page.headers.get("content-security-policy")).toContain("default-src 'none'")
     expect(page.headers.get("content-security-policy")).not.toMatch(/https?:|\*/)
     expect(wanted).toHaveLength(4)
