@@ -120,12 +120,21 @@ async function commit(
       standby_payload: target === "Standby" ? operation.token : null,
       // From here on it is a VM of ours, whoever started the one before.
       attached: null,
+      ...(operation.snapshotId !== null && ofNoLifeYet(target)),
     })
     await finishDone(tx, operation)
     if (restored === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
     const type = operation.snapshotId === null ? "instance.state_changed" : "instance.restored"
     await appendInstanceEvent(tx, type, restored)
   })
+}
+
+/** What a snapshot puts back has not run or ended yet: the times and the end of the life before are no longer its own. */
+function ofNoLifeYet(
+  target: TargetState,
+): Partial<Pick<InstanceRow, "started_at" | "stopped_at" | "exit_code" | "exit_message">> {
+  const ended = { stopped_at: null, exit_code: null, exit_message: null }
+  return target === "Running" ? ended : { ...ended, started_at: null }
 }
 
 async function removeOld({ config, log }: Worker, instance: InstanceRow): Promise<void> {

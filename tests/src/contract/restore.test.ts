@@ -63,6 +63,8 @@ test("case 52: a Standby snapshot is restored into any of the three states", asy
     expect([status, body.state], `for ${target}`).toEqual([200, target])
     expect(await stateOf(stack, vm.id)).toBe(target)
     expect(body.has_snapshot).toBe(target === "Standby")
+    // It has the times of this life alone, and the one before has not ended.
+    expect(["started_at" in body, "stopped_at" in body]).toEqual([target === "Running", false])
   }
 })
 
