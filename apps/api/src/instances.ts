@@ -4,7 +4,6 @@ import { liveHosts, type LiveHost } from "@stillframe/db/hosts"
 import { createInstance, listInstances, lockInstance, resolveInstance } from "@stillframe/db/instances"
 import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
 import { failCapturesOf } from "@stillframe/db/snapshots"
-import { compressionMistake } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceResource, instanceStates, type Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
@@ -18,6 +17,7 @@ import { failedWork } from "./problem.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { nameSchema, tagsSchema } from "./schemas.ts"
+import { snapshotPolicyOf } from "./snapshot-policy.ts"
 
 export function instanceRoutes(deps: ApiDeps): Route[] {
   const { db } = deps
@@ -83,8 +83,7 @@ async function launchInstance(
   deps: ApiDeps,
   { body, prefer, identity, signal }: Call<unknown, z.output<typeof createInstanceSchema>>,
 ): Promise<Answer> {
-  const mistake = body.snapshot_policy?.compression && compressionMistake(body.snapshot_policy.compression)
-  if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
+  const snapshotPolicy = body.snapshot_policy && snapshotPolicyOf(body.snapshot_policy)
   const origin = originOf(body)
   const host = chooseHost(await liveHosts(deps.db), { wanted: body.host, hypervisor: body.hypervisor })
   const created = await once(deps, identity, async (tx) => {
@@ -94,7 +93,7 @@ async function launchInstance(
       hypervisor: body.hypervisor,
       host: host.name,
       tags: body.tags,
-      snapshotPolicy: body.snapshot_policy,
+      snapshotPolicy,
     })
     const operationId = await createOperation(tx, {
       kind: "launch",

@@ -4,7 +4,8 @@ import { builtinImages, type BuiltinImage } from "@stillframe/domain/images"
 import { hypervisors } from "@stillframe/domain/instance"
 import { hostNamePattern } from "@stillframe/domain/names"
 import { z } from "zod"
-import { compressionSchema, nameSchema, tagsSchema } from "./schemas.ts"
+import { nameSchema, tagsSchema } from "./schemas.ts"
+import { snapshotPolicySchema } from "./snapshot-policy.ts"
 
 const memoryMibRange = { min: 16, max: 4 * 1024 * 1024 }
 const vcpusMax = 255
@@ -75,8 +76,9 @@ export const createInstanceSchema = z
     tags: tagsSchema.optional(),
     // The contract's, of which we have nothing: who asks for one must not get a VM without it.
     volumes: z.array(z.unknown()).optional(),
+    devices: z.array(z.unknown()).optional(),
     gpu: z.unknown().optional(),
-    snapshot_policy: z.object({ compression: compressionSchema.optional() }).optional(),
+    snapshot_policy: snapshotPolicySchema.optional(),
   })
   .meta({ id: "CreateInstanceRequest" })
 
@@ -88,10 +90,10 @@ const ownFiles = "custom"
 
 /** Settles what is to be launched from both ways of saying it, or attached to. Throws `invalid_request` or `not_supported`. */
 export function originOf(body: z.output<typeof createInstanceSchema>): Origin {
-  if ((body.volumes ?? []).length > 0 || (body.gpu ?? null) !== null)
+  if ([...(body.volumes ?? []), ...(body.devices ?? [])].length > 0 || (body.gpu ?? null) !== null)
     throw new StillframeError(
       "not_supported",
-      'an instance has no volumes and no GPU; leave them out, and name disks of its own in "launch.disks"',
+      'an instance has no volumes, no devices of the host and no GPU; leave them out, and name disks of its own in "launch.disks"',
     )
   if (body.attach !== undefined) return attachedAsItRuns(body, body.attach)
   const image = body.launch?.image ?? body.image

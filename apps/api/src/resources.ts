@@ -73,7 +73,12 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     vcpus: z.int(),
     size: z.string().meta({ description: "memory, for people" }),
     tags: tags.exactOptional(),
-    snapshot_policy: z.object({ compression: compression.exactOptional() }).exactOptional(),
+    snapshot_policy: z
+      .object({
+        compression: compression.exactOptional(),
+        standby_compression_delay: z.string().exactOptional(),
+      })
+      .exactOptional(),
     has_snapshot: z.boolean(),
     exit_code: z.int().exactOptional(),
     exit_message: z.string().exactOptional(),

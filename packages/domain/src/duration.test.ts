@@ -1,5 +1,5 @@
 import { expect, test } from "vitest"
-import { parseDuration } from "./duration.ts"
+import { formatDuration, parseDuration } from "./duration.ts"
 
 test.each([
   ["0", 0],
@@ -15,4 +15,20 @@ test.each([
 
 test.each(["", "5", "abc", "-1s", "1 s", "1d", "s", ".s", "1s ", "٣s"])("%o is no duration", (text) => {
   expect(parseDuration(text)).toBeUndefined()
+})
+
+test.each([
+  ["0", "0s"],
+  ["1h", "1h0m0s"],
+  ["24h", "24h0m0s"],
+  ["1m", "1m0s"],
+  ["90s", "1m30s"],
+  ["1h0m1.5s", "1h0m1.5s"],
+  ["1500ms", "1.5s"],
+  ["250ms", "250ms"],
+  ["1.5ms", "1.5ms"],
+  ["20us", "20µs"],
+  ["7ns", "7ns"],
+])("%s is written as %s", (text, written) => {
+  expect(formatDuration(parseDuration(text) ?? Number.NaN)).toBe(written)
 })

@@ -59,6 +59,8 @@ export type TargetState = (typeof targetStates)[number]
 
 export interface SnapshotPolicy {
   readonly compression?: CompressionConfig | undefined
+  /** A Go duration, of the instance's own image. */
+  readonly standby_compression_delay?: string
 }
 
 /** What the rest of the system needs to know of an instance to show it. */

@@ -121,18 +121,6 @@ test.each([
   expect([status, new RegExp(JSON.parse(described?.[1] ?? '""')).test(size)]).toEqual([202, true])
 })
 
-test.each(["/a\u0000", "/a\n", "/a\u0085", "/a\ud800", "a", "/"])(
-  "%j is no path of a launch",
-  async (kernel) => {
-    const body = { name: "vm", launch: { kernel, memory_mib: 64 } }
-    const reply = await api.ask("POST", "/instances", { body })
-    expect([reply.status, reply.body.message]).toEqual([
-      400,
-      expect.stringContaining('Error at "/launch/kernel"'),
-    ])
-  },
-)
-
 function queryOf(path: string): Map<string, Parameter> {
   const parameters = document.paths[path]?.["get"]?.parameters ?? []
   return new Map(

@@ -113,10 +113,14 @@ test("the host is the one that is up, or the one that is named, and it must offe
   expect((await launch(api, { ...vm, host: "h2" }, now)).body.host).toBe("h2")
 })
 
-test("a launch with a volume or a GPU is not made without it", async () => {
+test("a launch with a volume, a device or a GPU is not made without it", async () => {
   await using api = await testApi()
   await api.host("h1")
-  for (const wanted of [{ volumes: [{ volume_id: "v", mount_path: "/v" }] }, { gpu: { profile: "x" } }]) {
+  for (const wanted of [
+    { volumes: [{ volume_id: "v", mount_path: "/v" }] },
+    { devices: ["gpu0"] },
+    { gpu: { profile: "x" } },
+  ]) {
     const body = { name: "vm", image: "heartbeat", ...wanted }
     const reply = await api.ask("POST", "/instances", { body })
     expect([reply.status, reply.body.code, reply.headers.get("x-should-retry")]).toEqual([
@@ -125,8 +129,25 @@ test("a launch with a volume or a GPU is not made without it", async () => {
       "false",
     ])
   }
-  const body = { name: "vm", image: "heartbeat", volumes: [], gpu: null }
+  const body = { name: "vm", image: "heartbeat", volumes: [], devices: [], gpu: null }
   expect((await api.ask("POST", "/instances", { body, headers: { prefer: "wait=0" } })).status).toBe(202)
+})
+
+test("an instance's policy is checked, and shown as it is kept", async () => {
+  await using api = await testApi()
+  await api.host("h1")
+  const ask = (policy: object): Promise<Reply> =>
+    launch(api, { name: "vm", image: "heartbeat", snapshot_policy: policy }, { prefer: "respond-async" })
+  const compression = { enabled: true, algorithm: "zstd", level: 3 }
+
+  const level = await ask({ compression: { ...compression, level: 0 } })
+  const delay = await ask({ compression, standby_compression_delay: "soon" })
+  const right = await ask({ compression, standby_compression_delay: "90m" })
+
+  expect([level.status, level.body.code]).toEqual([400, "invalid_snapshot_compression"])
+  expect([delay.status, delay.body.code]).toEqual([400, "invalid_request"])
+  expect(delay.body.message).toContain("standby_compression_delay must be a duration")
+  expect(right.body.snapshot_policy).toEqual({ compression, standby_compression_delay: "1h30m0s" })
 })
 
 test("of two launches with one name one is a conflict", async () => {
@@ -154,7 +175,7 @@ test("a launch that can't be right is refused before anything is written", async
     { name: "vm", image: "demo", hypervisor: "xen" },
     { name: "vm", image: "demo", host: "H 1" },
     { name: "vm", image: "demo", snapshot_policy: { compression: {} } },
-    ...["relative", "/a,b", "/a:b", "/a\\b", "/a\nb", "/a\0", "/\ud800", ""].map((kernel) => ({
+    ...["relative", "/a,b", "/a:b", "/a\\b", "/a\nb", "/a\0", "/a\u0085", "/\ud800", ""].map((kernel) => ({
       name: "vm",
       launch: { kernel, memory_mib: 64 },
     })),
