@@ -52,7 +52,8 @@ export async function seal(
     ...(attached?.option !== undefined && { not_restorable: attached.option }),
     disks: captured.disks.map((disk) => ({ ...disk })),
     captured_at: captured.capturedAt.toISOString(),
-    pause_ms: captured.pauseMs,
+    // To the microsecond: what a clock has beyond that is noise.
+    pause_ms: Math.round(captured.pauseMs * 1_000) / 1_000,
     files,
   }
   await writeManifest(dir, manifest)
