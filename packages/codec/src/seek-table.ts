@@ -105,12 +105,15 @@ function parseFooter(footer: Uint8Array): { frameCount: number; entry: number } 
   return { frameCount, entry: descriptor & checksumFlag ? entryBytes : entryBytes - 4 }
 }
 
+/** A zstd block gives at most 128 KiB and takes at least 4 bytes (RFC 8878 §3.1.1.2); LZ4 gives 255 times its bytes. */
+const expansionMax = (128 * 1024) / 4
+
 function checkSizes(frame: number, compressed: number, uncompressed: number): void {
   if (uncompressed > frameBytesMax)
     throw corrupted(`frame ${frame} claims more than ${frameBytesMax} bytes of content`)
   // No codec here makes its input longer than this, so a longer frame is a lie that would only cost memory.
   const compressedMax = uncompressed + uncompressed / 128 + 1024
-  if (compressed === 0 || compressed > compressedMax) {
+  if (compressed === 0 || compressed > compressedMax || uncompressed > compressed * expansionMax) {
     throw corrupted(`frame ${frame} claims ${compressed} bytes for ${uncompressed} bytes of content`)
   }
 }

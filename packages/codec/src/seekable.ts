@@ -42,19 +42,34 @@ async function readContent(
 ): Promise<Uint8Array> {
   const { table, uncompressedBytes } = frames
   const end = Math.min(offset + length, uncompressedBytes)
-  const result = Buffer.alloc(Math.max(0, end - offset))
-  const content = Buffer.allocUnsafeSlow(result.length ? table.frameBytesLargest : 0)
-  for (let frame = frameAt(table, offset); result.length > 0; frame++) {
+  const bytes = end - offset
+  if (bytes <= 0) return Buffer.alloc(0)
+  let result = Buffer.alloc(Math.min(bytes, trustedBytes))
+  const content = Buffer.allocUnsafeSlow(table.frameBytesLargest)
+  for (let frame = frameAt(table, offset); ; frame++) {
     const position = table.positions[frame] ?? uncompressedBytes
     if (position >= end) break
     const compressed = await readFrame(handle, table, frame)
-    // Zeros are what `result` was made of.
-    if (decoder.decode(frame, compressed, content)) continue
+    const zeros = decoder.decode(frame, compressed, content)
     const from = Math.max(offset - position, 0)
     const to = Math.min(end - position, contentBytes(table, frame))
-    content.copy(result, position + from - offset, from, to)
+    if (position + to - offset > result.length) result = grown(result, bytes)
+    // Zeros are what `result` was made of.
+    if (!zeros) content.copy(result, position + from - offset, from, to)
   }
   return result
+}
+
+/**
+ * Memory that a read takes on the word of the table alone, more than the largest frame; beyond it the memory follows
+ * the content that was decoded, since a small file may claim terabytes.
+ */
+const trustedBytes = 16 * 2 ** 20
+
+function grown(content: Buffer, bytesMax: number): Buffer<ArrayBuffer> {
+  const larger = Buffer.alloc(Math.min(2 * content.length, bytesMax))
+  content.copy(larger)
+  return larger
 }
 
 async function readFrame(handle: FileHandle, { offsets }: SeekTable, frame: number): Promise<Uint8Array> {
