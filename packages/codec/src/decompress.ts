@@ -1,8 +1,10 @@
+import { type FileHandle, open } from "node:fs/promises"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl, passTurn, stop } from "./control.ts"
 import { fileError, writeNewFile } from "./files.ts"
+import { decodeForeign } from "./foreign.ts"
 import { batchContentBytes, batchCountOf } from "./frame-decoder.ts"
-import { type Frames, openFrames } from "./open-frames.ts"
+import { type Frames, hasSeekTable, openFrames } from "./open-frames.ts"
 import { runThreads } from "./threads.ts"
 
 /**
@@ -15,9 +17,18 @@ export async function decompressFile(options: {
   threads: number
   signal: AbortSignal
   onProgress?: OnProgress | undefined
+  /**
+   * Default false: a file without a seek table is `corrupted`. True: it is read as the zstd and lz4 commands write
+   * them, where an end that was cut off between two frames cannot be noticed.
+   */
+  foreign?: boolean
 }): Promise<{ uncompressedBytes: number }> {
   options.signal.throwIfAborted()
   try {
+    if (options.foreign) {
+      await using source = await open(options.source)
+      if (!(await hasSeekTable(source, options.source))) return await decompressForeign(source, options)
+    }
     await using source = await openFrames(options.source)
     const { frames } = source
     return await writeNewFile({ path: options.destination, sync: true }, async (destination) => {
@@ -34,6 +45,18 @@ export async function decompressFile(options: {
   } catch (thrown) {
     throw fileError(thrown)
   }
+}
+
+function decompressForeign(
+  source: FileHandle,
+  options: { source: string; destination: string; signal: AbortSignal },
+): Promise<{ uncompressedBytes: number }> {
+  return writeNewFile({ path: options.destination, sync: true }, async (destination) => ({
+    uncompressedBytes: await decodeForeign(source, destination, {
+      path: options.source,
+      signal: options.signal,
+    }),
+  }))
 }
 
 /**

@@ -47,6 +47,35 @@ export function liblz4Codec(): FrameCodec | undefined {
   }
 }
 
+/** Any LZ4 frames, one after the other, in pieces of any size; skippable frames give nothing. */
+interface Lz4FrameStream extends Disposable {
+  /** Throws the library's own error for bad bytes. */
+  decode(input: Uint8Array, output: Uint8Array): { consumed: number; produced: number; frameEnded: boolean }
+}
+
+/** Undefined where liblz4.so.1 cannot be loaded. */
+export function liblz4FrameStream(): Lz4FrameStream | undefined {
+  const library = loadLiblz4()
+  if (!library) return undefined
+  const context = decompressionContext(library)
+  const produced = new BigUint64Array(1)
+  const consumed = new BigUint64Array(1)
+  return {
+    decode(input, output) {
+      produced[0] = BigInt(output.length)
+      consumed[0] = BigInt(input.length)
+      const hint = library.decompress(context, output, produced, input, consumed, null)
+      if (library.isError(hint)) throw new Error(library.errorName(hint))
+      return {
+        consumed: Number(consumed[0]),
+        produced: Number(produced[0]),
+        frameEnded: Number(hint) === 0,
+      }
+    },
+    [Symbol.dispose]: () => void library.freeContext(context),
+  }
+}
+
 /** lz4_flex: one level, standard frames; it allocates each result. */
 export function lz4NapiCodec(): FrameCodec {
   return {
@@ -95,6 +124,7 @@ interface Liblz4 {
     how: null,
   ) => Size
   createContext: (context: unknown[], version: number) => Size
+  freeContext: (context: unknown) => Size
   reset: (context: unknown) => void
   isError: (result: Size) => number
   errorName: (result: Size) => string
@@ -108,6 +138,7 @@ function loadLiblz4(): Liblz4 | undefined {
       compressFrame: lz4.func("size_t LZ4F_compressFrame(void *, size_t, void *, size_t, void *)"),
       decompress: lz4.func("size_t LZ4F_decompress(void *, void *, void *, void *, void *, void *)"),
       createContext: lz4.func("size_t LZ4F_createDecompressionContext(_Out_ void **, uint)"),
+      freeContext: lz4.func("size_t LZ4F_freeDecompressionContext(void *)"),
       reset: lz4.func("void LZ4F_resetDecompressionContext(void *)"),
       isError: lz4.func("uint LZ4F_isError(size_t)"),
       errorName: lz4.func("const char *LZ4F_getErrorName(size_t)"),

@@ -2,7 +2,15 @@ import { constants } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { regularFileBytes, shortened } from "./files.ts"
-import { corrupted, footerBytes, parseSeekTable, type SeekTable, seekTableBytes } from "./seek-table.ts"
+import { lz4Magic, zstdMagic } from "./frame-magic.ts"
+import {
+  corrupted,
+  endsSeekTable,
+  footerBytes,
+  parseSeekTable,
+  type SeekTable,
+  seekTableBytes,
+} from "./seek-table.ts"
 
 /** A compressed file, open for reading, whose table was read and checked. Threads get it as it is. */
 export interface Frames {
@@ -50,6 +58,14 @@ export async function openFrames(path: string, { fromDevice = false } = {}): Pro
   }
 }
 
+/** Whether a seek table, good or bad, is at the end of the file. */
+export async function hasSeekTable(handle: FileHandle, path: string): Promise<boolean> {
+  const fileBytes = await regularFileBytes(handle, path)
+  return (
+    fileBytes >= footerBytes && endsSeekTable(await readPages(handle, fileBytes - footerBytes, footerBytes))
+  )
+}
+
 /** A global of Node that its types leave to the browser's library. */
 declare const WebAssembly: { Memory: new (pages: { initial: number }) => { buffer: ArrayBuffer } }
 
@@ -87,10 +103,10 @@ async function readPages(handle: FileHandle, start: number, length: number): Pro
   return memory.subarray(from, from + length)
 }
 
-/** By the first frame's magic number (RFC 8878 §3.1.1; LZ4 frame format 1.6.1). */
+/** By the first frame's magic number. */
 function algorithmOf(start: Uint8Array): Algorithm {
   const magic = new DataView(start.buffer, start.byteOffset, 4).getUint32(0, true)
-  if (magic === 0xfd2fb528) return "zstd"
-  if (magic === 0x184d2204) return "lz4"
+  if (magic === zstdMagic) return "zstd"
+  if (magic === lz4Magic) return "lz4"
   throw corrupted("it starts with neither a zstd nor an LZ4 frame")
 }

@@ -92,10 +92,16 @@ export function parseSeekTable(table: Uint8Array, framesBytes: number): SeekTabl
   return { frameCount, frameBytesLargest, offsets, positions, checksums }
 }
 
+/** Whether the last `footerBytes` of a file say that a seek table ends there. */
+export function endsSeekTable(footer: Uint8Array): boolean {
+  const view = new DataView(footer.buffer, footer.byteOffset, footer.length)
+  return footer.length === footerBytes && view.getUint32(5, true) === seekableMagic
+}
+
 function parseFooter(footer: Uint8Array): { frameCount: number; entry: number } {
   const view = new DataView(footer.buffer, footer.byteOffset, footer.length)
-  if (footer.length !== footerBytes || view.getUint32(5, true) !== seekableMagic) {
-    throw corrupted("it does not end in a seek table")
+  if (!endsSeekTable(footer)) {
+    throw corrupted("it does not end in a seek table (if another program wrote it, decompress it first)")
   }
   const descriptor = view.getUint8(4)
   if (descriptor & reservedBits) throw corrupted("its seek table is of an unknown version")

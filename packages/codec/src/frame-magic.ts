@@ -1,0 +1,10 @@
+/** RFC 8878 §3.1.1. */
+export const zstdMagic = 0xfd2fb528
+/** LZ4 frame format 1.6.1. */
+export const lz4Magic = 0x184d2204
+export const lz4LegacyMagic = 0x184c2102
+
+/** A frame that both formats skip: this, its size, and that many bytes of anything. */
+export function isSkippable(magic: number): boolean {
+  return magic >= 0x184d2a50 && magic <= 0x184d2a5f
+}
