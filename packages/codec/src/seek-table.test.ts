@@ -35,6 +35,7 @@ test.each([
   ["no bytes at all for a frame", [0, 1000, 0]],
   ["a gigabyte of content", [100, 2 ** 30, 0]],
   ["a frame far longer than its content", [1_000_000, 1000, 0]],
+  ["more content than any codec makes of a frame", [9, 9 * 32_768 + 1, 0]],
 ])("a table that claims %s is refused", (_claim, words) => {
   const [compressed = 0] = words
   expect(() => parseSeekTable(encodeSeekTable(Uint32Array.from(words)), compressed)).toThrow(isCorrupted)
