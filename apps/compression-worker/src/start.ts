@@ -1,3 +1,4 @@
+import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
@@ -25,6 +26,7 @@ export async function startCompressionWorker(
   const { db, committed } = await openMigrated(resources, { ...config, log })
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
+  log.info({ codecs: codecsInUse(), threads: config.threads }, "ready to compress")
   const worker: Worker = { config, db, committed, log }
   resources.use(startPoolSweep(worker))
 

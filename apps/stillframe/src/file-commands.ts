@@ -37,7 +37,7 @@ export function compress(source: string, options: CompressOptions): Promise<void
 export function decompress(source: string, options: OutputOptions): Promise<void> {
   return run(async (work) => {
     const make = (destination: string): Promise<{ uncompressedBytes: number }> =>
-      decompressFile({ source, destination, threads, ...work })
+      decompressFile({ source, destination, threads, foreign: true, ...work })
     const { uncompressedBytes } = await writeWhole(options, make)
     return `${options.output}: ${uncompressedBytes} bytes`
   })
