@@ -1,6 +1,7 @@
 import { open, stat } from "node:fs/promises"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { fileExists } from "./file-exists.ts"
 import {
   readOverlayRecord,
   removeOverlayRecord,
@@ -36,7 +37,7 @@ export async function commitLeftover(
   }
   const completed: string[] = []
   for (const recorded of record.disks) {
-    if (!(await exists(recorded.overlay))) continue
+    if (!(await fileExists(recorded.overlay))) continue
     if (record.staged) {
       if (!record.merging) await assertUntouched(recorded)
       await commit(recorded, { qemuImg, signal })
@@ -107,8 +108,4 @@ async function sync(path: string): Promise<void> {
   } finally {
     await file.close()
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined)) !== undefined
 }

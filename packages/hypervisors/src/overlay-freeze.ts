@@ -4,6 +4,7 @@ import { basename, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { copyName, frozenDisk, type AttachedDisk } from "./attached-disks.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
+import { fileExists } from "./file-exists.ts"
 import { mergeOverlays, type MergeHooks } from "./merge-overlays.ts"
 import {
   removeOverlayRecord,
@@ -103,7 +104,7 @@ async function recordFor({ disks, process }: OverlayFreezeOptions): Promise<Over
 
 async function assertNoLeftovers({ disks }: OverlayRecord): Promise<void> {
   for (const { overlay } of disks) {
-    if ((await stat(overlay).catch(() => undefined)) === undefined) continue
+    if (!(await fileExists(overlay))) continue
     throw new StillframeError(
       "conflict",
       `${overlay} was left by an earlier capture that nothing here knows of; stop the VM and run qemu-img commit on it, then remove it`,
