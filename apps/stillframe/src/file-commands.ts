@@ -1,12 +1,14 @@
 import { once } from "node:events"
 import { link, rename, rm, stat } from "node:fs/promises"
 import { availableParallelism } from "node:os"
+import { dirname } from "node:path"
 import { compressFile, type OnProgress } from "@stillframe/codec/compress"
 import { decompressFile, decompressFrames } from "@stillframe/codec/decompress"
 import { openSeekable } from "@stillframe/codec/seekable"
 import { verifyFile } from "@stillframe/codec/verify"
 import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
+import { syncDir } from "@stillframe/storage/durable"
 import { progressBar } from "./progress-bar.ts"
 
 // The verbs for files outside the service: files in, files and an exit status out.
@@ -120,6 +122,8 @@ async function writeWhole<Result>(
   try {
     if (force) await rename(beside, output)
     else await link(beside, output)
+    // Whoever removes the source next must not lose both to a power cut.
+    await syncDir(dirname(output))
   } catch (cause) {
     throw (cause as NodeJS.ErrnoException).code === "EEXIST" ? taken(output) : cause
   } finally {
