@@ -18,7 +18,7 @@ export async function seedSnapshots(db: OwnedDatabase): Promise<void> {
     await sql`select setseed(0.5)`.execute(connection)
     await sql`
       insert into snapshots (id, kind, status, name, tags, source_instance_id, source_instance_name,
-        source_hypervisor, host, pool, payload, memory_file, memory_sha256, raw_state, compression,
+        source_hypervisor, host, pool, payload, memory_file, memory_sha256, compression,
         compression_state, size_bytes, uncompressed_size_bytes, compressed_size_bytes, stored_bytes, pause_ms,
         created_at, captured_at, verified_at)
       select 's' || substr(md5('s' || n), 1, 23), 'Standby', case when chance[1] < 0.05 then 'failed' else 'ready' end,
@@ -29,7 +29,7 @@ export async function seedSnapshots(db: OwnedDatabase): Promise<void> {
           'team', 'team-' || floor(chance[4] * 20), 'owner', 'user-' || floor(chance[5] * 300),
           'build', 'b-' || floor(chance[6] * 2000)),
         'i' || substr(md5('i' || n % 1000), 1, 23), 'vm-' || n % 1000, 'qemu', 'bench', 'bench',
-        's' || substr(md5('p' || n), 1, 23), 'memory.zst', md5('m' || n) || md5('h' || n), 'removed',
+        's' || substr(md5('p' || n), 1, 23), 'memory.zst', md5('m' || n) || md5('h' || n),
         '{"enabled": true, "algorithm": "zstd", "level": 1}', 'compressed', n * 100, 536870912, n * 90, n * 110,
         12.5, made, made, made
       from (

@@ -25,6 +25,7 @@ import { mountReference } from "./reference.ts"
 import { identifyRequest } from "./request-identity.ts"
 import { restoreRoutes } from "./restore.ts"
 import type { Answer, ApiDeps, Route } from "./route.ts"
+import { snapshotWorkRoutes } from "./snapshot-work.ts"
 import { snapshotRoutes } from "./snapshots.ts"
 import { validateBody, validateQuery } from "./validate.ts"
 import { webhookRoutes } from "./webhooks.ts"
@@ -56,6 +57,7 @@ function routesOf(deps: ApiDeps): Route[] {
     ...instanceActionRoutes(deps),
     ...instanceWaitRoutes(deps),
     ...snapshotRoutes(deps),
+    ...snapshotWorkRoutes(deps),
     ...forkRoutes(deps),
     ...restoreRoutes(deps),
     ...webhookRoutes(deps),

@@ -46,7 +46,6 @@ async function fork(
   })
   const waited = await whenCaptured(deps, () => requireSnapshot(deps.db, params["id"]), left())
   if ("answer" in waited) return waited.answer
-  requireUsable(waited.snapshot, "forked")
   const created = await once(deps, identity, (tx) => insertFork(tx, waited.snapshot.id, body))
   deps.waker.wake("operations")
   deps.waker.wake("events")
@@ -55,6 +54,7 @@ async function fork(
 
 async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): Promise<InstanceWork> {
   const snapshot = await requireSnapshot(tx, snapshotId, lockSnapshot)
+  requireUsable(snapshot, "forked")
   // The source may be gone for whoever asks; its row still says what it was.
   const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
   requireRestorable(source)

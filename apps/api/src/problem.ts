@@ -37,7 +37,7 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
   hypervisor_failed: { status: 500, code: "internal_error" },
   hypervisor_gone: { status: 500, code: "internal_error" },
   codec_unavailable: { status: 501, code: "not_supported" },
-  corrupted: { status: 500, code: "internal_error" },
+  corrupted: { status: 409, code: "conflict" },
 }
 
 /**

@@ -39,7 +39,10 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       .exactOptional()
       .meta({ description: "as it takes effect, every default filled in" }),
     compression_state: z.enum(compressionStates),
-    compression_error: z.string().exactOptional(),
+    compression_error: z
+      .string()
+      .exactOptional()
+      .meta({ description: "why the last compression failed; with `compressed`, the one before is kept" }),
     compressed_size_bytes: bytes.exactOptional(),
     uncompressed_size_bytes: bytes.exactOptional(),
     status: z.enum(snapshotStatuses),
@@ -50,7 +53,11 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     captured_at: time.exactOptional().meta({ description: "the point in time, by the host's clock" }),
     pause_ms: z.number().exactOptional().meta({ description: "how long the guest stood still" }),
     stored_bytes: bytes.exactOptional().meta({ description: "blocks on disk, shared ones included" }),
-    verified_at: time.exactOptional(),
+    verified_at: time.exactOptional().meta({ description: "when its files were last found to be good" }),
+    corrupted_at: time.exactOptional().meta({
+      description:
+        "when its files were found to be damaged, `error` says how; it can be neither forked nor restored",
+    }),
   })
   .meta({ id: "Snapshot" })
 

@@ -22,6 +22,10 @@ export const compressionSchema = z.object({
   level: z.int().min(0).max(19).optional(),
 })
 
+export const compressSnapshotSchema = compressionSchema
+  .extend({ enabled: z.literal(true).optional() })
+  .meta({ id: "CompressSnapshotRequest" })
+
 export const idSchema = z.string().regex(idPattern)
 
 export const createSnapshotSchema = z

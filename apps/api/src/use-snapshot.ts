@@ -1,5 +1,5 @@
 import type { InstanceRow } from "@stillframe/db/instances"
-import type { SnapshotRow } from "@stillframe/db/snapshots"
+import { requireSound, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
 import { snapshotTargets } from "@stillframe/domain/snapshot"
@@ -26,8 +26,9 @@ export async function whenCaptured(
   return { answer: problem("conflict", message, { retry: true, retryAfterMs }) }
 }
 
-/** Throws `conflict` for one whose capture has failed. */
+/** Throws `conflict` for one whose capture has failed, and for one in quarantine. */
 export function requireUsable(snapshot: SnapshotRow, done: "forked" | "restored"): void {
+  requireSound(snapshot)
   if (snapshot.status !== "failed") return
   const reason = snapshot.error_message ?? "its capture did not succeed"
   throw new StillframeError("conflict", `snapshot ${snapshot.id} has failed and can't be ${done}: ${reason}`)

@@ -14,7 +14,7 @@ import { generationDir, standbyDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import { endVm } from "./end-vm.ts"
 import { recordStateError } from "./instance-operations.ts"
-import { targetOf, withPayload, type Payload } from "./payload.ts"
+import { reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
@@ -28,7 +28,10 @@ import type { Worker } from "./worker.ts"
  */
 export function restoreHandler(worker: Worker): OperationHandler {
   return {
-    failed: recordStateError,
+    async failed(tx, operation, error) {
+      await recordStateError(tx, operation, error)
+      await reportDamage(tx, operation, error)
+    },
     async run(context) {
       const { operation } = context
       const instance = await instanceToRestore(worker, context)

@@ -16,7 +16,7 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
-import { targetOf, withPayload } from "./payload.ts"
+import { reportDamage, targetOf, withPayload } from "./payload.ts"
 import { release } from "./release.ts"
 import { resolveLaunch } from "./resolve-launch.ts"
 import { vmOrder } from "./vm-order.ts"
@@ -50,7 +50,10 @@ export function launchHandler(worker: Worker): OperationHandler {
 /** Makes a new instance from a snapshot, from the raw memory while it is there, else from the frames. */
 export function forkHandler(worker: Worker): OperationHandler {
   return {
-    failed: abandonInstance,
+    async failed(tx, operation, error) {
+      await abandonInstance(tx, operation)
+      await reportDamage(tx, operation, error)
+    },
     async run(context) {
       const { operation } = context
       const instance = await instanceToStart(worker, context)

@@ -1,42 +1,53 @@
 import { readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { compressFile } from "@stillframe/codec/compress"
+import { decompressFile } from "@stillframe/codec/decompress"
 import { verifyFile } from "@stillframe/codec/verify"
 import { inTransaction } from "@stillframe/db/client"
+import { compressParams, failCompression, publishCompressed } from "@stillframe/db/compressions"
 import { appendSnapshotEvent } from "@stillframe/db/events"
 import type { ClaimedOperation } from "@stillframe/db/operations"
 import { progressWriter } from "@stillframe/db/progress"
+import { hasReaders } from "@stillframe/db/readers"
 import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
-import { failCompression, findSnapshot, publishCompressed, type SnapshotRow } from "@stillframe/db/snapshots"
+import { findSnapshot, requireSound, type SnapshotRow } from "@stillframe/db/snapshots"
+import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { syncDir, syncFile } from "@stillframe/storage/durable"
-import { compressedMemoryName, payloadDir, rawMemoryName } from "@stillframe/storage/layout"
+import {
+  compressedMemoryName,
+  isMemoryFile,
+  payloadDir,
+  rawMemoryName,
+  unpackedMemoryName,
+} from "@stillframe/storage/layout"
 import { measureDir } from "@stillframe/storage/space"
-import { removeRawFiles } from "./pool-sweep.ts"
+import { removeSupersededMemory } from "./pool-sweep.ts"
 import type { Worker } from "./worker.ts"
 
 /** Of the work, how much is compressing; the rest is reading back. Roughly as their times stand to each other. */
 const compressShare = 0.7
 
 /**
- * Turns a snapshot's raw memory file into frames, reads them back from the device against the hash that was taken at
- * capture, and only then names them in the row. The raw file goes afterwards, by a step of its own.
+ * Turns a snapshot's memory into frames, reads them back from the device against the hash that was taken at capture, and
+ * only then names them in the row. The file before goes afterwards, by a step of its own.
  */
 export function compressHandler(worker: Worker): OperationHandler {
   return {
     async run(context) {
       const { operation } = context
+      const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
+      if (snapshot === undefined || snapshot.compression_state !== "compressing")
+        throw new StillframeError("cancelled", "the snapshot does not wait for compression any more")
+      requireSound(snapshot)
+      const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
+      await removeStale(worker, snapshot, dir)
       if (operation.attempt > operationAttempts.compress.max)
         throw new StillframeError(
           "lease_lost",
           "the worker died in each try to compress the memory; see its log",
         )
-      const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
-      if (snapshot === undefined || snapshot.compression_state !== "compressing")
-        throw new StillframeError("cancelled", "the snapshot does not wait for compression any more")
-      const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
-      await removeStale(dir, snapshot)
       const memoryFile = compressedMemoryName(operation.token, snapshot.compression?.algorithm ?? "zstd")
       try {
         const sizes = await compressAndVerify(worker, context, { snapshot, dir, memoryFile })
@@ -45,19 +56,22 @@ export function compressHandler(worker: Worker): OperationHandler {
         await rm(join(dir, memoryFile), { force: true })
         throw error
       }
-      // Before the raw file goes: somebody waits to be told, nobody for the room.
+      // Before the file goes: somebody waits to be told, nobody for the room.
       worker.committed()
       // The pool's sweep comes again; the operation is done either way.
-      await removeRawFiles(worker).catch((err: unknown) =>
-        worker.log.warn({ err }, "raw memory not removed yet"),
+      await removeSupersededMemory(worker).catch((err: unknown) =>
+        worker.log.warn({ err }, "superseded memory not removed yet"),
       )
     },
-    async failed(tx, operation, error) {
-      const snapshot = await failCompression(tx, operation.snapshotId ?? "", error.message)
+    async failed(tx, operation, { code, message }) {
+      const { again, before } = compressParams(operation)
+      const snapshot = await failCompression(tx, operation.snapshotId ?? "", { message, before })
       if (snapshot === undefined) return
+      // Is it what was captured that is damaged, or only what was made of it?
+      if (code === "corrupted") await requestVerification(tx, snapshot)
       await appendSnapshotEvent(tx, "snapshot.compression_failed", snapshot)
       // The snapshot is whole and usable: what is missing is only that it became smaller.
-      await appendSnapshotEvent(tx, "snapshot.completed", snapshot)
+      if (again !== true) await appendSnapshotEvent(tx, "snapshot.completed", snapshot)
     },
   }
 }
@@ -69,10 +83,12 @@ interface Target {
 }
 
 async function compressAndVerify(
-  { config, db, log }: Worker,
-  { signal }: OperationContext,
+  worker: Worker,
+  context: OperationContext,
   { snapshot, dir, memoryFile }: Target,
 ): Promise<{ uncompressedBytes: number; compressedBytes: number }> {
+  const { config, db, log } = worker
+  const { signal } = context
   const { compression, memory_sha256: sha256 } = snapshot
   if (compression === null || sha256 === null)
     throw new StillframeError("internal_error", "the snapshot's row lacks its compression or its hash")
@@ -81,8 +97,9 @@ async function compressAndVerify(
   )
   const { threads } = config
   const startedAt = performance.now()
+  await using raw = await rawMemory(worker, context, { snapshot, dir })
   const sizes = await compressFile({
-    source: join(dir, rawMemoryName),
+    source: raw.path,
     destination: join(dir, memoryFile),
     algorithm: compression.algorithm,
     level: compression.level,
@@ -118,24 +135,43 @@ async function compressAndVerify(
   return sizes
 }
 
+/** Where the memory lies uncompressed: as it was captured, or unpacked for as long as it is needed. */
+async function rawMemory(
+  { config: { threads } }: Worker,
+  { operation: { token }, signal }: OperationContext,
+  { snapshot, dir }: Omit<Target, "memoryFile">,
+): Promise<AsyncDisposable & { readonly path: string }> {
+  const source = join(dir, snapshot.memory_file ?? rawMemoryName)
+  if (snapshot.memory_file === rawMemoryName) return { path: source, async [Symbol.asyncDispose]() {} }
+  const path = join(dir, unpackedMemoryName(token))
+  await decompressFile({ source, destination: path, threads, signal })
+  return { path, [Symbol.asyncDispose]: () => rm(path, { force: true }) }
+}
+
 async function publish(
   { db }: Worker,
   operation: ClaimedOperation,
   target: Target & { uncompressedBytes: number; compressedBytes: number },
 ): Promise<void> {
-  const sizes = await measureDir(target.dir, { without: rawMemoryName })
+  const leaveOut = (name: string): boolean => isMemoryFile(name) && name !== target.memoryFile
+  const sizes = await measureDir(target.dir, { leaveOut })
   await inTransaction(db, async (tx) => {
     const compressed = await publishCompressed(tx, target.snapshot.id, { ...target, ...sizes })
     await finishDone(tx, operation)
     if (compressed === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")
     await appendSnapshotEvent(tx, "snapshot.compressed", compressed)
-    await appendSnapshotEvent(tx, "snapshot.completed", compressed)
+    if (compressParams(operation).again !== true)
+      await appendSnapshotEvent(tx, "snapshot.completed", compressed)
   })
 }
 
-/** What tries of workers that died have left: the row does not name it, and their tokens are no longer current. */
-async function removeStale(dir: string, snapshot: SnapshotRow): Promise<void> {
+/**
+ * Removes what tries of workers that died have left: the row does not name it, and their tokens are no longer current.
+ * While somebody may still read an earlier form of the memory, all of it stays for the pool's sweep.
+ */
+async function removeStale({ db }: Worker, snapshot: SnapshotRow, dir: string): Promise<void> {
+  if (snapshot.superseded && (await hasReaders(db, snapshot.id))) return
   for (const name of await readdir(dir)) {
-    if (name.startsWith(`${rawMemoryName}.`) && name !== snapshot.memory_file) await rm(join(dir, name))
+    if (isMemoryFile(name) && name !== snapshot.memory_file) await rm(join(dir, name))
   }
 }

@@ -17,7 +17,11 @@ export interface CompressionWorkerConfig {
   readonly host: string
   readonly pool: string
   readonly threads: number
+  /** A snapshot whose last verification is longer ago is verified again when nothing else is to be done; 0: never. */
+  readonly scrubIntervalMs: number
 }
+
+const dayMs = 24 * 3_600_000
 
 const settings = {
   ...databaseSettings,
@@ -25,6 +29,7 @@ const settings = {
   ...hostSettings,
   ...logSettings,
   COMPRESSION_THREADS: wholeNumber({ min: 1, max: 256 }).default(availableParallelism()),
+  SCRUB_DAYS: wholeNumber({ min: 0, max: 3_650 }).default(30),
 }
 
 export function configFromEnv(env: Env): CompressionWorkerConfig {
@@ -37,5 +42,6 @@ export function configFromEnv(env: Env): CompressionWorkerConfig {
     host: set.HOST_NAME,
     pool: set.STORAGE_POOL,
     threads: set.COMPRESSION_THREADS,
+    scrubIntervalMs: set.SCRUB_DAYS * dayMs,
   }
 }

@@ -1,28 +1,38 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
-import { markRawRemoved, removableRawFiles } from "@stillframe/db/readers"
+import { markMemoryRemoved, removableMemory } from "@stillframe/db/readers"
+import { namesIn } from "@stillframe/storage/directory"
 import { syncDir } from "@stillframe/storage/durable"
-import { payloadDir, rawMemoryName } from "@stillframe/storage/layout"
+import { isMemoryFile, payloadDir } from "@stillframe/storage/layout"
 import { removeDeadAttempts } from "./attempt-sweep.ts"
+import { scrub } from "./scrub.ts"
 import type { Worker } from "./worker.ts"
 
-const rawSweepMs = 5_000
+const memorySweepMs = 5_000
 const attemptSweepMs = 600_000
+const scrubMs = 60_000
 
 /**
- * Removes raw memory files whose compressed form is published and which nobody reads. Any number of workers may do it at
- * once: a file that is gone already counts as removed.
+ * Removes memory files whose other form is published and which nobody reads: the raw one after its compression, a
+ * compressed one after another. Any number of workers may do it at once: a file that is gone already counts as removed.
  */
-export async function removeRawFiles({ db, config }: Worker): Promise<void> {
-  for (const { snapshotId, payload } of await removableRawFiles(db, config.pool)) {
-    const dir = payloadDir(config.storageDir, snapshotId, payload)
-    await rm(join(dir, rawMemoryName), { force: true })
-    await syncDir(dir)
-    await markRawRemoved(db, snapshotId)
+export async function removeSupersededMemory({ db, config: { pool, storageDir } }: Worker): Promise<void> {
+  for (const { snapshotId, payload } of await removableMemory(db, { pool })) {
+    const dir = payloadDir(storageDir, snapshotId, payload)
+    const names = (await namesIn(dir)).filter(isMemoryFile)
+    // Asked again: what a compression has begun since the first look is not to be taken for a leftover.
+    for (const removable of await removableMemory(db, { pool, snapshotId })) {
+      for (const name of names) if (name !== removable.memoryFile) await rm(join(dir, name), { force: true })
+      await syncDir(dir)
+      await markMemoryRemoved(db, removable)
+    }
   }
 }
 
-/** Looks every few seconds for raw files that a reader has held until now, and every ten minutes for dead attempts. */
+/**
+ * Looks every few seconds for memory files that a reader has held until now, every minute for a snapshot to verify again,
+ * and every ten for dead attempts.
+ */
 export function startPoolSweep(worker: Worker): AsyncDisposable {
   let running: Promise<void> = Promise.resolve()
   const every = (ms: number, sweep: (worker: Worker) => Promise<void>): NodeJS.Timeout =>
@@ -31,7 +41,11 @@ export function startPoolSweep(worker: Worker): AsyncDisposable {
         .then(() => sweep(worker))
         .catch((err: unknown) => worker.log.warn({ err }, "pool not swept"))
     }, ms)
-  const timers = [every(rawSweepMs, removeRawFiles), every(attemptSweepMs, removeDeadAttempts)]
+  const timers = [
+    every(memorySweepMs, removeSupersededMemory),
+    every(scrubMs, scrub),
+    every(attemptSweepMs, removeDeadAttempts),
+  ]
   return {
     async [Symbol.asyncDispose]() {
       for (const timer of timers) clearInterval(timer)

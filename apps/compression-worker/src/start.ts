@@ -9,6 +9,7 @@ import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
 import { startPoolSweep } from "./pool-sweep.ts"
+import { verifyHandler } from "./verify.ts"
 import type { Worker } from "./worker.ts"
 
 /** Files of one snapshot at a time: each takes all the threads this worker may use. */
@@ -37,7 +38,11 @@ export async function startCompressionWorker(
   })
   resources.defer(() => engine.close())
   const queue = compressQueue(config.pool)
-  const handlers = { compress: compressHandler(worker), delete: deleteHandler(worker) }
+  const handlers = {
+    compress: compressHandler(worker),
+    delete: deleteHandler(worker),
+    verify: verifyHandler(worker),
+  }
   const runner = { db, committed, worker: config.host, queue, handlers, log }
   const consumer = await engine.consume(queue, {
     concurrency,

@@ -36,6 +36,7 @@ const columns = [
   "created_at",
   "captured_at",
   "verified_at",
+  "corrupted_at",
 ] as const
 
 export async function listSnapshots(

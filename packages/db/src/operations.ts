@@ -169,11 +169,11 @@ export async function hurryDeletion(db: Database, snapshotId: string): Promise<v
 }
 
 /**
- * Cancels what makes or compresses a snapshot; the owner of a running one notices at its next renewal. Forks go on: they
+ * Cancels what makes, compresses or verifies a snapshot; the owner of a running one notices at its next renewal. Forks go on: they
  * hold what they read.
  */
 export async function cancelSnapshotWork(tx: Database, snapshotId: string): Promise<void> {
-  await cancel(tx, "snapshot_id", snapshotId, ["capture", "compress"])
+  await cancel(tx, "snapshot_id", snapshotId, ["capture", "compress", "verify"])
 }
 
 /** Cancels all that an instance waits for or is in. */

@@ -78,7 +78,7 @@ export interface SnapshotsTable {
   payload: string | null
   memory_file: string | null
   memory_sha256: string | null
-  raw_state: Defaulted<"present" | "removing" | "removed">
+  superseded: Defaulted<boolean>
   compression: ColumnType<EffectiveCompression | null, string | null, string | null>
   compression_state: Defaulted<CompressionState>
   compression_error: string | null
@@ -93,6 +93,8 @@ export interface SnapshotsTable {
   created_at: Generated<Date>
   captured_at: Date | null
   verified_at: Date | null
+  corrupted_at: Date | null
+  base_sha256: ColumnType<Record<string, string>, string | undefined, string>
   request_hash: string | null
   request_retry: number | null
   answered_at: Date | null

@@ -10,7 +10,6 @@ import {
 } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql, type Selectable, type Updateable } from "kysely"
-import { clock } from "./client.ts"
 import { appendSnapshotEvent } from "./events.ts"
 import { cancelSnapshotWork } from "./operations.ts"
 import { prepared } from "./prepared.ts"
@@ -103,6 +102,7 @@ const unset = {
   created_at: new Date(0),
   captured_at: null,
   verified_at: null,
+  corrupted_at: null,
 } as const
 
 /** Whether `error` is Postgres saying that the unique index `index` would be broken. */
@@ -130,6 +130,15 @@ export async function lockSnapshot(tx: Database, id: string): Promise<SnapshotRo
     .where("status", "!=", "deleting")
     .forUpdate()
     .executeTakeFirst()
+}
+
+/** Throws `conflict` for one in quarantine: its files are not what was captured. */
+export function requireSound(snapshot: SnapshotRow): void {
+  if (snapshot.corrupted_at === null) return
+  throw new StillframeError(
+    "conflict",
+    `snapshot ${snapshot.id} is corrupted: ${snapshot.error_message}. Its files are kept; put them right and POST to /snapshots/${snapshot.id}/verify, or delete it`,
+  )
 }
 
 export interface CapturedPayload {
@@ -224,54 +233,4 @@ export function startDelete(tx: Database, id: string): Promise<SnapshotRow | und
 
 export async function removeSnapshotRow(db: Database, id: string): Promise<void> {
   await db.deleteFrom("snapshots").where("id", "=", id).where("status", "=", "deleting").execute()
-}
-
-export interface CompressedMemory {
-  readonly memoryFile: string
-  readonly compressedBytes: number
-  readonly uncompressedBytes: number
-  readonly sizeBytes: number
-  readonly storedBytes: number
-}
-
-/** Names the compressed memory file; the raw one is from now on only waiting for its last reader. */
-export async function publishCompressed(
-  tx: Database,
-  id: string,
-  compressed: CompressedMemory,
-): Promise<SnapshotRow | undefined> {
-  return tx
-    .updateTable("snapshots")
-    .set({
-      memory_file: compressed.memoryFile,
-      compressed_size_bytes: compressed.compressedBytes,
-      uncompressed_size_bytes: compressed.uncompressedBytes,
-      size_bytes: compressed.sizeBytes,
-      stored_bytes: compressed.storedBytes,
-      compression_state: "compressed",
-      compression_error: null,
-      raw_state: "removing",
-      verified_at: clock,
-      progress: null,
-    })
-    .where("id", "=", id)
-    .where("status", "=", "ready")
-    .where("compression_state", "=", "compressing")
-    .returningAll()
-    .executeTakeFirst()
-}
-
-export async function failCompression(
-  tx: Database,
-  id: string,
-  message: string,
-): Promise<SnapshotRow | undefined> {
-  return tx
-    .updateTable("snapshots")
-    .set({ compression_state: "error", compression_error: message, progress: null })
-    .where("id", "=", id)
-    .where("status", "=", "ready")
-    .where("compression_state", "=", "compressing")
-    .returningAll()
-    .executeTakeFirst()
 }

@@ -41,7 +41,13 @@ export function effectiveCompression(
   ...configs: readonly (CompressionConfig | null | undefined)[]
 ): EffectiveCompression | undefined {
   const config = configs.find((candidate) => candidate !== null && candidate !== undefined)
-  if (!config?.enabled) return undefined
-  const algorithm = config.algorithm ?? "zstd"
-  return { enabled: true, algorithm, level: config.level ?? defaultLevel(algorithm) }
+  return config?.enabled ? compressionOf(config) : undefined
+}
+
+/** What a config means when it is on, every default filled in. */
+export function compressionOf({
+  algorithm = "zstd",
+  level = defaultLevel(algorithm),
+}: Pick<CompressionConfig, "algorithm" | "level">): EffectiveCompression {
+  return { enabled: true, algorithm, level }
 }

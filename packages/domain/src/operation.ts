@@ -14,8 +14,8 @@ export const stateOperationKinds = [
 /** Those of which at most one runs per instance. */
 export const vmOperationKinds = ["capture", ...stateOperationKinds] as const
 
-/** `compress` touches files only. */
-export const operationKinds = [...vmOperationKinds, "compress"] as const
+/** `compress` and `verify` touch files only. */
+export const operationKinds = [...vmOperationKinds, "compress", "verify"] as const
 export type OperationKind = (typeof operationKinds)[number]
 
 export const operationStates = ["queued", "running", "done", "failed", "cancelled"] as const
@@ -35,6 +35,7 @@ export const operationAttempts: Readonly<Record<OperationKind, { max: number; ba
   fork: { max: 1, backoffMs: 0 },
   delete: { max: 1_000_000, backoffMs: 2_000 },
   compress: { max: 5, backoffMs: 2_000 },
+  verify: { max: 3, backoffMs: 2_000 },
 }
 
 const backoffMsMax = 5 * 60_000

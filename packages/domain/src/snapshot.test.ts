@@ -24,6 +24,7 @@ const record: SnapshotRecord = {
   created_at: new Date("2026-03-06T13:56:11Z"),
   captured_at: null,
   verified_at: null,
+  corrupted_at: null,
 }
 
 test.each([

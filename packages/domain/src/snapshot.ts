@@ -57,6 +57,7 @@ export interface SnapshotRecord {
   readonly created_at: Date
   readonly captured_at: Date | null
   readonly verified_at: Date | null
+  readonly corrupted_at: Date | null
 }
 
 /** The resource as every answer and every event shows it: optional members are left out, never null. Times are RFC 3339, sizes bytes. */
@@ -82,6 +83,7 @@ export interface SnapshotResource {
   readonly pause_ms?: number
   readonly stored_bytes?: number
   readonly verified_at?: string
+  readonly corrupted_at?: string
 }
 
 export function snapshotResource(record: SnapshotRecord): SnapshotResource {
@@ -98,7 +100,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     size_bytes: record.size_bytes,
     ...(record.compression !== null && { compression: record.compression }),
     compression_state: record.compression_state,
-    ...(record.compression_state === "error" && { compression_error: record.compression_error ?? "" }),
+    ...optional("compression_error", record.compression_error),
     ...(compressed && optional("compressed_size_bytes", record.compressed_size_bytes)),
     ...(compressed && optional("uncompressed_size_bytes", record.uncompressed_size_bytes)),
     status: record.status,
@@ -110,6 +112,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     ...optional("pause_ms", record.pause_ms),
     ...optional("stored_bytes", record.stored_bytes),
     ...optional("verified_at", record.verified_at?.toISOString()),
+    ...optional("corrupted_at", record.corrupted_at?.toISOString()),
   }
 }
 

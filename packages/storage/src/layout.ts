@@ -18,6 +18,16 @@ export function compressedMemoryName(token: string, algorithm: "zstd" | "lz4"): 
   return `${rawMemoryName}.${token}.${algorithm === "zstd" ? "zst" : "lz4"}`
 }
 
+/** Whether a payload's file holds its memory, in whatever form and of whichever try. */
+export function isMemoryFile(name: string): boolean {
+  return name === rawMemoryName || name.startsWith(`${rawMemoryName}.`)
+}
+
+/** Where a compression of frames leaves their content for a while. */
+export function unpackedMemoryName(token: string): string {
+  return `${rawMemoryName}.${token}.raw`
+}
+
 /** All of an instance on its host: a directory per generation, `pause.json` beside them. */
 export function instanceDir(dataDir: string, instanceId: string): string {
   return join(dataDir, "instances", instanceId)

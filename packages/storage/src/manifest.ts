@@ -37,11 +37,13 @@ const manifestSchema = z.object({
 export type Manifest = z.infer<typeof manifestSchema>
 export type ManifestFile = z.infer<typeof fileSchema>
 
-/** Throws `corrupted` when there is none or it can't be understood. */
+/** Throws `corrupted` when there is none or it can't be understood, and the system's error when it can't be read. */
 export async function readManifest(dir: string): Promise<Manifest> {
   try {
     return manifestSchema.parse(JSON.parse(await readFile(join(dir, manifestName), "utf8")))
   } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (typeof code === "string" && code !== "ENOENT") throw cause
     throw new StillframeError("corrupted", `the payload has no readable ${manifestName}`, { cause })
   }
 }

@@ -10,12 +10,12 @@ export async function freeBytes(path: string): Promise<number> {
   return bavail * bsize
 }
 
-/** Of a payload, less the file `without`: `sizeBytes` as files show it, `storedBytes` as blocks on disk, holes left out. */
+/** Of a payload, less the files that are left out: `sizeBytes` as files show it, `storedBytes` as blocks on disk, holes left out. */
 export async function measureDir(
   dir: string,
-  { without }: { without?: string } = {},
+  { leaveOut = () => false }: { leaveOut?: (name: string) => boolean } = {},
 ): Promise<{ sizeBytes: number; storedBytes: number }> {
-  const names = (await readdir(dir)).filter((name) => name !== without)
+  const names = (await readdir(dir)).filter((name) => !leaveOut(name))
   const stats = await Promise.all(names.map((name) => lstat(join(dir, name))))
   return {
     sizeBytes: stats.reduce((sum, { size }) => sum + size, 0),

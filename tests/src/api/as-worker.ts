@@ -1,9 +1,10 @@
 import { inTransaction } from "@stillframe/db/client"
+import { publishCompressed } from "@stillframe/db/compressions"
 import { appendInstanceEvent, appendSnapshotEvent } from "@stillframe/db/events"
 import { advanceInstance, deleteInstance } from "@stillframe/db/instances"
 import { claimOperation, finishOperation, type ClaimedOperation } from "@stillframe/db/operations"
 import { takeUnrelayed, type RelayedOperation } from "@stillframe/db/relay"
-import { failSnapshot, publishCapture, publishCompressed, startCapture } from "@stillframe/db/snapshots"
+import { failSnapshot, publishCapture, startCapture } from "@stillframe/db/snapshots"
 import type { ErrorCode } from "@stillframe/domain/errors"
 import { whenWoken, type TestApi } from "./test-api.ts"
 

@@ -26,6 +26,7 @@ export function snapshotRecord(changes: Partial<SnapshotRecord> = {}): SnapshotR
     created_at: new Date(0),
     captured_at: null,
     verified_at: null,
+    corrupted_at: null,
     ...changes,
   }
 }

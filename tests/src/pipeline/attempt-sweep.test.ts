@@ -48,6 +48,7 @@ test("of attempts only those go that are old, unsealed, and held by no operation
     host: "h",
     pool: "p",
     threads: 1,
+    scrubIntervalMs: 0,
   }
   const log = createLogger({ service: "test", level: "silent" })
   await removeDeadAttempts({ db, config, log, committed: () => {} })

@@ -166,7 +166,9 @@ export async function testStack({
       return started
     },
     startCompressionWorker: async () =>
-      resources.use(await startCompressionWorker({ ...common, ...place, threads: 2 }, log)),
+      resources.use(
+        await startCompressionWorker({ ...common, ...place, threads: 2, scrubIntervalMs: 0 }, log),
+      ),
     async launch(name, launch = { image: "heartbeat" }) {
       const instance = await http.request<InstanceResource>("POST", "/instances", { name, launch })
       await untilTrue(generationDir(instance), async () => (await serialLines(generationDir(instance))) >= 3)

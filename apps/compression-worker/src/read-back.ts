@@ -1,0 +1,90 @@
+import { join } from "node:path"
+import { sha256File } from "@stillframe/codec/hash"
+import { verifyFile } from "@stillframe/codec/verify"
+import type { SnapshotRow } from "@stillframe/db/snapshots"
+import type { Verdict } from "@stillframe/db/verifications"
+import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
+import { assertSourcesUnchanged, type Disk } from "@stillframe/hypervisors/disks"
+import { rawMemoryName } from "@stillframe/storage/layout"
+import { memoryEntry, readManifest, type ManifestFile } from "@stillframe/storage/manifest"
+
+interface Reading {
+  readonly snapshot: SnapshotRow
+  readonly threads: number
+  readonly signal: AbortSignal
+}
+
+/** What says that a file is not what it was, and not only that it can't be read just now. */
+const damageCodes: ReadonlySet<ErrorCode> = new Set(["corrupted", "not_found", "conflict"])
+
+/**
+ * Reads every file of a sealed payload and compares it with its hash: the memory in whatever form the row names, each
+ * disk layer, and a caller's disk with the hash of its first verification. Throws what says nothing about the files: a
+ * failing device, an abort.
+ */
+export async function readBack(dir: string, reading: Reading): Promise<Verdict> {
+  const baseSha256 = { ...reading.snapshot.base_sha256 }
+  try {
+    const manifest = await readManifest(dir)
+    // Where there is no link, the file is its host's alone, and its restore looks at it.
+    const disks = (manifest.disks as unknown as Disk[]).map((disk) => ({
+      ...disk,
+      sources: disk.sources.filter(({ link }) => link !== undefined),
+    }))
+    await assertSourcesUnchanged(dir, disks)
+    const memory = memoryEntry(manifest)
+    if (memory !== undefined) await readMemory(dir, memory, reading)
+    for (const file of manifest.files) {
+      if (file.role === "memory") continue
+      const sha256 = await readFile(dir, { sha256: baseSha256[file.name], ...file }, reading)
+      if (file.role === "base") baseSha256[file.name] = sha256
+    }
+    return { damage: undefined, baseSha256 }
+  } catch (error) {
+    if (!(error instanceof StillframeError) || !damageCodes.has(error.code)) throw error
+    return { damage: error.message, baseSha256 }
+  }
+}
+
+async function readMemory(
+  dir: string,
+  { sha256, bytes }: ManifestFile & { sha256: string },
+  reading: Reading,
+): Promise<void> {
+  const { snapshot, threads, signal } = reading
+  const name = snapshot.memory_file ?? rawMemoryName
+  if (sha256 !== snapshot.memory_sha256) throw differs("manifest.json", "names another hash of the memory")
+  if (name === rawMemoryName) await readFile(dir, { name, sha256, bytes }, reading)
+  else
+    await verifyFile({ path: join(dir, name), sha256, uncompressedBytes: bytes, threads, signal }).catch(
+      (error: unknown) => {
+        throw named(name, error)
+      },
+    )
+}
+
+/** Resolves with its hash. `sha256` and `bytes`: what the file must have; without a hash any content is as good. */
+async function readFile(
+  dir: string,
+  { name, bytes, ...expected }: { name: string; bytes: number; sha256?: string | undefined },
+  { signal }: Reading,
+): Promise<string> {
+  const found = await sha256File(join(dir, name), { signal }).catch((error: unknown) => {
+    throw named(name, error)
+  })
+  if (found.bytes !== bytes) throw differs(name, `has ${found.bytes} bytes instead of ${bytes}`)
+  if (expected.sha256 !== undefined && found.sha256 !== expected.sha256)
+    throw differs(name, `has the SHA-256 ${found.sha256} instead of ${expected.sha256}`)
+  return found.sha256
+}
+
+function differs(name: string, what: string): StillframeError {
+  return new StillframeError("corrupted", `${name} ${what}`)
+}
+
+function named(name: string, error: unknown): unknown {
+  if (!(error instanceof StillframeError)) return error
+  if (error.code === "not_found")
+    return new StillframeError(error.code, `${name} is missing`, { cause: error })
+  return new StillframeError(error.code, `${name}: ${error.message}`, { cause: error })
+}

@@ -1,0 +1,73 @@
+import { inTransaction } from "@stillframe/db/client"
+import { appendSnapshotEvent } from "@stillframe/db/events"
+import { openReader } from "@stillframe/db/readers"
+import { finishDone, type OperationHandler } from "@stillframe/db/run-operation"
+import { isScrub, recordVerdict, workWaits } from "@stillframe/db/verifications"
+import { StillframeError } from "@stillframe/domain/errors"
+import { operationAttempts } from "@stillframe/domain/operation"
+import { payloadDir } from "@stillframe/storage/layout"
+import { readBack } from "./read-back.ts"
+import type { Worker } from "./worker.ts"
+
+const lookForWorkMs = 2_000
+
+/**
+ * Reads all files of a snapshot and writes down whether they are what was captured. Damage is a result, not a failure:
+ * only what may pass, such as a disk that can't be read, fails the operation.
+ */
+export function verifyHandler(worker: Worker): OperationHandler {
+  const { config, db, log } = worker
+  return {
+    async failed() {
+      // Nothing was found out, so nothing changes.
+    },
+    async run({ operation, signal }) {
+      if (operation.attempt > operationAttempts.verify.max)
+        throw new StillframeError("lease_lost", "the worker died in each try to verify; see its log")
+      const snapshotId = operation.snapshotId ?? ""
+      await using reader = await openReader(db, snapshotId, {
+        evenCorrupted: true,
+        onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
+      })
+      const { snapshot } = reader
+      using work = isScrub(operation) ? waitingWork(worker) : undefined
+      const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
+      const ended = work === undefined ? signal : AbortSignal.any([signal, work.signal])
+      const verdict = await readBack(dir, { snapshot, threads: config.threads, signal: ended }).catch(
+        (error: unknown) => {
+          if (work?.signal.aborted !== true || signal.aborted) throw error
+          return undefined
+        },
+      )
+      await inTransaction(db, async (tx) => {
+        // It gives way: the scrub comes again.
+        if (verdict === undefined) return finishDone(tx, operation)
+        const judged = await recordVerdict(tx, snapshot, verdict)
+        await finishDone(tx, operation)
+        if (judged === undefined)
+          throw new StillframeError("unavailable", "the snapshot got other files while its own were read")
+        const { damage } = verdict
+        await appendSnapshotEvent(
+          tx,
+          damage === undefined ? "snapshot.verified" : "snapshot.corrupted",
+          judged,
+        )
+      })
+      if (verdict?.damage !== undefined)
+        log.error({ snapshotId, damage: verdict.damage }, "snapshot is corrupted")
+    },
+  }
+}
+
+/** Aborted as soon as other work waits for the pool. */
+function waitingWork({ config, db, log }: Worker): Disposable & { readonly signal: AbortSignal } {
+  const found = new AbortController()
+  const look = async (): Promise<void> => {
+    if (await workWaits(db, config.pool)) found.abort()
+  }
+  const timer = setInterval(
+    () => void look().catch((err: unknown) => log.warn({ err }, "not known whether work waits")),
+    lookForWorkMs,
+  )
+  return { signal: found.signal, [Symbol.dispose]: () => clearInterval(timer) }
+}
