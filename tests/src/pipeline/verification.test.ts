@@ -6,6 +6,7 @@ import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { compressQueue } from "@stillframe/domain/queues"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { sql } from "kysely"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import type { Reply } from "../api/test-api.ts"
 import { captured } from "../contract/contract-stack.ts"
@@ -267,9 +268,15 @@ describe("the scrub", () => {
     const busy = await createOperation(stack.db, { kind: "delete", queue: compressQueue(pool()) })
     expect(await startScrub(stack.db, scrub)).toBeUndefined()
     await stack.db.deleteFrom("operations").where("id", "=", busy).execute()
-    const chosen = await Promise.all(Array.from({ length: 4 }, () => startScrub(stack.db, scrub)))
-
-    expect(chosen.filter((id) => id !== undefined)).toEqual([oldest])
+    // They all have chosen before the first can write it down.
+    const chosen = await stack.db.transaction().execute(async (tx) => {
+      await sql`lock table operations in exclusive mode`.execute(tx)
+      const asked = Array.from({ length: 4 }, () => startScrub(stack.db, scrub))
+      const waits = sql`select from pg_locks where relation = 'operations'::regclass and not granted`
+      await expect.poll(async () => (await waits.execute(tx)).rows.length).toBeGreaterThan(0)
+      return asked
+    })
+    expect((await Promise.all(chosen)).filter((id) => id !== undefined)).toEqual([oldest])
     expect((await stack.ask("GET", `/snapshots/${young}`)).body).not.toHaveProperty("verified_at")
   })
 })
