@@ -1,3 +1,4 @@
+import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { liveHosts } from "@stillframe/db/hosts"
 import { StillframeError } from "@stillframe/domain/errors"
 import { healthSchema, readySchema } from "./resources.ts"
@@ -18,10 +19,11 @@ export function healthRoutes({ db, log }: ApiDeps): Route[] {
       method: "get",
       path: "/ready",
       operationId: "getReady",
-      summary: "Whether the process can do its work, and which hosts are up",
+      summary: "Whether the process can do its work, and which hosts and workers are up",
       answers: { 200: readySchema },
       async handle() {
-        const hosts = await liveHosts(db).catch((cause: unknown) => {
+        const up = Promise.all([liveHosts(db), liveCompressionWorkers(db)])
+        const [hosts, workers] = await up.catch((cause: unknown) => {
           log.warn({ err: cause }, "not ready")
           throw new StillframeError(
             "unavailable",
@@ -29,10 +31,12 @@ export function healthRoutes({ db, log }: ApiDeps): Route[] {
             { cause },
           )
         })
-        return {
-          status: 200,
-          body: { status: "ok", hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors })) },
+        const body = {
+          status: "ok",
+          hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors })),
+          compression_workers: workers,
         }
+        return { status: 200, body }
       },
     }),
   ]

@@ -138,5 +138,14 @@ export const readySchema = z
   .object({
     status: z.literal("ok"),
     hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
+    compression_workers: z.array(
+      z.object({
+        name: z.string(),
+        pool: z.string(),
+        codecs: z
+          .record(z.enum(algorithms), z.string())
+          .meta({ description: "the binding in use for each algorithm" }),
+      }),
+    ),
   })
   .meta({ id: "Ready" })

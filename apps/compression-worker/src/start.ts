@@ -1,7 +1,9 @@
 import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
+import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
+import type { Algorithm } from "@stillframe/domain/compression"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -14,6 +16,7 @@ import type { Worker } from "./worker.ts"
 
 /** Files of one snapshot at a time: each takes all the threads this worker may use. */
 const concurrency = 1
+const heartbeatMs = 5_000
 
 /**
  * Starts a worker of one storage pool; any number may share it. Disposing of it hands back what is under way, which the
@@ -27,8 +30,10 @@ export async function startCompressionWorker(
   const { db, committed } = await openMigrated(resources, { ...config, log })
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
-  log.info({ codecs: codecsInUse(), threads: config.threads }, "ready to compress")
+  const codecs = codecsInUse()
+  log.info({ codecs, threads: config.threads }, "ready to compress")
   const worker: Worker = { config, db, committed, log }
+  resources.use(await keepRegistered(worker, codecs))
   resources.use(startPoolSweep(worker))
 
   const engine = await openQueueEngine({
@@ -50,4 +55,17 @@ export async function startCompressionWorker(
   })
   resources.defer(() => consumer.close())
   return resources.move()
+}
+
+/** Says every 5 s that the worker lives, and what it compresses with. */
+async function keepRegistered(
+  { config: { host: name, pool }, db, log }: Worker,
+  codecs: Readonly<Record<Algorithm, string>>,
+): Promise<Disposable> {
+  const heartbeat = (): Promise<void> => compressionHeartbeat(db, { name, pool, codecs })
+  await heartbeat()
+  const timer = setInterval(() => {
+    heartbeat().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
+  }, heartbeatMs)
+  return { [Symbol.dispose]: () => clearInterval(timer) }
 }

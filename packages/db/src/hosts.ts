@@ -4,8 +4,8 @@ import { sql } from "kysely"
 import { clock } from "./client.ts"
 import type { Database } from "./schema.ts"
 
-/** A host that has not been heard of for this long is not up. */
-const hostFreshMs = 15_000
+/** A host or a worker that has not been heard of for this long is not up. */
+export const hostFreshMs = 15_000
 
 /** The installation's id, made once. */
 export async function clusterId(db: Database): Promise<string> {

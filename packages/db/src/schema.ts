@@ -1,4 +1,4 @@
-import type { EffectiveCompression } from "@stillframe/domain/compression"
+import type { Algorithm, EffectiveCompression } from "@stillframe/domain/compression"
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { EventType } from "@stillframe/domain/events"
 import type { Hypervisor, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
@@ -14,6 +14,7 @@ export interface Schema {
   cluster: { singleton: Generated<boolean>; id: string }
   hosts: HostsTable
   pools: { name: string }
+  compression_workers: CompressionWorkersTable
   instances: InstancesTable
   snapshots: SnapshotsTable
   snapshot_readers: { id: string; snapshot_id: string; expires_at: Date }
@@ -35,6 +36,13 @@ export interface HostsTable {
   boot_id: string
   pool: string
   hypervisors: ColumnType<Record<string, string>, string, string>
+  heartbeat_at: Generated<Date>
+}
+
+export interface CompressionWorkersTable {
+  name: string
+  pool: string
+  codecs: ColumnType<Record<Algorithm, string>, string, string>
   heartbeat_at: Generated<Date>
 }
 

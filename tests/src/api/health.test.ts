@@ -1,14 +1,24 @@
+import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { expect, test } from "vitest"
 import { testApi } from "./test-api.ts"
 
-test("health and readiness are open, and readiness lists the hosts that are up", async () => {
+test("health and readiness are open, and readiness lists the hosts and the compression workers that are up", async () => {
   await using api = await testApi()
   await api.host("h1")
+  const codecs = { zstd: "zstd-napi (zstd 1.5.7)", lz4: "lz4-napi" }
+  await compressionHeartbeat(api.db, { name: "h2", pool: "p", codecs })
+  await compressionHeartbeat(api.db, { name: "gone", pool: "p", codecs })
+  await api.db
+    .updateTable("compression_workers")
+    .set({ heartbeat_at: new Date(0) })
+    .where("name", "=", "gone")
+    .execute()
 
   expect((await api.ask("GET", "/health", { claims: null })).body).toEqual({ status: "ok" })
   expect((await api.ask("GET", "/ready", { claims: null })).body).toEqual({
     status: "ok",
     hosts: [{ name: "h1", hypervisors: { qemu: "7.2.22" } }],
+    compression_workers: [{ name: "h2", pool: "p", codecs }],
   })
 })
 

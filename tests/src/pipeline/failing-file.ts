@@ -28,15 +28,13 @@ export async function failingFile(path: string): Promise<AsyncDisposable> {
   await writeFile(path, "")
   const rule = { event: "none", iotype: "read", errno: 5, once: false, sector: 1024 }
   const { program = "", env } = daemon() ?? {}
-  const child = spawn(
-    program,
-    [
-      ["--blockdev", { driver: "file", "node-name": "file", filename: kept, "read-only": true }],
-      ["--blockdev", { driver: "blkdebug", "node-name": "bad", image: "file", "inject-error": [rule] }],
-      ["--export", { type: "fuse", id: "export", "node-name": "bad", mountpoint: path }],
-    ].flatMap(([option, value]) => [String(option), JSON.stringify(value)]),
-    { env: { ...process.env, ...env }, stdio: "ignore" },
-  )
+  const options: [string, object][] = [
+    ["--blockdev", { driver: "file", "node-name": "file", filename: kept, "read-only": true }],
+    ["--blockdev", { driver: "blkdebug", "node-name": "bad", image: "file", "inject-error": [rule] }],
+    ["--export", { type: "fuse", id: "export", "node-name": "bad", mountpoint: path }],
+  ]
+  const args = options.flatMap(([option, value]) => [option, JSON.stringify(value)])
+  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: "ignore" })
   const ended = once(child, "exit")
   const failing: AsyncDisposable = {
     async [Symbol.asyncDispose]() {

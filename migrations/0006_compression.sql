@@ -14,3 +14,12 @@ alter table snapshots
 -- In the order in which the scrub verifies them again.
 create index snapshots_unverified on snapshots (pool, coalesce(verified_at, captured_at))
   where status = 'ready' and corrupted_at is null;
+
+create table compression_workers (
+  name text not null,
+  pool text not null,
+  -- Algorithm to the binding that this worker has for it.
+  codecs jsonb not null,
+  heartbeat_at timestamptz not null default clock(),
+  primary key (pool, name)
+);
