@@ -2,15 +2,16 @@ import { createReadStream } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { decompressFrames } from "@stillframe/codec/decompress"
+import { sha256File } from "@stillframe/codec/hash"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertSourcesUnchanged, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
 import { addOverlays, linkFiles } from "@stillframe/hypervisors/layers"
 import { immutableNames, startGuest } from "@stillframe/hypervisors/prepare-launch"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
-import { launchQemu } from "@stillframe/hypervisors/qemu-process"
+import { launchQemu, type LaunchOptions } from "@stillframe/hypervisors/qemu-process"
 import { restoreQemu } from "@stillframe/hypervisors/qemu-restore"
 import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
-import { readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
+import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
 import { carryOutEnd, processOptions } from "./carry-out-launch.ts"
 import type { RestoreOrder } from "./orders.ts"
 import { syncPayload } from "./seal.ts"
@@ -35,7 +36,7 @@ export async function carryOutRestore(
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
     await mkdir(dir, { recursive: true, mode: 0o700 })
     await linkFiles(immutableNames(order.launch, frozen), order.payloadDir, dir, signal)
-    if (order.target === "Running") return await startIn(dir, { order, frozen, signal })
+    if (order.target === "Running") return await startIn(dir, { order, manifest, frozen, signal })
     await writeDisks(dir, frozen)
     return null
   } catch (error) {
@@ -46,7 +47,12 @@ export async function carryOutRestore(
 
 async function startIn(
   dir: string,
-  { order, frozen, signal }: { order: RestoreOrder; frozen: readonly Disk[]; signal: AbortSignal },
+  {
+    order,
+    manifest,
+    frozen,
+    signal,
+  }: { order: RestoreOrder; manifest: Manifest; frozen: readonly Disk[]; signal: AbortSignal },
 ): Promise<ProcessIdentity> {
   const disks = await addOverlays(frozen, { dir, qemuImg: order.qemu.qemuImg, signal })
   const options = { dir, disks, signal, ...processOptions(order) }
@@ -54,9 +60,30 @@ async function startIn(
   const vm =
     memoryFile === undefined
       ? await launchQemu(options)
-      : await restoreQemu({ ...options, memory: readMemory(join(order.payloadDir, memoryFile), signal) })
+      : await loadMemory(join(order.payloadDir, memoryFile), { manifest, options, signal })
   if (order.startGuest) await startGuest(dir)
   return vm
+}
+
+/** No guest goes on with memory that is not what was captured: frames have checksums, the raw file is hashed while it is loaded. */
+async function loadMemory(
+  path: string,
+  { manifest, options, signal }: { manifest: Manifest; options: LaunchOptions; signal: AbortSignal },
+): Promise<ProcessIdentity> {
+  const raw = path.endsWith(`/${rawMemoryName}`)
+  const [loaded, hashed] = await Promise.allSettled([
+    restoreQemu({ ...options, memory: readMemory(path, signal) }),
+    raw ? sha256File(path, { signal }) : undefined,
+  ])
+  if (loaded.status === "rejected") throw loaded.reason
+  if (hashed.status === "rejected") throw hashed.reason
+  const captured = memoryEntry(manifest)?.sha256
+  if (hashed.value !== undefined && hashed.value.sha256 !== captured)
+    throw new StillframeError(
+      "corrupted",
+      `the memory has the SHA-256 ${hashed.value.sha256} instead of ${captured}`,
+    )
+  return loaded.value
 }
 
 /** The image of an instance in Standby: the whole payload, its memory in whatever form it lies there. */

@@ -69,7 +69,7 @@ async function readFile(
   { name, bytes, ...expected }: { name: string; bytes: number; sha256?: string | undefined },
   { signal }: Reading,
 ): Promise<string> {
-  const found = await sha256File(join(dir, name), { signal }).catch((error: unknown) => {
+  const found = await sha256File(join(dir, name), { signal, fromDevice: true }).catch((error: unknown) => {
     throw named(name, error)
   })
   if (found.bytes !== bytes) throw differs(name, `has ${found.bytes} bytes instead of ${bytes}`)

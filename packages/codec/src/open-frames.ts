@@ -81,7 +81,7 @@ export function pagesAround(start: number, end: number): { position: number; byt
 }
 
 /** Undefined where the system or the file system has no direct reading (macOS, tmpfs before Linux 6.6). */
-async function openDirect(path: string): Promise<FileHandle | undefined> {
+export async function openDirect(path: string): Promise<FileHandle | undefined> {
   if (constants.O_DIRECT === undefined) return undefined
   try {
     return await open(path, constants.O_RDONLY | constants.O_DIRECT)

@@ -196,17 +196,23 @@ test.each([
   expect(body.error).toMatchObject({ code: "corrupted", message: expect.stringContaining(message) })
 })
 
-test("a fork that meets damage is refused, leaves no instance, and has the snapshot verified", async () => {
-  await using _worker = await stack.startCompressionWorker()
-  const { id } = await compressed()
-  await flipBit(await fileOf(id, /\.zst$/))
+test.each([
+  ["frames", zstd, /\.zst$/],
+  ["raw memory", {}, /^memory$/],
+])(
+  "a fork that meets damaged %s is refused, leaves no instance, and has the snapshot verified",
+  async (_form, body, file) => {
+    await using _worker = await stack.startCompressionWorker()
+    const { id } = await stack.settled((await captured(stack, vm.id, body)).id)
+    await flipBit(await fileOf(id, file))
 
-  const { status, body } = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "unlucky" } })
+    const refused = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "unlucky" } })
 
-  expect([status, body.code]).toEqual([409, "conflict"])
-  expect((await stack.ask("GET", "/instances/unlucky")).status).toBe(404)
-  await eventsUntil(id, "snapshot.corrupted")
-})
+    expect([refused.status, refused.body.code]).toEqual([409, "conflict"])
+    expect((await stack.ask("GET", "/instances/unlucky")).status).toBe(404)
+    await eventsUntil(id, "snapshot.corrupted")
+  },
+)
 
 test("a snapshot deleted while it is verified is gone with all its files, long before they are read", async () => {
   await using _worker = await stack.startCompressionWorker()
