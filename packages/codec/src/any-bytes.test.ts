@@ -13,8 +13,10 @@ import { join } from "node:path"
 import { toStillframeError } from "@stillframe/domain/errors"
 import fc from "fast-check"
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { codecFor } from "./codecs.ts"
 import { compressFile } from "./compress.ts"
 import { decompressFile } from "./decompress.ts"
+import { describeEachCodec } from "./each-codec.ts"
 import { encodeSeekTable, footerBytes } from "./seek-table.ts"
 import { openSeekable } from "./seekable.ts"
 import { verifyFile } from "./verify.ts"
@@ -37,27 +39,26 @@ const contents = {
   "several frames, some of zeros": withZeros(text(4 * frame + 1000)),
 }
 
-for (const algorithm of ["zstd", "lz4"] as const) {
+describeEachCodec((algorithm, codec) => {
   for (const [name, content] of Object.entries(contents)) {
-    const packed = join(folder, `${algorithm} ${name}`)
+    const packed = join(folder, `${codec} ${name}`)
     beforeAll(async () => {
-      const source = join(folder, `${name} source`)
+      const source = join(folder, "source")
       writeFileSync(source, content)
       await compressFile({ source, destination: packed, algorithm, level: 1, threads: 1, signal })
     })
 
-    test(`${algorithm}, ${name}: every byte of header, table and footer flipped or cut there`, async () => {
+    test(`${name}: every byte of headers, table and footer flipped`, async () => {
       const bytes = readFileSync(packed)
       for (const at of structure(bytes)) {
         const [mask] = fc.sample(fc.integer({ min: 1, max: 255 }), { numRuns: 1, seed: at })
         const flipped = Buffer.from(bytes)
         flipped[at]! ^= mask!
         expect(["right", "corrupted"], `byte ${at} with ${mask}`).toContain(await outcome(flipped, content))
-        expect(await outcome(bytes.subarray(0, at), content), `cut at ${at}`).toBe("corrupted")
       }
     })
 
-    test(`${algorithm}, ${name}: any bytes in any place of the file`, async () => {
+    test(`${name}: any bytes in any place of the file`, async () => {
       const bytes = readFileSync(packed)
       const splices = fc.tuple(fc.nat(bytes.length), fc.nat(16), fc.uint8Array({ maxLength: 16 }))
       await fc.assert(
@@ -65,13 +66,13 @@ for (const algorithm of ["zstd", "lz4"] as const) {
           const spliced = [bytes.subarray(0, at), inserted, bytes.subarray(at + removed)]
           expect(["right", "corrupted"]).toContain(await outcome(Buffer.concat(spliced), content))
         }),
-        { numRuns: 40 },
+        { numRuns: 20 },
       )
     })
   }
 
-  test(`${algorithm}: a skippable frame of another kind is no seek table`, async () => {
-    const bytes = readFileSync(join(folder, `${algorithm} one byte more`))
+  test("a skippable frame of another kind is no seek table", async () => {
+    const bytes = readFileSync(join(folder, `${codec} one byte more`))
     for (const kind of [0x50, 0x51, 0x5f]) {
       const other = Buffer.from(bytes)
       other[tableStart(bytes)] = kind
@@ -79,8 +80,8 @@ for (const algorithm of ["zstd", "lz4"] as const) {
     }
   })
 
-  test(`${algorithm}: terabytes claimed by a table are refused before memory is taken for them`, async () => {
-    const magic = readFileSync(join(folder, `${algorithm} 1 byte`)).subarray(0, 4)
+  test("terabytes claimed by a table are refused before memory is taken for them", async () => {
+    const magic = readFileSync(join(folder, `${codec} 1 byte`)).subarray(0, 4)
     const frameCount = 400_000
     for (const compressedBytes of [9, 300]) {
       writeFileSync(damaged, magic)
@@ -94,7 +95,20 @@ for (const algorithm of ["zstd", "lz4"] as const) {
       expect(await unpack(Buffer.alloc(0))).toBe("corrupted")
     }
   })
-}
+})
+
+// Without its table at the end a file gets as far as no codec, so one for each algorithm will do.
+test.each(["zstd", "lz4"] as const)(
+  "%s: cut off anywhere in headers, table and footer",
+  async (algorithm) => {
+    for (const [name, content] of Object.entries(contents)) {
+      const bytes = readFileSync(join(folder, `${codecFor(algorithm)} ${name}`))
+      for (const at of structure(bytes)) {
+        expect(await outcome(bytes.subarray(0, at), content), `${name} cut at ${at}`).toBe("corrupted")
+      }
+    }
+  },
+)
 
 /** What reading, decompressing and verifying say of these bytes; all three when they differ. */
 async function outcome(bytes: Uint8Array, content: Buffer): Promise<string> {
@@ -133,11 +147,29 @@ function codeOf(thrown: unknown): string {
   return toStillframeError(thrown).code
 }
 
-/** Places in the first frame's header and in the table with its footer. */
+/** The header of each frame and its entry in the table, one frame of each kind, and the table's own header and footer. */
 function structure(bytes: Buffer): number[] {
   const table = tableStart(bytes)
-  const header = Math.min(headerBytes, table)
-  return Array.from({ length: bytes.length }, (_, at) => at).filter((at) => at < header || at >= table)
+  const entries = Array.from(
+    { length: bytes.readUInt32LE(bytes.length - footerBytes) },
+    (_, frame) => table + 8 + 12 * frame,
+  )
+  const places = range(table, 8).concat(range(bytes.length - footerBytes, footerBytes))
+  const seen = new Set<string>()
+  let start = 0
+  for (const entry of entries) {
+    const compressedBytes = bytes.readUInt32LE(entry)
+    const kind = bytes.toString("hex", entry, entry + 12)
+    if (!seen.has(kind))
+      places.push(...range(start, Math.min(headerBytes, compressedBytes)), ...range(entry, 12))
+    seen.add(kind)
+    start += compressedBytes
+  }
+  return places
+}
+
+function range(start: number, length: number): number[] {
+  return Array.from({ length }, (_, index) => start + index)
 }
 
 function tableStart(bytes: Buffer): number {

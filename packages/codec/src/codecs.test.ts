@@ -1,50 +1,78 @@
 import { expect, test } from "vitest"
-import { assertLevel, codecsInUse, type FrameCodec, loadCodec } from "./codecs.ts"
-import { liblz4Codec, lz4NapiCodec } from "./lz4-codec.ts"
-import { zlibZstdCodec, zstdNapiCodec } from "./zstd-codec.ts"
+import { assertLevel, chooseCodec, codecFor, codecsInUse, type FrameCodec, loadCodec } from "./codecs.ts"
+import { describeEachCodec } from "./each-codec.ts"
 
-const bindings: [string, () => FrameCodec | undefined, number[]][] = [
-  ["zstd-napi", zstdNapiCodec, [1, 3, 19]],
-  ["node:zlib", zlibZstdCodec, [1, 3, 19]],
-  ["liblz4", liblz4Codec, [0, 3, 9]],
-  ["lz4-napi", lz4NapiCodec, [0, 2]],
-]
 const text = Buffer.from("the quick brown fox jumps over the lazy dog ".repeat(5000))
 const contents = [Buffer.alloc(0), Buffer.from("x"), text, Buffer.alloc(256 * 1024)]
+const levels = { "zstd-napi": [1, 3, 19], "node:zlib": [1, 3, 19], liblz4: [0, 3, 9], "lz4-napi": [0, 2] }
 
-for (const [name, load, levels] of bindings) {
-  const codec = load()
-
-  test.skipIf(!codec)(`${name} gives back what it compressed, at every level`, () => {
-    for (const level of levels) {
+describeEachCodec((_algorithm, id) => {
+  test("gives back what it compressed, at every level", () => {
+    const codec = loadCodec(id)
+    for (const level of levels[id]) {
       for (const content of contents) {
-        const frame = compressed(codec!, content, level)
+        const frame = compressed(codec, content, level)
         const back = Buffer.alloc(content.length)
-        expect(codec!.decompressFrame(frame, back)).toBe(content.length)
+        expect(codec.decompressFrame(frame, back)).toBe(content.length)
         expect(back.equals(content)).toBe(true)
       }
     }
   })
 
-  test.skipIf(!codec)(
-    `${name} refuses a frame that is cut off, altered or larger than its destination`,
-    () => {
-      const frame = compressed(codec!, text, levels[0]!)
-      const altered = Buffer.from(frame)
-      altered[frame.length - 1]! ^= 1
-      const back = Buffer.alloc(text.length)
-
-      expect(() => codec!.decompressFrame(frame.subarray(0, -1), back)).toThrow(Error)
-      expect(() => codec!.decompressFrame(altered, back)).toThrow(Error)
-      expect(() => codec!.decompressFrame(frame, back.subarray(0, 1000))).toThrow(Error)
+  test("refuses what is not exactly one frame", () => {
+    const codec = loadCodec(id)
+    const frame = compressed(codec, text, 1)
+    const skippable = Buffer.from([0x53, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 1])
+    const back = Buffer.alloc(3 * text.length)
+    const others = [
+      [Buffer.alloc(0)],
+      [frame.subarray(0, -1)],
+      [frame, Buffer.alloc(1)],
+      [frame, Buffer.alloc(4)],
+      [frame, frame],
+      [frame, skippable],
+      [skippable, frame],
+    ]
+    for (const pieces of others) {
+      expect(() => codec.decompressFrame(Buffer.concat(pieces), back)).toThrow(Error)
       // What went wrong before must not stay behind in the binding's context.
-      expect(codec!.decompressFrame(frame, back)).toBe(text.length)
-    },
-  )
-}
+      expect(codec.decompressFrame(frame, back)).toBe(text.length)
+    }
+  })
 
-test("each algorithm has a binding, and its name is known", () => {
-  expect(codecsInUse()).toEqual({ zstd: loadCodec("zstd").name, lz4: loadCodec("lz4").name })
+  test("refuses a frame that is altered or larger than its destination, and leaves what lies behind", () => {
+    const codec = loadCodec(id)
+    const frame = compressed(codec, text, 1)
+    const altered = Buffer.from(frame)
+    altered[frame.length - 1]! ^= 1
+    const back = Buffer.alloc(text.length)
+
+    expect(() => codec.decompressFrame(altered, back)).toThrow(Error)
+    back.fill(7)
+    for (const length of [0, 1, 1000, text.length - 1]) {
+      expect(() => codec.decompressFrame(frame, back.subarray(0, length))).toThrow(Error)
+      expect(back.subarray(length).every((byte) => byte === 7)).toBe(true)
+    }
+    expect(codec.decompressFrame(frame, back)).toBe(text.length)
+  })
+
+  test("refuses a frame that expands to more than its destination without taking memory for it", () => {
+    const codec = loadCodec(id)
+    const frame = compressed(codec, Buffer.alloc(256 * 2 ** 20), 1)
+    const before = memoryPeak()
+    expect(() => codec.decompressFrame(frame, Buffer.alloc(256 * 1024))).toThrow(Error)
+    expect(memoryPeak() - before).toBeLessThan(32 * 2 ** 20)
+  })
+})
+
+test("the codec that is chosen is the one in use and named", () => {
+  const best = codecFor("zstd")
+  chooseCodec("zstd", "node:zlib")
+  expect(codecsInUse()).toEqual({
+    zstd: expect.stringMatching(/^node:zlib/),
+    lz4: loadCodec(codecFor("lz4")).name,
+  })
+  chooseCodec("zstd", best)
 })
 
 test("levels outside the algorithm's range are refused", () => {
@@ -57,13 +85,18 @@ test("levels outside the algorithm's range are refused", () => {
 })
 
 test("an lz4 level that only the library has names the library", () => {
-  expect(() => assertLevel("lz4", 3, lz4NapiCodec())).toThrow(
+  expect(() => assertLevel("lz4", 3, loadCodec("lz4-napi"))).toThrow(
     expect.objectContaining({ code: "codec_unavailable", message: expect.stringContaining("liblz4") }),
   )
-  expect(() => assertLevel("lz4", 2, lz4NapiCodec())).not.toThrow()
+  expect(() => assertLevel("lz4", 2, loadCodec("lz4-napi"))).not.toThrow()
 })
 
 function compressed(codec: FrameCodec, content: Uint8Array, level: number): Buffer {
   const frame = Buffer.alloc(codec.compressBound(content.length))
   return frame.subarray(0, codec.compressFrame(content, frame, level))
+}
+
+/** The most bytes this process has held at once. */
+function memoryPeak(): number {
+  return process.resourceUsage().maxRSS * 1024
 }

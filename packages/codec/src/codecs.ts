@@ -20,23 +20,58 @@ export interface FrameCodec {
   decompressFrame(source: Uint8Array, destination: Uint8Array): number
 }
 
-/** The best binding this machine has, the native ones first. Each thread has its own, loaded once. */
-export function loadCodec(algorithm: Algorithm): FrameCodec {
-  return (loaded[algorithm] ??= load[algorithm]())
+export type CodecId = "zstd-napi" | "node:zlib" | "liblz4" | "lz4-napi"
+
+/** All that there are, the best first: the native ones. */
+export const codecIds: Readonly<Record<Algorithm, readonly CodecId[]>> = {
+  zstd: ["zstd-napi", "node:zlib"],
+  lz4: ["liblz4", "lz4-napi"],
+}
+
+const load: Readonly<Record<CodecId, () => FrameCodec | undefined>> = {
+  "zstd-napi": zstdNapiCodec,
+  "node:zlib": zlibZstdCodec,
+  liblz4: liblz4Codec,
+  "lz4-napi": lz4NapiCodec,
+}
+
+/** Throws `codec_unavailable` where this machine cannot load it. Each thread has its own, loaded once. */
+export function loadCodec(id: CodecId): FrameCodec {
+  const codec = loadIfPresent(id)
+  if (codec) return codec
+  throw new StillframeError("codec_unavailable", `${id} does not load on this machine; install its library`)
+}
+
+/** Whether this machine has it. */
+export function loads(id: CodecId): boolean {
+  return loadIfPresent(id) !== undefined
 }
 
 // Kept, because a library's contexts are memory that no garbage collector frees.
-const loaded: Partial<Record<Algorithm, FrameCodec>> = {}
-const load: Record<Algorithm, () => FrameCodec> = {
-  zstd: () => zstdNapiCodec() ?? zlibZstdCodec(),
-  lz4: () => liblz4Codec() ?? lz4NapiCodec(),
+const loaded: Partial<Record<CodecId, FrameCodec | undefined>> = {}
+
+function loadIfPresent(id: CodecId): FrameCodec | undefined {
+  if (!(id in loaded)) loaded[id] = load[id]()
+  return loaded[id]
 }
+
+/** The codec that this process uses: the best one that loads, or what `chooseCodec` said. Its threads are told which. */
+export function codecFor(algorithm: Algorithm): CodecId {
+  return (inUse[algorithm] ??= codecIds[algorithm].find(loads) ?? codecIds[algorithm][0]!)
+}
+
+/** Makes this process use another codec for an algorithm from now on, as if the better ones did not load. */
+export function chooseCodec(algorithm: Algorithm, id: CodecId): void {
+  inUse[algorithm] = id
+}
+
+const inUse: Partial<Record<Algorithm, CodecId>> = {}
 
 /** Throws `invalid_request` outside the algorithm's range and `codec_unavailable` above what the loaded binding can do. */
 export function assertLevel(
   algorithm: Algorithm,
   level: number,
-  codec: FrameCodec = loadCodec(algorithm),
+  codec: FrameCodec = loadCodec(codecFor(algorithm)),
 ): void {
   const mistake = Number.isInteger(level)
     ? compressionMistake({ enabled: true, algorithm, level })
@@ -52,5 +87,5 @@ export function assertLevel(
 
 /** The binding in use for each algorithm, for logs and `doctor`. */
 export function codecsInUse(): Record<Algorithm, string> {
-  return { zstd: loadCodec("zstd").name, lz4: loadCodec("lz4").name }
+  return { zstd: loadCodec(codecFor("zstd")).name, lz4: loadCodec(codecFor("lz4")).name }
 }

@@ -1,5 +1,4 @@
-import type { Algorithm } from "@stillframe/domain/compression"
-import { type FrameCodec, loadCodec } from "./codecs.ts"
+import { type CodecId, type FrameCodec, loadCodec } from "./codecs.ts"
 import { type Control, claim, countFrame, passTurn, throwIfStopped, turn, waitUntil } from "./control.ts"
 import { readFully, writeFully } from "./files.ts"
 import { holesOf } from "./holes.ts"
@@ -17,7 +16,7 @@ export interface CompressTask {
   sourceFd: number
   destinationFd: number
   sourceBytes: number
-  algorithm: Algorithm
+  codec: CodecId
   level: number
   /** The seek table in the making, `entryWords` for each frame. */
   entries: Uint32Array<SharedArrayBuffer>
@@ -52,7 +51,7 @@ function frameCompressor(task: CompressTask): {
   outputBytesMax: number
   into(output: Uint8Array, frame: number): number
 } {
-  const codec = loadCodec(task.algorithm)
+  const codec = loadCodec(task.codec)
   const content = Buffer.allocUnsafeSlow(frameBytes)
   const zeros = Buffer.alloc(frameBytes)
   const holes = holesOf(task.sourceFd, task.sourceBytes)

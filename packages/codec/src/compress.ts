@@ -2,7 +2,7 @@ import { open, type FileHandle } from "node:fs/promises"
 import { setTimeout as delay } from "node:timers/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import { assertLevel } from "./codecs.ts"
+import { assertLevel, codecFor } from "./codecs.ts"
 import { batchFrames, type CompressTask, frameBytes } from "./compress-task.ts"
 import { createControl } from "./control.ts"
 import { fileError, regularFileBytes, writeNewFile } from "./files.ts"
@@ -43,7 +43,7 @@ export async function compressFile(options: {
         sourceFd: source.fd,
         destinationFd: destination.fd,
         sourceBytes,
-        algorithm: options.algorithm,
+        codec: codecFor(options.algorithm),
         level: options.level,
         entries: new Uint32Array(new SharedArrayBuffer(4 * entryWords * frameCount)),
       }

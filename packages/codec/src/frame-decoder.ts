@@ -17,8 +17,8 @@ export interface FrameDecoder {
 }
 
 /** Not shared between threads. */
-export function frameDecoder({ algorithm, table }: Pick<Frames, "algorithm" | "table">): FrameDecoder {
-  const codec = loadCodec(algorithm)
+export function frameDecoder({ codec: id, table }: Pick<Frames, "codec" | "table">): FrameDecoder {
+  const codec = loadCodec(id)
   const zeros = Buffer.alloc(table.frameBytesLargest)
   // Equal frames have equal content, so the bytes of one frame of zeros tell all others without decoding them.
   let zeroFrame: Buffer = Buffer.alloc(0)

@@ -1,6 +1,7 @@
 import koffi from "koffi"
 import { compressFrameSync, decompressFrameSync } from "lz4-napi"
 import type { FrameCodec } from "./codecs.ts"
+import { lz4ContentMax } from "./lz4-blocks.ts"
 
 /** LZ4F_VERSION of lz4frame.h, for LZ4F_createDecompressionContext. */
 const frameApiVersion = 100
@@ -91,7 +92,10 @@ export function lz4NapiCodec(): FrameCodec {
       return frame.length
     },
     decompressFrame(source, destination) {
-      // LZ4 expands at most 255 times and the seek table's limits bound `source`, so this allocation is bounded too.
+      // The binding allocates whatever the frame expands to, up to 255 times its length.
+      const { contentMax, blockMax } = lz4ContentMax(source)
+      if (contentMax >= destination.length + blockMax)
+        throw new Error("its blocks may hold more than its content")
       const content = decompressFrameSync(Buffer.from(source.buffer, source.byteOffset, source.length))
       destination.set(content)
       return content.length

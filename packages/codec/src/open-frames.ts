@@ -1,6 +1,7 @@
 import { constants } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
+import { type CodecId, codecFor } from "./codecs.ts"
 import { regularFileBytes, shortened } from "./files.ts"
 import { lz4Magic, zstdMagic } from "./frame-magic.ts"
 import {
@@ -18,6 +19,7 @@ export interface Frames {
   /** Read past the page cache (O_DIRECT): positions, lengths and memory must then be multiples of the page size. */
   fromDevice: boolean
   algorithm: Algorithm
+  codec: CodecId
   table: SeekTable
   uncompressedBytes: number
 }
@@ -40,10 +42,12 @@ export async function openFrames(path: string, { fromDevice = false } = {}): Pro
     const tableBytes = seekTableBytes(footer, fileBytes)
     const framesBytes = fileBytes - tableBytes
     const table = parseSeekTable(await readPages(handle, framesBytes, tableBytes), framesBytes)
+    const algorithm = table.frameCount ? algorithmOf(await readPages(handle, 0, 4)) : "zstd"
     const frames: Frames = {
       fd: handle.fd,
       fromDevice: opened !== undefined,
-      algorithm: table.frameCount ? algorithmOf(await readPages(handle, 0, 4)) : "zstd",
+      algorithm,
+      codec: codecFor(algorithm),
       table,
       uncompressedBytes: table.positions[table.frameCount] ?? 0,
     }

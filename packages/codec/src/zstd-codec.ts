@@ -1,5 +1,5 @@
 import { createRequire } from "node:module"
-import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib"
+import { constants, zstdCompressSync, type ZstdOptions, zstdDecompressSync } from "node:zlib"
 import type { FrameCodec } from "./codecs.ts"
 
 /** The part of zstd-napi's low-level binding used here: it writes into buffers of ours, its high-level API allocates. */
@@ -10,6 +10,7 @@ interface ZstdNapi {
   }
   DCtx: new () => { decompress(destination: Uint8Array, source: Uint8Array): number }
   CParameter: { compressionLevel: number; checksumFlag: number }
+  findFrameCompressedSize(frame: Uint8Array): number
   versionString(): string
 }
 
@@ -32,7 +33,10 @@ export function zstdNapiCodec(): FrameCodec | undefined {
       levelSet = level
       return compressor.compress2(destination, source)
     },
-    decompressFrame: (source, destination) => decompressor.decompress(destination, source),
+    decompressFrame(source, destination) {
+      if (binding.findFrameCompressedSize(source) !== source.length) throw notOneFrame()
+      return decompressor.decompress(destination, source)
+    },
   }
 }
 
@@ -56,15 +60,23 @@ export function zlibZstdCodec(): FrameCodec {
       return frame.length
     },
     decompressFrame(source, destination) {
-      const content = zstdDecompressSync(source, {
+      const { buffer: content, engine } = decompressWithInfo(source, {
         chunkSize: Math.max(destination.length, chunkBytesMin),
         maxOutputLength: Math.max(destination.length, 1),
+        info: true,
       })
+      if (engine.bytesWritten !== source.length) throw notOneFrame()
       destination.set(content)
       return content.length
     },
   }
 }
+
+/** What Node's types leave out: with `info`, the engine comes along and tells how much of the source it took. */
+const decompressWithInfo = zstdDecompressSync as unknown as (
+  source: Uint8Array,
+  options: ZstdOptions & { info: true },
+) => { buffer: Buffer; engine: { bytesWritten: number } }
 
 /** node:zlib refuses smaller chunks. */
 const chunkBytesMin = 64
@@ -72,6 +84,10 @@ const chunkBytesMin = 64
 /** ZSTD_COMPRESSBOUND of zstd.h, rounded up, and room for a frame's header and checksum. */
 function compressBound(sourceBytes: number): number {
   return sourceBytes + Math.ceil(sourceBytes / 256) + 1024
+}
+
+function notOneFrame(): Error {
+  return new Error("the bytes are not exactly one zstd frame")
 }
 
 function loadZstdNapi(): ZstdNapi | undefined {
