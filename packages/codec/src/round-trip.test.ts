@@ -5,8 +5,10 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import fc from "fast-check"
 import { afterAll, expect, test } from "vitest"
+import { chooseCodec, codecIds, loads } from "./codecs.ts"
 import { compressFile } from "./compress.ts"
 import { decompressFile, decompressFrames } from "./decompress.ts"
+import { describeEachCodec } from "./each-codec.ts"
 import { sha256File } from "./hash.ts"
 import { openSeekable } from "./seekable.ts"
 import { verifyFile } from "./verify.ts"
@@ -63,20 +65,54 @@ for (const algorithm of ["zstd", "lz4"] as const) {
   })
 }
 
-test("a read at any offset equals the source", async () => {
-  const image = memoryImage(5 * frame + 123)
-  for (const algorithm of ["zstd", "lz4"] as const) {
-    const packed = await packedFile(image, algorithm)
-    await using file = await openSeekable(packed)
+describeEachCodec((algorithm, codec) => {
+  test("a read at any offset equals the source, whatever else is read at the time", async () => {
+    const image = memoryImage(5 * frame + 123)
+    await using file = await openSeekable(await packedFile(image, algorithm))
     expect(file).toMatchObject({ uncompressedBytes: image.length, frameCount: 6 })
+    const range = fc.tuple(fc.nat(image.length + 10), fc.oneof(fc.nat(2 * frame), fc.nat(100)))
     await fc.assert(
-      fc.asyncProperty(fc.nat(image.length + 10), fc.nat(2 * frame), async (offset, length) => {
-        const content = await file.read(offset, length)
-        return image.subarray(offset, offset + length).equals(content)
+      fc.asyncProperty(fc.array(range, { minLength: 1, maxLength: 5 }), async (ranges) => {
+        const contents = await Promise.all(ranges.map(([offset, length]) => file.read(offset, length)))
+        return ranges.every(([offset, length], index) =>
+          image.subarray(offset, offset + length).equals(contents[index]!),
+        )
       }),
+      { numRuns: 50 },
     )
-    await expect(file.read(-1, 1)).rejects.toMatchObject({ code: "invalid_request" })
-  }
+  })
+
+  test("a read that begins or ends at the edge of a frame or of the file equals the source", async () => {
+    const image = memoryImage(2 * frame + 1)
+    await using file = await openSeekable(await packedFile(image, algorithm))
+    const edges = [0, frame, 2 * frame, image.length].flatMap((edge) => [edge - 1, edge, edge + 1])
+    for (const offset of edges.filter((edge) => edge >= 0)) {
+      for (const end of edges.filter((edge) => edge >= offset)) {
+        const content = await file.read(offset, end - offset)
+        expect(image.subarray(offset, end).equals(content), `${offset} to ${end}`).toBe(true)
+      }
+    }
+    for (const [offset, length] of [
+      [-1, 1],
+      [0, -1],
+      [0.5, 1],
+      [0, Number.NaN],
+      [2 ** 53, 1],
+    ] as const) {
+      await expect(file.read(offset, length)).rejects.toMatchObject({ code: "invalid_request" })
+    }
+  })
+
+  test("what one codec wrote, all others of the algorithm read", async () => {
+    const image = memoryImage(3 * frame + 5)
+    const packed = await packedFile(image, algorithm)
+    for (const other of codecIds[algorithm].filter(loads)) {
+      chooseCodec(algorithm, other)
+      const content = await streamed(packed)
+      expect(content.equals(image), other).toBe(true)
+    }
+    chooseCodec(algorithm, codec)
+  })
 })
 
 test("zeros cost next to nothing and come back as holes", async () => {
