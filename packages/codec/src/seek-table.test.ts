@@ -49,9 +49,16 @@ test("a footer that claims billions of frames is refused before anything is allo
   expect(() => seekTableBytes(footer, 1_000_000)).toThrow(isCorrupted)
 })
 
-test("a table of an unknown version is refused", () => {
+test.each([0x04, 0x08, 0x10, 0x20, 0x40])("a table of a version with bit %i is refused", (bit) => {
   const other = Buffer.from(table)
-  other[other.length - 5]! |= 0x04
+  other[other.length - 5]! |= bit
+  expect(() => parseSeekTable(other, 450)).toThrow(isCorrupted)
+  expect(() => seekTableBytes(other.subarray(-footerBytes), 450 + other.length)).toThrow(isCorrupted)
+})
+
+test("a table whose footer denies its checksums is refused", () => {
+  const other = Buffer.from(table)
+  other[other.length - 5] = 0
   expect(() => parseSeekTable(other, 450)).toThrow(isCorrupted)
 })
 
