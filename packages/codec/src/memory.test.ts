@@ -53,7 +53,10 @@ for (const algorithm of ["zstd", "lz4"] as const) {
 /** The most memory in bytes that a process held which did nothing else than this call on a module of the package. */
 function peakOf(module: string, call: string): number {
   const url = new URL(`${module}.ts`, import.meta.url).href
-  const code = `const m = await import("${url}"); await ${call}; console.log(process.resourceUsage().maxRSS)`
+  // Not resourceUsage().maxRSS: Linux starts that at what the parent had.
+  const code = `import { readFileSync } from "node:fs"
+    const m = await import("${url}"); await ${call}
+    console.log(/VmHWM:\\s*(\\d+)/.exec(readFileSync("/proc/self/status", "utf8"))[1])`
   const output = execFileSync(process.execPath, ["--input-type=module", "-e", code], { encoding: "utf8" })
   return Number(output) * 1024
 }
