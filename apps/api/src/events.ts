@@ -1,5 +1,5 @@
 import { listEvents } from "@stillframe/db/events"
-import { eventTypes } from "@stillframe/domain/events"
+import { chosenEventTypes, eventChoices } from "@stillframe/domain/events"
 import { z } from "zod"
 import { eventSchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
@@ -20,7 +20,7 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
       query: z.object({
         after: numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),
         limit: numberInQuery({ min: 1, max: eventsPerAnswer.max }).optional(),
-        types: listInQuery(eventTypes).optional(),
+        types: listInQuery(eventChoices).optional(),
         snapshot_id: idSchema.optional(),
         instance_id: idSchema.optional(),
       }),
@@ -28,7 +28,7 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
         const events = await listEvents(db, {
           after: query.after ?? 0,
           limit: query.limit ?? eventsPerAnswer.unasked,
-          types: query.types,
+          types: query.types && chosenEventTypes(query.types),
           subjectId: query.snapshot_id,
           instanceId: query.instance_id,
         })

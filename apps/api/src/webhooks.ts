@@ -8,7 +8,7 @@ import {
   type WebhookRow,
 } from "@stillframe/db/webhooks"
 import { StillframeError } from "@stillframe/domain/errors"
-import { eventTypes } from "@stillframe/domain/events"
+import { eventChoices } from "@stillframe/domain/events"
 import { idPattern } from "@stillframe/domain/ids"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { z } from "zod"
@@ -32,10 +32,7 @@ const createWebhookSchema = z
       .refine((text) => !text.includes("\0"), { error: "string must not hold a NUL character" })
       .optional(),
     /** A type, or `snapshot.*` or `instance.*` for all of a subject's. None: every type. */
-    event_types: z
-      .array(z.enum([...eventTypes, "snapshot.*", "instance.*"]))
-      .max(eventTypes.length + 2)
-      .optional(),
+    event_types: z.array(z.enum(eventChoices)).max(eventChoices.length).optional(),
     instance_ids: z.array(idSchema).max(instanceIdsMax).optional(),
     tags: tagsSchema.optional(),
     enabled: z.boolean().optional(),

@@ -72,7 +72,8 @@ export async function listEvents(db: Database, query: EventQuery): Promise<Event
     .selectFrom("events")
     .select(eventColumns)
     .where("sequence", ">", query.after)
-    .$if(query.types !== undefined, (select) => select.where("type", "in", query.types ?? []))
+    // One text however many there are, so that it is prepared once; and none is no mistake.
+    .$if(query.types !== undefined, (select) => select.where(sql<boolean>`type = any(${query.types})`))
     .$if(query.subjectId !== undefined, (select) => select.where("subject_id", "=", query.subjectId ?? ""))
     .$if(query.instanceId !== undefined, (select) =>
       select.where(sql`coalesce(data ->> 'source_instance_id', subject_id)`, "=", query.instanceId),

@@ -20,6 +20,19 @@ export const eventTypes = [
 ] as const
 export type EventType = (typeof eventTypes)[number]
 
+/** What stands for all types of a subject wherever types are chosen. */
+const eventPatterns = ["snapshot.*", "instance.*"] as const
+export const eventChoices = [...eventTypes, ...eventPatterns] as const
+
+/** The types that a choice of them, patterns included, means. What it names beside them is left out. */
+export function chosenEventTypes(choice: readonly string[]): EventType[] {
+  return eventTypes.filter((type) => choice.includes(type) || choice.includes(patternOf(type)))
+}
+
+function patternOf(type: string): string {
+  return `${type.split(".", 1).join("")}.*`
+}
+
 /** One line of the feed and the body of a webhook. `sequence` is dense over all events; `data` is the whole resource as it was. */
 export interface EventEnvelope {
   readonly id: string

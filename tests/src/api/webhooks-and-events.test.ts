@@ -114,6 +114,8 @@ test("the feed shows numbered events, oldest first, by type, snapshot, instance 
   })
   expect(await feed(api, "?after=1&limit=1")).toEqual([all[1]])
   expect(await feed(api, "?types=snapshot.deleted,instance.created")).toEqual([all[2]])
+  expect(await feed(api, "?types=snapshot.*")).toEqual(all)
+  expect(await feed(api, "?types=instance.*")).toEqual([])
   expect(await feed(api, `?snapshot_id=${snapshot.id}`)).toEqual([all[0], all[2]])
   expect(await feed(api, `?instance_id=${vm}&after=1`)).toEqual([all[2]])
   expect(await feed(api, "?after=3")).toEqual([])
@@ -123,6 +125,7 @@ test("the feed shows numbered events, oldest first, by type, snapshot, instance 
     "?limit=0",
     "?limit=1001",
     "?types=x",
+    "?types=snapshot",
     "?snapshot_id=x",
     "?after=",
   ])
