@@ -11,6 +11,7 @@ import express, {
 import helmet from "helmet"
 import { authenticator, type Authenticate } from "./auth.ts"
 import { readJson } from "./body.ts"
+import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
 import { healthRoutes } from "./health.ts"
@@ -62,6 +63,7 @@ function routesOf(deps: ApiDeps): Route[] {
     ...restoreRoutes(deps),
     ...webhookRoutes(deps),
     ...eventRoutes(deps),
+    ...eventStreamRoutes(deps),
   ]
 }
 
@@ -112,6 +114,8 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
       body,
       prefer,
       identity,
+      lastEventId: req.get("last-event-id"),
+      expiresInMs: bearer?.expiresInMs() ?? Infinity,
       signal: gone.signal,
     })
     const applied = route.holds === true ? appliedPreference(prefer) : undefined
@@ -120,10 +124,15 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
   }
 }
 
-function send(res: Response, { status, body, headers = {}, onSent }: Answer, { stopping }: ApiDeps): void {
+function send(
+  res: Response,
+  { status, body, headers = {}, stream, onSent }: Answer,
+  { stopping }: ApiDeps,
+): void {
   if (onSent !== undefined) res.once("finish", onSent)
   // A connection kept alive would hold up the end of the process.
   if (stopping.aborted) res.set("Connection", "close")
+  if (stream !== undefined && res.req.method !== "HEAD") return stream(res.writeHead(status, headers))
   res.status(status).set(headers)
   if (body === undefined) res.end()
   else res.json(body)

@@ -17,6 +17,8 @@ export interface Bearer {
   /** A hash of who it is: of the token's subject, else of the token. */
   readonly caller: string
   allows(scope: Scope): boolean
+  /** How long the token stays good, leeway included; Infinity: for ever. */
+  expiresInMs(): number
 }
 
 export type Authenticate = (authorization: string | undefined) => Promise<Bearer>
@@ -46,6 +48,7 @@ export function authenticator(secret: string): Authenticate {
     const bearer: Bearer = {
       caller: typeof payload.sub === "string" ? sha256(`sub ${payload.sub}`) : tokenHash,
       allows: (scope) => granted === "all" || granted.includes(scope),
+      expiresInMs: () => expiresInSeconds(payload) * 1_000,
     }
     const goodForMs = goodForSeconds(payload) * 1_000
     if (goodForMs > 0) known.set(tokenHash, bearer, { ttl: goodForMs })
@@ -53,8 +56,12 @@ export function authenticator(secret: string): Authenticate {
   }
 }
 
-function goodForSeconds({ exp = Infinity }: JWTPayload): number {
-  return Math.min(knownSecondsMax, Math.floor(exp + leewaySeconds - Date.now() / 1_000))
+function goodForSeconds(payload: JWTPayload): number {
+  return Math.min(knownSecondsMax, Math.floor(expiresInSeconds(payload)))
+}
+
+function expiresInSeconds({ exp = Infinity }: JWTPayload): number {
+  return exp + leewaySeconds - Date.now() / 1_000
 }
 
 const bearerPattern = /^bearer +([^\s]+)$/i

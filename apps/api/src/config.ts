@@ -17,6 +17,7 @@ export interface ApiConfig {
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
   readonly twinWaitMs: number
+  readonly streamHeartbeatMs: number
 }
 
 /** Throws one `invalid_request` that lists every mistake. */
@@ -43,6 +44,7 @@ export function configFromEnv(env: Env): ApiConfig {
     compression,
     snapshotCreate: settings.SNAPSHOT_CREATE,
     twinWaitMs: 10_000,
+    streamHeartbeatMs: 15_000,
   }
 }
 

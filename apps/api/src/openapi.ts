@@ -78,6 +78,7 @@ function parametersOf(route: Route, reference: ToReference): unknown[] {
   const inHeader = [
     "RequestId",
     ...(route.holds === true ? ["Prefer"] : []),
+    ...(route.streams === true ? ["LastEventId"] : []),
     ...(route.replay === undefined ? [] : ["IdempotencyKey"]),
   ].map((name) => ({ $ref: `#/components/parameters/${name}` }))
   return [...inPath, ...inQuery, ...inHeader]
@@ -90,10 +91,11 @@ function answerOf(schema: z.ZodType | null, reference: ToReference, route: Route
     ...(route.replay === undefined ? [] : ["Location", "Idempotent-Replayed"]),
     ...(route.query?.shape["cursor"] === undefined ? [] : ["Link", "X-Next-Cursor"]),
   ]
+  const mediaType = route.streams === true ? "text/event-stream" : "application/json"
   return {
     description: schema === null ? "Done" : "The resource as it is now",
     headers: headerReferences(names),
-    ...(schema !== null && { content: { "application/json": { schema: reference(schema, "output") } } }),
+    ...(schema !== null && { content: { [mediaType]: { schema: reference(schema, "output") } } }),
   }
 }
 
@@ -169,6 +171,12 @@ const parameters: Json = {
     in: "header",
     description: "`wait=N` holds the answer for up to N seconds (0 to 55), `respond-async` does not hold it",
     schema: text,
+  },
+  LastEventId: {
+    name: "Last-Event-ID",
+    in: "header",
+    description: "The last `id` that was seen: the stream goes on after it, whatever `after` says",
+    schema: { type: "string", pattern: "^[0-9]{1,16}$" },
   },
   IdempotencyKey: {
     name: "Idempotency-Key",

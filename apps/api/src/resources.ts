@@ -107,6 +107,13 @@ export const eventSchema: z.ZodType<EventEnvelope> = z
   })
   .meta({ id: "Event" })
 
+export const eventStreamSchema = z.string().meta({
+  description:
+    "Server-sent events. `id` is the sequence, `event` the type, `data` an Event as JSON; an `id` alone says that " +
+    "everything up to it has been looked at. `reset` with `{oldest}`: what lies before that sequence is gone, and the " +
+    "stream goes on from it. `snapshot.progress` with a SnapshotProgress has no id: it is in no log, and one may be lost.",
+})
+
 const webhook = z.object({
   id,
   url: z.string(),

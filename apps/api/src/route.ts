@@ -1,3 +1,4 @@
+import type { Writable } from "node:stream"
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Made } from "@stillframe/db/idempotency"
 import type { Waker } from "@stillframe/db/wake"
@@ -6,6 +7,7 @@ import type { Scope } from "@stillframe/domain/scopes"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
+import type { EventTail } from "./event-tail.ts"
 import type { Prefer } from "./prefer.ts"
 import type { RequestIdentity } from "./request-identity.ts"
 
@@ -22,6 +24,9 @@ export interface ApiDeps {
   readonly answered: Answered
   /** How long a request waits for the commit of an earlier one with the same `Idempotency-Key`. */
   readonly twinWaitMs: number
+  readonly eventTail: EventTail
+  /** How often a stream shows that it lives. */
+  readonly streamHeartbeatMs: number
   /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
   readonly stopping: AbortSignal
 }
@@ -31,6 +36,8 @@ export interface Answer {
   readonly status: number
   readonly body?: object
   readonly headers?: Readonly<Record<string, string>>
+  /** In the place of `body`: writes what has no end, until it ends or destroys `out` itself. Throws nothing. */
+  readonly stream?: (out: Writable) => void
   /** Called when all of it was handed to the connection. */
   readonly onSent?: () => void
 }
@@ -44,6 +51,10 @@ export interface Call<Query, Body> {
   readonly body: Body
   readonly prefer: Prefer
   readonly identity: RequestIdentity
+  /** As it was sent, whatever it is. */
+  readonly lastEventId: string | undefined
+  /** How long the token was good when the request came; Infinity: for ever. */
+  readonly expiresInMs: number
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal
 }
@@ -73,6 +84,8 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly emptyBody?: object
   /** Whether `Prefer` says how long the answer is held. */
   readonly holds?: boolean
+  /** Whether answers are streams of server-sent events, which go on from `Last-Event-ID`. */
+  readonly streams?: boolean
   // A method, not a property: a list holds routes of different queries and bodies.
   handle(call: Call<z.output<Query>, z.output<Body>>): Promise<Answer>
   /** Answers a request whose `Idempotency-Key` has made something before. */

@@ -8,6 +8,7 @@ import { shutdownDeadlineMs } from "@stillframe/runtime/process"
 import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
 import type { ApiConfig } from "./config.ts"
+import { openEventTail } from "./event-tail.ts"
 
 export interface RunningApi extends AsyncDisposable {
   readonly url: string
@@ -26,7 +27,8 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   const { db, waker } = await openMigrated(opened, { ...config, log })
   const stopping = new AbortController()
   const answered = opened.use(openAnswered(db, log))
-  const app = createApp({ ...config, db, waker, log, answered, stopping: stopping.signal })
+  const own = { db, waker, log, stopping: stopping.signal }
+  const app = createApp({ ...config, ...own, answered, eventTail: openEventTail(own) })
   const server = createServer(app)
   server.on("clientError", refuseMalformed)
   server.listen(config.port, config.listenHost)

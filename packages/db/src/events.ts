@@ -1,4 +1,4 @@
-import type { EventEnvelope, EventType } from "@stillframe/domain/events"
+import type { EventEnvelope, EventFilter, EventType } from "@stillframe/domain/events"
 import { createId } from "@stillframe/domain/ids"
 import { instanceResource, type InstanceRecord } from "@stillframe/domain/instance"
 import { snapshotResource, type SnapshotRecord } from "@stillframe/domain/snapshot"
@@ -56,17 +56,16 @@ export function numberEvents(db: OwnedDatabase): Promise<number> {
   })
 }
 
-export interface EventQuery {
+export interface EventQuery extends EventFilter {
   /** Only events with a larger sequence. */
   readonly after: number
   readonly limit: number
-  readonly types?: readonly EventType[] | undefined
-  readonly subjectId?: string | undefined
-  /** Of the instance itself and of its snapshots, as webhooks filter. */
-  readonly instanceId?: string | undefined
 }
 
-/** The feed, oldest first: numbered events only, so a reader that saw n never later sees a smaller one appear. */
+/**
+ * The feed, oldest first: numbered events only, so a reader that saw n never later sees a smaller one appear. The filter
+ * means the same as `matchesEvent`.
+ */
 export async function listEvents(db: Database, query: EventQuery): Promise<EventEnvelope[]> {
   const rows = await db
     .selectFrom("events")

@@ -20,7 +20,7 @@ export interface Schema {
   snapshot_readers: { id: string; snapshot_id: string; expires_at: Date }
   operations: OperationsTable
   events: EventsTable
-  event_head: { singleton: Generated<boolean>; sequence: number }
+  event_head: { singleton: Generated<boolean>; sequence: number; oldest: Generated<number> }
   idempotency_keys: IdempotencyKeysTable
   webhooks: WebhooksTable
   deliveries: DeliveriesTable

@@ -1,16 +1,21 @@
 import { Client } from "pg"
 
 /** `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has changed. */
-export type Channel = "operations" | "events"
+type WakeChannel = "operations" | "events"
+/** `progress`: how far a piece of work is; its senders and its words are in progress.ts. */
+type Channel = WakeChannel | "progress"
 
 const notifyIntervalMs = 5
 const reconnectMs = 500
 
 export interface Waker {
   /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5 ms. */
-  wake(channel: Channel): void
-  /** Calls `listener` on each NOTIFY and after each reconnection, since one may have been lost. Returns the way to stop. */
-  listen(channel: Channel, listener: () => void): () => void
+  wake(channel: WakeChannel): void
+  /**
+   * Calls `listener` with the payload of each NOTIFY; a wake-up has none, and comes also after each reconnection, since
+   * one may have been lost. Returns the way to stop.
+   */
+  listen(channel: Channel, listener: (payload: string) => void): () => void
   close(): Promise<void>
 }
 
@@ -25,7 +30,11 @@ export async function openWaker({
   url: string
   onError: (error: Error) => void
 }): Promise<Waker> {
-  const listeners: Record<Channel, Set<() => void>> = { operations: new Set(), events: new Set() }
+  const listeners: Record<Channel, Set<(payload: string) => void>> = {
+    operations: new Set(),
+    events: new Set(),
+    progress: new Set(),
+  }
   let client: Client | undefined
   let retry: NodeJS.Timeout | undefined
   let closed = false
@@ -36,10 +45,10 @@ export async function openWaker({
     const lost = Promise.withResolvers<Error>()
     next.on("error", lost.resolve)
     next.on("end", () => lost.resolve(new Error("the connection for LISTEN ended")))
-    next.on("notification", ({ channel }) => call(channel as Channel))
+    next.on("notification", ({ channel, payload = "" }) => call(channel as Channel, payload))
     try {
       await next.connect()
-      await next.query("listen operations; listen events")
+      await next.query("listen operations; listen events; listen progress")
     } catch (error) {
       await next.end()
       throw error
@@ -58,8 +67,8 @@ export async function openWaker({
     retry = setTimeout(() => void connect().catch(reconnect), reconnectMs)
   }
 
-  function call(channel: Channel): void {
-    for (const listener of listeners[channel]) listener()
+  function call(channel: Channel, payload = ""): void {
+    for (const listener of listeners[channel]) listener(payload)
   }
 
   await connect()
@@ -84,8 +93,10 @@ export async function openWaker({
  * After the event loop's turn of the first call, so that the answer that the caller is about to write goes out before;
  * then at most once per interval, and always once after the last call.
  */
-function coalesced(send: (channels: readonly Channel[]) => Promise<void>): (channel: Channel) => void {
-  const wanted = new Set<Channel>()
+function coalesced(
+  send: (channels: readonly WakeChannel[]) => Promise<void>,
+): (channel: WakeChannel) => void {
+  const wanted = new Set<WakeChannel>()
   let waiting = false
   // One after the other: pg deprecates a second query while the first is under way.
   let sent = Promise.resolve()

@@ -1,5 +1,5 @@
 import type { InstanceResource } from "./instance.ts"
-import type { SnapshotResource } from "./snapshot.ts"
+import type { CompressionState, SnapshotResource, SnapshotStatus } from "./snapshot.ts"
 
 export const eventTypes = [
   "snapshot.created",
@@ -41,6 +41,39 @@ export interface EventEnvelope {
   readonly occurred_at: string
   readonly subject: { readonly kind: "snapshot" | "instance"; readonly id: string }
   readonly data: SnapshotResource | InstanceResource
+}
+
+/** What a reader of the feed asks for; what is absent narrows nothing. */
+export interface EventFilter {
+  readonly types?: readonly EventType[] | undefined
+  readonly subjectId?: string | undefined
+  /** Of the instance itself and of its snapshots, as webhooks filter. */
+  readonly instanceId?: string | undefined
+}
+
+export function matchesEvent(
+  { type, subject, data }: Pick<EventEnvelope, "type" | "subject" | "data">,
+  { types, subjectId, instanceId }: EventFilter,
+): boolean {
+  const instance = "source_instance_id" in data ? data.source_instance_id : subject.id
+  return (
+    (types === undefined || types.includes(type)) &&
+    (subjectId === undefined || subjectId === subject.id) &&
+    (instanceId === undefined || instanceId === instance)
+  )
+}
+
+/** Where a stream's types are chosen, beside those of the log. */
+export const progressType = "snapshot.progress"
+
+/** How far the work on a snapshot is. Sent to streams only: it is in no log, and one may be lost. */
+export interface SnapshotProgress {
+  readonly snapshot_id: string
+  readonly source_instance_id: string
+  readonly status: SnapshotStatus
+  readonly compression_state: CompressionState
+  /** 0 to 1. */
+  readonly progress: number
 }
 
 /** Delivery schedule of Standard Webhooks' own recommendation: what to wait after the n-th failed try. */

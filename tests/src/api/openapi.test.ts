@@ -11,7 +11,7 @@ interface Operation {
   readonly security?: readonly object[]
   readonly parameters: readonly { readonly in?: string; readonly name?: string; readonly $ref?: string }[]
   readonly requestBody?: object
-  readonly responses: Readonly<Record<string, { readonly content?: object }>>
+  readonly responses: Readonly<Record<string, { readonly content?: Readonly<Record<string, object>> }>>
 }
 
 interface Document {
@@ -90,7 +90,9 @@ test("no request gets an answer that the description does not have, and none a 5
   const known = await knownIds()
   await fc.assert(
     fc.asyncProperty(
-      fc.constantFrom(...operations()).chain((one) => requestTo(one, known)),
+      fc
+        .constantFrom(...operations().filter((one) => !hasNoEnd(one.operation)))
+        .chain((one) => requestTo(one, known)),
       async (asked) => {
         const reply = await api.ask(asked.method.toUpperCase(), asked.url, asked.ask)
         expect(mistakeOf(reply, asked, validators)).toBeUndefined()
@@ -105,6 +107,11 @@ interface Asked {
   readonly operation: Operation
   readonly url: string
   readonly ask: { readonly body?: unknown; readonly headers: Record<string, string> }
+}
+
+/** An answer that is a stream; event-stream.test.ts reads it. */
+function hasNoEnd({ responses }: Operation): boolean {
+  return Object.values(responses).some(({ content }) => content?.["text/event-stream"] !== undefined)
 }
 
 /** Some that could be right, and many that are not. Nothing is waited for: nobody does the work. */
@@ -170,7 +177,7 @@ function bodyValidators(): Map<string, ValidateFunction> {
   return new Map(
     operations().flatMap(({ path, method, operation }) =>
       Object.entries(operation.responses)
-        .filter(([, { content }]) => content !== undefined)
+        .filter(([, { content }]) => content?.["application/json"] !== undefined)
         .map(([status]) => {
           const keys = ["paths", path, method, "responses", status, "content", "application/json", "schema"]
           const pointer = keys.map((key) =>

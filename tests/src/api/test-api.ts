@@ -55,13 +55,21 @@ const twinWaitMs = 500
 export async function testApi({
   compression = { enabled: false },
   snapshotCreate = "async",
-}: { compression?: CompressionConfig; snapshotCreate?: "async" | "sync" } = {}): Promise<TestApi> {
+  streamHeartbeatMs = 15_000,
+}: {
+  compression?: CompressionConfig
+  snapshotCreate?: "async" | "sync"
+  streamHeartbeatMs?: number
+} = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const api = opened.use(
-    await startApi({ ...config, jwtSecret, secretsKey, compression, snapshotCreate, twinWaitMs }, log),
+    await startApi(
+      { ...config, jwtSecret, secretsKey, compression, snapshotCreate, twinWaitMs, streamHeartbeatMs },
+      log,
+    ),
   )
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())

@@ -3,6 +3,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { openAnswered } from "@stillframe/api/answered"
 import { createApp } from "@stillframe/api/app"
+import { openEventTail } from "@stillframe/api/event-tail"
 import type { Waker } from "@stillframe/db/wake"
 import { createLogger } from "@stillframe/runtime/logger"
 import { expect, test } from "vitest"
@@ -29,8 +30,18 @@ test("an answer is no longer held once its client is gone", async () => {
   const stopping = new AbortController().signal
   const compression = { enabled: false }
   const answered = openAnswered(api.db, log)
-  const config = { jwtSecret, secretsKey, compression, snapshotCreate: "async", twinWaitMs: 0 } as const
-  const app = createApp({ ...config, db: api.db, waker, log, answered, stopping })
+  const own = { db: api.db, waker, log, stopping }
+  const app = createApp({
+    ...own,
+    jwtSecret,
+    secretsKey,
+    compression,
+    snapshotCreate: "async",
+    twinWaitMs: 0,
+    streamHeartbeatMs: 1_000,
+    answered,
+    eventTail: openEventTail(own),
+  })
   const server = createServer(app).listen(0, "127.0.0.1")
   await once(server, "listening")
   const client = new AbortController()

@@ -99,6 +99,7 @@ export async function testStack({
     compression: { enabled: false },
     snapshotCreate: "async",
     twinWaitMs: 10_000,
+    streamHeartbeatMs: 15_000,
     ...changedApi,
   }
   const { url } = opened.use(await startApi(config, log))
@@ -180,7 +181,7 @@ export async function testStack({
     async until(look) {
       for (;;) {
         const changed = Promise.withResolvers<void>()
-        const stop = waker.listen("events", changed.resolve)
+        const stop = waker.listen("events", () => changed.resolve())
         const found = await look()
         if (found === undefined) await changed.promise
         stop()

@@ -1,0 +1,72 @@
+import { readEventHead } from "@stillframe/db/event-head"
+import { StillframeError } from "@stillframe/domain/errors"
+import { chosenEventTypes, eventChoices, progressType } from "@stillframe/domain/events"
+import { z } from "zod"
+import { eventStreamSchema } from "./resources.ts"
+import { route, type ApiDeps, type Route } from "./route.ts"
+import { idSchema, listInQuery, numberInQuery } from "./schemas.ts"
+import { streamEvents, type StreamRequest } from "./stream-events.ts"
+
+const positionSchema = numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER })
+
+const streamQuery = z.object({
+  after: positionSchema.optional(),
+  types: listInQuery([...eventChoices, progressType]).optional(),
+  snapshot_id: idSchema.optional(),
+  instance_id: idSchema.optional(),
+})
+
+const headers = {
+  "Content-Type": "text/event-stream",
+  "Cache-Control": "no-store",
+  // Proxies that gather answers would hold events back.
+  "X-Accel-Buffering": "no",
+  // The connection serves nothing after it, and an idle one would hold up the end of the process.
+  Connection: "close",
+}
+
+/** The feed as server-sent events, by a token in the header only: one in the URL would be in every log. */
+export function eventStreamRoutes(deps: ApiDeps): Route[] {
+  return [
+    route({
+      method: "get",
+      path: "/events/stream",
+      operationId: "streamEvents",
+      summary: "Follow the feed, from `Last-Event-ID`, else `after`, else now",
+      answers: { 200: eventStreamSchema },
+      streams: true,
+      scope: "event:read",
+      query: streamQuery,
+      async handle({ query, lastEventId, expiresInMs, signal }) {
+        const asked = positionOf(lastEventId) ?? query.after
+        const { sequence: head } = await readEventHead(deps.db)
+        const request = { ...filterOf(query), after: asked ?? head, head, expiresInMs, signal }
+        return { status: 200, headers, stream: (out) => void streamEvents(deps, out, request) }
+      },
+    }),
+  ]
+}
+
+/** Throws `bad_request` for one that is none of ours. */
+function positionOf(lastEventId: string | undefined): number | undefined {
+  const { success, data } = positionSchema.optional().safeParse(lastEventId)
+  if (success) return data
+  throw new StillframeError(
+    "bad_request",
+    'header "Last-Event-ID" has an error: it must be the id of an event, a whole number; leave it out to start now',
+  )
+}
+
+function filterOf({
+  types,
+  snapshot_id,
+  instance_id,
+}: z.output<typeof streamQuery>): Pick<StreamRequest, "filter" | "withProgress"> {
+  const withProgress = types === undefined || types.includes(progressType) || types.includes("snapshot.*")
+  const filter = {
+    types: types && chosenEventTypes(types),
+    subjectId: snapshot_id,
+    instanceId: instance_id,
+  }
+  return { filter, withProgress }
+}

@@ -1,0 +1,68 @@
+import { readEventHead } from "@stillframe/db/event-head"
+import { listEvents } from "@stillframe/db/events"
+import { matchesEvent, type EventFilter } from "@stillframe/domain/events"
+import { eventFrame, resetFrame } from "./event-frames.ts"
+import type { Following } from "./event-tail.ts"
+import type { ApiDeps } from "./route.ts"
+
+/** Bounds what a reader that stands still holds in memory. */
+const eventsPerBatch = 100
+
+export interface EventBatch {
+  /** As they are sent; empty when none matches. */
+  readonly frames: string
+  /** Everything up to here has been looked at. */
+  readonly position: number
+}
+
+/**
+ * All that matches after `after`, without a gap or a double and without an end: from Postgres as long as the window does
+ * not reach back that far, then from the window. `moved` resolves when the window may have moved on since its last call.
+ */
+export async function* followEvents(
+  db: ApiDeps["db"],
+  window: Following["window"],
+  { after, filter, moved }: { after: number; filter: EventFilter; moved: () => Promise<void> },
+): AsyncGenerator<EventBatch, void, undefined> {
+  for (let position = after; ;) {
+    const batch = window.holds(position)
+      ? fromWindow(window, filter, position)
+      : await fromPostgres(db, window, filter, position)
+    if (batch.position === position) {
+      await moved()
+      continue
+    }
+    position = batch.position
+    yield batch
+  }
+}
+
+function fromWindow(window: Following["window"], filter: EventFilter, after: number): EventBatch {
+  const batch = window.after(after, eventsPerBatch)
+  const matching = batch.filter(({ event }) => matchesEvent(event, filter))
+  return {
+    frames: matching.map(({ frame }) => frame).join(""),
+    position: batch.at(-1)?.event.sequence ?? after,
+  }
+}
+
+async function fromPostgres(
+  db: ApiDeps["db"],
+  window: Following["window"],
+  filter: EventFilter,
+  after: number,
+): Promise<EventBatch> {
+  const { head } = window
+  // None can match, and Postgres would look at each.
+  if (filter.types?.length === 0) return { frames: "", position: head }
+  const events = await listEvents(db, { ...filter, after, limit: eventsPerBatch })
+  const { oldest } = await readEventHead(db)
+  // Some may have been removed before they were listed.
+  if (after + 1 < oldest) return { frames: resetFrame(oldest), position: oldest - 1 }
+  const last = events.at(-1)?.sequence ?? after
+  return {
+    frames: events.map(eventFrame).join(""),
+    // A list that ends by itself has seen all that was visible before it.
+    position: events.length < eventsPerBatch ? Math.max(head, last) : last,
+  }
+}
