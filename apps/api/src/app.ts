@@ -132,7 +132,13 @@ function send(
   if (onSent !== undefined) res.once("finish", onSent)
   // A connection kept alive would hold up the end of the process.
   if (stopping.aborted) res.set("Connection", "close")
-  if (stream !== undefined && res.req.method !== "HEAD") return stream(res.writeHead(status, headers))
+  if (stream !== undefined) {
+    res.writeHead(status, headers)
+    // Express asks GET's handler.
+    if (res.req.method === "HEAD") res.end()
+    else stream(res)
+    return
+  }
   res.status(status).set(headers)
   if (body === undefined) res.end()
   else res.json(body)

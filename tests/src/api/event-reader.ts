@@ -1,7 +1,7 @@
 import { once } from "node:events"
 import { get, type IncomingMessage } from "node:http"
 import type { EventType } from "@stillframe/domain/events"
-import { token, type TestApi } from "./test-api.ts"
+import { token } from "./test-api.ts"
 
 /** One block of a stream, its fields as they were sent. */
 export interface Frame {
@@ -16,9 +16,9 @@ export interface EventReader extends AsyncDisposable {
   readonly response: IncomingMessage
   /** The next block; undefined: the stream has ended, as it should or not. */
   next(): Promise<Frame | undefined>
-  /** The next blocks that have an event, until one satisfies `isLast`; throws when the stream ends before. */
+  /** The blocks with an event up to the first of any that satisfies `isLast`; throws when the stream ends before. */
   until(isLast: (frame: Frame) => boolean): Promise<Frame[]>
-  /** Blocks up to the end. */
+  /** The blocks with an event up to the end of the stream. */
   rest(): Promise<Frame[]>
 }
 
@@ -26,13 +26,13 @@ const deadlineMs = 20_000
 
 /** Follows `/events/stream` as a client does, over a connection of its own. */
 export async function readEvents(
-  { api }: Pick<TestApi, "api">,
+  { api: { url } }: { api: { readonly url: string } },
   query = "",
   { headers = {}, claims = { sub: "reader" } }: { headers?: Record<string, string>; claims?: object } = {},
 ): Promise<EventReader> {
   const sent = { authorization: `Bearer ${token(claims)}`, ...headers }
   const signal = AbortSignal.timeout(deadlineMs)
-  const request = get(`${api.url}/events/stream${query}`, { headers: sent, agent: false, signal })
+  const request = get(`${url}/events/stream${query}`, { headers: sent, agent: false, signal })
   const [response] = (await once(request, "response")) as [IncomingMessage]
   const frames = framesOf(response)
   const next = async (): Promise<Frame | undefined> => (await frames.next()).value ?? undefined
@@ -43,14 +43,15 @@ export async function readEvents(
       const seen: Frame[] = []
       for (;;) {
         const frame = await next()
-        if (frame === undefined) throw new Error(`the stream ended after ${JSON.stringify(seen.at(-1))}`)
+        if (frame === undefined) throw new Error(`the stream ended after event ${seen.at(-1)?.id}`)
         if (frame.event !== undefined) seen.push(frame)
         if (isLast(frame)) return seen
       }
     },
     async rest() {
       const seen: Frame[] = []
-      for (let frame = await next(); frame !== undefined; frame = await next()) seen.push(frame)
+      for (let frame = await next(); frame !== undefined; frame = await next())
+        if (frame.event !== undefined) seen.push(frame)
       return seen
     },
     async [Symbol.asyncDispose]() {

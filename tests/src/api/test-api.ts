@@ -2,6 +2,7 @@ import { createHmac } from "node:crypto"
 import { once } from "node:events"
 import { startApi, type RunningApi } from "@stillframe/api/start"
 import type { OwnedDatabase } from "@stillframe/db/client"
+import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
 import { heartbeat } from "@stillframe/db/hosts"
 import { advanceInstance, createInstance, type InstanceRow } from "@stillframe/db/instances"
 import { openWaker, type Waker } from "@stillframe/db/wake"
@@ -10,6 +11,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import { createLogger } from "@stillframe/runtime/logger"
 import { testDatabase } from "@stillframe/testing/database"
+import { snapshotRecord } from "../events/records.ts"
 
 export const jwtSecret = "a secret of the tests, 32 bytes long"
 export const secretsKey = "another secret, 32 bytes of it or so"
@@ -104,6 +106,17 @@ export async function testApi({
     },
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   }
+}
+
+/** So many events of one snapshot are written and numbered, and whoever waits for them is woken. */
+export async function happen(
+  { db, waker }: Pick<TestApi, "db" | "waker">,
+  events: number,
+  snapshot = snapshotRecord(),
+): Promise<void> {
+  for (let n = 0; n < events; n += 1) await appendSnapshotEvent(db, "snapshot.created", snapshot)
+  await numberEvents(db)
+  waker.wake("events")
 }
 
 /** A JSON Web Token, made by hand so that a test can make wrong ones. */
