@@ -1,8 +1,10 @@
+import { readEventHead } from "@stillframe/db/event-head"
 import { listEvents } from "@stillframe/db/events"
 import { chosenEventTypes, eventChoices } from "@stillframe/domain/events"
 import { z } from "zod"
-import { eventSchema } from "./resources.ts"
-import { route, type ApiDeps, type Route } from "./route.ts"
+import { problem } from "./problem.ts"
+import { eventSchema, eventsRemovedSchema } from "./resources.ts"
+import { route, type Answer, type ApiDeps, type Route } from "./route.ts"
 import { idSchema, listInQuery, numberInQuery } from "./schemas.ts"
 
 const eventsPerAnswer = { max: 1_000, unasked: 100 }
@@ -15,7 +17,7 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
       path: "/events",
       operationId: "listEvents",
       summary: "Read the feed, oldest first",
-      answers: { 200: z.array(eventSchema) },
+      answers: { 200: z.array(eventSchema), 410: eventsRemovedSchema },
       scope: "event:read",
       query: z.object({
         after: numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),
@@ -32,8 +34,19 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
           subjectId: query.snapshot_id,
           instanceId: query.instance_id,
         })
-        return { status: 200, body: events }
+        // Numbers are dense, so whoever gets the next one has missed none.
+        if (query.after === undefined || events[0]?.sequence === query.after + 1)
+          return { status: 200, body: events }
+        const { oldest } = await readEventHead(db)
+        return query.after + 1 < oldest ? tooLate(oldest) : { status: 200, body: events }
       },
     }),
   ]
+}
+
+/** Some that the reader has not seen are gone: it must not take what is left for the whole. */
+function tooLate(oldest: number): Answer {
+  const text = `events before ${oldest} are no longer kept; read the resources anew and go on with after=${oldest - 1}`
+  const answer = problem("events_removed", text)
+  return { ...answer, body: { ...answer.body, oldest } }
 }

@@ -93,7 +93,7 @@ function answerOf(schema: z.ZodType | null, reference: ToReference, route: Route
   ]
   const mediaType = route.streams === true ? "text/event-stream" : "application/json"
   return {
-    description: schema === null ? "Done" : "The resource as it is now",
+    description: schema === null ? "Done" : (schema.description ?? "The resource as it is now"),
     headers: headerReferences(names),
     ...(schema !== null && { content: { [mediaType]: { schema: reference(schema, "output") } } }),
   }

@@ -22,6 +22,7 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
   conflict: { status: 409, code: "conflict" },
   invalid_state: { status: 409, code: "invalid_state" },
   not_supported: { status: 501, code: "not_supported" },
+  events_removed: { status: 410, code: "gone" },
   idempotency_in_progress: { status: 409, code: "idempotency_in_progress" },
   idempotency_mismatch: { status: 422, code: "idempotency_mismatch" },
   insufficient_resources: { status: 409, code: "insufficient_resources" },

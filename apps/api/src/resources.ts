@@ -140,6 +140,10 @@ export const errorSchema = z
   })
   .meta({ id: "Error" })
 
+export const eventsRemovedSchema = errorSchema
+  .extend({ oldest: z.int().min(1).meta({ description: "the oldest sequence that is kept" }) })
+  .meta({ id: "EventsRemoved", description: "Events after `after` have been removed" })
+
 export const healthSchema = z.object({ status: z.literal("ok") }).meta({ id: "Health" })
 export const readySchema = z
   .object({

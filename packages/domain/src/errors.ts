@@ -20,6 +20,7 @@ export const errorCodes = {
   conflict: { retry: false },
   invalid_state: { retry: false },
   not_supported: { retry: false },
+  events_removed: { retry: false },
   idempotency_in_progress: { retry: true },
   idempotency_mismatch: { retry: false },
   insufficient_resources: { retry: true },

@@ -188,6 +188,31 @@ test("who comes too late is told from where the feed is kept, and goes on from t
   expect(ids(await inTime.until(({ id }) => id === "8"))).toEqual([6, 7, 8])
 })
 
+test("the list refuses who comes too late, and says where it is kept from; without `after` it starts there", async () => {
+  await using api = await testApi()
+  await happen(api, 8)
+  await api.db.deleteFrom("events").where("sequence", "<", 6).execute()
+  await api.db.updateTable("event_head").set({ oldest: 6 }).execute()
+  const list = async (query: string): Promise<unknown> => {
+    const { status, body } = await api.ask("GET", `/events${query}`)
+    return status === 200 ? body.map(({ sequence }: { sequence: number }) => sequence) : [status, body]
+  }
+
+  const gone = [410, { code: "gone", message: expect.stringContaining("after=5"), oldest: 6 }]
+  expect(await list("?after=0")).toEqual(gone)
+  expect(await list("?after=4&types=instance.*")).toEqual(gone)
+  expect(await list("?after=5")).toEqual([6, 7, 8])
+  expect(await list("?after=8")).toEqual([])
+  expect(await list("")).toEqual([6, 7, 8])
+  await api.db.deleteFrom("events").execute()
+  await api.db.updateTable("event_head").set({ oldest: 9 }).execute()
+  expect(await list("?after=7")).toEqual([
+    410,
+    { code: "gone", message: expect.stringContaining("after=8"), oldest: 9 },
+  ])
+  expect(await list("?after=8")).toEqual([])
+})
+
 test("a stream outlives the database's connections", async () => {
   await using api = await testApi()
   await using reader = await readEvents(api)
