@@ -18,6 +18,14 @@ test("ranges are a list, and the ports of the stack's own services are known", (
   })
 })
 
+test("events are kept for so many days, 30 unless told otherwise", () => {
+  const days = (EVENT_RETENTION?: string) =>
+    configFromEnv({ ...required, EVENT_RETENTION }).eventRetentionMs / 86_400_000
+
+  expect([days(), days("1"), days("365")]).toEqual([30, 1, 365])
+  expect(() => days("0")).toThrow("EVENT_RETENTION")
+})
+
 test("without settings nothing private is allowed", () => {
   expect(configFromEnv(required).webhooks).toEqual({ allowedCidrs: [], stackPorts: [8080, 5432] })
 })

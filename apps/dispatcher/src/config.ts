@@ -13,6 +13,8 @@ export interface DispatcherConfig {
   readonly queuePrefix?: string | undefined
   readonly secretsKey: string
   readonly webhooks: AddressRules
+  /** How long events are kept. */
+  readonly eventRetentionMs: number
   /** Moves the database's clock: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string | undefined
 }
@@ -30,6 +32,8 @@ const settings = {
   ...logSettings,
   SECRETS_KEY: secretSettings.SECRETS_KEY,
   WEBHOOK_ALLOWED_CIDRS: cidrList,
+  // In days.
+  EVENT_RETENTION: wholeNumber({ min: 1, max: 36_500 }).default(30),
   // Where the API listens, if on this machine: a port that webhooks never reach.
   PORT: wholeNumber({ min: 1, max: 65_535 }).default(8080),
 }
@@ -43,6 +47,7 @@ export function configFromEnv(env: Env): DispatcherConfig {
     databaseDirectUrl: DATABASE_DIRECT_URL ?? DATABASE_URL,
     redisUrl: REDIS_URL,
     secretsKey: values.SECRETS_KEY,
+    eventRetentionMs: values.EVENT_RETENTION * dayMs,
     webhooks: {
       allowedCidrs: values.WEBHOOK_ALLOWED_CIDRS,
       stackPorts: [values.PORT, ...[DATABASE_URL, DATABASE_DIRECT_URL, REDIS_URL].flatMap(portOf)],
@@ -50,6 +55,7 @@ export function configFromEnv(env: Env): DispatcherConfig {
   }
 }
 
+const dayMs = 24 * 3_600_000
 const defaultPorts: Readonly<Record<string, number>> = { "redis:": 6_379, "rediss:": 6_379 }
 const postgresPort = 5_432
 

@@ -2,6 +2,7 @@ import type { OwnedDatabase } from "@stillframe/db/client"
 import { removeOldKeys } from "@stillframe/db/idempotency"
 import { openMigrated } from "@stillframe/db/open"
 import { requeueExpired } from "@stillframe/db/relay"
+import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
 import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -18,6 +19,8 @@ const pollMs = 1_000
 const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
 const removalEveryMs = 60_000
+/** When a round has removed something there may be more; it is in no hurry. */
+const nextRoundMs = 1_000
 
 /** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
 export async function startDispatcher(config: DispatcherConfig, log: Logger): Promise<AsyncDisposable> {
@@ -32,7 +35,7 @@ export async function startDispatcher(config: DispatcherConfig, log: Logger): Pr
   opened.defer(() => engine.close())
 
   startRelay(opened, { db, waker, engine, log })
-  startRemoval(opened, { db, log })
+  startRemoval(opened, { db, log, config })
   startEvents(opened, { db, waker, config, log })
   return opened.move()
 }
@@ -81,13 +84,27 @@ function startRelay(
 }
 
 /** What rules remove from the database. */
-function startRemoval(opened: AsyncDisposableStack, { db, log }: Pick<Duties, "db" | "log">): void {
+function startRemoval(
+  opened: AsyncDisposableStack,
+  { db, log, config }: Pick<Duties, "db" | "log"> & { config: DispatcherConfig },
+): void {
   runLoop(opened, {
     name: "remove old idempotency keys",
     everyMs: removalEveryMs,
     async turn() {
       const removed = await removeOldKeys(db)
       if (removed > 0) log.info({ removed }, "old idempotency keys removed")
+    },
+    log,
+  })
+  runLoop(opened, {
+    name: "remove old events",
+    everyMs: removalEveryMs,
+    async turn() {
+      const removed = await removeOldEvents(db, config.eventRetentionMs)
+      if (removed === 0) return
+      log.info({ removed }, "old events removed")
+      return nextRoundMs
     },
     log,
   })

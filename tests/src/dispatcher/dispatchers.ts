@@ -22,5 +22,6 @@ export async function testDispatcher(
   log: Logger = capturedLog().log,
 ): Promise<AsyncDisposable> {
   const webhooks = { allowedCidrs: ["127.0.0.0/8", "::1/128"], stackPorts: [] }
-  return startDispatcher({ secretsKey, webhooks, databaseDirectUrl: config.databaseUrl, ...config }, log)
+  const defaults = { secretsKey, webhooks, eventRetentionMs: 30 * 24 * 3_600_000 }
+  return startDispatcher({ ...defaults, databaseDirectUrl: config.databaseUrl, ...config }, log)
 }

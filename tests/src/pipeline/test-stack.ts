@@ -104,7 +104,7 @@ export async function testStack({
   }
   const { url } = opened.use(await startApi(config, log))
   const webhooks = { allowedCidrs: ["127.0.0.0/8"], stackPorts: [] }
-  opened.use(await startDispatcher({ ...common, secretsKey, webhooks }, log))
+  opened.use(await startDispatcher({ ...common, secretsKey, webhooks, eventRetentionMs: 86_400_000 }, log))
 
   const place = {
     dataDir,

@@ -1,0 +1,94 @@
+import { openDatabase } from "@stillframe/db/client"
+import { readEventHead } from "@stillframe/db/event-head"
+import { appendSnapshotEvent, listEvents, numberEvents } from "@stillframe/db/events"
+import { removeOldEvents } from "@stillframe/db/remove-events"
+import type { Database } from "@stillframe/db/schema"
+import { createWebhook } from "@stillframe/db/webhooks"
+import { testDatabase } from "@stillframe/testing/database"
+import { expect, test } from "vitest"
+import { testDispatcher } from "../dispatcher/dispatchers.ts"
+import { snapshotRecord } from "./records.ts"
+
+const hourMs = 3_600_000
+
+async function append(db: Database, count: number): Promise<void> {
+  for (let n = 0; n < count; n += 1) await appendSnapshotEvent(db, "snapshot.created", snapshotRecord())
+}
+
+async function kept(db: Database): Promise<number[]> {
+  return (await listEvents(db, { after: 0, limit: 10_000 })).map(({ sequence }) => sequence)
+}
+
+test("what is old goes in rounds, what is young or has no number yet stays, and the oldest is known", async () => {
+  await using old = await testDatabase({ clockOffset: "-2 hours" })
+  const { db, url } = old
+  await append(db, 1_203)
+  while ((await numberEvents(db)) > 0);
+  const present = openDatabase({ url, onIdleError: () => {} })
+  await append(present, 2)
+  await numberEvents(present)
+  await append(db, 1)
+
+  const rounds = [
+    await removeOldEvents(present, hourMs),
+    await removeOldEvents(present, hourMs),
+    await removeOldEvents(present, hourMs),
+  ]
+
+  expect(rounds).toEqual([1_000, 203, 0])
+  expect(await kept(present)).toEqual([1_204, 1_205])
+  expect(await readEventHead(present)).toEqual({ sequence: 1_205, oldest: 1_204 })
+  expect(await numberEvents(present)).toBe(1)
+  await present.destroy()
+})
+
+test("the oldest is known when nothing is left, and two that remove at once do no harm", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await append(db, 10)
+  await numberEvents(db)
+
+  const removed = await Promise.all([removeOldEvents(db, -1), removeOldEvents(db, -1)])
+  await append(db, 1)
+  await numberEvents(db)
+
+  expect(Math.max(...removed)).toBe(10)
+  expect(await kept(db)).toEqual([11])
+  expect(await readEventHead(db)).toEqual({ sequence: 11, oldest: 11 })
+})
+
+test("an event that is still to be delivered stays, and all after it", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await createWebhook(db, { url: "https://receiver.example/", secret: Buffer.from("sealed") })
+  await append(db, 6)
+  await numberEvents(db)
+  await db
+    .updateTable("deliveries")
+    .set({ state: "delivered" })
+    .where("sequence", "in", [1, 2, 4, 5])
+    .execute()
+
+  expect(await removeOldEvents(db, -1)).toBe(2)
+  expect(await kept(db)).toEqual([3, 4, 5, 6])
+  await db.updateTable("deliveries").set({ state: "failed" }).where("sequence", "=", 3).execute()
+  expect(await removeOldEvents(db, -1)).toBe(3)
+  expect(await kept(db)).toEqual([6])
+  const left = await db.selectFrom("deliveries").select("sequence").execute()
+  expect(left).toEqual([{ sequence: 6 }])
+})
+
+test("the dispatcher removes them", async () => {
+  await using database = await testDatabase()
+  const { db, url: databaseUrl } = database
+  await append(db, 3)
+  await numberEvents(db)
+
+  await using _dispatcher = await testDispatcher({
+    databaseUrl,
+    eventRetentionMs: hourMs,
+    clockOffset: "2 hours",
+  })
+
+  await expect.poll(() => kept(db)).toEqual([])
+})
