@@ -17,6 +17,7 @@ test("what is not set has its default", () => {
     secretsKey: required.SECRETS_KEY,
     snapshotCreate: "async",
     twinWaitMs: 10_000,
+    streamHeartbeatMs: 15_000,
     compression: { enabled: false, algorithm: "zstd" },
   })
 })
