@@ -6,7 +6,9 @@ import type { Following } from "./event-tail.ts"
 import type { ApiDeps } from "./route.ts"
 
 /** Bounds what a reader that stands still holds in memory. */
-const eventsPerBatch = 100
+const eventsPerList = 100
+/** All readers take this many in one turn of the event loop, so that a thousand of them do not hold up the rest for long. */
+const eventsPerTurn = 20
 
 export interface EventBatch {
   /** As they are sent; empty when none matches. */
@@ -38,7 +40,7 @@ export async function* followEvents(
 }
 
 function fromWindow(window: Following["window"], filter: EventFilter, after: number): EventBatch {
-  const batch = window.after(after, eventsPerBatch)
+  const batch = window.after(after, eventsPerTurn)
   const matching = batch.filter(({ event }) => matchesEvent(event, filter))
   return {
     frames: matching.map(({ frame }) => frame).join(""),
@@ -55,7 +57,7 @@ async function fromPostgres(
   const { head } = window
   // None can match, and Postgres would look at each.
   if (filter.types?.length === 0) return { frames: "", position: head }
-  const events = await listEvents(db, { ...filter, after, limit: eventsPerBatch })
+  const events = await listEvents(db, { ...filter, after, limit: eventsPerList })
   const { oldest } = await readEventHead(db)
   // Some may have been removed before they were listed.
   if (after + 1 < oldest) return { frames: resetFrame(oldest), position: oldest - 1 }
@@ -63,6 +65,6 @@ async function fromPostgres(
   return {
     frames: events.map(eventFrame).join(""),
     // A list that ends by itself has seen all that was visible before it.
-    position: events.length < eventsPerBatch ? Math.max(head, last) : last,
+    position: events.length < eventsPerList ? Math.max(head, last) : last,
   }
 }
