@@ -4,6 +4,7 @@ import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { readEvents } from "../api/event-reader.ts"
 import { ticks, untilTicks } from "../hypervisors/test-vm.ts"
 import { serial, serialLines, testStack, untilTrue, type TestStack } from "../pipeline/test-stack.ts"
 import { captured } from "./contract-stack.ts"
@@ -20,14 +21,18 @@ beforeAll(async () => {
   stack = await testStack()
   await stack.startCaptureWorker()
   vm = await stack.launch("vm")
-  await writeFile(join(stack.imagesDir, "noise"), randomBytes(noiseBytes))
-  noisy = await stack.launch("noisy", {
-    kernel: join(stack.imagesDir, "heartbeat.elf"),
-    initrd: join(stack.imagesDir, "noise"),
-    memory_mib: 96,
-  })
+  noisy = await launchNoisy("noisy", noiseBytes)
 })
 afterAll(() => stack[Symbol.asyncDispose]())
+
+async function launchNoisy(name: string, bytes: number): Promise<InstanceResource> {
+  await writeFile(join(stack.imagesDir, name), randomBytes(bytes))
+  return stack.launch(name, {
+    kernel: join(stack.imagesDir, "heartbeat.elf"),
+    initrd: join(stack.imagesDir, name),
+    memory_mib: 96,
+  })
+}
 
 async function payloadDir(id: string): Promise<string> {
   const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
@@ -132,6 +137,23 @@ test("case 37: a restore while it is being compressed succeeds, and the snapshot
   await using _worker = await stack.startCompressionWorker()
   expect((await stack.settled(id)).compression_state).toBe("compressed")
   await stack.api.request("DELETE", `/instances/${source.id}`)
+})
+
+test("who follows the events of a snapshot sees its compression go on", async () => {
+  // Four times as much of it: the first word comes after a second.
+  const noisier = await launchNoisy("noisier", 4 * noiseBytes)
+  const { id } = await captured(stack, noisier.id, slow)
+  const stream = { api: { url: stack.url } }
+  await using reader = await readEvents(stream, `?snapshot_id=${id}`)
+  await reader.next()
+  await using _worker = await stack.startCompressionWorker()
+
+  const seen = await reader.until(({ event }) => event === "snapshot.completed")
+
+  const [told] = seen.filter(({ event }) => event === "snapshot.progress")
+  expect(told?.data).toMatchObject({ snapshot_id: id, compression_state: "compressing" })
+  expect(told?.data.progress).toBeGreaterThan(0)
+  expect(told?.data.progress).toBeLessThan(1)
 })
 
 test("case 38: a delete while it is being compressed is 204, then 404, and leaves no file", async () => {
