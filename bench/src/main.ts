@@ -10,7 +10,7 @@ const benches = new Map([
   ["end-to-end", () => benchEndToEnd(machine)],
   ["pause", () => benchPause(machine)],
   ["recovery", () => benchRecovery(machine)],
-  ["compression", benchCompression],
+  ["compression", () => benchCompression(machine)],
   ["api", benchApi],
 ])
 

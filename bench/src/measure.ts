@@ -4,6 +4,8 @@ export interface Comparison {
   readonly ours: readonly number[]
   readonly theirs: readonly number[]
   readonly target: string
+  /** More columns, by their titles. */
+  readonly besides?: Readonly<Record<string, string>>
 }
 
 /** The middle value; of an even number of values the upper of the two. */
@@ -16,7 +18,7 @@ export function range(values: readonly number[]): string {
   return `${Math.round(Math.min(...values))}–${Math.round(Math.max(...values))}`
 }
 
-/** Ours and theirs by turns, so that whatever else the machine does falls on both. */
+/** Ours and theirs by turns, each first in every other round, so that whatever else the machine does falls on both. */
 export async function byTurns<Ours, Theirs>(
   rounds: number,
   ours: (round: number) => Promise<Ours>,
@@ -24,14 +26,15 @@ export async function byTurns<Ours, Theirs>(
 ): Promise<{ ours: Ours[]; theirs: Theirs[] }> {
   const all: { ours: Ours[]; theirs: Theirs[] } = { ours: [], theirs: [] }
   for (let round = 0; round < rounds; round++) {
-    all.ours.push(await ours(round))
+    if (round % 2 === 0) all.ours.push(await ours(round))
     all.theirs.push(await theirs(round))
+    if (round % 2 === 1) all.ours.push(await ours(round))
   }
   return all
 }
 
 export function printComparisons(comparisons: readonly Comparison[]): void {
-  const rows = comparisons.map(({ what, ours, theirs, target }) => {
+  const rows = comparisons.map(({ what, ours, theirs, target, besides }) => {
     const ratios = ours.map((value, round) => value / (theirs[round] ?? Number.NaN))
     return [
       what,
@@ -42,6 +45,7 @@ export function printComparisons(comparisons: readonly Comparison[]): void {
         ratio: twoPlaces(median(ours) / median(theirs)),
         "min–max": `${twoPlaces(Math.min(...ratios))}–${twoPlaces(Math.max(...ratios))}`,
         target,
+        ...besides,
       },
     ]
   })
