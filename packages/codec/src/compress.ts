@@ -1,11 +1,11 @@
-import { open, type FileHandle } from "node:fs/promises"
-import { setTimeout as delay } from "node:timers/promises"
+import { open } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertLevel, codecFor } from "./codecs.ts"
 import { batchFrames, type CompressTask, frameBytes } from "./compress-task.ts"
 import { createControl } from "./control.ts"
 import { fileError, regularFileBytes, writeNewFile } from "./files.ts"
+import { flushAlong } from "./flush-along.ts"
 import { encodeSeekTable, entryWords, frameCountMax } from "./seek-table.ts"
 import { runThreads } from "./threads.ts"
 
@@ -62,20 +62,6 @@ export async function compressFile(options: {
   } catch (thrown) {
     throw fileError(thrown)
   }
-}
-
-const flushEveryMs = 20
-
-/** Sends what is written on to the device while more is being made, so that little is left for the sync at the end. */
-async function flushAlong(file: FileHandle, work: Promise<unknown>): Promise<void> {
-  const ended = Promise.allSettled([work]).then(() => true)
-  try {
-    while (!(await Promise.race([ended, delay(flushEveryMs, false)]))) await file.datasync()
-  } finally {
-    // Nothing may use the file after this has ended, whatever ended it.
-    await ended
-  }
-  await work
 }
 
 /** The same task once for each thread, and never more threads than batches. */

@@ -2,6 +2,7 @@ import { type FileHandle, open } from "node:fs/promises"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl, passTurn, stop } from "./control.ts"
 import { fileError, writeNewFile } from "./files.ts"
+import { flushAlong } from "./flush-along.ts"
 import { decodeForeign } from "./foreign.ts"
 import { batchContentBytes, batchCountOf } from "./frame-decoder.ts"
 import { type Frames, hasSeekTable, openFrames } from "./open-frames.ts"
@@ -35,11 +36,13 @@ export async function decompressFile(options: {
       await destination.truncate(frames.uncompressedBytes)
       const control = createControl()
       const task = { kind: "decode-to-file", control, frames, destinationFd: destination.fd } as const
-      await runThreads(threadsFor(task, options.threads, batchCountOf(frames.table)), {
+      const threads = threadsFor(task, options.threads, batchCountOf(frames.table))
+      const run = {
         control,
         signal: options.signal,
         onFramesDone: bytesReporter(options.onProgress, frames.uncompressedBytes),
-      })
+      }
+      await flushAlong(destination, runThreads(threads, run))
       return { uncompressedBytes: frames.uncompressedBytes }
     })
   } catch (thrown) {
