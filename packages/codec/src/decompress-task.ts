@@ -10,13 +10,22 @@ export interface DecodeToFileTask {
   destinationFd: number
 }
 
+/**
+ * Written with one call. In a VM whose kernel hands free memory back to the host (free page reporting), whole frames took
+ * 650 and 810 ms of processor time for 512 MiB and these 390 and 650, on a busy machine; the best rounds are alike.
+ */
+const pieceBytes = 64 * 1024
+
 /** Writes every frame at its place; frames of zeros are left out and stay holes of the file. */
 export function runDecodeToFile({ control, frames, destinationFd }: DecodeToFileTask): void {
   const content = Buffer.allocUnsafeSlow(frames.table.frameBytesLargest)
   decodeBatches(frames, control, {
     target: () => content,
     decoded: (frame, bytes, zeros) => {
-      if (!zeros) writeFully(destinationFd, bytes, frames.table.positions[frame] ?? 0)
+      if (zeros) return
+      const position = frames.table.positions[frame] ?? 0
+      for (let at = 0; at < bytes.length; at += pieceBytes)
+        writeFully(destinationFd, bytes.subarray(at, at + pieceBytes), position + at)
     },
   })
 }
