@@ -49,9 +49,14 @@ export function verifyStep(packed: Sides, { algorithm, threads }: Work, sha256: 
   }
 }
 
-export function decompressStep(packed: Sides, outputs: Sides, { algorithm, threads }: Work): Step {
+/** `sync`: whether ours ends with the file on the device, which the tool's never is. */
+export function decompressStep(
+  packed: Sides,
+  outputs: Sides,
+  { algorithm, threads, sync }: Work & { sync: boolean },
+): Step {
   return {
-    ...ourCall("decompressFile", { source: packed.ours, destination: outputs.ours, threads }),
+    ...ourCall("decompressFile", { source: packed.ours, destination: outputs.ours, threads, sync }),
     theirs: [algorithm, "-dq", packed.theirs, ...outputTo(algorithm, outputs.theirs)],
     outputs,
   }

@@ -79,6 +79,8 @@ export async function sealCopy(
       destination: join(dir, rawMemoryName),
       threads: decompressThreads,
       signal,
+      // With the rest of the payload, below.
+      sync: false,
     })
   await syncPayload(dir, [...others, rawMemoryName])
   const memory = memoryEntry(manifest)

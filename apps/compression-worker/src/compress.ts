@@ -144,7 +144,7 @@ async function rawMemory(
   const source = join(dir, snapshot.memory_file ?? rawMemoryName)
   if (snapshot.memory_file === rawMemoryName) return { path: source, async [Symbol.asyncDispose]() {} }
   const path = join(dir, unpackedMemoryName(token))
-  await decompressFile({ source, destination: path, threads, signal })
+  await decompressFile({ source, destination: path, threads, signal, sync: false })
   return { path, [Symbol.asyncDispose]: () => rm(path, { force: true }) }
 }
 

@@ -9,7 +9,7 @@ import { type Frames, hasSeekTable, openFrames } from "./open-frames.ts"
 import { runThreads } from "./threads.ts"
 
 /**
- * Decompresses `source` into `destination`, which must not exist, and syncs it; frames of zeros become holes. On
+ * Decompresses `source` into `destination`, which must not exist; frames of zeros become holes. On
  * failure (`corrupted` for damaged bytes) or abort the destination is gone; an abort throws the signal's reason.
  */
 export async function decompressFile(options: {
@@ -17,6 +17,8 @@ export async function decompressFile(options: {
   destination: string
   threads: number
   signal: AbortSignal
+  /** Default true. False: for a file that need not outlive a loss of power, or that the caller syncs. */
+  sync?: boolean
   onProgress?: OnProgress | undefined
   /**
    * Default false: a file without a seek table is `corrupted`. True: it is read as the zstd and lz4 commands write
@@ -24,15 +26,17 @@ export async function decompressFile(options: {
    */
   foreign?: boolean
 }): Promise<{ uncompressedBytes: number }> {
+  const { sync = true } = options
   options.signal.throwIfAborted()
   try {
     if (options.foreign) {
       await using source = await open(options.source)
-      if (!(await hasSeekTable(source, options.source))) return await decompressForeign(source, options)
+      if (!(await hasSeekTable(source, options.source)))
+        return await decompressForeign(source, { ...options, sync })
     }
     await using source = await openFrames(options.source)
     const { frames } = source
-    return await writeNewFile({ path: options.destination, sync: true }, async (destination) => {
+    return await writeNewFile({ path: options.destination, sync }, async (destination) => {
       await destination.truncate(frames.uncompressedBytes)
       const control = createControl()
       const task = { kind: "decode-to-file", control, frames, destinationFd: destination.fd } as const
@@ -42,7 +46,7 @@ export async function decompressFile(options: {
         signal: options.signal,
         onFramesDone: bytesReporter(options.onProgress, frames.uncompressedBytes),
       }
-      await flushAlong(destination, runThreads(threads, run))
+      await (sync ? flushAlong(destination, runThreads(threads, run)) : runThreads(threads, run))
       return { uncompressedBytes: frames.uncompressedBytes }
     })
   } catch (thrown) {
@@ -52,9 +56,9 @@ export async function decompressFile(options: {
 
 function decompressForeign(
   source: FileHandle,
-  options: { source: string; destination: string; signal: AbortSignal },
+  options: { source: string; destination: string; signal: AbortSignal; sync: boolean },
 ): Promise<{ uncompressedBytes: number }> {
-  return writeNewFile({ path: options.destination, sync: true }, async (destination) => ({
+  return writeNewFile({ path: options.destination, sync: options.sync }, async (destination) => ({
     uncompressedBytes: await decodeForeign(source, destination, {
       path: options.source,
       signal: options.signal,
