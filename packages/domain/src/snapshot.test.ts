@@ -66,6 +66,11 @@ test.each(["none", "compressing", "error"] as const)(
   },
 )
 
+test("a compressed snapshot that was to be compressed otherwise shows why it is not", () => {
+  const failed = { ...record, compression_state: "compressed", compression_error: "no space left" } as const
+  expect(snapshotResource(failed).compression_error).toBe("no space left")
+})
+
 test("a compressed snapshot shows both byte counts", () => {
   expect(snapshotResource({ ...record, compression_state: "compressed" })).toMatchObject({
     compressed_size_bytes: 9,

@@ -100,7 +100,8 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     size_bytes: record.size_bytes,
     ...(record.compression !== null && { compression: record.compression }),
     compression_state: record.compression_state,
-    ...optional("compression_error", record.compression_error),
+    ...((compressed || record.compression_state === "error") &&
+      optional("compression_error", record.compression_error)),
     ...(compressed && optional("compressed_size_bytes", record.compressed_size_bytes)),
     ...(compressed && optional("uncompressed_size_bytes", record.uncompressed_size_bytes)),
     status: record.status,
