@@ -5,8 +5,8 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { readEvents } from "../api/event-reader.ts"
-import { ticks, untilTicks } from "../hypervisors/test-vm.ts"
-import { serial, serialLines, testStack, untilTrue, type TestStack } from "../pipeline/test-stack.ts"
+import { forkRuns } from "../pipeline/fork-runs.ts"
+import { serialLines, testStack, untilTrue, type TestStack } from "../pipeline/test-stack.ts"
 import { captured } from "./contract-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
@@ -34,11 +34,6 @@ async function launchNoisy(name: string, bytes: number): Promise<InstanceResourc
   })
 }
 
-async function payloadDir(id: string): Promise<string> {
-  const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
-  return join(stack.storageDir, "snapshots", id, token)
-}
-
 async function get(id: string): Promise<SnapshotResource> {
   return (await stack.ask("GET", `/snapshots/${id}`)).body
 }
@@ -49,35 +44,17 @@ async function untilGone(dir: string, name: RegExp): Promise<void> {
 
 /** Waits until a worker is writing the snapshot's frames. */
 async function untilCompressing(id: string): Promise<string> {
-  const dir = await payloadDir(id)
+  const dir = await stack.payloadDir(id)
   await untilTrue(dir, async () => (await readdir(dir)).some((file) => file.endsWith(".zst")))
   expect((await get(id)).compression_state).toBe("compressing")
   return dir
-}
-
-/** A fork that goes on where its snapshot stood still: the guest counts on from `tick`, and its memory has the same sum. */
-async function forkRuns(
-  id: string,
-  name: string,
-  { source, tick }: { source: InstanceResource; tick: number },
-): Promise<void> {
-  const reply = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name } })
-  expect([reply.status, reply.body.state]).toEqual([201, "Running"])
-  const dir = stack.generationDir(reply.body)
-  await untilTicks(dir, 4)
-  const text = await serial(dir)
-  const [resumed] = ticks(text.slice(text.indexOf("\n") + 1))
-  const [first] = ticks(await serial(stack.generationDir(source)))
-  expect(resumed?.sum).toBe(first?.sum)
-  expect(resumed?.tick).toBeGreaterThanOrEqual(tick)
-  await stack.api.request("DELETE", `/instances/${name}`)
 }
 
 test("case 36: sizes of a compression are shown only when it has succeeded, and its error only when it has failed", async () => {
   const none = await captured(stack, vm.id)
   const pending = await captured(stack, vm.id, zstd)
   const broken = await captured(stack, vm.id, zstd)
-  const memory = join(await payloadDir(broken.id), "memory")
+  const memory = join(await stack.payloadDir(broken.id), "memory")
   const bytes = await readFile(memory)
   bytes[bytes.length >> 1]! ^= 1
   await writeFile(memory, bytes)
@@ -99,7 +76,7 @@ test("case 36: sizes of a compression are shown only when it has succeeded, and 
 test("case 35: reading on, it comes to compressed: both sizes are there, the raw memory is gone, the whole is smaller", async () => {
   const before = await captured(stack, vm.id, zstd)
   await using _worker = await stack.startCompressionWorker()
-  const dir = await payloadDir(before.id)
+  const dir = await stack.payloadDir(before.id)
   const rawBytes = (await stat(join(dir, "memory"))).size
 
   const after = await stack.settled(before.id)
@@ -118,10 +95,10 @@ test("case 37: a fork while it is being compressed succeeds, and so does the com
   const { id } = await captured(stack, noisy.id, slow)
   await untilCompressing(id)
 
-  await forkRuns(id, "early", from)
+  await forkRuns(stack, id, { name: "early", ...from })
 
   expect((await stack.settled(id)).compression_state).toBe("compressed")
-  await forkRuns(id, "late", from)
+  await forkRuns(stack, id, { name: "late", ...from })
 })
 
 test("case 37: a restore while it is being compressed succeeds, and the snapshot stays usable", async () => {
@@ -150,7 +127,7 @@ test("who follows the events of a snapshot sees its compression go on", async ()
 
   const seen = await reader.until(({ event }) => event === "snapshot.completed")
 
-  const [told] = seen.filter(({ event }) => event === "snapshot.progress")
+  const told = seen.find(({ event }) => event === "snapshot.progress")
   expect(told?.data).toMatchObject({ snapshot_id: id, compression_state: "compressing" })
   expect(told?.data.progress).toBeGreaterThan(0)
   expect(told?.data.progress).toBeLessThan(1)
@@ -192,7 +169,7 @@ test("case 39: a worker killed while it compresses: the raw memory is whole, and
 
   expect((await stack.settled(id)).compression_state).toBe("compressed")
   await untilGone(dir, /^memory$/)
-  await forkRuns(id, "after-crash", from)
+  await forkRuns(stack, id, { name: "after-crash", ...from })
 })
 
 test("case 40: forks of a compressed snapshot go on with the very memory, and it stays as it was", async () => {
@@ -200,10 +177,10 @@ test("case 40: forks of a compressed snapshot go on with the very memory, and it
   const from = { source: vm, tick: await serialLines(stack.generationDir(vm)) }
   const { id } = await captured(stack, vm.id, zstd)
   const before = await stack.settled(id)
-  const dir = await payloadDir(id)
+  const dir = await stack.payloadDir(id)
   await untilGone(dir, /^memory$/)
 
-  for (const name of ["first", "second"]) await forkRuns(id, name, from)
+  for (const name of ["first", "second"]) await forkRuns(stack, id, { name, ...from })
 
   expect(await get(id)).toEqual(before)
   expect((await stat(join(dir, (await readdir(dir)).find((file) => file.endsWith(".zst")) ?? ""))).size).toBe(

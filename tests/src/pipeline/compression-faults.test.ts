@@ -19,11 +19,6 @@ if (!isRoot) console.warn("skipped: only root can mount a small file system to f
 const noFailingFile = whyNoFailingFile()
 if (noFailingFile !== undefined) console.warn(`skipped: no disk can be made to fail: ${noFailingFile}`)
 
-async function payloadDir(stack: TestStack, id: string): Promise<string> {
-  const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
-  return join(stack.storageDir, "snapshots", id, token)
-}
-
 /** Resolves when a try of the snapshot's work has failed and the next one is only a matter of time. */
 async function untilToBeTriedAgain(stack: TestStack, id: string, kind: "compress" | "verify"): Promise<void> {
   const tried = stack.db
@@ -78,7 +73,7 @@ async function fullPool(
     const { bavail, bsize } = await statfs(stack.storageDir)
     const filler = join(stack.storageDir, "filler")
     await writeFile(filler, Buffer.alloc(bavail * bsize - 2 * 1024 * 1024))
-    const dir = await payloadDir(stack, id)
+    const dir = await stack.payloadDir(id)
     return {
       id,
       dir,
@@ -143,7 +138,7 @@ test.skipIf(noFailingFile !== undefined)(
     await stack.startCaptureWorker()
     const source = await stack.launch("source")
     const { id } = await captured(stack, source.id, zstd)
-    const memory = join(await payloadDir(stack, id), "memory")
+    const memory = join(await stack.payloadDir(id), "memory")
     const failing = await failingFile(memory)
     await stack.startCompressionWorker()
 
@@ -167,7 +162,7 @@ test.skipIf(noFailingFile !== undefined)(
     await stack.startCaptureWorker()
     const source = await stack.launch("source")
     const { id } = await captured(stack, source.id)
-    const memory = join(await payloadDir(stack, id), "memory")
+    const memory = join(await stack.payloadDir(id), "memory")
     const failing = await failingFile(memory)
     await stack.startCompressionWorker()
 
@@ -187,7 +182,7 @@ test("memory that became shorter is not tried again: no try can bring it back", 
   await stack.startCaptureWorker()
   const source = await stack.launch("source")
   const { id } = await captured(stack, source.id, zstd)
-  await truncate(join(await payloadDir(stack, id), "memory"), 4096)
+  await truncate(join(await stack.payloadDir(id), "memory"), 4096)
   await stack.startCompressionWorker()
 
   expect((await stack.settled(id)).compression_state).toBe("error")

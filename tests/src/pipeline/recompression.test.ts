@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, writeFile } from "node:fs/promises"
+import { readdir, readFile, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { openReader } from "@stillframe/db/readers"
 import type { EventEnvelope } from "@stillframe/domain/events"
@@ -7,8 +7,9 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import type { Reply } from "../api/test-api.ts"
 import { captured } from "../contract/contract-stack.ts"
-import { ticks, untilTicks } from "../hypervisors/test-vm.ts"
-import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { flipBit } from "./flip-bit.ts"
+import { forkRuns } from "./fork-runs.ts"
+import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { enabled: true, algorithm: "zstd", level: 1 }
 const lz4 = { enabled: true, algorithm: "lz4", level: 0 }
@@ -22,27 +23,16 @@ beforeAll(async () => {
 })
 afterAll(() => stack[Symbol.asyncDispose]())
 
-async function payloadDir(id: string): Promise<string> {
-  const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
-  return join(stack.storageDir, "snapshots", id, token)
-}
-
 async function memoryFiles(id: string): Promise<string[]> {
-  return (await readdir(await payloadDir(id))).filter((name) => name.startsWith("memory"))
+  return (await readdir(await stack.payloadDir(id))).filter((name) => name.startsWith("memory"))
 }
 
 /** Resolves with the one that is left. */
 async function untilOneMemoryFile(id: string): Promise<string> {
-  const dir = await payloadDir(id)
+  const dir = await stack.payloadDir(id)
   await untilTrue(dir, async () => (await memoryFiles(id)).length === 1)
   const [name = ""] = await memoryFiles(id)
   return join(dir, name)
-}
-
-async function flipBit(path: string): Promise<void> {
-  const bytes = await readFile(path)
-  bytes[bytes.length >> 1]! ^= 1
-  await writeFile(path, bytes)
 }
 
 function compress(id: string, body?: object): Promise<Reply> {
@@ -63,19 +53,6 @@ async function untilType(id: string, type: string): Promise<string[]> {
   })
 }
 
-/** A fork that goes on where its snapshot stood still. */
-async function forkRuns(id: string, tick: number): Promise<void> {
-  const { status, body } = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "copy" } })
-  expect([status, body.state]).toEqual([201, "Running"])
-  const dir = stack.generationDir(body)
-  await untilTicks(dir, 4)
-  const text = await serial(dir)
-  const [resumed] = ticks(text.slice(text.indexOf("\n") + 1))
-  expect(resumed?.sum).toBe(ticks(await serial(stack.generationDir(vm)))[0]?.sum)
-  expect(resumed?.tick).toBeGreaterThanOrEqual(tick)
-  await stack.api.request("DELETE", "/instances/copy")
-}
-
 test("a snapshot that was not compressed can be later, and then otherwise: the memory is the same, the sizes are true", async () => {
   await using _worker = await stack.startCompressionWorker()
   const tick = await serialLines(stack.generationDir(vm))
@@ -88,13 +65,13 @@ test("a snapshot that was not compressed can be later, and then otherwise: the m
     lz4,
   ])
   expect(await untilOneMemoryFile(id)).toMatch(/\.lz4$/)
-  await forkRuns(id, tick)
+  await forkRuns(stack, id, { name: "copy", source: vm, tick })
 
   const second = await compress(id, { algorithm: "zstd", level: 9 })
   expect(second.body.compression).toEqual({ enabled: true, algorithm: "zstd", level: 9 })
   const file = await untilOneMemoryFile(id)
   expect(file).toMatch(/\.zst$/)
-  await forkRuns(id, tick)
+  await forkRuns(stack, id, { name: "copy", source: vm, tick })
 
   const { compressed_size_bytes: bytes, uncompressed_size_bytes: rawBytes } = second.body
   expect(bytes).toBe((await stat(file)).size)
@@ -130,7 +107,7 @@ test("compressing as it is compressed already changes nothing and is answered at
 
 test("a compression that failed keeps the raw file, and is tried again when that is as it was", async () => {
   const { id } = await captured(stack, vm.id, { compression: zstd })
-  const memory = join(await payloadDir(id), "memory")
+  const memory = join(await stack.payloadDir(id), "memory")
   await flipBit(memory)
   await using _worker = await stack.startCompressionWorker()
   expect((await stack.settled(id)).compression_state).toBe("error")
@@ -193,7 +170,7 @@ test("a worker that stops hands another compression back, and the next one ends 
   const stopped = await stack.startCompressionWorker()
   const { id } = await captured(stack, vm.id, { compression: zstd })
   const before = await stack.settled(id)
-  const dir = await payloadDir(id)
+  const dir = await stack.payloadDir(id)
   const accepted = await stack.ask("POST", `/snapshots/${id}/compress`, { body: { level: 19 } })
   expect([accepted.status, accepted.body.compression_state]).toEqual([202, "compressing"])
   await stopped[Symbol.asyncDispose]()

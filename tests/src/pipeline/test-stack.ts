@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { watch } from "node:fs"
-import { copyFile, mkdir, mkdtemp, readFile, rm } from "node:fs/promises"
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -60,6 +60,8 @@ export interface TestStack extends AsyncDisposable {
   settled(id: string): Promise<SnapshotResource>
   /** Looks after each change anywhere until there is something. */
   until<T>(look: () => Promise<T | undefined>): Promise<T>
+  /** Of a captured snapshot: the directory that its row names. */
+  payloadDir(id: string): Promise<string>
   /** Of the VM; each restore builds the next. */
   generationDir(instance: Pick<InstanceResource, "id">, generation?: number): string
 }
@@ -144,6 +146,10 @@ export async function testStack({
     imagesDir,
     clusterId: cluster,
     generationDir,
+    async payloadDir(id) {
+      const [token = ""] = await readdir(join(place.storageDir, "snapshots", id))
+      return join(place.storageDir, "snapshots", id, token)
+    },
     startCaptureWorker: async (change) =>
       resources.use(await startCaptureWorker({ ...worker, ...change }, log)),
     spawn: async (app, env = {}) => {

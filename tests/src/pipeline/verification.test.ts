@@ -1,4 +1,4 @@
-import { readdir, readFile, rename, stat, truncate, utimes, writeFile } from "node:fs/promises"
+import { readdir, readFile, rename, truncate, utimes, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { createOperation } from "@stillframe/db/operations"
 import { startScrub } from "@stillframe/db/verifications"
@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import type { Reply } from "../api/test-api.ts"
 import { captured } from "../contract/contract-stack.ts"
 import { untilTicks } from "../hypervisors/test-vm.ts"
+import { flipBit } from "./flip-bit.ts"
 import { testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
@@ -32,23 +33,9 @@ beforeAll(async () => {
 })
 afterAll(() => stack[Symbol.asyncDispose]())
 
-async function payloadDir(id: string): Promise<string> {
-  const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
-  return join(stack.storageDir, "snapshots", id, token)
-}
-
 async function fileOf(id: string, pattern: RegExp): Promise<string> {
-  const dir = await payloadDir(id)
+  const dir = await stack.payloadDir(id)
   return join(dir, (await readdir(dir)).find((name) => pattern.test(name)) ?? "")
-}
-
-/** One bit, in the middle, and the file as old as before. */
-async function flipBit(path: string): Promise<void> {
-  const { atime, mtime } = await stat(path)
-  const bytes = await readFile(path)
-  bytes[bytes.length >> 1]! ^= 1
-  await writeFile(path, bytes)
-  await utimes(path, atime, mtime)
 }
 
 function verify(id: string): Promise<Reply> {
@@ -217,7 +204,7 @@ test.each([
 test("a snapshot deleted while it is verified is gone with all its files, long before they are read", async () => {
   await using _worker = await stack.startCompressionWorker()
   const { id } = await captured(stack, vm.id)
-  await truncate(join(await payloadDir(id), "memory"), minuteOfReading)
+  await truncate(join(await stack.payloadDir(id), "memory"), minuteOfReading)
   expect((await stack.ask("POST", `/snapshots/${id}/verify`)).status).toBe(202)
   const readers = stack.db.selectFrom("snapshot_readers").select("id").where("snapshot_id", "=", id)
   await expect.poll(() => readers.execute()).toHaveLength(1)
@@ -249,7 +236,7 @@ describe("the scrub", () => {
   test("gives way to work that waits, and says nothing of what it has not read to its end", async () => {
     const { id } = await captured(stack, vm.id)
     await verifiedLongAgo(id)
-    await truncate(join(await payloadDir(id), "memory"), minuteOfReading)
+    await truncate(join(await stack.payloadDir(id), "memory"), minuteOfReading)
     await startScrub(stack.db, { pool: pool(), intervalMs: monthMs })
     const other = await captured(stack, vm.id, zstd)
 
