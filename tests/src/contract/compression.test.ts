@@ -1,12 +1,13 @@
 import { createHash, randomBytes } from "node:crypto"
 import { readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { readEvents } from "../api/event-reader.ts"
 import { forkRuns } from "../pipeline/fork-runs.ts"
-import { serialLines, testStack, untilTrue, type TestStack } from "../pipeline/test-stack.ts"
+import { expireLeases, serialLines, testStack, untilTrue, type TestStack } from "../pipeline/test-stack.ts"
 import { captured } from "./contract-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
@@ -87,6 +88,8 @@ test("case 35: reading on, it comes to compressed: both sizes are there, the raw
   const frames = (await readdir(dir)).find((file) => file.endsWith(".zst")) ?? ""
   expect(after.compressed_size_bytes).toBe((await stat(join(dir, frames))).size)
   expect(after.size_bytes).toBe(before.size_bytes - rawBytes + (after.compressed_size_bytes ?? Number.NaN))
+  const stats = await Promise.all((await readdir(dir)).map((file) => stat(join(dir, file))))
+  expect(after.stored_bytes).toBe(stats.reduce((sum, { blocks }) => sum + blocks * 512, 0))
 })
 
 test("case 37: a fork while it is being compressed succeeds, and so does the compression", async () => {
@@ -159,17 +162,33 @@ test("case 39: a worker killed while it compresses: the raw memory is whole, and
     .digest("hex")
   expect(manifest).toContain(sha256)
   expect((await get(id)).compression_state).toBe("compressing")
-  // As if the time of the dead worker's lease had run out.
-  await stack.db
-    .updateTable("operations")
-    .set({ lease_expires_at: new Date(0) })
-    .where("state", "=", "running")
-    .execute()
+  await expireLeases(stack)
   await using _worker = await stack.startCompressionWorker()
 
   expect((await stack.settled(id)).compression_state).toBe("compressed")
   await untilGone(dir, /^memory$/)
   await forkRuns(stack, id, { name: "after-crash", ...from })
+})
+
+test("a worker that stands still for longer than its lease publishes nothing: the next one's file is the snapshot's", async () => {
+  const held = await stack.spawn("compression-worker")
+  const { id } = await captured(stack, noisy.id, slow)
+  const dir = await untilCompressing(id)
+  held.child.kill("SIGSTOP")
+  await expireLeases(stack)
+  await using _worker = await stack.startCompressionWorker()
+  const settled = await stack.settled(id)
+  const [file] = (await readdir(dir)).filter((name) => name.endsWith(".zst"))
+
+  held.child.kill("SIGCONT")
+  await untilGone(dir, /^memory$/)
+  held.child.kill("SIGTERM")
+
+  expect(await held.ended).toBe(0)
+  expect(await get(id)).toEqual(settled)
+  expect((await readdir(dir)).filter((name) => name.startsWith("memory"))).toEqual([file])
+  const events: EventEnvelope[] = (await stack.ask("GET", `/events?snapshot_id=${id}`)).body
+  expect(events.filter(({ type }) => type === "snapshot.compressed")).toHaveLength(1)
 })
 
 test("case 40: forks of a compressed snapshot go on with the very memory, and it stays as it was", async () => {
