@@ -9,6 +9,7 @@ import {
   snapshotStatuses,
   type SnapshotResource,
 } from "@stillframe/domain/snapshot"
+import { disabledReasons, type WebhookResource } from "@stillframe/domain/webhook"
 import { z } from "zod"
 
 // What answers look like. They are not validated: the types prove that what is described is what is shown.
@@ -96,14 +97,33 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
   })
   .meta({ id: "Instance" })
 
+const webhook = z.object({
+  id,
+  url: z.string(),
+  description: z.string().exactOptional(),
+  event_types: z.array(z.string()),
+  instance_ids: z.array(z.string()),
+  tags: tags.exactOptional(),
+  enabled: z.boolean(),
+  disabled_reason: z
+    .enum(disabledReasons)
+    .exactOptional()
+    .meta({ description: "why it was disabled, where its owner did not do it" }),
+  failing_since: time
+    .exactOptional()
+    .meta({ description: "since when there have been nothing but failures" }),
+  created_at: time,
+})
+export const webhookSchema: z.ZodType<WebhookResource> = webhook.meta({ id: "Webhook" })
+
 export const eventSchema: z.ZodType<EventEnvelope> = z
   .object({
     id,
     sequence: z.int().min(1).meta({ description: "dense over all events" }),
     type: z.enum(eventTypes),
     occurred_at: time,
-    subject: z.object({ kind: z.enum(["snapshot", "instance"]), id }),
-    data: z.union([snapshotSchema, instanceSchema]),
+    subject: z.object({ kind: z.enum(["snapshot", "instance", "webhook"]), id }),
+    data: z.union([snapshotSchema, instanceSchema, webhookSchema]),
   })
   .meta({ id: "Event" })
 
@@ -114,17 +134,6 @@ export const eventStreamSchema = z.string().meta({
     "stream goes on from it. `snapshot.progress` with a SnapshotProgress has no id: it is in no log, and one may be lost.",
 })
 
-const webhook = z.object({
-  id,
-  url: z.string(),
-  description: z.string().exactOptional(),
-  event_types: z.array(z.string()),
-  instance_ids: z.array(z.string()),
-  tags: tags.exactOptional(),
-  enabled: z.boolean(),
-  created_at: time,
-})
-export const webhookSchema = webhook.meta({ id: "Webhook" })
 export const newWebhookSchema = webhook
   .extend({ secret: z.string().meta({ description: "`whsec_…`; shown this once" }) })
   .meta({ id: "NewWebhook" })

@@ -1,15 +1,10 @@
 import { randomBytes } from "node:crypto"
 import type { Made } from "@stillframe/db/idempotency"
-import {
-  createWebhook,
-  deleteWebhook,
-  findWebhook,
-  listWebhooks,
-  type WebhookRow,
-} from "@stillframe/db/webhooks"
+import { createWebhook, deleteWebhook, findWebhook, listWebhooks } from "@stillframe/db/webhooks"
 import { StillframeError } from "@stillframe/domain/errors"
 import { eventChoices } from "@stillframe/domain/events"
 import { idPattern } from "@stillframe/domain/ids"
+import { webhookResource } from "@stillframe/domain/webhook"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { z } from "zod"
 import { once } from "./once.ts"
@@ -141,19 +136,6 @@ function toPlainUrl(text: string, context: z.core.$RefinementCtx<string>): strin
     message: "value must be an http:// or https:// URL without credentials",
   })
   return z.NEVER
-}
-
-function webhookResource(row: WebhookRow): object {
-  return {
-    id: row.id,
-    url: row.url,
-    ...(row.description !== null && { description: row.description }),
-    event_types: row.event_types,
-    instance_ids: row.instance_ids,
-    ...(Object.keys(row.tags).length > 0 && { tags: row.tags }),
-    enabled: row.enabled,
-    created_at: row.created_at.toISOString(),
-  }
 }
 
 function notFound(): StillframeError {

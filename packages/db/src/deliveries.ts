@@ -11,12 +11,14 @@ export async function createDeliveries(tx: Database, { after }: { after: number 
     insert into deliveries (webhook_id, sequence)
     select webhooks.id, events.sequence
     from events, webhooks
-    where events.sequence > ${after} and webhooks.enabled
-      and (webhooks.event_types = '[]' or webhooks.event_types ? events.type
-        or webhooks.event_types ? (events.subject_kind || '.*'))
-      and (webhooks.instance_ids = '[]'
-        or webhooks.instance_ids ? coalesce(events.data ->> 'source_instance_id', events.subject_id))
-      and coalesce(events.data -> 'tags', '{}') @> webhooks.tags`.execute(tx)
+    where events.sequence > ${after} and webhooks.enabled and case
+      when events.type = 'webhook.test' then webhooks.id = events.subject_id
+      else (webhooks.event_types = '[]' or webhooks.event_types ? events.type
+          or webhooks.event_types ? (events.subject_kind || '.*'))
+        and (webhooks.instance_ids = '[]'
+          or webhooks.instance_ids ? coalesce(events.data ->> 'source_instance_id', events.subject_id))
+        and coalesce(events.data -> 'tags', '{}') @> webhooks.tags
+      end`.execute(tx)
 }
 
 export interface ClaimedDelivery {

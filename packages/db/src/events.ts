@@ -2,6 +2,7 @@ import type { EventEnvelope, EventFilter, EventType } from "@stillframe/domain/e
 import { createId } from "@stillframe/domain/ids"
 import { instanceResource, type InstanceRecord } from "@stillframe/domain/instance"
 import { snapshotResource, type SnapshotRecord } from "@stillframe/domain/snapshot"
+import { webhookResource, type WebhookRecord } from "@stillframe/domain/webhook"
 import { sql } from "kysely"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { createDeliveries } from "./deliveries.ts"
@@ -18,10 +19,14 @@ export function appendInstanceEvent(tx: Database, type: EventType, instance: Ins
   return append(tx, type, "instance", instance.id, instanceResource(instance))
 }
 
+export function appendWebhookEvent(tx: Database, type: EventType, webhook: WebhookRecord): Promise<void> {
+  return append(tx, type, "webhook", webhook.id, webhookResource(webhook))
+}
+
 async function append(
   tx: Database,
   type: EventType,
-  subject_kind: "snapshot" | "instance",
+  subject_kind: EventEnvelope["subject"]["kind"],
   subject_id: string,
   data: object,
 ): Promise<void> {
@@ -107,7 +112,7 @@ interface EventRow {
   event_id: string
   sequence: number | null
   type: EventType
-  subject_kind: "snapshot" | "instance"
+  subject_kind: EventEnvelope["subject"]["kind"]
   subject_id: string
   occurred_at: Date
   data: Record<string, unknown>

@@ -1,10 +1,11 @@
 import type { Algorithm, EffectiveCompression } from "@stillframe/domain/compression"
 import type { ErrorCode } from "@stillframe/domain/errors"
-import type { EventType } from "@stillframe/domain/events"
+import type { EventEnvelope, EventType } from "@stillframe/domain/events"
 import type { Hypervisor, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import type { OperationKind, OperationState } from "@stillframe/domain/operation"
 import type { CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
+import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { ColumnType, Generated, JSONColumnType, Kysely, Transaction } from "kysely"
 
 /** A pool of connections or a transaction on one of them: every store works on either. */
@@ -24,6 +25,7 @@ export interface Schema {
   idempotency_keys: IdempotencyKeysTable
   webhooks: WebhooksTable
   deliveries: DeliveriesTable
+  delivery_attempts: DeliveryAttemptsTable
 }
 
 // pg gives and takes parsed JSON for objects; arrays must be given as text, or pg makes Postgres arrays of them.
@@ -136,7 +138,7 @@ export interface EventsTable {
   event_id: string
   sequence: number | null
   type: EventType
-  subject_kind: "snapshot" | "instance"
+  subject_kind: EventEnvelope["subject"]["kind"]
   subject_id: string
   occurred_at: Generated<Date>
   data: ColumnType<Record<string, unknown>, string, string>
@@ -162,6 +164,10 @@ export interface WebhooksTable {
   tags: Json<Tags>
   enabled: Defaulted<boolean>
   secret: Buffer
+  previous_secret: Buffer | null
+  previous_secret_until: Date | null
+  failing_since: Date | null
+  disabled_reason: DisabledReason | null
   created_at: Generated<Date>
 }
 
@@ -172,6 +178,18 @@ export interface DeliveriesTable {
   state: Defaulted<"pending" | "delivered" | "failed">
   attempt: Defaulted<number>
   next_attempt_at: Generated<Date>
+  claimed_until: Date | null
+  ended_at: Date | null
   response_status: number | null
+  error: string | null
+}
+
+export interface DeliveryAttemptsTable {
+  id: Generated<number>
+  delivery_id: number
+  attempted_at: Date
+  duration_ms: number
+  response_status: number | null
+  response_body: string | null
   error: string | null
 }

@@ -5,7 +5,10 @@ import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
 /** Never carries the secret: that goes from its encrypted column to the signature and nowhere else. */
-export type WebhookRow = Omit<Selectable<WebhooksTable>, "secret">
+export type WebhookRow = Omit<
+  Selectable<WebhooksTable>,
+  "secret" | "previous_secret" | "previous_secret_until"
+>
 
 export interface NewWebhook {
   readonly url: string
@@ -26,6 +29,8 @@ const columns = [
   "instance_ids",
   "tags",
   "enabled",
+  "failing_since",
+  "disabled_reason",
   "created_at",
 ] as const
 

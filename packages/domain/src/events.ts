@@ -1,5 +1,6 @@
 import type { InstanceResource } from "./instance.ts"
 import type { CompressionState, SnapshotResource, SnapshotStatus } from "./snapshot.ts"
+import type { WebhookResource } from "./webhook.ts"
 
 export const eventTypes = [
   "snapshot.created",
@@ -17,11 +18,13 @@ export const eventTypes = [
   "instance.forked",
   "instance.restored",
   "instance.deleted",
+  "webhook.test",
+  "webhook.disabled",
 ] as const
 export type EventType = (typeof eventTypes)[number]
 
 /** What stands for all types of a subject wherever types are chosen. */
-const eventPatterns = ["snapshot.*", "instance.*"] as const
+const eventPatterns = ["snapshot.*", "instance.*", "webhook.*"] as const
 export const eventChoices = [...eventTypes, ...eventPatterns] as const
 
 /** The types that a choice of them, patterns included, means. What it names beside them is left out. */
@@ -39,8 +42,8 @@ export interface EventEnvelope {
   readonly sequence: number
   readonly type: EventType
   readonly occurred_at: string
-  readonly subject: { readonly kind: "snapshot" | "instance"; readonly id: string }
-  readonly data: SnapshotResource | InstanceResource
+  readonly subject: { readonly kind: "snapshot" | "instance" | "webhook"; readonly id: string }
+  readonly data: SnapshotResource | InstanceResource | WebhookResource
 }
 
 /** What a reader of the feed asks for; what is absent narrows nothing. */

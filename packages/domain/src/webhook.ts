@@ -1,0 +1,49 @@
+import type { Tags } from "./tags.ts"
+
+/** Why a webhook was disabled that its owner had enabled: its receiver answered 410, or nothing but failures for days. */
+export const disabledReasons = ["gone", "failing"] as const
+export type DisabledReason = (typeof disabledReasons)[number]
+
+/** What is needed to show a webhook. Never its secret. */
+export interface WebhookRecord {
+  readonly id: string
+  readonly url: string
+  readonly description: string | null
+  readonly event_types: readonly string[]
+  readonly instance_ids: readonly string[]
+  readonly tags: Tags
+  readonly enabled: boolean
+  readonly disabled_reason: DisabledReason | null
+  readonly failing_since: Date | null
+  readonly created_at: Date
+}
+
+/** The resource as every answer and every event shows it. */
+export interface WebhookResource {
+  readonly id: string
+  readonly url: string
+  readonly description?: string
+  readonly event_types: readonly string[]
+  readonly instance_ids: readonly string[]
+  readonly tags?: Tags
+  readonly enabled: boolean
+  readonly disabled_reason?: DisabledReason
+  /** Since when there have been nothing but failures. */
+  readonly failing_since?: string
+  readonly created_at: string
+}
+
+export function webhookResource(record: WebhookRecord): WebhookResource {
+  return {
+    id: record.id,
+    url: record.url,
+    ...(record.description !== null && { description: record.description }),
+    event_types: record.event_types,
+    instance_ids: record.instance_ids,
+    ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),
+    enabled: record.enabled,
+    ...(record.disabled_reason !== null && { disabled_reason: record.disabled_reason }),
+    ...(record.failing_since !== null && { failing_since: record.failing_since.toISOString() }),
+    created_at: record.created_at.toISOString(),
+  }
+}
