@@ -13,6 +13,8 @@ alter table deliveries
   add column ended_at timestamptz;
 drop index deliveries_due;
 create index deliveries_due on deliveries (webhook_id, next_attempt_at) where state = 'pending';
+-- In flight, to be counted.
+create index deliveries_claimed on deliveries (webhook_id, claimed_until) where state = 'pending' and claimed_until is not null;
 create index deliveries_webhook on deliveries (webhook_id, id desc);
 
 -- What each attempt came to.

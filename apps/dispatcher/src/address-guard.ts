@@ -1,4 +1,4 @@
-import { lookup as systemLookup } from "node:dns"
+import { lookup as systemLookup, type LookupAddress, type LookupAllOptions } from "node:dns"
 import { isIP, type LookupFunction } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
 import ipaddr from "ipaddr.js"
@@ -11,6 +11,13 @@ export interface AddressRules {
   readonly stackPorts: readonly number[]
 }
 
+/** As `dns.lookup` answers when all addresses are asked for. */
+export type Lookup = (
+  hostname: string,
+  options: LookupAllOptions,
+  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
+) => void
+
 const connectMs = 10_000
 const wellKnownPortMax = 1_023
 
@@ -18,7 +25,7 @@ const wellKnownPortMax = 1_023
  * An agent that connects to public addresses by `https://`, and to allowed ranges, and nowhere else. The check is made on
  * each address that a connection is about to be opened to, so a name that changes its mind after a check is no way in.
  */
-export function guardedAgent(rules: AddressRules): Agent {
+export function guardedAgent(rules: AddressRules, lookup: Lookup = systemLookup): Agent {
   return new Agent({
     connect(target, callback) {
       const { protocol } = target
@@ -32,15 +39,15 @@ export function guardedAgent(rules: AddressRules): Agent {
         callback(new StillframeError("forbidden", refused), null)
         return
       }
-      buildConnector({ timeout: connectMs, lookup: guardedLookup(refusal) })(target, callback)
+      buildConnector({ timeout: connectMs, lookup: guardedLookup(lookup, refusal) })(target, callback)
     },
   })
 }
 
 /** Leaves out the addresses that are refused; when all are, fails with the reason of the first. */
-function guardedLookup(refusal: (address: string) => string | undefined): LookupFunction {
+function guardedLookup(lookup: Lookup, refusal: (address: string) => string | undefined): LookupFunction {
   return (hostname, options, callback) => {
-    systemLookup(hostname, { ...options, all: true }, (error, addresses) => {
+    lookup(hostname, { ...options, all: true }, (error, addresses) => {
       const allowed = addresses?.filter(({ address }) => refusal(address) === undefined) ?? []
       const [first] = allowed
       if (error !== null) callback(error, "")

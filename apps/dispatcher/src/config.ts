@@ -2,7 +2,7 @@ import { parseEnv, type Env } from "@stillframe/runtime/env"
 import { databaseSettings, logSettings, secretSettings, wholeNumber } from "@stillframe/runtime/settings"
 import ipaddr from "ipaddr.js"
 import { z } from "zod"
-import type { AddressRules } from "./address-guard.ts"
+import type { AddressRules, Lookup } from "./address-guard.ts"
 
 export interface DispatcherConfig {
   readonly databaseUrl: string
@@ -17,6 +17,10 @@ export interface DispatcherConfig {
   readonly eventRetentionMs: number
   /** Moves the database's clock: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string | undefined
+  /** How long an attempt at a delivery may take. Tests only. */
+  readonly attemptMs?: number | undefined
+  /** Resolves the names of receivers instead of the system. Tests only. */
+  readonly lookup?: Lookup | undefined
 }
 
 const cidrList = z

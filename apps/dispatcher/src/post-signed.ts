@@ -1,44 +1,87 @@
 import { Webhook } from "standardwebhooks"
 import { request, type Dispatcher } from "undici"
+import { retryAfterMs } from "./retry-after.ts"
 
 export interface SignedPost {
   readonly url: string
   /** The same for every try, so that a receiver can tell a repetition. */
   readonly id: string
   readonly body: string
-  /** `whsec_` and base64. */
-  readonly secret: string
+  /** `whsec_` and base64. Each signs. */
+  readonly secrets: readonly string[]
   readonly agent: Dispatcher
+  /** From the look-up of the name to the end of the answer. */
+  readonly timeoutMs: number
   readonly signal: AbortSignal
 }
 
-const attemptMs = 15_000
+export interface Answer {
+  readonly status: number
+  /** Its first KiB. */
+  readonly body: string
+  readonly retryAfterMs: number | undefined
+}
+
+const keptBytesMax = 1_024
+/** An answer longer than this costs its connection. */
 const answerBytesMax = 64 * 1_024
 
 /**
- * One attempt by the rules of Standard Webhooks: signed over the very bytes that are sent, no redirect followed, at most
- * 15 s. Returns the answer's status; its body is read up to a limit, so that the connection can be used again, and dropped.
+ * One attempt by the rules of Standard Webhooks: signed over the very bytes that are sent, no redirect followed. The
+ * answer's body is read up to a limit, so that the connection can be used again.
  */
-export async function postSigned({ url, id, body, secret, agent, signal }: SignedPost): Promise<number> {
-  const sentAt = new Date()
-  const deadline = AbortSignal.any([signal, AbortSignal.timeout(attemptMs)])
-  const answer = await request(url, {
-    method: "POST",
-    headers: {
-      "content-type": "application/json",
-      "user-agent": "stillframe",
-      "webhook-id": id,
-      "webhook-timestamp": String(Math.floor(sentAt.getTime() / 1_000)),
-      "webhook-signature": new Webhook(secret).sign(id, sentAt, body),
-    },
-    body,
-    dispatcher: agent,
-    signal: deadline,
-  })
+export async function postSigned(post: SignedPost): Promise<Answer> {
+  const { url, body, agent, timeoutMs, signal } = post
+  const ending = new AbortController()
+  const end = (): void => ending.abort(signal.reason)
+  const timer = setTimeout(
+    () => ending.abort(new Error(`no answer within ${timeoutMs / 1_000} s`)),
+    timeoutMs,
+  )
+  signal.addEventListener("abort", end)
   try {
-    await answer.body.dump({ limit: answerBytesMax, signal: deadline })
+    signal.throwIfAborted()
+    const answer = await request(url, {
+      method: "POST",
+      headers: signedHeaders(post),
+      body,
+      dispatcher: agent,
+      signal: ending.signal,
+    })
+    return {
+      status: answer.statusCode,
+      body: await beginning(answer.body),
+      retryAfterMs: retryAfterMs(answer.headers),
+    }
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener("abort", end)
+  }
+}
+
+function signedHeaders({ id, body, secrets }: SignedPost): Record<string, string> {
+  const sentAt = new Date()
+  return {
+    "content-type": "application/json",
+    "user-agent": "stillframe",
+    "webhook-id": id,
+    "webhook-timestamp": String(Math.floor(sentAt.getTime() / 1_000)),
+    "webhook-signature": secrets.map((secret) => new Webhook(secret).sign(id, sentAt, body)).join(" "),
+  }
+}
+
+/** As text that a database takes: what is no UTF-8 is replaced, and so is NUL. */
+async function beginning(body: AsyncIterable<Buffer>): Promise<string> {
+  const kept: Buffer[] = []
+  let bytes = 0
+  try {
+    for await (const chunk of body) {
+      if (bytes < keptBytesMax) kept.push(chunk.subarray(0, keptBytesMax - bytes))
+      bytes += chunk.length
+      if (bytes > answerBytesMax) break
+    }
   } catch {
     // The status has been received, and that is all that counts.
   }
-  return answer.statusCode
+  return Buffer.concat(kept).toString("utf8").replaceAll("\0", "\uFFFD")
 }

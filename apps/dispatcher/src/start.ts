@@ -115,14 +115,16 @@ function startEvents(
   opened: AsyncDisposableStack,
   { db, waker, config, log }: Duties & { config: DispatcherConfig },
 ): void {
-  const agent = guardedAgent(config.webhooks)
+  const agent = guardedAgent(config.webhooks, config.lookup)
   opened.defer(() => agent.destroy())
   const deliverer = openDeliverer({
     db,
     agent,
     secretsKey: config.secretsKey,
+    attemptMs: config.attemptMs,
     log,
     onRoom: () => delivering.wake(),
+    onEvent: () => numbering.wake(),
   })
   opened.defer(() => deliverer.stop())
   const delivering = runLoop(opened, {

@@ -88,14 +88,15 @@ export async function listEvents(db: Database, query: EventQuery): Promise<Event
   return rows.map(toEnvelope)
 }
 
-/** One numbered event, as a delivery needs it. */
-export async function getEvent(db: Database, sequence: number): Promise<EventEnvelope> {
-  const row = await db
+/** Numbered events, as deliveries need them. Those that are gone are left out. */
+export async function getEvents(db: Database, sequences: readonly number[]): Promise<EventEnvelope[]> {
+  const rows = await db
     .selectFrom("events")
     .select(eventColumns)
-    .where("sequence", "=", sequence)
-    .executeTakeFirstOrThrow()
-  return toEnvelope(row)
+    // One text however many there are, so that it is prepared once.
+    .where(sql<boolean>`sequence = any(${sequences}::bigint[])`)
+    .execute()
+  return rows.map(toEnvelope)
 }
 
 const eventColumns = [

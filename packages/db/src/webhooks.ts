@@ -21,7 +21,8 @@ export interface NewWebhook {
   readonly secret: Buffer
 }
 
-const columns = [
+/** What may be shown of a webhook. */
+export const webhookColumns = [
   "id",
   "url",
   "description",
@@ -47,16 +48,16 @@ export async function createWebhook(db: Database, webhook: NewWebhook): Promise<
       enabled: webhook.enabled ?? true,
       secret: webhook.secret,
     })
-    .returning(columns)
+    .returning(webhookColumns)
     .executeTakeFirstOrThrow()
 }
 
 export async function listWebhooks(db: Database, page: PageRequest): Promise<Page<WebhookRow>> {
-  return readPage(db.selectFrom("webhooks").select(columns).select(positionAt.as("position_at")), page)
+  return readPage(db.selectFrom("webhooks").select(webhookColumns).select(positionAt.as("position_at")), page)
 }
 
 export async function findWebhook(db: Database, id: string): Promise<WebhookRow | undefined> {
-  return db.selectFrom("webhooks").select(columns).where("id", "=", id).executeTakeFirst()
+  return db.selectFrom("webhooks").select(webhookColumns).where("id", "=", id).executeTakeFirst()
 }
 
 /** False when there was none. Its deliveries go with it, so no attempt starts afterwards. */

@@ -1,0 +1,38 @@
+import type { DeliveryOutcome } from "@stillframe/db/delivery-outcomes"
+import { deliveryRetryMs, withJitter } from "@stillframe/domain/events"
+import type { Answer } from "./post-signed.ts"
+
+/** Its receiver wants nothing more, ever. */
+export const goneStatus = 410
+
+type Judgement = Omit<DeliveryOutcome, "durationMs">
+
+/** What an answer means to a delivery: any 2xx is success, a redirect is none. `attempt` counts from 1. */
+export function judgeAnswer(attempt: number, { status, body, retryAfterMs = 0 }: Answer): Judgement {
+  const what = { responseStatus: status, responseBody: body }
+  if (status >= 200 && status < 300) return { delivered: true, ...what }
+  const scheduledMs = retryMs(attempt)
+  return {
+    delivered: false,
+    ...what,
+    error: `answered ${status}`,
+    retryMs: scheduledMs && Math.max(scheduledMs, retryAfterMs),
+  }
+}
+
+/** Likewise when there was no answer. */
+export function judgeError(attempt: number, error: unknown): Judgement {
+  return { delivered: false, error: textOf(error), retryMs: retryMs(attempt) }
+}
+
+/** Undefined after the last try. */
+function retryMs(attempt: number): number | undefined {
+  const delayMs = deliveryRetryMs[attempt - 1]
+  return delayMs === undefined ? undefined : withJitter(delayMs, Math.random())
+}
+
+/** Some errors of connections have a code and no words, for instance when each of several addresses refused. */
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return error.message || (error as NodeJS.ErrnoException).code || error.name
+}

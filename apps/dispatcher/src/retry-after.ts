@@ -1,0 +1,22 @@
+/** What a receiver may ask for at most. */
+const retryAfterMsMax = 24 * 3_600_000
+
+/**
+ * What an answer's `Retry-After` asks for, in milliseconds, as RFC 9110 has it: seconds, or a date, which is measured by
+ * the answer's own clock where it shows it. Undefined when it asks for nothing that can be read.
+ */
+export function retryAfterMs(
+  headers: Readonly<Record<string, string | string[] | undefined>>,
+): number | undefined {
+  const value = headers["retry-after"]
+  if (typeof value !== "string") return undefined
+  const ms = /^\d+$/.test(value.trim()) ? Number(value) * 1_000 : untilDate(value, headers["date"])
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), retryAfterMsMax)
+}
+
+function untilDate(value: string, answeredAt: string | string[] | undefined): number {
+  const now = typeof answeredAt === "string" ? Date.parse(answeredAt) : Number.NaN
+  // Date.parse takes much more than HTTP's dates: "-5" is one too.
+  const asked = value.endsWith(" GMT") ? Date.parse(value) : Number.NaN
+  return asked - (Number.isNaN(now) ? Date.now() : now)
+}

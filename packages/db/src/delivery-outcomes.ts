@@ -1,0 +1,91 @@
+import { sql } from "kysely"
+import { clock, clockPlus } from "./client.ts"
+import { claimMs, type ClaimedDelivery } from "./deliveries.ts"
+import { prepared } from "./prepared.ts"
+import type { Database } from "./schema.ts"
+
+/** What an attempt came to. */
+export interface DeliveryOutcome {
+  readonly delivered: boolean
+  readonly durationMs: number
+  readonly responseStatus?: number | undefined
+  /** The answer's beginning. */
+  readonly responseBody?: string | undefined
+  readonly error?: string | undefined
+  /** When to try again; absent on a failure that was the last. */
+  readonly retryMs?: number | undefined
+}
+
+export interface EndedAttempt {
+  readonly delivery: ClaimedDelivery
+  readonly outcome: DeliveryOutcome
+}
+
+/**
+ * Writes attempts down and moves their deliveries on. A success always counts. A failure only while its claim lasts: a
+ * delivery that somebody else has claimed since, or that was asked for again, is theirs to judge.
+ */
+export async function recordAttempts(db: Database, attempts: readonly EndedAttempt[]): Promise<void> {
+  await sql`${prepared("record_attempts")}
+    with ended as (
+      select * from jsonb_to_recordset(${JSON.stringify(attempts.map(toRecord))}::jsonb) as ended (
+        id bigint, claim timestamptz, state text, duration_ms integer, response_status integer, response_body text,
+        error text, retry_ms float8)
+    ), held as (
+      select deliveries.id from deliveries where id in (select id from ended) order by id for update
+    ), moved as (
+      update deliveries set
+        state = ended.state,
+        attempt = attempt + 1,
+        claimed_until = null,
+        next_attempt_at = case ended.state
+          when 'pending' then ${clock} + ended.retry_ms * interval '1 millisecond' else next_attempt_at end,
+        ended_at = case ended.state when 'pending' then null else ${clock} end,
+        response_status = ended.response_status,
+        error = ended.error
+      from ended join held using (id)
+      where deliveries.id = ended.id and (
+        deliveries.state = 'pending' and claimed_until = ended.claim
+        or ended.state = 'delivered' and deliveries.state <> 'delivered')
+    )
+    insert into delivery_attempts (delivery_id, attempted_at, duration_ms, response_status, response_body, error)
+    select id, claim - ${claimMs} * interval '1 millisecond', duration_ms, response_status, response_body, error
+    from ended join held using (id) order by id`.execute(db)
+}
+
+function toRecord({ delivery, outcome }: EndedAttempt): Record<string, unknown> {
+  const { delivered, retryMs } = outcome
+  return {
+    id: delivery.id,
+    claim: delivery.claim,
+    state: delivered ? "delivered" : retryMs === undefined ? "failed" : "pending",
+    duration_ms: Math.round(outcome.durationMs),
+    response_status: outcome.responseStatus,
+    response_body: outcome.responseBody,
+    error: outcome.error,
+    retry_ms: retryMs,
+  }
+}
+
+/** Ends the run of failures of those that took a delivery, and begins one for those that did not. */
+export async function recordHealth(
+  db: Database,
+  { took, failed }: { took: readonly string[]; failed: readonly string[] },
+): Promise<void> {
+  await sql`${prepared("record_health")}
+    update webhooks set failing_since = case when id = any(${took}::text[]) then null else ${clock} end
+    where id = any(${took}::text[]) and failing_since is not null
+      or id = any(${failed}::text[]) and failing_since is null`.execute(db)
+}
+
+/** Those of `ids` that took nothing since `forMs` ago. */
+export async function failingSince(db: Database, ids: readonly string[], forMs: number): Promise<string[]> {
+  const rows = await db
+    .selectFrom("webhooks")
+    .select("id")
+    .where("id", "in", ids)
+    .where("enabled", "=", true)
+    .where("failing_since", "<=", clockPlus(-forMs))
+    .execute()
+  return rows.map(({ id }) => id)
+}
