@@ -13,7 +13,11 @@ export interface ReceivedRequest {
 export interface ScriptedAnswer {
   readonly status: number
   readonly headers?: Record<string, string>
+  readonly body?: string | Buffer
 }
+
+/** Answers as no honest server would: not at all, endlessly, half. */
+export type Respond = (response: ServerResponse) => void
 
 export interface Receiver extends AsyncDisposable {
   /** On loopback, by `http://`. */
@@ -21,24 +25,27 @@ export interface Receiver extends AsyncDisposable {
   readonly port: number
   /** All that has come so far, oldest first. */
   readonly requests: readonly ReceivedRequest[]
-  /** What the next requests are answered with, one each; afterwards 204. */
-  answer(...answers: ScriptedAnswer[]): void
+  /** What the next requests are answered with, one each; afterwards what `answerAll` said, else 204. */
+  answer(...answers: (ScriptedAnswer | Respond)[]): void
+  answerAll(answer: ScriptedAnswer | Respond): void
   /** Resolves with the first `count` requests once they have come. */
   received(count: number): Promise<ReceivedRequest[]>
 }
 
-/** An HTTP server that keeps what it is sent. */
-export async function startReceiver(): Promise<Receiver> {
+/** An HTTP server that keeps what it is sent. `host` is an address of loopback. */
+export async function startReceiver({ host = "127.0.0.1" } = {}): Promise<Receiver> {
   const requests: ReceivedRequest[] = []
-  const answers: ScriptedAnswer[] = []
+  const answers: (ScriptedAnswer | Respond)[] = []
+  let usual: ScriptedAnswer | Respond = { status: 204 }
   const waiting = new Set<() => void>()
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const chunks: Buffer[] = []
     for await (const chunk of request) chunks.push(chunk as Buffer)
     const { method = "", url: path = "", headers } = request
-    const { status, headers: answerHeaders } = answers.shift() ?? { status: 204 }
-    response.writeHead(status, answerHeaders).end()
+    const answer = answers.shift() ?? usual
+    if (typeof answer === "function") answer(response)
+    else response.writeHead(answer.status, answer.headers).end(answer.body)
     requests.push({ method, path, headers, body: Buffer.concat(chunks).toString("utf8") })
     for (const look of waiting) look()
   }
@@ -47,16 +54,19 @@ export async function startReceiver(): Promise<Receiver> {
   const server = createServer(
     (request, response) => void handle(request, response).catch(() => response.destroy()),
   )
-  server.listen(0, "127.0.0.1")
+  server.listen(0, host)
   await once(server, "listening")
   const { port } = server.address() as AddressInfo
 
   return {
-    url: `http://127.0.0.1:${port}/hook`,
+    url: `http://${host}:${port}/hook`,
     port,
     requests,
     answer(...next) {
       answers.push(...next)
+    },
+    answerAll(answer) {
+      usual = answer
     },
     received(count) {
       return new Promise((resolve) => {

@@ -1,31 +1,11 @@
-import type { OwnedDatabase } from "@stillframe/db/client"
 import { appendInstanceEvent, appendSnapshotEvent, listEvents, numberEvents } from "@stillframe/db/events"
-import { createWebhook, deleteWebhook, type NewWebhook } from "@stillframe/db/webhooks"
-import { sealSecret } from "@stillframe/runtime/secrets"
+import { deleteWebhook, type NewWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
-import { startReceiver, type ReceivedRequest } from "@stillframe/testing/receiver"
-import { Webhook } from "standardwebhooks"
+import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
 import { instanceRecord, snapshotRecord } from "../events/records.ts"
+import { delivery, secret, verified, webhookTo } from "./deliveries.ts"
 import { capturedLog, secretsKey, testDispatcher } from "./dispatchers.ts"
-
-const secret = `whsec_${Buffer.from("thirty-two bytes of test secret!").toString("base64")}`
-
-function webhookTo(db: OwnedDatabase, url: string, changes: Partial<NewWebhook> = {}) {
-  return createWebhook(db, { url, secret: sealSecret(secretsKey, secret), ...changes })
-}
-
-/** The one delivery of the test, as its row shows it. */
-function delivery(db: OwnedDatabase) {
-  return db
-    .selectFrom("deliveries")
-    .select(["state", "attempt", "response_status", "error"])
-    .executeTakeFirst()
-}
-
-function verified(request: ReceivedRequest): unknown {
-  return new Webhook(secret).verify(request.body, request.headers as Record<string, string>)
-}
 
 test("a delivery carries the event as the feed shows it, with a signature over its exact bytes", async () => {
   await using database = await testDatabase()

@@ -1,0 +1,112 @@
+import type { OwnedDatabase } from "@stillframe/db/client"
+import { appendWebhookEvent, listEvents, numberEvents } from "@stillframe/db/events"
+import { findWebhook } from "@stillframe/db/webhooks"
+import { testDatabase } from "@stillframe/testing/database"
+import { startReceiver } from "@stillframe/testing/receiver"
+import { expect, test } from "vitest"
+import { appendEvents, verified, webhookTo } from "./deliveries.ts"
+import { testDispatcher } from "./dispatchers.ts"
+
+function deliveriesTo(db: OwnedDatabase, webhookId: string) {
+  return db
+    .selectFrom("deliveries")
+    .select(["state", "attempt", "error", "claimed_until"])
+    .where("webhook_id", "=", webhookId)
+    .orderBy("id")
+    .execute()
+}
+
+test("a receiver that answers 410 gets nothing more, and the others hear of it", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  await using other = await startReceiver()
+  const { db, url: databaseUrl } = database
+  receiver.answerAll({ status: 410 })
+  const gone = await webhookTo(db, receiver.url)
+  await webhookTo(db, other.url, { eventTypes: ["webhook.*"] })
+  await appendEvents(db, 40)
+
+  await using _dispatcher = await testDispatcher({ databaseUrl })
+  const [told] = await other.received(1)
+  await appendEvents(db, 1)
+
+  expect(await findWebhook(db, gone.id)).toMatchObject({ enabled: false, disabled_reason: "gone" })
+  const [disabled] = await listEvents(db, { after: 40, limit: 1 })
+  expect(verified(told!)).toEqual(disabled)
+  expect(disabled).toMatchObject({
+    type: "webhook.disabled",
+    subject: { kind: "webhook", id: gone.id },
+    data: { id: gone.id, url: receiver.url, enabled: false, disabled_reason: "gone" },
+  })
+  expect(JSON.stringify(disabled)).not.toContain("secret")
+  const ended = await deliveriesTo(db, gone.id)
+  expect(ended).toHaveLength(40)
+  for (const { state, error, claimed_until } of ended) {
+    expect({ state, claimed_until }).toEqual({ state: "failed", claimed_until: null })
+    expect(error).toContain("410")
+  }
+})
+
+test("nothing but failures for five days disables, whatever fails and whenever it began", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  receiver.answerAll({ status: 500 })
+  const { id } = await webhookTo(db, receiver.url)
+  await appendEvents(db, 1)
+
+  await using _first = await testDispatcher({ databaseUrl })
+  await expect.poll(() => findWebhook(db, id)).toMatchObject({ failing_since: expect.any(Date) as Date })
+  const since = (await findWebhook(db, id))?.failing_since
+  const before = await testDispatcher({ databaseUrl, clockOffset: "119 hours" })
+  await expect.poll(() => deliveriesTo(db, id)).toMatchObject([{ state: "pending", attempt: 2 }])
+  await before[Symbol.asyncDispose]()
+  expect(await findWebhook(db, id)).toMatchObject({ enabled: true, failing_since: since })
+  await using _after = await testDispatcher({ databaseUrl, clockOffset: "121 hours" })
+
+  await expect
+    .poll(() => findWebhook(db, id))
+    .toMatchObject({ enabled: false, disabled_reason: "failing", failing_since: since })
+  expect(await deliveriesTo(db, id)).toMatchObject([
+    { state: "failed", error: expect.stringContaining("5 days") as string },
+  ])
+  const feed = async () => (await listEvents(db, { after: 1, limit: 10 })).map(({ data }) => data)
+  await expect.poll(feed).toMatchObject([{ disabled_reason: "failing", failing_since: since?.toISOString() }])
+})
+
+test("one success ends the run of failures", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  receiver.answer({ status: 500 })
+  const { id } = await webhookTo(db, receiver.url)
+  await appendEvents(db, 1)
+  const first = await testDispatcher({ databaseUrl })
+  await expect.poll(() => findWebhook(db, id)).toMatchObject({ failing_since: expect.any(Date) as Date })
+  await first[Symbol.asyncDispose]()
+
+  await using _later = await testDispatcher({ databaseUrl, clockOffset: "6 days" })
+
+  await expect.poll(() => deliveriesTo(db, id)).toMatchObject([{ state: "delivered", attempt: 2 }])
+  await expect.poll(() => findWebhook(db, id)).toMatchObject({ enabled: true, failing_since: null })
+})
+
+test("a test event goes to its webhook only, whatever that filters", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  const tested = await webhookTo(db, `${receiver.url}/tested`, {
+    eventTypes: ["snapshot.failed"],
+    tags: { a: "b" },
+  })
+  await webhookTo(db, `${receiver.url}/other`)
+  await appendWebhookEvent(db, "webhook.test", tested)
+  await numberEvents(db)
+  await appendEvents(db, 1)
+
+  await using _dispatcher = await testDispatcher({ databaseUrl })
+  const requests = await receiver.received(2)
+
+  const got = requests.map((request) => `${request.path}: ${(verified(request) as { type: string }).type}`)
+  expect(got.toSorted()).toEqual(["/hook/other: snapshot.completed", "/hook/tested: webhook.test"])
+})
