@@ -1,10 +1,10 @@
 import { sql } from "kysely"
-import { clock, clockPlus, inTransaction, type OwnedDatabase } from "./client.ts"
+import { clockPlus, inTransaction, type OwnedDatabase } from "./client.ts"
 import { prepared } from "./prepared.ts"
 import type { Database } from "./schema.ts"
 
 /** A claim is held this long: the attempt's own time-out and some. */
-export const claimMs = 30_000
+export const claimMs = 20_000
 
 /** In flight to one webhook, over all dispatchers. */
 export const perWebhookMax = 16
@@ -54,6 +54,9 @@ export function claimDeliveries(db: OwnedDatabase, limit: number): Promise<Claim
   })
 }
 
+/** Read once for the whole statement: as a function that may change, it would be no bound for an index. */
+const nowOnce = sql`(select clock())`
+
 /**
  * Webhooks with something due. Who holds their locks is the only one that claims for them, so the limit per webhook is
  * kept. What another dispatcher holds is left to it.
@@ -62,8 +65,8 @@ async function lockDue(tx: Database): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`${prepared("lock_due_webhooks")}
     select id from webhooks
     where enabled and exists (
-      select from deliveries where webhook_id = webhooks.id and state = 'pending' and next_attempt_at <= ${clock}
-        and (claimed_until is null or claimed_until <= ${clock}))
+      select from deliveries where webhook_id = webhooks.id and state = 'pending' and next_attempt_at <= ${nowOnce}
+        and (claimed_until is null or claimed_until <= ${nowOnce}))
     for no key update skip locked`.execute(tx)
   return rows.map(({ id }) => id)
 }
@@ -74,15 +77,15 @@ async function claimOf(tx: Database, ids: readonly string[], limit: number): Pro
     with room as (
       select webhooks.*, case when failing_since is null then ${perWebhookMax}::int else ${perFailingWebhookMax}::int end - (
         select count(*) from deliveries
-        where webhook_id = webhooks.id and state = 'pending' and claimed_until > ${clock}) as free
+        where webhook_id = webhooks.id and state = 'pending' and claimed_until > ${nowOnce}) as free
       from webhooks where id = any(${ids}::text[])
     ), chosen as (
-      select due.id, url, secret, case when previous_secret_until > ${clock} then previous_secret end as previous_secret
+      select due.id, url, secret, case when previous_secret_until > ${nowOnce} then previous_secret end as previous_secret
       from room cross join lateral (
         select id, next_attempt_at, row_number() over (order by next_attempt_at) as turn from (
           select id, next_attempt_at from deliveries
-          where webhook_id = room.id and state = 'pending' and next_attempt_at <= ${clock}
-            and (claimed_until is null or claimed_until <= ${clock})
+          where webhook_id = room.id and state = 'pending' and next_attempt_at <= ${nowOnce}
+            and (claimed_until is null or claimed_until <= ${nowOnce})
           order by next_attempt_at limit greatest(0, least(free, ${limit}::int))) as oldest) as due
       order by turn, next_attempt_at limit ${limit}::int
     )
@@ -105,10 +108,10 @@ export async function releaseDeliveries(db: Database, claimed: readonly ClaimedD
 /** Milliseconds until the next delivery becomes due, or undefined when none waits. What is due already is not asked for. */
 export async function nextDeliveryInMs(db: Database): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`${prepared("next_delivery")}
-    select ceil(extract(epoch from min(next.next_attempt_at) - ${clock}) * 1000)::float8 as ms
+    select ceil(extract(epoch from min(next.next_attempt_at) - ${nowOnce}) * 1000)::float8 as ms
     from webhooks cross join lateral (
       select next_attempt_at from deliveries
-      where webhook_id = webhooks.id and state = 'pending' and next_attempt_at > ${clock}
+      where webhook_id = webhooks.id and state = 'pending' and next_attempt_at > ${nowOnce}
       order by next_attempt_at limit 1) as next
     where enabled`.execute(db)
   return rows[0]?.ms ?? undefined
