@@ -98,13 +98,16 @@ test(
     const deleted = await webhookTo(db, `${receiver.url}/deleted`)
     const children: ChildProcess[] = []
     await using stack = new AsyncDisposableStack()
-    stack.defer(() => Promise.all(children.map((child) => end(child, "SIGTERM"))).then())
+    stack.defer(async () => {
+      await Promise.all(children.map((child) => end(child, "SIGTERM")))
+    })
     while (children.length < dispatchersMax) children.push(startProcess(database.url, 0))
     const appending = appendAll(db)
     const total = size.events * size.webhooks
     const begun = performance.now()
-    const come = (count: number): Promise<void> =>
-      expect.poll(() => receiver.requests, { timeout: size.timeoutMs }).toBeGreaterThanOrEqual(count)
+    const come = async (count: number): Promise<void> => {
+      await expect.poll(() => receiver.requests, { timeout: size.timeoutMs }).toBeGreaterThanOrEqual(count)
+    }
 
     await come(total * 0.05)
     await deleteWebhook(db, deleted.id)
