@@ -60,7 +60,7 @@ export interface Call<Query, Body> {
 }
 
 export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType> {
-  readonly method: "get" | "post" | "delete"
+  readonly method: "get" | "post" | "patch" | "delete"
   /** As Express writes it. */
   readonly path: string
   readonly operationId: string

@@ -1,8 +1,13 @@
 import { randomBytes } from "node:crypto"
 import type { Made } from "@stillframe/db/idempotency"
-import { createWebhook, deleteWebhook, findWebhook, listWebhooks } from "@stillframe/db/webhooks"
+import {
+  createWebhook,
+  deleteWebhook,
+  findWebhook,
+  listWebhooks,
+  updateWebhook,
+} from "@stillframe/db/webhooks"
 import { StillframeError } from "@stillframe/domain/errors"
-import { eventChoices } from "@stillframe/domain/events"
 import { idPattern } from "@stillframe/domain/ids"
 import { webhookResource } from "@stillframe/domain/webhook"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
@@ -11,28 +16,9 @@ import { once } from "./once.ts"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { newWebhookSchema, webhookSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
-import { idSchema, tagsSchema } from "./schemas.ts"
+import { createWebhookSchema, updateWebhookSchema } from "./webhook-schemas.ts"
 
 const secretBytes = 32
-const urlLengthMax = 2_048
-const descriptionLengthMax = 512
-const instanceIdsMax = 100
-
-const createWebhookSchema = z
-  .object({
-    url: z.string().max(urlLengthMax).meta({ format: "uri", pattern: "^https?://" }).transform(toPlainUrl),
-    description: z
-      .string()
-      .max(descriptionLengthMax)
-      .refine((text) => !text.includes("\0"), { error: "string must not hold a NUL character" })
-      .optional(),
-    /** A type, or `snapshot.*` or `instance.*` for all of a subject's. None: every type. */
-    event_types: z.array(z.enum(eventChoices)).max(eventChoices.length).optional(),
-    instance_ids: z.array(idSchema).max(instanceIdsMax).optional(),
-    tags: tagsSchema.optional(),
-    enabled: z.boolean().optional(),
-  })
-  .meta({ id: "CreateWebhookRequest" })
 
 export function webhookRoutes(deps: ApiDeps): Route[] {
   const { db } = deps
@@ -73,6 +59,16 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       },
     }),
     route({
+      method: "patch",
+      path: "/webhooks/:id",
+      operationId: "updateWebhook",
+      summary: "Change a webhook",
+      answers: { 200: webhookSchema },
+      scope: "webhook:write",
+      body: updateWebhookSchema,
+      handle: (call) => update(deps, call),
+    }),
+    route({
       method: "delete",
       path: "/webhooks/:id",
       operationId: "deleteWebhook",
@@ -111,6 +107,20 @@ async function create(
   return { status: 201, body: { ...resource, secret }, headers }
 }
 
+async function update(
+  { db, waker }: ApiDeps,
+  { params: { id = "" }, body }: Call<unknown, z.output<typeof updateWebhookSchema>>,
+): Promise<Answer> {
+  const { event_types: eventTypes, instance_ids: instanceIds, ...changes } = body
+  const row = idPattern.test(id)
+    ? await updateWebhook(db, id, { ...changes, eventTypes, instanceIds })
+    : undefined
+  if (row === undefined) throw notFound()
+  // What has waited while it was disabled is due.
+  if (body.enabled === true) waker.wake("events")
+  return { status: 200, body: webhookResource(row) }
+}
+
 /** To the caller who made it, the secret too: the first answer may never have arrived. */
 async function showAgain(
   { db, secretsKey }: ApiDeps,
@@ -122,20 +132,6 @@ async function showAgain(
   if (sealedSecret === undefined) return { status: 201, body: resource }
   const secret = openSecret(secretsKey, Buffer.from(sealedSecret, "base64"))
   return { status: 201, body: { ...resource, secret } }
-}
-
-/** Where a receiver may lie is the dispatcher's to judge, at each delivery; here only what can never be right. */
-function toPlainUrl(text: string, context: z.core.$RefinementCtx<string>): string {
-  const url = URL.parse(text)
-  const plain =
-    url !== null && ["http:", "https:"].includes(url.protocol) && url.username === "" && url.password === ""
-  if (plain) return url.href
-  context.addIssue({
-    code: "custom",
-    input: text,
-    message: "value must be an http:// or https:// URL without credentials",
-  })
-  return z.NEVER
 }
 
 function notFound(): StillframeError {

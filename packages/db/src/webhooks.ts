@@ -1,6 +1,6 @@
 import { createId } from "@stillframe/domain/ids"
 import type { Tags } from "@stillframe/domain/tags"
-import type { Selectable } from "kysely"
+import { sql, type Selectable } from "kysely"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
@@ -58,6 +58,41 @@ export async function listWebhooks(db: Database, page: PageRequest): Promise<Pag
 
 export async function findWebhook(db: Database, id: string): Promise<WebhookRow | undefined> {
   return db.selectFrom("webhooks").select(webhookColumns).where("id", "=", id).executeTakeFirst()
+}
+
+/** What is absent stays as it is. */
+export interface WebhookChanges extends Omit<NewWebhook, "url" | "description" | "secret"> {
+  readonly url?: string | undefined
+  /** null: none any more. */
+  readonly description?: string | null | undefined
+}
+
+/** As it is afterwards; undefined when there is none. Enabling one forgets why it was disabled, and since when it had failed. */
+export async function updateWebhook(
+  db: Database,
+  id: string,
+  { url, description, eventTypes, instanceIds, tags, enabled }: WebhookChanges,
+): Promise<WebhookRow | undefined> {
+  return db
+    .updateTable("webhooks")
+    .set({
+      // One that sets nothing is no statement.
+      id,
+      ...(url !== undefined && { url }),
+      ...(description !== undefined && { description }),
+      ...(eventTypes !== undefined && { event_types: JSON.stringify(eventTypes) }),
+      ...(instanceIds !== undefined && { instance_ids: JSON.stringify(instanceIds) }),
+      ...(tags !== undefined && { tags: JSON.stringify(tags) }),
+      ...(enabled !== undefined && { enabled }),
+      // In a SET, `enabled` is what it was before.
+      ...(enabled === true && {
+        disabled_reason: null,
+        failing_since: sql<Date | null>`case when enabled then failing_since end`,
+      }),
+    })
+    .where("id", "=", id)
+    .returning(columns)
+    .executeTakeFirst()
 }
 
 /** False when there was none. Its deliveries go with it, so no attempt starts afterwards. */
