@@ -29,6 +29,7 @@ import type { Answer, ApiDeps, Route } from "./route.ts"
 import { snapshotWorkRoutes } from "./snapshot-work.ts"
 import { snapshotRoutes } from "./snapshots.ts"
 import { validateBody, validateQuery } from "./validate.ts"
+import { webhookActionRoutes } from "./webhook-actions.ts"
 import { webhookRoutes } from "./webhooks.ts"
 
 /** The whole API as one Express app; it opens nothing and listens nowhere. */
@@ -62,6 +63,7 @@ function routesOf(deps: ApiDeps): Route[] {
     ...forkRoutes(deps),
     ...restoreRoutes(deps),
     ...webhookRoutes(deps),
+    ...webhookActionRoutes(deps),
     ...eventRoutes(deps),
     ...eventStreamRoutes(deps),
   ]

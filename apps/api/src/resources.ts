@@ -138,6 +138,10 @@ export const newWebhookSchema = webhook
   .extend({ secret: z.string().meta({ description: "`whsec_…`; shown this once" }) })
   .meta({ id: "NewWebhook" })
 
+export const webhookTestSchema = z
+  .object({ event_id: id.meta({ description: "of the event, and the `webhook-id` of its delivery" }) })
+  .meta({ id: "WebhookTest", description: "The event is on its way" })
+
 export const waitedSchema = z
   .object({ state: z.enum(instanceStates), state_error: z.string().exactOptional(), timed_out: z.boolean() })
   .meta({ id: "WaitForStateResponse" })

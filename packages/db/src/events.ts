@@ -10,16 +10,24 @@ import type { Database } from "./schema.ts"
 
 export const eventsPerBatchMax = 1_000
 
-/** Appends to the log, in the transaction of the change it tells of and as its last statement. It shows up once numbered. */
-export function appendSnapshotEvent(tx: Database, type: EventType, snapshot: SnapshotRecord): Promise<void> {
+/** Appends to the log, in the transaction of the change it tells of and as its last statement. It shows up once numbered. Returns its id. */
+export function appendSnapshotEvent(
+  tx: Database,
+  type: EventType,
+  snapshot: SnapshotRecord,
+): Promise<string> {
   return append(tx, type, "snapshot", snapshot.id, snapshotResource(snapshot))
 }
 
-export function appendInstanceEvent(tx: Database, type: EventType, instance: InstanceRecord): Promise<void> {
+export function appendInstanceEvent(
+  tx: Database,
+  type: EventType,
+  instance: InstanceRecord,
+): Promise<string> {
   return append(tx, type, "instance", instance.id, instanceResource(instance))
 }
 
-export function appendWebhookEvent(tx: Database, type: EventType, webhook: WebhookRecord): Promise<void> {
+export function appendWebhookEvent(tx: Database, type: EventType, webhook: WebhookRecord): Promise<string> {
   return append(tx, type, "webhook", webhook.id, webhookResource(webhook))
 }
 
@@ -29,11 +37,13 @@ async function append(
   subject_kind: EventEnvelope["subject"]["kind"],
   subject_id: string,
   data: object,
-): Promise<void> {
+): Promise<string> {
+  const event_id = createId()
   await tx
     .insertInto("events")
-    .values({ event_id: createId(), type, subject_kind, subject_id, data: JSON.stringify(data) })
+    .values({ event_id, type, subject_kind, subject_id, data: JSON.stringify(data) })
     .execute()
+  return event_id
 }
 
 /**

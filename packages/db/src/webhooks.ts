@@ -1,6 +1,7 @@
 import { createId } from "@stillframe/domain/ids"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql, type Selectable } from "kysely"
+import { clockPlus } from "./client.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
@@ -60,6 +61,12 @@ export async function findWebhook(db: Database, id: string): Promise<WebhookRow 
   return db.selectFrom("webhooks").select(webhookColumns).where("id", "=", id).executeTakeFirst()
 }
 
+/** Likewise, and locked against changes: for work that needs it as it is. */
+export async function lockWebhook(tx: Database, id: string): Promise<WebhookRow | undefined> {
+  // No key: its deliveries point to it, and are made all the time.
+  return tx.selectFrom("webhooks").select(columns).where("id", "=", id).forNoKeyUpdate().executeTakeFirst()
+}
+
 /** What is absent stays as it is. */
 export interface WebhookChanges extends Omit<NewWebhook, "url" | "description" | "secret"> {
   readonly url?: string | undefined
@@ -90,6 +97,27 @@ export async function updateWebhook(
         failing_since: sql<Date | null>`case when enabled then failing_since end`,
       }),
     })
+    .where("id", "=", id)
+    .returning(columns)
+    .executeTakeFirst()
+}
+
+/**
+ * Gives a webhook another secret, encrypted; undefined when there is none. The one before signs too for `graceMs`, and
+ * whatever came before that one no longer does.
+ */
+export async function rotateSecret(
+  db: Database,
+  id: string,
+  { secret, graceMs }: { secret: Buffer; graceMs: number },
+): Promise<WebhookRow | undefined> {
+  const previous =
+    graceMs === 0
+      ? { previous_secret: null, previous_secret_until: null }
+      : { previous_secret: sql<Buffer>`secret`, previous_secret_until: clockPlus(graceMs) }
+  return db
+    .updateTable("webhooks")
+    .set({ secret, ...previous })
     .where("id", "=", id)
     .returning(columns)
     .executeTakeFirst()

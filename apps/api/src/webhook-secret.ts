@@ -1,0 +1,44 @@
+import { randomBytes } from "node:crypto"
+import type { Made } from "@stillframe/db/idempotency"
+import type { Database } from "@stillframe/db/schema"
+import { findWebhook, type WebhookRow } from "@stillframe/db/webhooks"
+import { webhookResource } from "@stillframe/domain/webhook"
+import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
+import { once } from "./once.ts"
+import type { RequestIdentity } from "./request-identity.ts"
+import type { Answer, ApiDeps } from "./route.ts"
+
+const secretBytes = 32
+
+/**
+ * Makes a secret, has `make` keep it, encrypted, with a webhook, and shows both: nothing but this answer, and its
+ * repetition to the same caller, ever shows it.
+ */
+export async function makeWithSecret(
+  deps: ApiDeps,
+  identity: RequestIdentity,
+  make: (tx: Database, sealed: Buffer) => Promise<WebhookRow>,
+): Promise<Omit<Answer, "status">> {
+  // The form of Standard Webhooks.
+  const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
+  const sealed = sealSecret(deps.secretsKey, secret)
+  const { body, made } = await once(deps, identity, async (tx) => {
+    const row = await make(tx, sealed)
+    const made = { webhookId: row.id, sealedSecret: sealed.toString("base64") }
+    return { made, body: webhookResource(row) }
+  })
+  return { body: { ...body, secret }, headers: { Location: `/webhooks/${made.webhookId}` } }
+}
+
+/** To the caller who made it, the secret too: the first answer may never have arrived. */
+export async function showSecretAgain(
+  { db, secretsKey }: ApiDeps,
+  { made: { webhookId = "", sealedSecret }, body }: Made,
+): Promise<Omit<Answer, "status">> {
+  const row = await findWebhook(db, webhookId)
+  const resource = row === undefined ? body : webhookResource(row)
+  // A key that was kept before secrets were kept with it; it is gone in a day.
+  if (sealedSecret === undefined) return { body: resource }
+  const secret = openSecret(secretsKey, Buffer.from(sealedSecret, "base64"))
+  return { body: { ...resource, secret } }
+}
