@@ -15,6 +15,7 @@ test("what is not set has its default", () => {
     port: 8080,
     jwtSecret: required.JWT_SECRET,
     secretsKey: required.SECRETS_KEY,
+    webhookAllowedCidrs: [],
     snapshotCreate: "async",
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
@@ -22,17 +23,19 @@ test("what is not set has its default", () => {
   })
 })
 
-test("the server's compression and a direct URL for LISTEN are taken from their variables", () => {
+test("the server's compression, a direct URL for LISTEN and webhooks' ranges are taken from their variables", () => {
   const config = configFromEnv({
     ...required,
     DATABASE_DIRECT_URL: "postgres://direct/stillframe",
     COMPRESSION_ENABLED: "true",
     COMPRESSION_ALGORITHM: "lz4",
     COMPRESSION_LEVEL: "0",
+    WEBHOOK_ALLOWED_CIDRS: "10.0.0.0/8 fd00::/8",
   })
 
   expect(config.databaseDirectUrl).toBe("postgres://direct/stillframe")
   expect(config.compression).toEqual({ enabled: true, algorithm: "lz4", level: 0 })
+  expect(config.webhookAllowedCidrs).toEqual(["10.0.0.0/8", "fd00::/8"])
 })
 
 test("every mistake is reported, by its variable and never with its value", () => {

@@ -1,7 +1,13 @@
 import { algorithms, compressionMistake, type CompressionConfig } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
-import { databaseSettings, logSettings, secretSettings, wholeNumber } from "@stillframe/runtime/settings"
+import {
+  databaseSettings,
+  logSettings,
+  secretSettings,
+  webhookSettings,
+  wholeNumber,
+} from "@stillframe/runtime/settings"
 import { z } from "zod"
 
 export interface ApiConfig {
@@ -13,6 +19,8 @@ export interface ApiConfig {
   readonly port: number
   readonly jwtSecret: string
   readonly secretsKey: string
+  /** Where webhooks may lead beside public addresses. */
+  readonly webhookAllowedCidrs: readonly string[]
   /** What applies when neither the request nor the instance says anything. */
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
@@ -22,7 +30,10 @@ export interface ApiConfig {
 
 /** Throws one `invalid_request` that lists every mistake. */
 export function configFromEnv(env: Env): ApiConfig {
-  const settings = parseEnv({ ...databaseSettings, ...logSettings, ...secretSettings, ...apiSettings }, env)
+  const settings = parseEnv(
+    { ...databaseSettings, ...logSettings, ...secretSettings, ...webhookSettings, ...apiSettings },
+    env,
+  )
   const compression: CompressionConfig = {
     enabled: settings.COMPRESSION_ENABLED === "true",
     algorithm: settings.COMPRESSION_ALGORITHM,
@@ -41,6 +52,7 @@ export function configFromEnv(env: Env): ApiConfig {
     port: settings.PORT,
     jwtSecret: settings.JWT_SECRET,
     secretsKey: settings.SECRETS_KEY,
+    webhookAllowedCidrs: settings.WEBHOOK_ALLOWED_CIDRS,
     compression,
     snapshotCreate: settings.SNAPSHOT_CREATE,
     twinWaitMs: 10_000,

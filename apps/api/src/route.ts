@@ -18,6 +18,8 @@ export interface ApiDeps {
   readonly log: Logger
   readonly jwtSecret: string
   readonly secretsKey: string
+  /** Where webhooks may lead beside public addresses. */
+  readonly webhookAllowedCidrs: readonly string[]
   readonly compression: CompressionConfig
   /** `sync`: an answer to a create is the point in time, for clients that take it as that. */
   readonly snapshotCreate: "async" | "sync"

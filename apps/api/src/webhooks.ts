@@ -5,7 +5,9 @@ import {
   listWebhooks,
   updateWebhook,
 } from "@stillframe/db/webhooks"
+import { StillframeError } from "@stillframe/domain/errors"
 import { webhookResource } from "@stillframe/domain/webhook"
+import { urlRefusal } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { newWebhookSchema, webhookSchema } from "./resources.ts"
@@ -82,6 +84,7 @@ async function create(
   { body, identity }: Call<unknown, z.output<typeof createWebhookSchema>>,
 ): Promise<Answer> {
   const { event_types: eventTypes, instance_ids: instanceIds, ...fields } = body
+  refuseUnreachable(deps, fields.url)
   const answer = await makeWithSecret(deps, identity, (tx, secret) =>
     createWebhook(tx, { ...fields, eventTypes, instanceIds, secret }),
   )
@@ -89,13 +92,21 @@ async function create(
 }
 
 async function update(
-  { db, waker }: ApiDeps,
+  deps: ApiDeps,
   call: Call<unknown, z.output<typeof updateWebhookSchema>>,
 ): Promise<Answer> {
   const { event_types: eventTypes, instance_ids: instanceIds, ...changes } = call.body
-  const row = await updateWebhook(db, webhookIdOf(call), { ...changes, eventTypes, instanceIds })
+  const id = webhookIdOf(call)
+  if (changes.url !== undefined) refuseUnreachable(deps, changes.url)
+  const row = await updateWebhook(deps.db, id, { ...changes, eventTypes, instanceIds })
   if (row === undefined) throw webhookNotFound()
   // What has waited while it was disabled is due.
-  if (changes.enabled === true) waker.wake("events")
+  if (changes.enabled === true) deps.waker.wake("events")
   return { status: 200, body: webhookResource(row) }
+}
+
+/** The dispatcher judges each connection; what it would always refuse is refused to whoever asks for it. */
+function refuseUnreachable({ webhookAllowedCidrs }: ApiDeps, url: string): void {
+  const refusal = urlRefusal(new URL(url), webhookAllowedCidrs)
+  if (refusal !== undefined) throw new StillframeError("invalid_request", refusal)
 }

@@ -1,15 +1,8 @@
 import { lookup as systemLookup, type LookupAddress, type LookupAllOptions } from "node:dns"
 import { isIP, type LookupFunction } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
-import ipaddr from "ipaddr.js"
+import { addressRefusal, type AddressRules } from "@stillframe/runtime/webhook-addresses"
 import { Agent, buildConnector } from "undici"
-
-export interface AddressRules {
-  /** Ranges in CIDR notation that are no public addresses and may be reached all the same, also by `http://`. */
-  readonly allowedCidrs: readonly string[]
-  /** Never reached within those ranges: where the stack itself listens. */
-  readonly stackPorts: readonly number[]
-}
 
 /** As `dns.lookup` answers when all addresses are asked for. */
 export type Lookup = (
@@ -19,7 +12,6 @@ export type Lookup = (
 ) => void
 
 const connectMs = 10_000
-const wellKnownPortMax = 1_023
 
 /**
  * An agent that connects to public addresses by `https://`, and to allowed ranges, and nowhere else. The check is made on
@@ -65,37 +57,4 @@ function reasonOf(
 ): string {
   const [first] = addresses
   return (first && refusal(first.address)) ?? "the name has no address; check the webhook's URL"
-}
-
-/** Why a connection may not be opened, ending in what to do; undefined when it may. */
-export function addressRefusal(
-  { address, port, protocol }: { address: string; port: number; protocol: string },
-  { allowedCidrs, stackPorts }: AddressRules,
-): string | undefined {
-  // An IPv4 address that is written as an IPv6 one is judged as the former.
-  const parsed = ipaddr.process(address)
-  if (!isAllowed(parsed, allowedCidrs)) {
-    if (!isPublic(parsed)) return `address ${address} is not public; add its range to WEBHOOK_ALLOWED_CIDRS`
-    return protocol === "https:" ? undefined : `address ${address} is public; use an https:// URL`
-  }
-  const webPort = port === 80 || port === 443
-  if (stackPorts.includes(port) || (port <= wellKnownPortMax && !webPort)) {
-    return `port ${port} of ${address} is not open to webhooks; use 80, 443 or one above ${wellKnownPortMax} that Stillframe itself doesn't use`
-  }
-  return undefined
-}
-
-function isAllowed(address: ipaddr.IPv4 | ipaddr.IPv6, cidrs: readonly string[]): boolean {
-  return cidrs.some((cidr) => {
-    const [range, bits] = ipaddr.parseCIDR(cidr)
-    return range.kind() === address.kind() && address.match(range, bits)
-  })
-}
-
-// The block from which IANA gives out global unicast addresses.
-const globalUnicast = ipaddr.IPv6.parseCIDR("2000::/3")
-
-function isPublic(address: ipaddr.IPv4 | ipaddr.IPv6): boolean {
-  if (address.range() !== "unicast") return false
-  return address instanceof ipaddr.IPv4 || address.match(globalUnicast)
 }

@@ -1,8 +1,13 @@
 import { parseEnv, type Env } from "@stillframe/runtime/env"
-import { databaseSettings, logSettings, secretSettings, wholeNumber } from "@stillframe/runtime/settings"
-import ipaddr from "ipaddr.js"
-import { z } from "zod"
-import type { AddressRules, Lookup } from "./address-guard.ts"
+import {
+  databaseSettings,
+  logSettings,
+  secretSettings,
+  webhookSettings,
+  wholeNumber,
+} from "@stillframe/runtime/settings"
+import type { AddressRules } from "@stillframe/runtime/webhook-addresses"
+import type { Lookup } from "./address-guard.ts"
 
 export interface DispatcherConfig {
   readonly databaseUrl: string
@@ -23,19 +28,11 @@ export interface DispatcherConfig {
   readonly lookup?: Lookup | undefined
 }
 
-const cidrList = z
-  .string()
-  .default("")
-  .transform((text) => text.split(/[\s,]+/).filter((cidr) => cidr !== ""))
-  .refine((cidrs) => cidrs.every((cidr) => ipaddr.isValidCIDR(cidr)), {
-    error: "must be a list of ranges such as 10.0.0.0/8,fd00::/8",
-  })
-
 const settings = {
   ...databaseSettings,
   ...logSettings,
   SECRETS_KEY: secretSettings.SECRETS_KEY,
-  WEBHOOK_ALLOWED_CIDRS: cidrList,
+  ...webhookSettings,
   // In days.
   EVENT_RETENTION: wholeNumber({ min: 1, max: 36_500 }).default(30),
   // Where the API listens, if on this machine: a port that webhooks never reach.

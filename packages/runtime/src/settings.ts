@@ -1,6 +1,7 @@
 import { hostname } from "node:os"
 import { resolve } from "node:path"
 import { hostNamePattern, toHostName } from "@stillframe/domain/names"
+import ipaddr from "ipaddr.js"
 import { z } from "zod"
 
 const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: "must be set, to a postgres:// URL" })
@@ -46,6 +47,16 @@ const secret = z.string({ error: secretRule }).min(32, secretRule)
 export const secretSettings = {
   JWT_SECRET: secret,
   SECRETS_KEY: secret,
+}
+
+export const webhookSettings = {
+  WEBHOOK_ALLOWED_CIDRS: z
+    .string()
+    .default("")
+    .transform((text) => text.split(/[\s,]+/).filter((cidr) => cidr !== ""))
+    .refine((cidrs) => cidrs.every((cidr) => ipaddr.isValidCIDR(cidr)), {
+      error: "must be a list of ranges such as 10.0.0.0/8,fd00::/8",
+    }),
 }
 
 /** A whole number in a range, from a variable's text. */

@@ -78,6 +78,7 @@ test("when the last client is gone nothing listens or reads any more", async () 
     ...own,
     jwtSecret,
     secretsKey,
+    webhookAllowedCidrs: [],
     compression: { enabled: false },
     snapshotCreate: "async",
     twinWaitMs: 0,

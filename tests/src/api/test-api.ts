@@ -58,21 +58,20 @@ export async function testApi({
   compression = { enabled: false },
   snapshotCreate = "async",
   streamHeartbeatMs = 15_000,
+  webhookAllowedCidrs = [],
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
   streamHeartbeatMs?: number
+  webhookAllowedCidrs?: readonly string[]
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
-  const api = opened.use(
-    await startApi(
-      { ...config, jwtSecret, secretsKey, compression, snapshotCreate, twinWaitMs, streamHeartbeatMs },
-      log,
-    ),
-  )
+  const keys = { jwtSecret, secretsKey }
+  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, webhookAllowedCidrs }
+  const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log))
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())
   const host = (name: string): Promise<void> =>

@@ -35,6 +35,7 @@ test("an answer is no longer held once its client is gone", async () => {
     ...own,
     jwtSecret,
     secretsKey,
+    webhookAllowedCidrs: [],
     compression,
     snapshotCreate: "async",
     twinWaitMs: 0,

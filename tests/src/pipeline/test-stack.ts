@@ -92,12 +92,14 @@ export async function testStack({
   const log = createLogger({ service: "test", level: process.env["TEST_LOG_LEVEL"] ?? "silent" })
   const redisUrl = engine === "redis" ? inject("redisUrl") : undefined
   const common = { databaseUrl, databaseDirectUrl: databaseUrl, redisUrl }
+  const allowedCidrs = ["127.0.0.0/8"]
   const config: ApiConfig = {
     ...common,
     listenHost: "127.0.0.1",
     port: 0,
     jwtSecret,
     secretsKey,
+    webhookAllowedCidrs: allowedCidrs,
     compression: { enabled: false },
     snapshotCreate: "async",
     twinWaitMs: 10_000,
@@ -105,7 +107,7 @@ export async function testStack({
     ...changedApi,
   }
   const { url } = opened.use(await startApi(config, log))
-  const webhooks = { allowedCidrs: ["127.0.0.0/8"], stackPorts: [] }
+  const webhooks = { allowedCidrs, stackPorts: [] }
   opened.use(await startDispatcher({ ...common, secretsKey, webhooks, eventRetentionMs: 86_400_000 }, log))
 
   const place = {

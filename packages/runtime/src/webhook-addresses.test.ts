@@ -1,5 +1,5 @@
 import { expect, test } from "vitest"
-import { addressRefusal } from "./address-guard.ts"
+import { addressRefusal, urlRefusal } from "./webhook-addresses.ts"
 
 const nothing = { allowedCidrs: [], stackPorts: [] }
 const https = { port: 443, protocol: "https:" }
@@ -60,4 +60,39 @@ test.each([
   ["127.0.0.1", 3000, false],
 ])("inside allowed ranges http reaches %s on port %d: %s", (address, port, reached) => {
   expect(addressRefusal({ address, port, protocol: "http:" }, allowed) === undefined).toBe(reached)
+})
+
+const loopback = ["127.0.0.0/8"]
+
+test.each([
+  ["https://127.0.0.1/", /127\.0\.0\.1.*WEBHOOK_ALLOWED_CIDRS/],
+  ["https://2130706433/", /127\.0\.0\.1.*WEBHOOK_ALLOWED_CIDRS/],
+  ["https://0x7f.1/", /127\.0\.0\.1.*WEBHOOK_ALLOWED_CIDRS/],
+  ["https://127.0.0.1./", /127\.0\.0\.1.*WEBHOOK_ALLOWED_CIDRS/],
+  ["https://[::1]/", /::1.*WEBHOOK_ALLOWED_CIDRS/],
+  ["https://[::ffff:10.0.0.1]/", /WEBHOOK_ALLOWED_CIDRS/],
+  ["https://[64:ff9b::a00:1]/", /WEBHOOK_ALLOWED_CIDRS/],
+  ["https://169.254.169.254/latest", /WEBHOOK_ALLOWED_CIDRS/],
+  ["https://LOCALHOST/", /WEBHOOK_ALLOWED_CIDRS/],
+  ["https://localhost./", /WEBHOOK_ALLOWED_CIDRS/],
+  ["https://a.localhost:3000/", /WEBHOOK_ALLOWED_CIDRS/],
+  ["http://receiver.example/", /WEBHOOK_ALLOWED_CIDRS/],
+  ["http://8.8.8.8/", /https/],
+])("without a setting, nothing is ever sent to %s", (url, reason) => {
+  expect(urlRefusal(new URL(url), [])).toMatch(reason)
+})
+
+test.each([
+  ["https://receiver.example/", true],
+  ["https://notlocalhost/", true],
+  ["https://8.8.8.8:8443/", true],
+  ["http://receiver.example/", true],
+  ["http://127.0.0.1:3000/", true],
+  ["http://localhost:3000/", true],
+  ["http://localhost:22/", false],
+  ["http://8.8.8.8/", false],
+  ["https://10.0.0.1/", false],
+  ["https://[::1]/", false],
+])("where loopback is allowed, something may be sent to %s: %s", (url, sent) => {
+  expect(urlRefusal(new URL(url), loopback) === undefined).toBe(sent)
 })

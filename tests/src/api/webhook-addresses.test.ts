@@ -1,0 +1,47 @@
+import { expect, test } from "vitest"
+import { testApi } from "./test-api.ts"
+
+test("a URL that nothing would be sent to is refused, with the setting that would allow it", async () => {
+  await using api = await testApi()
+  const { body: made } = await api.ask("POST", "/webhooks", { body: { url: "https://receiver.example/" } })
+
+  for (const url of [
+    "https://127.0.0.1:3000/hook",
+    "https://[::1]/",
+    "https://localhost/",
+    "https://169.254.169.254/",
+    "https://[::ffff:10.0.0.1]/",
+    "http://10.0.0.1/",
+    "http://receiver.example/",
+  ]) {
+    for (const reply of [
+      await api.ask("POST", "/webhooks", { body: { url } }),
+      await api.ask("PATCH", `/webhooks/${made.id}`, { body: { url, enabled: false } }),
+    ])
+      expect([reply.status, reply.body], `for ${url}`).toEqual([
+        400,
+        { code: "invalid_request", message: expect.stringContaining("WEBHOOK_ALLOWED_CIDRS") },
+      ])
+  }
+  const { secret: _, ...shown } = made
+  expect((await api.ask("GET", "/webhooks")).body).toEqual([shown])
+})
+
+test("inside the ranges of the setting, private addresses and http:// are taken", async () => {
+  await using api = await testApi({ webhookAllowedCidrs: ["127.0.0.0/8", "10.0.0.0/8"] })
+  const { body: made } = await api.ask("POST", "/webhooks", { body: { url: "https://receiver.example/" } })
+  const statuses = async (url: string) => [
+    (await api.ask("POST", "/webhooks", { body: { url } })).status,
+    (await api.ask("PATCH", `/webhooks/${made.id}`, { body: { url } })).status,
+  ]
+
+  for (const url of [
+    "http://127.0.0.1:3000/",
+    "http://localhost:3000/",
+    "https://10.1.2.3/",
+    "http://inside/",
+  ])
+    expect([url, ...(await statuses(url))]).toEqual([url, 201, 200])
+  for (const url of ["http://192.168.0.1/", "https://[::1]/", "http://8.8.8.8/", "http://10.1.2.3:22/"])
+    expect([url, ...(await statuses(url))]).toEqual([url, 400, 400])
+})
