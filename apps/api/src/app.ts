@@ -11,6 +11,7 @@ import express, {
 import helmet from "helmet"
 import { authenticator, type Authenticate } from "./auth.ts"
 import { readJson } from "./body.ts"
+import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
@@ -64,6 +65,7 @@ function routesOf(deps: ApiDeps): Route[] {
     ...restoreRoutes(deps),
     ...webhookRoutes(deps),
     ...webhookActionRoutes(deps),
+    ...deliveryRoutes(deps),
     ...eventRoutes(deps),
     ...eventStreamRoutes(deps),
   ]

@@ -23,14 +23,15 @@ export function pageAnswer<Row>(url: string, { rows, next }: Page<Row>, show: (r
   const body = rows.map(show)
   if (next === undefined) return { status: 200, body }
   const cursor = Buffer.from(JSON.stringify([next.createdAt, next.id])).toString("base64url")
+  return { status: 200, body, headers: nextPageHeaders(url, cursor) }
+}
+
+/** How a client is told where the next page of a list begins. `url`: path and query as they were asked. */
+export function nextPageHeaders(url: string, cursor: string): Record<string, string> {
   const [path = "", query = ""] = url.split("?", 2)
   const asked = new URLSearchParams(query)
   asked.set("cursor", cursor)
-  return {
-    status: 200,
-    body,
-    headers: { Link: `<${path}?${asked.toString()}>; rel="next"`, "X-Next-Cursor": cursor },
-  }
+  return { Link: `<${path}?${asked.toString()}>; rel="next"`, "X-Next-Cursor": cursor }
 }
 
 function readCursor(cursor: string): Position {

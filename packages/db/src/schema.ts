@@ -1,4 +1,5 @@
 import type { Algorithm, EffectiveCompression } from "@stillframe/domain/compression"
+import type { DeliveryState } from "@stillframe/domain/delivery"
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { EventEnvelope, EventType } from "@stillframe/domain/events"
 import type { Hypervisor, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
@@ -175,7 +176,7 @@ export interface DeliveriesTable {
   id: Generated<number>
   webhook_id: string
   sequence: number
-  state: Defaulted<"pending" | "delivered" | "failed">
+  state: Defaulted<DeliveryState>
   attempt: Defaulted<number>
   next_attempt_at: Generated<Date>
   claimed_until: Date | null

@@ -1,0 +1,107 @@
+import { findDelivery, listAttempts, listDeliveries } from "@stillframe/db/list-deliveries"
+import { resendDelivery } from "@stillframe/db/resend-delivery"
+import { findWebhook } from "@stillframe/db/webhooks"
+import {
+  attemptResource,
+  deliveryResource,
+  deliveryStates,
+  type DeliveryRecord,
+} from "@stillframe/domain/delivery"
+import { StillframeError } from "@stillframe/domain/errors"
+import { z } from "zod"
+import { deliverySchema, deliveryWithAttemptsSchema } from "./delivery-schemas.ts"
+import { once } from "./once.ts"
+import { nextPageHeaders } from "./page.ts"
+import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
+import { numberInQuery } from "./schemas.ts"
+import { webhookDisabled, webhookIdOf, webhookNotFound } from "./webhook-id.ts"
+
+const deliveriesPerAnswer = { max: 1_000, unasked: 100 }
+
+const listQuery = z.object({
+  state: z.enum(deliveryStates).optional(),
+  limit: numberInQuery({ min: 1, max: deliveriesPerAnswer.max }).optional(),
+  cursor: z
+    .string()
+    .regex(/^\d{1,15}$/)
+    .optional(),
+})
+
+/** What was sent, what is still to be sent, and what became of it. */
+export function deliveryRoutes(deps: ApiDeps): Route[] {
+  const { db } = deps
+  return [
+    route({
+      method: "get",
+      path: "/webhooks/:id/deliveries",
+      operationId: "listDeliveries",
+      summary: "List a webhook's deliveries, newest first",
+      answers: { 200: z.array(deliverySchema) },
+      scope: "webhook:read",
+      query: listQuery,
+      handle: (call) => list(deps, call),
+    }),
+    route({
+      method: "get",
+      path: "/deliveries/:id",
+      operationId: "getDelivery",
+      summary: "Get a delivery with its attempts",
+      answers: { 200: deliveryWithAttemptsSchema },
+      scope: "webhook:read",
+      async handle(call) {
+        const row = await getDelivery(deps, call)
+        const attempts = (await listAttempts(db, row.id)).map(attemptResource)
+        return { status: 200, body: { ...deliveryResource(row), attempts } }
+      },
+    }),
+    route({
+      method: "post",
+      path: "/deliveries/:id/resend",
+      operationId: "resendDelivery",
+      summary: "Send an event to a webhook again, under the same `webhook-id`",
+      answers: { 202: deliverySchema },
+      scope: "webhook:write",
+      handle: (call) => resend(deps, call),
+      replay: async (_call, { body }) => ({ status: 202, body }),
+    }),
+  ]
+}
+
+async function list({ db }: ApiDeps, call: Call<z.output<typeof listQuery>, unknown>): Promise<Answer> {
+  const { state, limit = deliveriesPerAnswer.unasked, cursor } = call.query
+  const webhookId = webhookIdOf(call)
+  if ((await findWebhook(db, webhookId)) === undefined) throw webhookNotFound()
+  const before = cursor === undefined ? undefined : Number(cursor)
+  const { rows, next } = await listDeliveries(db, { webhookId, state, limit, before })
+  const headers = next === undefined ? {} : nextPageHeaders(call.url, String(next))
+  return { status: 200, body: rows.map(deliveryResource), headers }
+}
+
+async function resend(deps: ApiDeps, call: Call<unknown, unknown>): Promise<Answer> {
+  const { id, webhook_id: webhookId } = await getDelivery(deps, call)
+  const { body } = await once(deps, call.identity, async (tx) => {
+    const outcome = await resendDelivery(tx, { id, webhookId })
+    if (outcome === "disabled") throw webhookDisabled()
+    const row = outcome === "resent" ? await findDelivery(tx, id) : undefined
+    if (row === undefined) throw deliveryNotFound()
+    return { made: {}, body: deliveryResource(row) }
+  })
+  deps.waker.wake("events")
+  return { status: 202, body }
+}
+
+async function getDelivery(
+  { db }: ApiDeps,
+  { params: { id = "" } }: Pick<Call<unknown, unknown>, "params">,
+): Promise<DeliveryRecord> {
+  const row = deliveryIdPattern.test(id) ? await findDelivery(db, Number(id)) : undefined
+  if (row === undefined) throw deliveryNotFound()
+  return row
+}
+
+// As long as a number is sure to be the one that was written.
+const deliveryIdPattern = /^[1-9]\d{0,14}$/
+
+function deliveryNotFound(): StillframeError {
+  return new StillframeError("not_found", "delivery not found; it goes with its webhook and with its event")
+}
