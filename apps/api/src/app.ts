@@ -31,6 +31,7 @@ import { snapshotWorkRoutes } from "./snapshot-work.ts"
 import { snapshotRoutes } from "./snapshots.ts"
 import { validateBody, validateQuery } from "./validate.ts"
 import { webhookActionRoutes } from "./webhook-actions.ts"
+import { webhookRecoveryRoutes } from "./webhook-recovery.ts"
 import { webhookRoutes } from "./webhooks.ts"
 
 /** The whole API as one Express app; it opens nothing and listens nowhere. */
@@ -65,6 +66,7 @@ function routesOf(deps: ApiDeps): Route[] {
     ...restoreRoutes(deps),
     ...webhookRoutes(deps),
     ...webhookActionRoutes(deps),
+    ...webhookRecoveryRoutes(deps),
     ...deliveryRoutes(deps),
     ...eventRoutes(deps),
     ...eventStreamRoutes(deps),

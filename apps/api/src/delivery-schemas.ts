@@ -39,3 +39,14 @@ export const deliveryWithAttemptsSchema: z.ZodType<
 > = delivery
   .extend({ attempts: z.array(attemptSchema).meta({ description: "the newest 100, oldest first" }) })
   .meta({ id: "DeliveryWithAttempts" })
+
+export const redeliveredSchema = z
+  .object({
+    deliveries: z.int().min(0).meta({ description: "how many are to be made because of this request" }),
+    last_sequence: z.int().min(0).meta({ description: "of the last event that was looked at" }),
+    complete: z.boolean().meta({
+      description:
+        "false: there is more than one request may ask for; recover the same time again, or replay from the next sequence",
+    }),
+  })
+  .meta({ id: "Redelivered", description: "The deliveries are on their way" })

@@ -2,6 +2,7 @@ import { sql } from "kysely"
 import { clockPlus, inTransaction, type OwnedDatabase } from "./client.ts"
 import { prepared } from "./prepared.ts"
 import type { Database } from "./schema.ts"
+import { webhookMatches } from "./webhook-filter.ts"
 
 /** A claim is held this long: the attempt's own time-out and some. */
 export const claimMs = 20_000
@@ -18,14 +19,7 @@ export async function createDeliveries(tx: Database, { after }: { after: number 
     insert into deliveries (webhook_id, sequence)
     select webhooks.id, events.sequence
     from events, webhooks
-    where events.sequence > ${after} and webhooks.enabled and case
-      when events.type = 'webhook.test' then webhooks.id = events.subject_id
-      else (webhooks.event_types = '[]' or webhooks.event_types ? events.type
-          or webhooks.event_types ? (events.subject_kind || '.*'))
-        and (webhooks.instance_ids = '[]'
-          or webhooks.instance_ids ? coalesce(events.data ->> 'source_instance_id', events.subject_id))
-        and coalesce(events.data -> 'tags', '{}') @> webhooks.tags
-      end`.execute(tx)
+    where events.sequence > ${after} and webhooks.enabled and ${webhookMatches}`.execute(tx)
 }
 
 export interface ClaimedDelivery {

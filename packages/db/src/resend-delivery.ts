@@ -23,7 +23,7 @@ export async function resendDelivery(
 }
 
 /** What makes a delivery pending again. An attempt that is in flight keeps its claim, so that no second one starts beside it. */
-const pendingAgain = {
+export const pendingAgain = {
   state: "pending",
   attempt: 0,
   next_attempt_at: clock,
