@@ -1,4 +1,3 @@
-import { sql } from "kysely"
 import { clock } from "./client.ts"
 import type { Database } from "./schema.ts"
 import { lockWebhook } from "./webhooks.ts"
@@ -22,11 +21,14 @@ export async function resendDelivery(
   return numUpdatedRows === 1n ? "resent" : "gone"
 }
 
-/** What makes a delivery pending again. An attempt that is in flight keeps its claim, so that no second one starts beside it. */
+/**
+ * What makes a delivery pending again. An attempt in flight loses its claim, so that its failure, which may be the last of
+ * the round before, does not end this one; a receiver may see both.
+ */
 export const pendingAgain = {
   state: "pending",
   attempt: 0,
   next_attempt_at: clock,
-  claimed_until: sql<Date | null>`case when deliveries.state = 'pending' then deliveries.claimed_until end`,
+  claimed_until: null,
   ended_at: null,
 } as const

@@ -42,6 +42,7 @@ export interface Ask {
 export interface TestApi extends AsyncDisposable {
   readonly api: RunningApi
   readonly db: OwnedDatabase
+  readonly databaseUrl: string
   readonly waker: Waker
   ask(method: string, path: string, ask?: Ask): Promise<Reply>
   /** Registers a host that is up. */
@@ -86,6 +87,7 @@ export async function testApi({
   return {
     api,
     db,
+    databaseUrl: url,
     waker,
     ask: (method, path, ask = {}) => request(api.url, method, path, ask),
     host,

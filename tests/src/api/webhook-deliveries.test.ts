@@ -140,16 +140,23 @@ test("a delivery that is sent again is due at once, with all its tries before it
   ])
 })
 
-test("a delivery whose attempt is in flight keeps its claim when it is to be sent again", async () => {
+test("an attempt that is in flight when its delivery is sent again has no claim to it any more", async () => {
   const { deliveries } = await webhookWith(1)
   const id = deliveries[0]!.id
   const claimed_until = new Date("2100-01-01")
-  await api.db.updateTable("deliveries").set({ claimed_until }).where("id", "=", Number(id)).execute()
+  await api.db
+    .updateTable("deliveries")
+    .set({ claimed_until, attempt: 7 })
+    .where("id", "=", Number(id))
+    .execute()
 
   expect((await api.ask("POST", `/deliveries/${id}/resend`)).status).toBe(202)
 
-  const row = api.db.selectFrom("deliveries").select("claimed_until").where("id", "=", Number(id))
-  expect(await row.executeTakeFirst()).toEqual({ claimed_until })
+  const row = api.db
+    .selectFrom("deliveries")
+    .select(["claimed_until", "attempt"])
+    .where("id", "=", Number(id))
+  expect(await row.executeTakeFirst()).toEqual({ claimed_until: null, attempt: 0 })
 })
 
 test("a request to send again with the same key is carried out once", async () => {

@@ -104,7 +104,15 @@ const routes: [method: string, path: string, scope: string, body?: object][] = [
   ["POST", "/webhooks", "webhook:write", { url: "http://127.0.0.1/" }],
   ["GET", "/webhooks", "webhook:read"],
   ["GET", "/webhooks/x", "webhook:read"],
+  ["PATCH", "/webhooks/x", "webhook:write", {}],
   ["DELETE", "/webhooks/x", "webhook:write"],
+  ["POST", "/webhooks/x/rotate-secret", "webhook:write"],
+  ["POST", "/webhooks/x/test", "webhook:write"],
+  ["POST", "/webhooks/x/recover", "webhook:write", { since: "2026-01-01T00:00:00Z" }],
+  ["POST", "/webhooks/x/replay", "webhook:write", { from_sequence: 1, to_sequence: 1 }],
+  ["GET", "/webhooks/x/deliveries", "webhook:read"],
+  ["GET", "/deliveries/1", "webhook:read"],
+  ["POST", "/deliveries/1/resend", "webhook:write"],
   ["GET", "/events", "event:read"],
 ]
 
