@@ -54,12 +54,12 @@ export interface TestApi extends AsyncDisposable {
 /** Enough for a commit, and not for a test's patience. */
 const twinWaitMs = 500
 
-/** An API of its own, over HTTP, on a database of its own. */
+/** An API of its own, over HTTP, on a database of its own. Webhooks may lead to loopback unless told otherwise. */
 export async function testApi({
   compression = { enabled: false },
   snapshotCreate = "async",
   streamHeartbeatMs = 15_000,
-  webhookAllowedCidrs = [],
+  webhookAllowedCidrs = ["127.0.0.0/8"],
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
