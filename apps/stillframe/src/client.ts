@@ -1,3 +1,5 @@
+import { StillframeError } from "@stillframe/domain/errors"
+
 /** Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. */
 export interface Client {
   request<T>(
@@ -24,6 +26,10 @@ export function client({ url, token }: { url: string; token: string }): Client {
           ...(body !== undefined && { "content-type": "application/json" }),
         },
         ...(body !== undefined && { body: JSON.stringify(body) }),
+      }).catch((cause: unknown) => {
+        throw new StillframeError("unavailable", `${url} can't be reached; is Stillframe running there?`, {
+          cause,
+        })
       })
       const text = await response.text()
       if (!response.ok) throw new RequestError(method, path, response.status, text)
@@ -33,7 +39,7 @@ export function client({ url, token }: { url: string; token: string }): Client {
 }
 
 /** An answer that is not 2xx. */
-class RequestError extends Error {
+export class RequestError extends Error {
   override readonly name = "RequestError"
   readonly status: number
   /** As it came. */

@@ -1,6 +1,7 @@
 import { Command } from "commander"
 import type { CompressOptions, OutputOptions } from "./file-commands.ts"
 import type { TokenOptions } from "./token-command.ts"
+import type { ListenOptions } from "./webhook-listen.ts"
 
 // Each verb imports what it needs when it runs: all of it together takes most of a second.
 const program = new Command("stillframe").description("VM snapshots as jobs")
@@ -70,6 +71,24 @@ program
   .action(async (file: string, range: { offset?: string; length?: string }) => {
     const { cat } = await import("./file-commands.ts")
     await cat(file, range)
+  })
+
+program
+  .command("webhook")
+  .description("help for those who receive webhooks")
+  .command("listen")
+  .description("receive webhooks on this machine, verify them and print a line for each, until Ctrl-C")
+  .option("--port <n>", "the port on 127.0.0.1; 0: any free one", "8090")
+  .option(
+    "--secret <whsec>",
+    "the webhook's secret; other users see arguments: STILLFRAME_WEBHOOK_SECRET hides it",
+  )
+  .option("--create", "make a webhook at STILLFRAME_URL with STILLFRAME_TOKEN, and delete it at the end")
+  .option("--types <type...>", "the event types of the webhook that --create makes; without it all", [])
+  .option("--json", "print each verified event as a line of JSON")
+  .action(async (options: ListenOptions) => {
+    const { listen } = await import("./webhook-listen.ts")
+    await listen(options)
   })
 
 await program.parseAsync()
