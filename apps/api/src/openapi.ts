@@ -1,5 +1,6 @@
 import { scopes } from "@stillframe/domain/scopes"
 import { z } from "zod"
+import { describedWebhooks } from "./openapi-webhooks.ts"
 import { keyPattern } from "./request-identity.ts"
 import { errorSchema } from "./resources.ts"
 import type { Route } from "./route.ts"
@@ -28,11 +29,13 @@ export function openApiDocument(routes: readonly Route[]): Json {
     security: [],
     tags: [...new Set(routes.map(tagOf))].map((name) => ({ name })),
     paths,
+    webhooks: describedWebhooks(reference),
     components: { schemas, headers, parameters, securitySchemes: { bearer } },
   }
 }
 
-type ToReference = (schema: z.ZodType, io: "input" | "output") => unknown
+/** A schema as OpenAPI shows it; what has a name only as a pointer to where it stands. */
+export type ToReference = (schema: z.ZodType, io: "input" | "output") => unknown
 
 function operationOf(route: Route, reference: ToReference): Json {
   return {

@@ -1,7 +1,6 @@
 import { algorithms } from "@stillframe/domain/compression"
 import { errorCodes, type ErrorCode } from "@stillframe/domain/errors"
-import type { EventEnvelope } from "@stillframe/domain/events"
-import { eventTypes } from "@stillframe/domain/events"
+import { eventTypes, type EventEnvelope, type EventType } from "@stillframe/domain/events"
 import { hypervisors, instanceStates, type InstanceResource } from "@stillframe/domain/instance"
 import {
   compressionStates,
@@ -116,16 +115,27 @@ const webhook = z.object({
 })
 export const webhookSchema: z.ZodType<WebhookResource> = webhook.meta({ id: "Webhook" })
 
-export const eventSchema: z.ZodType<EventEnvelope> = z
-  .object({
-    id,
-    sequence: z.int().min(1).meta({ description: "dense over all events" }),
-    type: z.enum(eventTypes),
-    occurred_at: time,
-    subject: z.object({ kind: z.enum(["snapshot", "instance", "webhook"]), id }),
-    data: z.union([snapshotSchema, instanceSchema, webhookSchema]),
+const envelope = z.object({
+  id,
+  sequence: z.int().min(1).meta({ description: "dense over all events" }),
+  type: z.enum(eventTypes),
+  occurred_at: time,
+  subject: z.object({ kind: z.enum(["snapshot", "instance", "webhook"]), id }),
+  data: z.union([snapshotSchema, instanceSchema, webhookSchema]),
+})
+export const eventSchema: z.ZodType<EventEnvelope> = envelope.meta({ id: "Event" })
+
+const dataSchemas = { snapshot: snapshotSchema, instance: instanceSchema, webhook: webhookSchema }
+
+/** An event of one type, whose `data` is of one kind. */
+export function eventSchemaOf(type: EventType): z.ZodType {
+  const kind = type.split(".", 1)[0] as EventEnvelope["subject"]["kind"]
+  return envelope.extend({
+    type: z.literal(type),
+    subject: z.object({ kind: z.literal(kind), id }),
+    data: dataSchemas[kind],
   })
-  .meta({ id: "Event" })
+}
 
 export const eventStreamSchema = z.string().meta({
   description:

@@ -46,6 +46,12 @@ export interface EventEnvelope {
   readonly data: SnapshotResource | InstanceResource | WebhookResource
 }
 
+/**
+ * As JSON in UTF-8 no event is larger. The most that the limits of what it holds allow is some 46,000: tags 50 × 390, two
+ * reasons of 2,000 units × 6 bytes or a URL of 2,048 × 9, and little else.
+ */
+export const eventBytesMax = 65_536
+
 /** What a reader of the feed asks for; what is absent narrows nothing. */
 export interface EventFilter {
   readonly types?: readonly EventType[] | undefined

@@ -1,4 +1,5 @@
 import type { CompressionConfig } from "./compression.ts"
+import { shownReason } from "./reason.ts"
 import type { Tags } from "./tags.ts"
 
 /** The contract's five; `qemu-microvm` is QEMU with its microvm machine. */
@@ -118,7 +119,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     host: record.host,
     ...(record.attached !== null && { attached: true }),
     state: record.state,
-    ...(record.state_error !== null && { state_error: record.state_error }),
+    ...(record.state_error !== null && { state_error: shownReason(record.state_error) }),
     vcpus: record.vcpus,
     size: `${record.memory_mib} MB`,
     ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),
@@ -126,7 +127,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     // A standby snapshot of the instance's own exists only while it is in Standby.
     has_snapshot: record.state === "Standby",
     ...(record.exit_code !== null && { exit_code: record.exit_code }),
-    ...(record.exit_message !== null && { exit_message: record.exit_message }),
+    ...(record.exit_message !== null && { exit_message: shownReason(record.exit_message) }),
     created_at: record.created_at.toISOString(),
     ...(record.started_at !== null && { started_at: record.started_at.toISOString() }),
     ...(record.stopped_at !== null && { stopped_at: record.stopped_at.toISOString() }),

@@ -1,6 +1,7 @@
 import type { CompressionConfig, EffectiveCompression } from "./compression.ts"
 import type { ErrorCode } from "./errors.ts"
 import type { Hypervisor, TargetState } from "./instance.ts"
+import { shownReason } from "./reason.ts"
 import type { Tags } from "./tags.ts"
 
 export const snapshotKinds = ["Standby", "Stopped"] as const
@@ -101,13 +102,13 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     ...(record.compression !== null && { compression: record.compression }),
     compression_state: record.compression_state,
     ...((compressed || record.compression_state === "error") &&
-      optional("compression_error", record.compression_error)),
+      optional("compression_error", record.compression_error && shownReason(record.compression_error))),
     ...(compressed && optional("compressed_size_bytes", record.compressed_size_bytes)),
     ...(compressed && optional("uncompressed_size_bytes", record.uncompressed_size_bytes)),
     status: record.status,
     ...optional("progress", record.progress),
     ...(record.error_code !== null && {
-      error: { code: record.error_code, message: record.error_message ?? "" },
+      error: { code: record.error_code, message: shownReason(record.error_message ?? "") },
     }),
     ...optional("captured_at", record.captured_at?.toISOString()),
     ...optional("pause_ms", record.pause_ms),

@@ -4,6 +4,7 @@ import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js"
 import fc from "fast-check"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { parse } from "yaml"
+import { closed } from "./closed-schema.ts"
 import { testApi, type Reply, type TestApi } from "./test-api.ts"
 
 interface Operation {
@@ -190,15 +191,6 @@ function bodyValidators(): Map<string, ValidateFunction> {
         }),
     ),
   )
-}
-
-/** A description may leave out nothing that is shown; for clients it stays open to what comes later. */
-function closed(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(closed)
-  if (typeof value !== "object" || value === null) return value
-  const inner = Object.fromEntries(Object.entries(value).map(([key, one]) => [key, closed(one)]))
-  const isObject = "properties" in inner && inner["type"] === "object"
-  return isObject ? { ...inner, additionalProperties: false } : inner
 }
 
 function mistakeOf(
