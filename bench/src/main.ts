@@ -4,6 +4,7 @@ import { benchEndToEnd } from "./end-to-end.ts"
 import { machineLine, thisMachine } from "./machine.ts"
 import { benchPause } from "./pause.ts"
 import { benchRecovery } from "./recovery.ts"
+import { benchWebhooks } from "./webhooks.ts"
 
 const machine = await thisMachine()
 const benches = new Map([
@@ -12,6 +13,7 @@ const benches = new Map([
   ["recovery", () => benchRecovery(machine)],
   ["compression", () => benchCompression(machine)],
   ["api", benchApi],
+  ["webhooks", benchWebhooks],
 ])
 
 const names = process.argv.slice(2)
