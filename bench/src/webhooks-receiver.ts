@@ -3,9 +3,10 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { wallClock } from "./measure.ts"
 
-// Where the measured deliveries go, a process of its own: each POST is read and answered 204. GET says how many there were
-// since the last GET that asked for as many as there are now, and when the first and the last had come.
+// Where the measured deliveries go, a process of its own: each POST is read and answered 204, below `/slow` after 20 ms. GET
+// says how many there were since the last GET that asked for as many as there are now, and when the first and the last came.
 
+const slowMs = 20
 let count = 0
 let firstAt = 0
 let lastAt = 0
@@ -19,7 +20,9 @@ const server = createServer((request, response) => {
     }
     lastAt = wallClock()
     if (count++ === 0) firstAt = lastAt
-    response.writeHead(204).end()
+    const answer = (): void => void response.writeHead(204).end()
+    if (request.url?.startsWith("/slow") === true) setTimeout(answer, slowMs)
+    else answer()
   })
 })
 // Connections wait while the other side is measured.
