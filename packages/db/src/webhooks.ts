@@ -64,7 +64,12 @@ export async function findWebhook(db: Database, id: string): Promise<WebhookRow 
 /** Likewise, and locked against changes: for work that needs it as it is. */
 export async function lockWebhook(tx: Database, id: string): Promise<WebhookRow | undefined> {
   // No key: its deliveries point to it, and are made all the time.
-  return tx.selectFrom("webhooks").select(columns).where("id", "=", id).forNoKeyUpdate().executeTakeFirst()
+  return tx
+    .selectFrom("webhooks")
+    .select(webhookColumns)
+    .where("id", "=", id)
+    .forNoKeyUpdate()
+    .executeTakeFirst()
 }
 
 /** What is absent stays as it is. */
@@ -98,7 +103,7 @@ export async function updateWebhook(
       }),
     })
     .where("id", "=", id)
-    .returning(columns)
+    .returning(webhookColumns)
     .executeTakeFirst()
 }
 
@@ -119,7 +124,7 @@ export async function rotateSecret(
     .updateTable("webhooks")
     .set({ secret, ...previous })
     .where("id", "=", id)
-    .returning(columns)
+    .returning(webhookColumns)
     .executeTakeFirst()
 }
 
