@@ -178,7 +178,7 @@ test("a worker that stands still for longer than its lease publishes nothing: th
   await expireLeases(stack)
   await using _worker = await stack.startCompressionWorker()
   const settled = await stack.settled(id)
-  const [file] = (await readdir(dir)).filter((name) => name.endsWith(".zst"))
+  const file = (await readdir(dir)).find((name) => name.endsWith(".zst"))
 
   held.child.kill("SIGCONT")
   await untilGone(dir, /^memory$/)
