@@ -143,7 +143,7 @@ test("a heartbeat moves a reader on whom no event concerns, and dispatches nothi
 
 test("a reader that does not read is cut off, and the others see everything", async () => {
   await using api = await testApi({ streamHeartbeatMs: 50 })
-  const large = snapshotRecord({ error_code: "internal_error", error_message: "x".repeat(200_000) })
+  const large = snapshotRecord({ name: "x".repeat(200_000) })
   const last = 100
   await using slow = await readEvents(api)
   await using quick = await readEvents(api)
@@ -165,7 +165,7 @@ test("a reader that does not read is cut off, and the others see everything", as
 
 test("a reader that is slow and does read sees everything, however far behind", async () => {
   await using api = await testApi({ streamHeartbeatMs: 1_000_000 })
-  const large = snapshotRecord({ error_code: "internal_error", error_message: "x".repeat(200_000) })
+  const large = snapshotRecord({ name: "x".repeat(200_000) })
   await using slow = await readEvents(api)
   for (let n = 0; n < 100; n += 1) await happen(api, 1, large)
 
