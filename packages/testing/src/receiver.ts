@@ -32,8 +32,8 @@ export interface Receiver extends AsyncDisposable {
   received(count: number): Promise<ReceivedRequest[]>
 }
 
-/** An HTTP server that keeps what it is sent. `host` is an address of loopback. */
-export async function startReceiver({ host = "127.0.0.1" } = {}): Promise<Receiver> {
+/** An HTTP server that keeps what it is sent. `host` is an address of loopback; a free port unless one is named. */
+export async function startReceiver({ host = "127.0.0.1", port: wanted = 0 } = {}): Promise<Receiver> {
   const requests: ReceivedRequest[] = []
   const answers: (ScriptedAnswer | Respond)[] = []
   let usual: ScriptedAnswer | Respond = { status: 204 }
@@ -54,7 +54,7 @@ export async function startReceiver({ host = "127.0.0.1" } = {}): Promise<Receiv
   const server = createServer(
     (request, response) => void handle(request, response).catch(() => response.destroy()),
   )
-  server.listen(0, host)
+  server.listen(wanted, host)
   await once(server, "listening")
   const { port } = server.address() as AddressInfo
 

@@ -40,7 +40,9 @@ test("a name that turns to a private address after it was checked leads nowhere"
 test("of a name with several addresses only those that may be reached are", async () => {
   await using database = await testDatabase()
   await using outside = await startReceiver({ host: allowedAddress })
-  await using names = await startNameServer(() => ["10.0.0.1", "127.0.0.1", allowedAddress, "::1"])
+  // Answers too, so that only the rule keeps the dispatcher from it.
+  await using inside = await startReceiver({ port: outside.port })
+  await using names = await startNameServer(() => ["127.0.0.1", allowedAddress, "10.0.0.1", "::1"])
   const { db, url: databaseUrl } = database
   await webhookTo(db, `http://mixed.example:${outside.port}/hook`)
   await appendEvents(db, 1)
@@ -48,6 +50,7 @@ test("of a name with several addresses only those that may be reached are", asyn
   await using _dispatcher = await testDispatcher({ databaseUrl, webhooks, lookup: names.lookup })
 
   await expect.poll(() => delivery(db)).toMatchObject({ state: "delivered", attempt: 1 })
+  expect([outside.requests.length, inside.requests.length]).toEqual([1, 0])
 })
 
 const refused = {
