@@ -85,7 +85,7 @@ export function assertLevel(
   )
 }
 
-/** The binding in use for each algorithm, for logs and `doctor`. */
+/** The binding in use for each algorithm, for people. */
 export function codecsInUse(): Record<Algorithm, string> {
   return { zstd: loadCodec(codecFor("zstd")).name, lz4: loadCodec(codecFor("lz4")).name }
 }

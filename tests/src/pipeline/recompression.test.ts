@@ -1,4 +1,5 @@
-import { readdir, readFile, stat } from "node:fs/promises"
+import { randomBytes } from "node:crypto"
+import { readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { openReader } from "@stillframe/db/readers"
 import type { EventEnvelope } from "@stillframe/domain/events"
@@ -9,7 +10,7 @@ import type { Reply } from "../api/test-api.ts"
 import { captured } from "../contract/contract-stack.ts"
 import { flipBit } from "./flip-bit.ts"
 import { forkRuns } from "./fork-runs.ts"
-import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { expireLeases, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { enabled: true, algorithm: "zstd", level: 1 }
 const lz4 = { enabled: true, algorithm: "lz4", level: 0 }
@@ -181,4 +182,33 @@ test("a worker that stops hands another compression back, and the next one ends 
   expect(after.compression).toEqual({ enabled: true, algorithm: "zstd", level: 19 })
   expect(after.uncompressed_size_bytes).toBe(before.uncompressed_size_bytes)
   await untilTrue(dir, async () => (await memoryFiles(id)).length === 1)
+})
+
+test("a worker killed in another compression leaves nothing: the next one ends it, and the frames before serve until then", async () => {
+  await writeFile(join(stack.imagesDir, "noise"), randomBytes(8 * 1024 * 1024))
+  const noisy = await stack.launch("noisy", {
+    kernel: join(stack.imagesDir, "heartbeat.elf"),
+    initrd: join(stack.imagesDir, "noise"),
+    memory_mib: 96,
+  })
+  const killed = await stack.spawn("compression-worker")
+  const tick = await serialLines(stack.generationDir(noisy))
+  const { id } = await captured(stack, noisy.id, { compression: zstd })
+  await stack.settled(id)
+  const before = await untilOneMemoryFile(id)
+  await stack.ask("POST", `/snapshots/${id}/compress`, { body: { level: 19 } })
+  const dir = await stack.payloadDir(id)
+  // What it unpacks, and what it makes of that.
+  await untilTrue(dir, async () => (await memoryFiles(id)).length === 3)
+
+  killed.child.kill("SIGKILL")
+  await killed.ended
+  expect(await memoryFiles(id)).toHaveLength(3)
+  await forkRuns(stack, id, { name: "meanwhile", source: noisy, tick })
+  await expireLeases(stack)
+  await using _worker = await stack.startCompressionWorker()
+
+  expect((await stack.settled(id)).compression).toEqual({ ...zstd, level: 19 })
+  expect(await untilOneMemoryFile(id)).not.toBe(before)
+  await forkRuns(stack, id, { name: "afterwards", source: noisy, tick })
 })
