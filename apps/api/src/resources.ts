@@ -107,7 +107,11 @@ const webhook = z.object({
   disabled_reason: z
     .enum(disabledReasons)
     .exactOptional()
-    .meta({ description: "why it was disabled, where its owner did not do it" }),
+    .meta({
+      description:
+        "why it was disabled, where its owner did not do it. `gone`: its receiver answered 410; `failing`: nothing but " +
+        "failures for 5 days, and then another delivery was given up",
+    }),
   failing_since: time
     .exactOptional()
     .meta({ description: "since when there have been nothing but failures" }),

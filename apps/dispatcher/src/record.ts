@@ -3,13 +3,17 @@ import {
   failingSince,
   recordAttempts,
   recordHealth,
+  type DeliveryOutcome,
   type EndedAttempt,
 } from "@stillframe/db/delivery-outcomes"
 import { disableWebhook } from "@stillframe/db/disable-webhook"
 import type { Logger } from "@stillframe/runtime/logger"
 import { goneStatus } from "./judge.ts"
 
-/** A webhook that took nothing for this long is disabled. */
+/**
+ * A webhook that took nothing for this long is disabled when it lets a delivery's last try fail too: where events are rare,
+ * two failures are all there was in that time.
+ */
 const failingMsMax = 5 * 24 * 3_600_000
 
 export interface RecorderOptions {
@@ -55,9 +59,10 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
     await Promise.all([recordAttempts(db, batch), recordHealth(db, { took, failed })])
     if (failed.length === 0) return
     const gone = webhooksOf(batch.filter(({ outcome }) => outcome.responseStatus === goneStatus))
-    const failing = await failingSince(db, failed, failingMsMax)
     for (const id of gone) await disable(id, "gone")
-    for (const id of failing) await disable(id, "failing")
+    const gaveUp = webhooksOf(batch.filter(({ outcome }) => isGivenUp(outcome)))
+    if (gaveUp.length === 0) return
+    for (const id of await failingSince(db, gaveUp, failingMsMax)) await disable(id, "failing")
   }
 
   async function disable(webhookId: string, reason: "gone" | "failing"): Promise<void> {
@@ -75,6 +80,10 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
       await writing
     },
   }
+}
+
+function isGivenUp({ delivered, retryMs }: DeliveryOutcome): boolean {
+  return !delivered && retryMs === undefined
 }
 
 function webhooksOf(attempts: readonly EndedAttempt[]): string[] {

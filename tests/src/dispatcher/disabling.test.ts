@@ -4,7 +4,7 @@ import { findWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
-import { appendEvents, verified, webhookTo } from "./deliveries.ts"
+import { appendEvents, attempts, verified, webhookTo } from "./deliveries.ts"
 import { testDispatcher } from "./dispatchers.ts"
 
 function deliveriesTo(db: OwnedDatabase, webhookId: string) {
@@ -47,30 +47,42 @@ test("a receiver that answers 410 gets nothing more, and the others hear of it",
   }
 })
 
-test("nothing but failures for five days disables, whatever fails and whenever it began", async () => {
+test("nothing but failures for five days disables, once another delivery is given up", async () => {
   await using database = await testDatabase()
   await using receiver = await startReceiver()
   const { db, url: databaseUrl } = database
   receiver.answerAll({ status: 500 })
   const { id } = await webhookTo(db, receiver.url)
+  const untilAttempted = async (count: number, clockOffset: string): Promise<void> => {
+    await using _dispatcher = await testDispatcher({ databaseUrl, clockOffset })
+    await expect.poll(async () => (await attempts(db)).length).toBe(count)
+  }
+  const leaveOneTry = () =>
+    db.updateTable("deliveries").set({ attempt: 7 }).where("state", "=", "pending").execute()
   await appendEvents(db, 1)
-
-  await using _first = await testDispatcher({ databaseUrl })
-  await expect.poll(() => findWebhook(db, id)).toMatchObject({ failing_since: expect.any(Date) as Date })
+  await untilAttempted(1, "0")
   const since = (await findWebhook(db, id))?.failing_since
-  const before = await testDispatcher({ databaseUrl, clockOffset: "119 hours" })
-  await expect.poll(() => deliveriesTo(db, id)).toMatchObject([{ state: "pending", attempt: 2 }])
-  await before[Symbol.asyncDispose]()
+
+  await leaveOneTry()
+  await untilAttempted(2, "119 hours")
+  expect(await deliveriesTo(db, id)).toMatchObject([{ state: "failed", attempt: 8 }])
   expect(await findWebhook(db, id)).toMatchObject({ enabled: true, failing_since: since })
-  await using _after = await testDispatcher({ databaseUrl, clockOffset: "121 hours" })
+  await appendEvents(db, 1)
+  await untilAttempted(3, "121 hours")
+  expect(await deliveriesTo(db, id)).toMatchObject([{}, { state: "pending", attempt: 1 }])
+  expect(await findWebhook(db, id)).toMatchObject({ enabled: true, failing_since: since })
+  await leaveOneTry()
+  await appendEvents(db, 1)
+  await using _last = await testDispatcher({ databaseUrl, clockOffset: "122 hours" })
 
   await expect
     .poll(() => findWebhook(db, id))
     .toMatchObject({ enabled: false, disabled_reason: "failing", failing_since: since })
-  expect(await deliveriesTo(db, id)).toMatchObject([
-    { state: "failed", error: expect.stringContaining("5 days") as string },
-  ])
-  const feed = async () => (await listEvents(db, { after: 1, limit: 10 })).map(({ data }) => data)
+  const failed = (error: string) => ({ state: "failed", error: expect.stringContaining(error) as string })
+  await expect
+    .poll(() => deliveriesTo(db, id))
+    .toMatchObject([failed("500"), failed("500"), failed("5 days")])
+  const feed = async () => (await listEvents(db, { after: 3, limit: 10 })).map(({ data }) => data)
   await expect.poll(feed).toMatchObject([{ disabled_reason: "failing", failing_since: since?.toISOString() }])
 })
 
