@@ -79,7 +79,10 @@ export interface WebhookChanges extends Omit<NewWebhook, "url" | "description" |
   readonly description?: string | null | undefined
 }
 
-/** As it is afterwards; undefined when there is none. Enabling one forgets why it was disabled, and since when it had failed. */
+/**
+ * As it is afterwards; undefined when there is none. Enabling one forgets why it was disabled, and since when it had
+ * failed; so does another URL, as a new receiver is not to blame for the one before.
+ */
 export async function updateWebhook(
   db: Database,
   id: string,
@@ -88,19 +91,16 @@ export async function updateWebhook(
   return db
     .updateTable("webhooks")
     .set({
-      // One that sets nothing is no statement.
-      id,
       ...(url !== undefined && { url }),
       ...(description !== undefined && { description }),
       ...(eventTypes !== undefined && { event_types: JSON.stringify(eventTypes) }),
       ...(instanceIds !== undefined && { instance_ids: JSON.stringify(instanceIds) }),
       ...(tags !== undefined && { tags: JSON.stringify(tags) }),
       ...(enabled !== undefined && { enabled }),
-      // In a SET, `enabled` is what it was before.
-      ...(enabled === true && {
-        disabled_reason: null,
-        failing_since: sql<Date | null>`case when enabled then failing_since end`,
-      }),
+      ...(enabled === true && { disabled_reason: null }),
+      // In a SET, names mean what was before.
+      failing_since: sql<Date | null>`case
+        when url = ${url ?? sql.ref("url")} and (enabled or not ${enabled ?? false}::boolean) then failing_since end`,
     })
     .where("id", "=", id)
     .returning(webhookColumns)

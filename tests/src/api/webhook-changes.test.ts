@@ -49,6 +49,21 @@ test("enabling a webhook forgets why it was disabled; one that is enabled goes o
   expect((await enable()).body).toEqual(shown)
 })
 
+test("another URL is not to blame for the failures of the one before", async () => {
+  await using api = await testApi()
+  const { body: made } = await api.ask("POST", "/webhooks", { body: { url } })
+  const failing_since = "2026-01-01T00:00:00.000Z"
+  await api.db
+    .updateTable("webhooks")
+    .set({ failing_since: new Date(failing_since) })
+    .execute()
+  const change = async (body: object) => (await api.ask("PATCH", `/webhooks/${made.id}`, { body })).body
+
+  for (const same of [{}, { url }, { enabled: false }, { description: "ours", event_types: ["snapshot.*"] }])
+    expect(await change(same)).toMatchObject({ failing_since })
+  expect(await change({ url: "https://other.example/" })).not.toHaveProperty("failing_since")
+})
+
 test("a change that can't be right is refused, and changes nothing", async () => {
   await using api = await testApi()
   const { body: made } = await api.ask("POST", "/webhooks", { body: { url } })
