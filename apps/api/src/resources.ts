@@ -115,6 +115,9 @@ const webhook = z.object({
   failing_since: time
     .exactOptional()
     .meta({ description: "since when there have been nothing but failures" }),
+  previous_secret_until: time.nullable().meta({
+    description: "until when the secret before the last rotation signs too; null: it does not",
+  }),
   created_at: time,
 })
 export const webhookSchema: z.ZodType<WebhookResource> = webhook.meta({ id: "Webhook" })

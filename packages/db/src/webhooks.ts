@@ -1,15 +1,12 @@
 import { createId } from "@stillframe/domain/ids"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql, type Selectable } from "kysely"
-import { clockPlus } from "./client.ts"
+import { clock, clockPlus } from "./client.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
 /** Never carries the secret: that goes from its encrypted column to the signature and nowhere else. */
-export type WebhookRow = Omit<
-  Selectable<WebhooksTable>,
-  "secret" | "previous_secret" | "previous_secret_until"
->
+export type WebhookRow = Omit<Selectable<WebhooksTable>, "secret" | "previous_secret">
 
 export interface NewWebhook {
   readonly url: string
@@ -33,6 +30,10 @@ export const webhookColumns = [
   "enabled",
   "failing_since",
   "disabled_reason",
+  // What is over is no longer of interest to anybody.
+  sql<Date | null>`case when previous_secret_until > ${clock} then previous_secret_until end`.as(
+    "previous_secret_until",
+  ),
   "created_at",
 ] as const
 

@@ -18,6 +18,8 @@ export interface WebhookRecord {
   readonly enabled: boolean
   readonly disabled_reason: DisabledReason | null
   readonly failing_since: Date | null
+  /** null: only one secret signs. */
+  readonly previous_secret_until: Date | null
   readonly created_at: Date
 }
 
@@ -33,6 +35,8 @@ export interface WebhookResource {
   readonly disabled_reason?: DisabledReason
   /** Since when there have been nothing but failures. */
   readonly failing_since?: string
+  /** Until when the secret before the last rotation signs too; null: it does not. */
+  readonly previous_secret_until: string | null
   readonly created_at: string
 }
 
@@ -47,6 +51,7 @@ export function webhookResource(record: WebhookRecord): WebhookResource {
     enabled: record.enabled,
     ...(record.disabled_reason !== null && { disabled_reason: record.disabled_reason }),
     ...(record.failing_since !== null && { failing_since: record.failing_since.toISOString() }),
+    previous_secret_until: record.previous_secret_until?.toISOString() ?? null,
     created_at: record.created_at.toISOString(),
   }
 }

@@ -57,7 +57,12 @@ async function largestWebhook() {
   expect(status).toBe(201)
   const row = await findWebhook(api.db, resource.id as string)
   if (row === undefined) throw new Error("the webhook is gone")
-  return { ...row, disabled_reason: "failing", failing_since: created } as const
+  return {
+    ...row,
+    disabled_reason: "failing",
+    failing_since: created,
+    previous_secret_until: created,
+  } as const
 }
 
 const largestSnapshot = snapshotRecord({

@@ -1,4 +1,4 @@
-import { now } from "@stillframe/db/client"
+import { clock, now } from "@stillframe/db/client"
 import { numberEvents } from "@stillframe/db/events"
 import { openSecret } from "@stillframe/runtime/secrets"
 import { expect, test } from "vitest"
@@ -35,7 +35,12 @@ test("a secret is rotated: the new one is shown once, the one before signs for a
   const second = await rotate()
   expect([second.status, second.body]).toEqual([
     200,
-    { id, ...shown, secret: expect.stringMatching(/^whsec_[A-Za-z0-9+/]{43}=$/) },
+    {
+      id,
+      ...shown,
+      secret: expect.stringMatching(/^whsec_[A-Za-z0-9+/]{43}=$/),
+      previous_secret_until: expect.stringMatching(/^\d{4}-.*Z$/),
+    },
   ])
   expect(second.body.secret).not.toBe(first)
   expect(await secrets(api)).toEqual({ signing: [second.body.secret, first], graceSeconds: 86_400 })
@@ -45,6 +50,28 @@ test("a secret is rotated: the new one is shown once, the one before signs for a
   const last = await rotate({ grace_seconds: 0 })
   expect(await secrets(api)).toEqual({ signing: [last.body.secret], graceSeconds: undefined })
   expect((await api.ask("GET", `/webhooks/${id}`)).body).toEqual({ id, ...shown })
+})
+
+test("a webhook shows until when its previous secret signs, in its events too, and then shows it no more", async () => {
+  await using api = await testApi()
+  const { id } = await newWebhook(api)
+  const before = +(await now(api.db))
+  const { body: rotated } = await api.ask("POST", `/webhooks/${id}/rotate-secret`, {
+    body: { grace_seconds: 60 },
+  })
+  await api.ask("POST", `/webhooks/${id}/test`)
+  await numberEvents(api.db)
+
+  const { previous_secret_until } = rotated
+  expect(Date.parse(previous_secret_until) - before).toBeGreaterThanOrEqual(60_000)
+  expect(Date.parse(previous_secret_until) - before).toBeLessThan(80_000)
+  const shown = { id, previous_secret_until }
+  expect((await api.ask("GET", `/webhooks/${id}`)).body).toMatchObject(shown)
+  expect((await api.ask("GET", "/webhooks")).body).toMatchObject([shown])
+  expect((await api.ask("PATCH", `/webhooks/${id}`, { body: {} })).body).toMatchObject(shown)
+  expect((await api.ask("GET", "/events")).body).toMatchObject([{ data: shown }])
+  await api.db.updateTable("webhooks").set({ previous_secret_until: clock }).execute()
+  expect((await api.ask("GET", `/webhooks/${id}`)).body).toMatchObject({ id, previous_secret_until: null })
 })
 
 test("a rotation that is sent again with its key shows the same secret, and rotates nothing", async () => {

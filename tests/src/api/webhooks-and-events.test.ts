@@ -23,6 +23,7 @@ test("a webhook's secret is shown once and stored encrypted", async () => {
     ...filters,
     instance_ids: [],
     enabled: true,
+    previous_secret_until: null,
     created_at: expect.any(String),
     secret: expect.stringMatching(/^whsec_[A-Za-z0-9+/]{43}=$/),
   })
