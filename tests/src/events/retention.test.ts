@@ -3,7 +3,7 @@ import { readEventHead } from "@stillframe/db/event-head"
 import { appendSnapshotEvent, listEvents, numberEvents } from "@stillframe/db/events"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Database } from "@stillframe/db/schema"
-import { createWebhook } from "@stillframe/db/webhooks"
+import { createWebhook, updateWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
 import { testDispatcher } from "../dispatcher/dispatchers.ts"
@@ -76,6 +76,34 @@ test("an event that is still to be delivered stays, and all after it", async () 
   expect(await kept(db)).toEqual([6])
   const left = await db.selectFrom("deliveries").select("sequence").execute()
   expect(left).toEqual([{ sequence: 6 }])
+})
+
+test("a webhook that is paused holds no event up, and what waits for it goes with the event", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const webhook = () => createWebhook(db, { url: "https://receiver.example/", secret: Buffer.from("sealed") })
+  const [paused, other] = [await webhook(), await webhook()]
+  await append(db, 4)
+  await numberEvents(db)
+  await updateWebhook(db, paused.id, { enabled: false })
+  await db
+    .updateTable("deliveries")
+    .set({ state: "delivered" })
+    .where("webhook_id", "=", other.id)
+    .where("sequence", "<", 3)
+    .execute()
+  const left = () => db.selectFrom("deliveries").select(["webhook_id", "sequence"]).orderBy("id").execute()
+
+  expect(await removeOldEvents(db, -1)).toBe(2)
+  expect(await kept(db)).toEqual([3, 4])
+  expect((await left()).map(({ sequence }) => sequence)).toEqual([3, 3, 4, 4])
+
+  await updateWebhook(db, other.id, { enabled: false })
+  await updateWebhook(db, paused.id, { enabled: true })
+  expect(await removeOldEvents(db, -1)).toBe(0)
+  await updateWebhook(db, paused.id, { enabled: false })
+  expect(await removeOldEvents(db, -1)).toBe(2)
+  expect(await left()).toEqual([])
 })
 
 test("the dispatcher removes them", async () => {
