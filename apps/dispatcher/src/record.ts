@@ -3,12 +3,13 @@ import {
   failingSince,
   recordAttempts,
   recordHealth,
-  type DeliveryOutcome,
   type EndedAttempt,
 } from "@stillframe/db/delivery-outcomes"
-import { disableWebhook } from "@stillframe/db/disable-webhook"
+import { disableWebhook, failPending, type Receiver } from "@stillframe/db/disable-webhook"
+import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { Logger } from "@stillframe/runtime/logger"
 import { goneStatus } from "./judge.ts"
+import { startLoop } from "./loop.ts"
 
 /**
  * A webhook that took nothing for this long is disabled when it lets a delivery's last try fail too: where events are rare,
@@ -27,14 +28,28 @@ export interface RecorderOptions {
 
 export interface Recorder {
   record(attempt: EndedAttempt): void
-  /** Resolves once everything handed over is written. */
+  /** Resolves once everything handed over is written, and does nothing more. */
   flush(): Promise<void>
 }
 
-/** Writes attempts down, and what follows for their webhooks. What ends during a write makes up the next one. */
+/** How soon somebody finds what was being written, or what a dispatcher that died has left. */
+const failPendingEveryMs = 1_000
+
+/**
+ * Writes attempts down, and what follows for their webhooks. What ends during a write makes up the next one. What waits for
+ * a webhook that was disabled may be a million deliveries, so it fails beside that.
+ */
 export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions): Recorder {
   let waiting: EndedAttempt[] = []
   let writing: Promise<void> | undefined
+  const failing = startLoop({
+    name: "fail what waits for disabled webhooks",
+    everyMs: failPendingEveryMs,
+    async turn(signal) {
+      while (!signal.aborted && (await failPending(db)) > 0);
+    },
+    log,
+  })
 
   async function writeAll(): Promise<void> {
     while (waiting.length > 0) {
@@ -57,18 +72,20 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
       (id) => !took.includes(id),
     )
     await Promise.all([recordAttempts(db, batch), recordHealth(db, { took, failed })])
-    if (failed.length === 0) return
-    const gone = webhooksOf(batch.filter(({ outcome }) => outcome.responseStatus === goneStatus))
-    for (const id of gone) await disable(id, "gone")
-    const gaveUp = webhooksOf(batch.filter(({ outcome }) => isGivenUp(outcome)))
-    if (gaveUp.length === 0) return
-    for (const id of await failingSince(db, gaveUp, failingMsMax)) await disable(id, "failing")
+    const gone = batch.filter(({ outcome }) => outcome.responseStatus === goneStatus)
+    for (const receiver of receiversOf(gone)) await disable(receiver, "gone")
+    const givenUp = batch.filter(({ outcome }) => !outcome.delivered && outcome.retryMs === undefined)
+    if (givenUp.length === 0) return
+    const overdue = await failingSince(db, webhooksOf(givenUp), failingMsMax)
+    for (const receiver of receiversOf(givenUp))
+      if (overdue.includes(receiver.id)) await disable(receiver, "failing")
   }
 
-  async function disable(webhookId: string, reason: "gone" | "failing"): Promise<void> {
-    if (!(await disableWebhook(db, webhookId, reason))) return
-    log.error({ webhookId, reason }, "webhook disabled")
+  async function disable(receiver: Receiver, reason: DisabledReason): Promise<void> {
+    if (!(await disableWebhook(db, receiver, reason))) return
+    log.error({ webhookId: receiver.id, reason }, "webhook disabled")
     onEvent()
+    failing.wake()
   }
 
   return {
@@ -78,14 +95,17 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
     },
     async flush() {
       await writing
+      await failing.stop()
     },
   }
 }
 
-function isGivenUp({ delivered, retryMs }: DeliveryOutcome): boolean {
-  return !delivered && retryMs === undefined
-}
-
 function webhooksOf(attempts: readonly EndedAttempt[]): string[] {
   return [...new Set(attempts.map(({ delivery }) => delivery.webhookId))]
+}
+
+/** Each once, with the URL that was tried. */
+function receiversOf(attempts: readonly EndedAttempt[]): Receiver[] {
+  const receivers = attempts.map(({ delivery: { webhookId: id, url } }) => ({ id, url }))
+  return [...new Map(receivers.map((receiver) => [`${receiver.id} ${receiver.url}`, receiver])).values()]
 }

@@ -1,6 +1,7 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
+import { disableWebhook, failPending } from "@stillframe/db/disable-webhook"
 import { appendWebhookEvent, listEvents, numberEvents } from "@stillframe/db/events"
-import { findWebhook } from "@stillframe/db/webhooks"
+import { findWebhook, updateWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
@@ -39,6 +40,8 @@ test("a receiver that answers 410 gets nothing more, and the others hear of it",
     data: { id: gone.id, url: receiver.url, enabled: false, disabled_reason: "gone" },
   })
   expect(JSON.stringify(disabled)).not.toMatch(/whsec|secret"/)
+  const waiting = async () => (await deliveriesTo(db, gone.id)).filter(({ state }) => state === "pending")
+  await expect.poll(waiting).toEqual([])
   const ended = await deliveriesTo(db, gone.id)
   expect(ended).toHaveLength(40)
   for (const { state, error, claimed_until } of ended) {
@@ -84,6 +87,48 @@ test("nothing but failures for five days disables, once another delivery is give
     .toMatchObject([failed("500"), failed("500"), failed("5 days")])
   const feed = async () => (await listEvents(db, { after: 3, limit: 10 })).map(({ data }) => data)
   await expect.poll(feed).toMatchObject([{ disabled_reason: "failing", failing_since: since?.toISOString() }])
+})
+
+test("what waits is not in the way of disabling, and fails whoever disabled", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  const [refused, paused] = [await webhookTo(db, receiver.url), await webhookTo(db, receiver.url)]
+  await appendEvents(db, 1_010)
+  await numberEvents(db)
+  await updateWebhook(db, paused.id, { enabled: false })
+  const states = async (id: string) => (await deliveriesTo(db, id)).map(({ state }) => state)
+  const all = (state: string) => Array.from({ length: 1_010 }, () => state)
+
+  await db.transaction().execute(async (held) => {
+    await held.selectFrom("deliveries").select("id").forUpdate().execute()
+    expect(await disableWebhook(db, { id: refused.id, url: "https://before.example/" }, "gone")).toBe(false)
+    expect(await disableWebhook(db, refused, "gone")).toBe(true)
+    expect(await numberEvents(db)).toBe(1)
+  })
+  expect(await states(refused.id)).toEqual(all("pending"))
+  await using _other = await testDispatcher({ databaseUrl })
+
+  await expect.poll(() => states(refused.id)).toEqual(all("failed"))
+  expect((await deliveriesTo(db, refused.id))[0]?.error).toContain("410")
+  expect(await states(paused.id)).toEqual(all("pending"))
+})
+
+test("what has not failed yet when a webhook is enabled again is delivered", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  const webhook = await webhookTo(db, receiver.url)
+  await appendEvents(db, 1_010)
+  await numberEvents(db)
+  await disableWebhook(db, webhook, "gone")
+
+  expect(await failPending(db)).toBe(1_000)
+  await updateWebhook(db, webhook.id, { enabled: true })
+  expect(await failPending(db)).toBe(0)
+  await using _dispatcher = await testDispatcher({ databaseUrl })
+
+  expect(await receiver.received(10)).toHaveLength(10)
 })
 
 test("one success ends the run of failures", async () => {
