@@ -39,8 +39,8 @@ export function eventStreamRoutes(deps: ApiDeps): Route[] {
       query: streamQuery,
       async handle({ query, lastEventId, expiresInMs, signal }) {
         const asked = positionOf(lastEventId) ?? query.after
-        const { sequence: head } = await readEventHead(deps.db)
-        const request = { ...filterOf(query), after: asked ?? head, head, expiresInMs, signal }
+        const head = await readEventHead(deps.db)
+        const request = { ...filterOf(query), after: asked ?? head.sequence, head, expiresInMs, signal }
         return { status: 200, headers, stream: (out) => void streamEvents(deps, out, request) }
       },
     }),

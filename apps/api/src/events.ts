@@ -1,5 +1,6 @@
 import { readEventHead } from "@stillframe/db/event-head"
 import { listEvents } from "@stillframe/db/events"
+import { StillframeError } from "@stillframe/domain/errors"
 import { chosenEventTypes, eventChoices } from "@stillframe/domain/events"
 import { z } from "zod"
 import { problem } from "./problem.ts"
@@ -37,7 +38,8 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
         // Numbers are dense, so whoever gets the next one has missed none.
         if (query.after === undefined || events[0]?.sequence === query.after + 1)
           return { status: 200, body: events }
-        const { oldest } = await readEventHead(db)
+        const { sequence: head, oldest } = await readEventHead(db)
+        if (query.after > head) throw neverReached(query.after, head)
         return query.after + 1 < oldest ? tooLate(oldest) : { status: 200, body: events }
       },
     }),
@@ -49,4 +51,13 @@ function tooLate(oldest: number): Answer {
   const text = `events before ${oldest} are no longer kept; read the resources anew and go on with after=${oldest - 1}`
   const answer = problem("events_removed", text)
   return { ...answer, body: { ...answer.body, oldest } }
+}
+
+/** What the reader has seen is in another feed: it would wait for the same numbers, and miss what they stand for here. */
+function neverReached(after: number, head: number): StillframeError {
+  return new StillframeError(
+    "invalid_request",
+    `the last event is ${head}, so after=${after} is from another feed or from before the database was restored; ` +
+      `read the resources anew and go on with after=${head}`,
+  )
 }

@@ -147,8 +147,8 @@ export function eventSchemaOf(type: EventType): z.ZodType {
 export const eventStreamSchema = z.string().meta({
   description:
     "Server-sent events. `id` is the sequence, `event` the type, `data` an Event as JSON; an `id` alone says that " +
-    "everything up to it has been looked at. `reset` with `{oldest}`: what lies before that sequence is gone, and the " +
-    "stream goes on from it. `snapshot.progress` with a SnapshotProgress has no id: it is in no log, and one may be lost.",
+    "everything up to it has been looked at. `reset` with `{oldest}`: what lies before that sequence is gone, or the place " +
+    "asked for is one that this feed has not reached, and the stream goes on from it. `snapshot.progress` with a SnapshotProgress has no id: it is in no log, and one may be lost.",
 })
 
 export const newWebhookSchema = webhook

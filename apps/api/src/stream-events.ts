@@ -1,8 +1,9 @@
 import { once } from "node:events"
 import type { Writable } from "node:stream"
 import { setImmediate as nextTurn } from "node:timers/promises"
+import type { EventHead } from "@stillframe/db/event-head"
 import type { EventFilter, SnapshotProgress } from "@stillframe/domain/events"
-import { openingFrame, positionFrame, progressFrame } from "./event-frames.ts"
+import { openingFrame, positionFrame, progressFrame, resetFrame } from "./event-frames.ts"
 import { followEvents } from "./follow-events.ts"
 import type { ApiDeps } from "./route.ts"
 
@@ -10,8 +11,8 @@ export interface StreamRequest {
   readonly after: number
   readonly filter: EventFilter
   readonly withProgress: boolean
-  /** Where the feed ends now. */
-  readonly head: number
+  /** Where the feed begins and ends now. */
+  readonly head: EventHead
   /** Infinity: never. */
   readonly expiresInMs: number
   /** Aborted when the client is gone. */
@@ -30,7 +31,7 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
   const over = new AbortController()
   const ended = AbortSignal.any([over.signal, request.signal, stopping])
   const bell = openBell(ended)
-  const following = eventTail.follow(request.head, { wake: bell.ring, progress: writeProgress })
+  const following = eventTail.follow(request.head.sequence, { wake: bell.ring, progress: writeProgress })
   const { window } = following
   let position = request.after
   let fullSince: number | undefined
@@ -50,7 +51,13 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
   const expiry = setTimeout(() => over.abort(), Math.min(request.expiresInMs, timerMsMax))
   try {
     out.write(openingFrame(position))
-    for await (const batch of followEvents(db, window, { ...request, moved: bell.rung })) {
+    if (position > request.head.sequence) {
+      // What the client has seen is in another feed, such as that of a database before it was restored.
+      out.write(resetFrame(request.head.oldest))
+      position = request.head.oldest - 1
+    }
+    const { filter } = request
+    for await (const batch of followEvents(db, window, { after: position, filter, moved: bell.rung })) {
       if (batch.frames !== "" && !out.write(batch.frames)) {
         fullSince = window.head
         await once(out, "drain", { signal: ended })

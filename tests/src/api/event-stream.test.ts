@@ -213,6 +213,32 @@ test("the list refuses who comes too late, and says where it is kept from; witho
   expect(await list("?after=8")).toEqual([])
 })
 
+test("who is ahead of the feed, which was restored from a backup, is told so and misses nothing", async () => {
+  await using api = await testApi()
+  await happen(api, 8)
+  await api.db.deleteFrom("events").where("sequence", "<", 6).execute()
+  await api.db.updateTable("event_head").set({ oldest: 6 }).execute()
+  const list = async (query: string): Promise<unknown[]> => {
+    const { status, body } = await api.ask("GET", `/events${query}`)
+    return [status, body]
+  }
+
+  const refused = { code: "invalid_request", message: expect.stringMatching(/last event is 8\b.*after=8$/) }
+  expect(await list("?after=9")).toEqual([400, refused])
+  expect(await list(`?after=${Number.MAX_SAFE_INTEGER}&types=instance.*`)).toEqual([400, refused])
+  expect(await list("?after=8")).toEqual([200, []])
+  await using ahead = await readEvents(api, "?types=snapshot.*", { headers: { "last-event-id": "12" } })
+  await using atHead = await readEvents(api, "?after=8")
+  const opening = await ahead.next()
+  await happen(api, 1)
+
+  expect(opening).toEqual({ retry: "2000", id: "12" })
+  const seen = await ahead.until(({ id }) => id === "9")
+  expect(seen[0]).toEqual({ id: "5", event: "reset", data: { oldest: 6 } })
+  expect(ids(seen.slice(1))).toEqual([6, 7, 8, 9])
+  expect(ids(await atHead.until(({ id }) => id === "9"))).toEqual([9])
+})
+
 test("a stream outlives the database's connections", async () => {
   await using api = await testApi()
   await using reader = await readEvents(api)
