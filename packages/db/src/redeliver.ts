@@ -104,13 +104,21 @@ export async function sequencesWithin(
   { since, until }: TimeRange,
 ): Promise<{ from: number; to: number } | undefined> {
   const { from, to } = await db
-    .selectFrom("events")
+    .selectFrom((from) =>
+      from
+        .selectFrom("events")
+        .select("sequence")
+        .where("sequence", "is not", null)
+        .where("occurred_at", ">=", since)
+        .where("occurred_at", "<", until)
+        // Else Postgres looks for the ends by number, and goes through the log from its beginning.
+        .offset(0)
+        .as("within"),
+    )
     .select(({ fn }) => [
       fn.min<number | null>("sequence").as("from"),
       fn.max<number | null>("sequence").as("to"),
     ])
-    .where("occurred_at", ">=", since)
-    .where("occurred_at", "<", until)
     .executeTakeFirstOrThrow()
   return from === null || to === null ? undefined : { from, to }
 }
