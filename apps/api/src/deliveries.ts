@@ -86,7 +86,7 @@ async function resend(deps: ApiDeps, call: Call<unknown, unknown>): Promise<Answ
     if (row === undefined) throw deliveryNotFound()
     return { made: {}, body: deliveryResource(row) }
   })
-  deps.waker.wake("events")
+  deps.waker.wake("deliveries")
   return { status: 202, body }
 }
 

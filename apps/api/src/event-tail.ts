@@ -75,7 +75,7 @@ async function readOn(
   }
   while (!signal.aborted && !waiting.stopping.aborted) {
     try {
-      const events = await waitUntil(waiting, read, { timeoutMs: Infinity, signal })
+      const events = await waitUntil(waiting, read, { timeoutMs: Infinity, signal, on: "numbered" })
       if (events === undefined || signal.aborted) continue
       window.append(events)
       onRead()

@@ -1,16 +1,17 @@
+import type { WakeChannel } from "@stillframe/db/wake"
 import type { ApiDeps } from "./route.ts"
 
 /** Covers a wake-up that was lost. */
 const pollMs = 1_000
 
 /**
- * Reads until there is something, again after each change anywhere and at least every second. Undefined: the time has run
+ * Reads until there is something, again after each wake-up and at least every second. Undefined: the time has run
  * out, or the process is stopping. Throws the signal's reason when the client is gone.
  */
 export async function waitUntil<T>(
   { waker, stopping }: Pick<ApiDeps, "waker" | "stopping">,
   read: () => Promise<T | undefined>,
-  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
+  { timeoutMs, signal, on = "events" }: { timeoutMs: number; signal: AbortSignal; on?: WakeChannel },
 ): Promise<T | undefined> {
   const deadline = performance.now() + timeoutMs
   let rung = false
@@ -21,7 +22,7 @@ export async function waitUntil<T>(
   }
   const ended = AbortSignal.any([signal, stopping])
   ended.addEventListener("abort", ring)
-  const stopListening = waker.listen("events", ring)
+  const stopListening = waker.listen(on, ring)
   try {
     for (;;) {
       // Reset before the reading: a change in the middle of it must cause another.

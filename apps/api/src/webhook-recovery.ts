@@ -93,7 +93,7 @@ async function carryOut(
   const { outcome, deliveries, lastSequence } = await redeliver(deps.db, redelivery, {
     signal: AbortSignal.any([signal, deps.stopping]),
   })
-  if (deliveries > 0) deps.waker.wake("events")
+  if (deliveries > 0) deps.waker.wake("deliveries")
   if (outcome === "gone") throw webhookNotFound()
   if (outcome === "disabled") throw webhookDisabled()
   const answer = { deliveries, last_sequence: lastSequence, complete: outcome === "done" }

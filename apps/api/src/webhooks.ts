@@ -101,7 +101,7 @@ async function update(
   const row = await updateWebhook(deps.db, id, { ...changes, eventTypes, instanceIds })
   if (row === undefined) throw webhookNotFound()
   // What has waited while it was disabled is due.
-  if (changes.enabled === true) deps.waker.wake("events")
+  if (changes.enabled === true) deps.waker.wake("deliveries")
   return { status: 200, body: webhookResource(row) }
 }
 

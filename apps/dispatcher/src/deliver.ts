@@ -1,18 +1,19 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import {
-  claimDeliveries,
   nextDeliveryInMs,
+  numberAndClaim,
   releaseDeliveries,
   type ClaimedDelivery,
 } from "@stillframe/db/deliveries"
 import type { DeliveryOutcome } from "@stillframe/db/delivery-outcomes"
-import { getEvents } from "@stillframe/db/events"
+import type { EventEnvelope } from "@stillframe/domain/events"
 import type { Logger } from "@stillframe/runtime/logger"
-import { openSecret } from "@stillframe/runtime/secrets"
 import type { Dispatcher } from "undici"
+import { keepFloors } from "./due-floors.ts"
 import { judgeAnswer, judgeError } from "./judge.ts"
 import { postSigned, type Answer } from "./post-signed.ts"
 import { openRecorder } from "./record.ts"
+import { openSigningKeys } from "./signing-keys.ts"
 
 /** In flight from one dispatcher, to all webhooks. Much more than to one, so that slow receivers leave room for others. */
 const concurrencyMax = 256
@@ -28,33 +29,40 @@ export interface DelivererOptions {
   /** An attempt may take this long; 15 s unless told otherwise. */
   readonly attemptMs?: number | undefined
   readonly log: Logger
-  /** Called when attempts have ended, so there is room for others. */
-  readonly onRoom: () => void
-  /** Called when a webhook was disabled, of which an event tells. */
-  readonly onEvent: () => void
+  /** Called when another turn is worth while: attempts have ended, so there is room for others, or an event waits. */
+  readonly onWork: () => void
+  /** Called when events got their numbers: whoever reads them finds them now. */
+  readonly onNumbered: () => void
+  /** Called when a webhook was disabled: an event tells of it, and what waits for it is to fail. */
+  readonly onDisabled: () => void
 }
 
 export interface Deliverer {
-  /** Starts an attempt for each delivery that is due, as far as there is room. Returns when the next one is due. */
-  deliverDue(): Promise<number | undefined>
+  /**
+   * Numbers the events that wait and starts an attempt for each delivery that is due, as far as there is room. Returns in
+   * how many milliseconds there is more to do.
+   */
+  turn(): Promise<number | undefined>
   /** Ends the attempts that run, which don't count and are made again, and waits for what has ended to be recorded. */
   stop(): Promise<void>
 }
 
 export function openDeliverer(options: DelivererOptions): Deliverer {
-  const { db, log, onRoom, onEvent } = options
+  const { db, log, onWork, onNumbered, onDisabled } = options
   const stopped = new AbortController()
   const running = new Set<Promise<void>>()
   const cutOff: ClaimedDelivery[] = []
+  const keys = openSigningKeys(options.secretsKey)
+  const floors = keepFloors()
   let room = concurrencyMax
   const recorder = openRecorder({
     db,
     log,
     onRecorded(attempts) {
       room += attempts.length
-      onRoom()
+      onWork()
     },
-    onEvent,
+    onDisabled,
   })
 
   async function attempt(delivery: ClaimedDelivery, event: SentEvent): Promise<void> {
@@ -73,32 +81,38 @@ export function openDeliverer(options: DelivererOptions): Deliverer {
   }
 
   async function send(delivery: ClaimedDelivery, event: SentEvent): Promise<Answer> {
-    const sealed = [delivery.secret, delivery.previousSecret].filter((secret) => secret !== null)
+    const { url, secret, previousSecret } = delivery
+    const sealed = previousSecret === null ? [secret] : [secret, previousSecret]
     return postSigned({
-      url: delivery.url,
+      url,
       ...event,
-      secrets: sealed.map((secret) => openSecret(options.secretsKey, secret)),
+      keys: sealed.map((one) => keys.open(one)),
       agent: options.agent,
       timeoutMs: options.attemptMs ?? attemptMs,
       signal: stopped.signal,
     })
   }
 
+  function start(deliveries: readonly ClaimedDelivery[], events: readonly EventEnvelope[]): void {
+    room -= deliveries.length
+    for (const [delivery, event] of withEvents(deliveries, events)) {
+      const attempted = attempt(delivery, event).finally(() => running.delete(attempted))
+      running.add(attempted)
+    }
+  }
+
   return {
-    async deliverDue() {
-      if (room === 0 || stopped.signal.aborted) return undefined
-      const claimed = await claimDeliveries(db, room)
-      if (claimed.length === 0) return nextDeliveryInMs(db)
-      const events = await readEvents(db, claimed)
-      for (const delivery of claimed) {
-        const event = events.get(delivery.sequence)
-        // Removed with its deliveries since the claim.
-        if (event === undefined) continue
-        room -= 1
-        const attempted = attempt(delivery, event).finally(() => running.delete(attempted))
-        running.add(attempted)
+    async turn() {
+      if (stopped.signal.aborted) return undefined
+      const { numbered, deliveries, events, ...next } = await numberAndClaim(db, room, floors.current())
+      floors.raise(next.floors)
+      start(deliveries, events)
+      if (numbered > 0) {
+        onNumbered()
+        // There may be more, of events and of deliveries.
+        return 0
       }
-      return undefined
+      return deliveries.length > 0 || room === 0 ? undefined : nextDeliveryInMs(db)
     },
     async stop() {
       stopped.abort(new Error("the dispatcher stopped"))
@@ -116,21 +130,27 @@ interface SentEvent {
 }
 
 /** One text per event, however many webhooks get it. */
-async function readEvents(
-  db: OwnedDatabase,
-  claimed: readonly ClaimedDelivery[],
-): Promise<Map<number, SentEvent>> {
-  const events = await getEvents(db, [...new Set(claimed.map(({ sequence }) => sequence))])
-  return new Map(
+function withEvents(
+  deliveries: readonly ClaimedDelivery[],
+  events: readonly EventEnvelope[],
+): [ClaimedDelivery, SentEvent][] {
+  const sent = new Map(
     events.map((event) => [event.sequence, { id: event.id, body: JSON.stringify(event) }] as const),
   )
+  return deliveries.map((delivery) => {
+    const event = sent.get(delivery.sequence)
+    // Never so: an event stays as long as its deliveries.
+    if (event === undefined) throw new Error(`event ${delivery.sequence} is missing`)
+    return [delivery, event]
+  })
 }
 
 function logAttempt(log: Logger, delivery: ClaimedDelivery, outcome: DeliveryOutcome): void {
   const { id: deliveryId, webhookId, sequence, attempt } = delivery
   const { responseStatus, error, retryMs } = outcome
   const fields = { deliveryId, webhookId, sequence, attempt, responseStatus }
-  if (outcome.delivered) log.info(fields, "delivered")
+  // What goes as it should is on record; a line for each would cost more than its signature.
+  if (outcome.delivered) log.debug(fields, "delivered")
   else if (retryMs === undefined) log.error({ ...fields, error }, "delivery given up")
   else log.warn({ ...fields, error, retryMs }, "delivery will be tried again")
 }

@@ -1,4 +1,4 @@
-import { Webhook } from "standardwebhooks"
+import { createHmac, type KeyObject } from "node:crypto"
 import { request, type Dispatcher } from "undici"
 import { retryAfterMs } from "./retry-after.ts"
 
@@ -7,8 +7,8 @@ export interface SignedPost {
   /** The same for every try, so that a receiver can tell a repetition. */
   readonly id: string
   readonly body: string
-  /** `whsec_` and base64. Each signs. */
-  readonly secrets: readonly string[]
+  /** Each signs. */
+  readonly keys: readonly KeyObject[]
   readonly agent: Dispatcher
   /** From the look-up of the name to the end of the answer. */
   readonly timeoutMs: number
@@ -59,15 +59,20 @@ export async function postSigned(post: SignedPost): Promise<Answer> {
   }
 }
 
-function signedHeaders({ id, body, secrets }: SignedPost): Record<string, string> {
-  const sentAt = new Date()
+function signedHeaders({ id, body, keys }: SignedPost): Record<string, string> {
+  const timestamp = String(Math.floor(Date.now() / 1_000))
+  const signed = `${id}.${timestamp}.${body}`
   return {
     "content-type": "application/json",
     "user-agent": "stillframe",
     "webhook-id": id,
-    "webhook-timestamp": String(Math.floor(sentAt.getTime() / 1_000)),
-    "webhook-signature": secrets.map((secret) => new Webhook(secret).sign(id, sentAt, body)).join(" "),
+    "webhook-timestamp": timestamp,
+    "webhook-signature": keys.map((key) => signature(key, signed)).join(" "),
   }
+}
+
+function signature(key: KeyObject, signed: string): string {
+  return `v1,${createHmac("sha256", key).update(signed).digest("base64")}`
 }
 
 /** As text that a database takes: what is no UTF-8 is replaced, and so is NUL. */

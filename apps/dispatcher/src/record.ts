@@ -5,11 +5,10 @@ import {
   recordHealth,
   type EndedAttempt,
 } from "@stillframe/db/delivery-outcomes"
-import { disableWebhook, failPending, type Receiver } from "@stillframe/db/disable-webhook"
+import { disableWebhook, type Receiver } from "@stillframe/db/disable-webhook"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { Logger } from "@stillframe/runtime/logger"
 import { goneStatus } from "./judge.ts"
-import { startLoop } from "./loop.ts"
 
 /**
  * A webhook that took nothing for this long is disabled when it lets a delivery's last try fail too: where events are rare,
@@ -22,34 +21,21 @@ export interface RecorderOptions {
   readonly log: Logger
   /** Called after each write, with what was written: the room it took is free. */
   readonly onRecorded: (attempts: readonly EndedAttempt[]) => void
-  /** Called when an event was appended. */
-  readonly onEvent: () => void
+  /** Called when a webhook was disabled: an event tells of it, and what waits for it is to fail. */
+  readonly onDisabled: () => void
 }
 
 export interface Recorder {
   record(attempt: EndedAttempt): void
-  /** Resolves once everything handed over is written, and does nothing more. */
+  /** Resolves once everything handed over is written. */
   flush(): Promise<void>
 }
 
-/** How soon somebody finds what was being written, or what a dispatcher that died has left. */
-const failPendingEveryMs = 1_000
-
-/**
- * Writes attempts down, and what follows for their webhooks. What ends during a write makes up the next one. What waits for
- * a webhook that was disabled may be a million deliveries, so it fails beside that.
- */
-export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions): Recorder {
+/** Writes attempts down, and what follows for their webhooks. What ends during a write makes up the next one. */
+export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOptions): Recorder {
   let waiting: EndedAttempt[] = []
+  const markedFailing = new Set<string>()
   let writing: Promise<void> | undefined
-  const failing = startLoop({
-    name: "fail what waits for disabled webhooks",
-    everyMs: failPendingEveryMs,
-    async turn(signal) {
-      while (!signal.aborted && (await failPending(db)) > 0);
-    },
-    log,
-  })
 
   async function writeAll(): Promise<void> {
     while (waiting.length > 0) {
@@ -71,7 +57,7 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
     const failed = webhooksOf(batch.filter(({ outcome }) => !outcome.delivered)).filter(
       (id) => !took.includes(id),
     )
-    await Promise.all([recordAttempts(db, batch), recordHealth(db, { took, failed })])
+    await Promise.all([recordAttempts(db, batch), recordChange(batch, { took, failed })])
     const gone = batch.filter(({ outcome }) => outcome.responseStatus === goneStatus)
     for (const receiver of receiversOf(gone)) await disable(receiver, "gone")
     const givenUp = batch.filter(({ outcome }) => !outcome.delivered && outcome.retryMs === undefined)
@@ -81,11 +67,26 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
       if (overdue.includes(receiver.id)) await disable(receiver, "failing")
   }
 
+  /** Most batches change nothing: their webhooks were well when they were claimed for, and are. */
+  async function recordChange(
+    batch: readonly EndedAttempt[],
+    { took, failed }: { took: readonly string[]; failed: readonly string[] },
+  ): Promise<void> {
+    const failing = new Set([
+      ...markedFailing,
+      ...webhooksOf(batch.filter(({ delivery }) => delivery.failing)),
+    ])
+    const recovered = took.filter((id) => failing.has(id))
+    if (recovered.length + failed.length === 0) return
+    await recordHealth(db, { took: recovered, failed })
+    for (const id of recovered) markedFailing.delete(id)
+    for (const id of failed) markedFailing.add(id)
+  }
+
   async function disable(receiver: Receiver, reason: DisabledReason): Promise<void> {
     if (!(await disableWebhook(db, receiver, reason))) return
     log.error({ webhookId: receiver.id, reason }, "webhook disabled")
-    onEvent()
-    failing.wake()
+    onDisabled()
   }
 
   return {
@@ -95,7 +96,6 @@ export function openRecorder({ db, log, onRecorded, onEvent }: RecorderOptions):
     },
     async flush() {
       await writing
-      await failing.stop()
     },
   }
 }

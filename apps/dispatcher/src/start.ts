@@ -1,4 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
+import { failPending } from "@stillframe/db/disable-webhook"
 import { removeOldKeys } from "@stillframe/db/idempotency"
 import { openMigrated } from "@stillframe/db/open"
 import { requeueExpired } from "@stillframe/db/relay"
@@ -10,7 +11,6 @@ import { guardedAgent } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
 import { startLoop, type Loop } from "./loop.ts"
-import { numberAll } from "./number.ts"
 import { publishOperations } from "./publish.ts"
 import { sweepLostJobs } from "./sweep.ts"
 
@@ -18,6 +18,8 @@ import { sweepLostJobs } from "./sweep.ts"
 const pollMs = 1_000
 const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
+/** What a dispatcher that died has left. */
+const leftoversEveryMs = 5_000
 const removalEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
 const nextRoundMs = 1_000
@@ -123,34 +125,32 @@ function startEvents(
     secretsKey: config.secretsKey,
     attemptMs: config.attemptMs,
     log,
-    onRoom: () => delivering.wake(),
-    onEvent: () => numbering.wake(),
+    onWork: () => delivering.wake(),
+    // Readers in other processes wait for the number, not for the row.
+    onNumbered: () => waker.wake("numbered"),
+    onDisabled() {
+      delivering.wake()
+      failing.wake()
+    },
   })
   opened.defer(() => deliverer.stop())
   const delivering = runLoop(opened, {
     name: "deliver",
     everyMs: pollMs,
-    turn: () => deliverer.deliverDue(),
+    turn: () => deliverer.turn(),
     log,
   })
-
-  // Readers in other processes wait for the number, not for the row.
-  const onNumbered = (): void => {
-    delivering.wake()
-    waker.wake("events")
-  }
-  const numbering = runLoop(opened, {
-    name: "number",
-    everyMs: pollMs,
-    turn: (signal) => numberAll(db, onNumbered, signal),
+  // Apart from it: what waits for a webhook that was disabled may be a million deliveries.
+  const failing = runLoop(opened, {
+    name: "fail what waits for disabled webhooks",
+    everyMs: leftoversEveryMs,
+    async turn(signal) {
+      while (!signal.aborted && (await failPending(db)) > 0);
+    },
     log,
   })
-  opened.defer(
-    waker.listen("events", () => {
-      numbering.wake()
-      delivering.wake()
-    }),
-  )
+  opened.defer(waker.listen("events", () => delivering.wake()))
+  opened.defer(waker.listen("deliveries", () => delivering.wake()))
 }
 
 function runLoop(opened: AsyncDisposableStack, options: Parameters<typeof startLoop>[0]): Loop {

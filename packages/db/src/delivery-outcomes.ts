@@ -27,30 +27,7 @@ export interface EndedAttempt {
  */
 export async function recordAttempts(db: Database, attempts: readonly EndedAttempt[]): Promise<void> {
   await sql`${prepared("record_attempts")}
-    with ended as (
-      select * from jsonb_to_recordset(${JSON.stringify(attempts.map(toRecord))}::jsonb) as ended (
-        id bigint, claim timestamptz, state text, duration_ms integer, response_status integer, response_body text,
-        error text, retry_ms float8)
-    ), held as (
-      select deliveries.id from deliveries where id in (select id from ended) order by id for update
-    ), moved as (
-      update deliveries set
-        state = ended.state,
-        attempt = attempt + 1,
-        claimed_until = null,
-        next_attempt_at = case ended.state
-          when 'pending' then ${clock} + ended.retry_ms * interval '1 millisecond' else next_attempt_at end,
-        ended_at = case ended.state when 'pending' then null else ${clock} end,
-        response_status = ended.response_status,
-        error = ended.error
-      from ended join held using (id)
-      where deliveries.id = ended.id and (
-        deliveries.state = 'pending' and claimed_until = ended.claim
-        or ended.state = 'delivered' and deliveries.state <> 'delivered')
-    )
-    insert into delivery_attempts (delivery_id, attempted_at, duration_ms, response_status, response_body, error)
-    select id, claim - ${claimMs} * interval '1 millisecond', duration_ms, response_status, response_body, error
-    from ended join held using (id) order by id`.execute(db)
+    select record_attempts(${JSON.stringify(attempts.map(toRecord))}::jsonb, ${claimMs}::int)`.execute(db)
 }
 
 function toRecord({ delivery, outcome }: EndedAttempt): Record<string, unknown> {

@@ -1,7 +1,11 @@
 import { Client } from "pg"
 
-/** `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has changed. */
-type WakeChannel = "operations" | "events"
+/**
+ * `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has changed. `numbered`:
+ * rows have got theirs, so the feed goes on. `deliveries`: some have become due.
+ */
+const wakeChannels = ["operations", "events", "numbered", "deliveries"] as const
+export type WakeChannel = (typeof wakeChannels)[number]
 /** `progress`: how far a piece of work is; its senders and its words are in progress.ts. */
 type Channel = WakeChannel | "progress"
 
@@ -33,6 +37,8 @@ export async function openWaker({
   const listeners: Record<Channel, Set<(payload: string) => void>> = {
     operations: new Set(),
     events: new Set(),
+    numbered: new Set(),
+    deliveries: new Set(),
     progress: new Set(),
   }
   let client: Client | undefined
@@ -48,7 +54,7 @@ export async function openWaker({
     next.on("notification", ({ channel, payload = "" }) => call(channel as Channel, payload))
     try {
       await next.connect()
-      await next.query("listen operations; listen events; listen progress")
+      await next.query([...wakeChannels, "progress"].map((channel) => `listen ${channel}`).join("; "))
     } catch (error) {
       await next.end()
       throw error
@@ -56,8 +62,7 @@ export async function openWaker({
     if (closed) return next.end()
     client = next
     void lost.promise.then(reconnect)
-    call("operations")
-    call("events")
+    for (const channel of wakeChannels) call(channel)
   }
 
   function reconnect(reason: Error): void {

@@ -76,7 +76,7 @@ test("progress passes the same filters as events, and by type only when it or al
   await appendSnapshotEvent(api.db, "snapshot.created", other)
   await appendInstanceEvent(api.db, "instance.created", instanceRecord())
   await numberEvents(api.db)
-  api.waker.wake("events")
+  api.waker.wake("numbered")
 
   for (const [index, reader] of untold.entries()) {
     await using read = reader

@@ -60,7 +60,7 @@ test("beside writers and numberers no stream has a gap or a double, be it whole 
   async function number(): Promise<void> {
     for (let done = false; !done;) {
       done = !writing
-      if ((await numberEvents(api.db)) > 0) api.waker.wake("events")
+      if ((await numberEvents(api.db)) > 0) api.waker.wake("numbered")
     }
   }
   async function readWhole(): Promise<number[]> {

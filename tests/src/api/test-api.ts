@@ -117,7 +117,7 @@ export async function happen(
 ): Promise<void> {
   for (let n = 0; n < events; n += 1) await appendSnapshotEvent(db, "snapshot.created", snapshot)
   await numberEvents(db)
-  waker.wake("events")
+  waker.wake("numbered")
 }
 
 /** A JSON Web Token, made by hand so that a test can make wrong ones. */

@@ -1,10 +1,10 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { claimDeliveries, perWebhookMax } from "@stillframe/db/deliveries"
+import { perWebhookMax } from "@stillframe/db/deliveries"
 import { recordAttempts } from "@stillframe/db/delivery-outcomes"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver, type Respond } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
-import { appendEvents, attempts, delivery, webhookTo } from "./deliveries.ts"
+import { appendEvents, attempts, claimDeliveries, delivery, webhookTo } from "./deliveries.ts"
 import { testDispatcher } from "./dispatchers.ts"
 
 const hang: Respond = () => undefined

@@ -1,4 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
+import { numberAndClaim, type ClaimedDelivery } from "@stillframe/db/deliveries"
 import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
 import { createWebhook, type NewWebhook } from "@stillframe/db/webhooks"
 import { sealSecret } from "@stillframe/runtime/secrets"
@@ -22,6 +23,11 @@ export function verified(request: ReceivedRequest, by = secret): unknown {
 export async function appendEvents(db: OwnedDatabase, count: number): Promise<void> {
   for (let i = 0; i < count; i++) await appendSnapshotEvent(db, "snapshot.completed", snapshotRecord())
   await numberEvents(db)
+}
+
+export async function claimDeliveries(db: OwnedDatabase, room: number): Promise<readonly ClaimedDelivery[]> {
+  const { deliveries } = await numberAndClaim(db, room)
+  return deliveries
 }
 
 /** The one delivery of the test, as its row shows it. */

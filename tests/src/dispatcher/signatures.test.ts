@@ -1,4 +1,4 @@
-import { createHmac } from "node:crypto"
+import { createHmac, createSecretKey, type KeyObject } from "node:crypto"
 import { guardedAgent } from "@stillframe/dispatcher/address-guard"
 import { postSigned } from "@stillframe/dispatcher/post-signed"
 import { sealSecret } from "@stillframe/runtime/secrets"
@@ -24,8 +24,11 @@ function signedByHand(
   by: string,
   { id, timestamp, body }: { id: string; timestamp: number; body: string },
 ): string {
-  const key = Buffer.from(by.slice("whsec_".length), "base64")
-  return `v1,${createHmac("sha256", key).update(`${id}.${timestamp}.${body}`).digest("base64")}`
+  return `v1,${createHmac("sha256", keyOf(by)).update(`${id}.${timestamp}.${body}`).digest("base64")}`
+}
+
+function keyOf(whsec: string): KeyObject {
+  return createSecretKey(whsec.slice("whsec_".length), "base64")
 }
 
 async function sent(bodies: readonly string[]): Promise<ReceivedRequest[]> {
@@ -33,7 +36,7 @@ async function sent(bodies: readonly string[]): Promise<ReceivedRequest[]> {
   const agent = guardedAgent({ allowedCidrs: ["127.0.0.0/8"], stackPorts: [] })
   const { signal } = new AbortController()
   for (const [i, body] of bodies.entries()) {
-    const post = { url: receiver.url, id: `msg_${i}`, body, secrets: [vector.secret] }
+    const post = { url: receiver.url, id: `msg_${i}`, body, keys: [keyOf(vector.secret)] }
     await postSigned({ ...post, agent, timeoutMs: 10_000, signal })
   }
   await agent.close()
