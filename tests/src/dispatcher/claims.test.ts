@@ -1,8 +1,10 @@
-import type { OwnedDatabase } from "@stillframe/db/client"
-import { perWebhookMax } from "@stillframe/db/deliveries"
+import { inTransaction, openDatabase, type OwnedDatabase } from "@stillframe/db/client"
+import { perWebhookMax, releaseDeliveries } from "@stillframe/db/deliveries"
 import { recordAttempts } from "@stillframe/db/delivery-outcomes"
+import { lockWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver, type Respond } from "@stillframe/testing/receiver"
+import { sql } from "kysely"
 import { expect, test } from "vitest"
 import { appendEvents, attempts, claimDeliveries, delivery, webhookTo } from "./deliveries.ts"
 import { testDispatcher } from "./dispatchers.ts"
@@ -48,11 +50,12 @@ test("a webhook with nothing but failures gets less room", async () => {
   expect(await claimDeliveries(db, 100)).toEqual([])
 })
 
-test("webhooks take turns where there is less room than they want", async () => {
+test("webhooks take turns where there is less room than they want, however long one has waited", async () => {
   await using database = await testDatabase()
   const { db } = database
-  const webhooks = []
-  for (const name of ["a", "b", "c"]) webhooks.push(await webhookTo(db, `https://${name}.example`))
+  const webhooks = [await webhookTo(db, "https://a.example")]
+  await appendEvents(db, 20)
+  for (const name of ["b", "c"]) webhooks.push(await webhookTo(db, `https://${name}.example`))
   await appendEvents(db, 20)
 
   const claimed = await claimDeliveries(db, 6)
@@ -62,9 +65,41 @@ test("webhooks take turns where there is less room than they want", async () => 
   )
   expect(sequences).toEqual([
     [1, 2],
-    [1, 2],
-    [1, 2],
+    [21, 22],
+    [21, 22],
   ])
+})
+
+test("nobody waits for a dispatcher that claims: its webhook is left to it, the others are not", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const url = new URL(database.url)
+  url.searchParams.set("options", "-c lock_timeout=1s")
+  const beside = openDatabase({ url: url.href, onIdleError: () => {} })
+  const [held, free] = [await webhookTo(db, "https://a.example"), await webhookTo(db, "https://b.example")]
+  await appendEvents(db, 3)
+
+  const claimed = await inTransaction(db, async (tx) => {
+    await lockWebhook(tx, held.id)
+    return claimDeliveries(beside, 10)
+  })
+
+  expect(claimed.map(({ webhookId }) => webhookId)).toEqual([free.id, free.id, free.id])
+  await beside.destroy()
+})
+
+test("what is to be tried later is not taken along with what is due", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await webhookTo(db, "https://receiver.example")
+  await appendEvents(db, 2)
+  await db
+    .updateTable("deliveries")
+    .set({ next_attempt_at: sql<Date>`clock() + interval '5 seconds'` })
+    .where("sequence", "=", 1)
+    .execute()
+
+  expect((await claimDeliveries(db, 10)).map(({ sequence }) => sequence)).toEqual([2])
 })
 
 test("dispatchers that claim beside each other take nothing twice and no webhook's room twice", async () => {
@@ -96,6 +131,23 @@ test("what a dispatcher that died had claimed is due again after the claim's tim
   await expect.poll(() => delivery(db)).toMatchObject({ state: "delivered", attempt: 1 })
 })
 
+test("a claim lasts longer than the 15 s that an attempt may take", async () => {
+  await using database = await testDatabase()
+  const { db, url } = database
+  await webhookTo(db, "https://receiver.example")
+  await appendEvents(db, 1)
+  await claimDeliveries(db, 1)
+  const claimedAfter = async (clockOffset: string): Promise<number> => {
+    const later = openDatabase({ url, clockOffset, onIdleError: () => {} })
+    const claimed = await claimDeliveries(later, 1)
+    await later.destroy()
+    return claimed.length
+  }
+
+  expect(await claimedAfter("16 seconds")).toBe(0)
+  expect(await claimedAfter("20 seconds")).toBe(1)
+})
+
 test("a dispatcher that is stopped gives back what it was about to deliver, uncounted", async () => {
   await using database = await testDatabase()
   await using receiver = await startReceiver()
@@ -112,6 +164,23 @@ test("a dispatcher that is stopped gives back what it was about to deliver, unco
 
   await expect.poll(() => delivery(db)).toMatchObject({ state: "delivered", attempt: 1 })
   expect(receiver.requests.length).toBe(2)
+})
+
+test("a claim that is somebody else's by now is not given back", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await webhookTo(db, "https://receiver.example")
+  await appendEvents(db, 1)
+  const late = await claimDeliveries(db, 1)
+  await db
+    .updateTable("deliveries")
+    .set({ claimed_until: new Date(0) })
+    .execute()
+  expect(await claimDeliveries(db, 1)).toHaveLength(1)
+
+  await releaseDeliveries(db, late)
+
+  expect(await claimDeliveries(db, 1)).toEqual([])
 })
 
 test("a success counts also when the claim is over, a failure does not", async () => {
