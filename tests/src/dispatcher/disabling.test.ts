@@ -1,10 +1,14 @@
-import type { OwnedDatabase } from "@stillframe/db/client"
+import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { disableWebhook, failPending } from "@stillframe/db/disable-webhook"
-import { appendWebhookEvent, listEvents, numberEvents } from "@stillframe/db/events"
+import { appendSnapshotEvent, appendWebhookEvent, listEvents, numberEvents } from "@stillframe/db/events"
+import { redeliver } from "@stillframe/db/redeliver"
+import { resendDelivery } from "@stillframe/db/resend-delivery"
 import { findWebhook, updateWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
+import { endedOrWaiting } from "../events/lock-waits.ts"
+import { snapshotRecord } from "../events/records.ts"
 import { appendEvents, attempts, verified, webhookTo } from "./deliveries.ts"
 import { testDispatcher } from "./dispatchers.ts"
 
@@ -129,6 +133,71 @@ test("what has not failed yet when a webhook is enabled again is delivered", asy
   await using _dispatcher = await testDispatcher({ databaseUrl })
 
   expect(await receiver.received(10)).toHaveLength(10)
+})
+
+test("an event that is being numbered when its webhook is disabled leaves nothing to be sent", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const webhook = await webhookTo(db, "https://receiver.example")
+  await appendSnapshotEvent(db, "snapshot.completed", snapshotRecord())
+
+  // What numbers has made the delivery, and nobody sees it yet.
+  const disabling = await inTransaction(db, async (tx) => {
+    await numberEvents(tx)
+    const disabled = disableWebhook(db, webhook, "gone")
+    await endedOrWaiting(db, disabled)
+    return { disabled }
+  })
+
+  expect(await disabling.disabled).toBe(true)
+  await failPending(db)
+  expect(await deliveriesTo(db, webhook.id)).toMatchObject([{ state: "failed" }])
+})
+
+test("what is sent again while its webhook is being disabled fails with the rest", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const webhook = await webhookTo(db, "https://receiver.example")
+  await appendEvents(db, 1)
+  const { id } = await db
+    .updateTable("deliveries")
+    .set({ state: "failed" })
+    .returning("id")
+    .executeTakeFirstOrThrow()
+
+  const resending = await inTransaction(db, async (tx) => {
+    const outcome = await resendDelivery(tx, { id, webhookId: webhook.id })
+    const disabled = disableWebhook(db, webhook, "failing")
+    await endedOrWaiting(db, disabled)
+    return { outcome, disabled }
+  })
+
+  expect([resending.outcome, await resending.disabled]).toEqual(["resent", true])
+  await failPending(db)
+  expect(await deliveriesTo(db, webhook.id)).toMatchObject([{ state: "failed" }])
+})
+
+test("what is recovered while its webhook is being disabled fails with the rest", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await appendEvents(db, 1)
+  const webhook = await webhookTo(db, "https://receiver.example")
+  const { signal } = new AbortController()
+
+  // An event that is locked holds the recovery up where it has looked at the webhook and made nothing yet.
+  const both = await inTransaction(db, async (tx) => {
+    await tx.selectFrom("events").select("id").forUpdate().execute()
+    const recovered = redeliver(db, { webhookId: webhook.id, from: 1, to: 1, what: "missed" }, { signal })
+    await endedOrWaiting(db, recovered)
+    const disabled = disableWebhook(db, webhook, "failing")
+    await endedOrWaiting(db, recovered, disabled)
+    return { recovered, disabled }
+  })
+
+  expect(await both.disabled).toBe(true)
+  expect(await both.recovered).toMatchObject({ outcome: "done", deliveries: 1 })
+  await failPending(db)
+  expect(await deliveriesTo(db, webhook.id)).toMatchObject([{ state: "failed" }])
 })
 
 test("one success ends the run of failures", async () => {

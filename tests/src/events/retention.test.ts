@@ -1,12 +1,15 @@
-import { openDatabase } from "@stillframe/db/client"
+import { inTransaction, openDatabase } from "@stillframe/db/client"
 import { readEventHead } from "@stillframe/db/event-head"
 import { appendSnapshotEvent, listEvents, numberEvents } from "@stillframe/db/events"
+import { redeliver } from "@stillframe/db/redeliver"
 import { removeOldEvents } from "@stillframe/db/remove-events"
+import { resendDelivery } from "@stillframe/db/resend-delivery"
 import type { Database } from "@stillframe/db/schema"
 import { createWebhook, updateWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
 import { testDispatcher } from "../dispatcher/dispatchers.ts"
+import { endedOrWaiting } from "./lock-waits.ts"
 import { snapshotRecord } from "./records.ts"
 
 const hourMs = 3_600_000
@@ -104,6 +107,61 @@ test("a webhook that is paused holds no event up, and what waits for it goes wit
   await updateWebhook(db, paused.id, { enabled: false })
   expect(await removeOldEvents(db, -1)).toBe(2)
   expect(await left()).toEqual([])
+})
+
+test("what is sent again while its event is being removed is sent, and stays until then", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const { id: webhookId } = await createWebhook(db, {
+    url: "https://receiver.example/",
+    secret: Buffer.from("sealed"),
+  })
+  await append(db, 3)
+  await numberEvents(db)
+  const { id } = await db
+    .selectFrom("deliveries")
+    .select("id")
+    .where("sequence", "=", 2)
+    .executeTakeFirstOrThrow()
+  await db.updateTable("deliveries").set({ state: "delivered" }).execute()
+
+  const removing = await inTransaction(db, async (tx) => {
+    expect(await resendDelivery(tx, { id, webhookId })).toBe("resent")
+    const removed = removeOldEvents(db, -1)
+    await endedOrWaiting(db, removed)
+    return { removed: removed.catch((error: unknown) => error) }
+  })
+
+  expect(await removing.removed).toMatchObject({ table: "deliveries" })
+  expect(await removeOldEvents(db, -1)).toBe(1)
+  expect(await kept(db)).toEqual([2, 3])
+  const pending = await db
+    .selectFrom("deliveries")
+    .select("sequence")
+    .where("state", "=", "pending")
+    .execute()
+  expect(pending).toEqual([{ sequence: 2 }])
+})
+
+test("an event that is being removed is not sent again, and the others of its range are", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await append(db, 3)
+  await numberEvents(db)
+  const { id: webhookId } = await createWebhook(db, {
+    url: "https://receiver.example/",
+    secret: Buffer.from("sealed"),
+  })
+  const { signal } = new AbortController()
+
+  const replaying = await inTransaction(db, async (tx) => {
+    await tx.deleteFrom("events").where("sequence", "=", 1).execute()
+    const replayed = redeliver(db, { webhookId, from: 1, to: 3, what: "all" }, { signal })
+    await endedOrWaiting(db, replayed)
+    return { replayed }
+  })
+
+  expect(await replaying.replayed).toEqual({ outcome: "done", deliveries: 2, lastSequence: 3 })
 })
 
 test("the dispatcher removes them", async () => {
