@@ -3,7 +3,7 @@ import { deliveryRetryMs } from "@stillframe/domain/events"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { sql } from "kysely"
-import { expect, test } from "vitest"
+import { expect, onTestFinished, test, vi } from "vitest"
 import { appendEvents, attempts, delivery, webhookTo } from "./deliveries.ts"
 import { testDispatcher } from "./dispatchers.ts"
 
@@ -79,6 +79,23 @@ test("a receiver that hangs is cut off, and the attempt says so", async () => {
   const [attempt] = await attempts(db)
   expect(attempt).toMatchObject({ response_status: null, error: "no answer within 0.05 s" })
   expect(attempt?.duration_ms).toBeGreaterThanOrEqual(49)
+})
+
+test("an attempt may take 15 s", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  receiver.answerAll(() => undefined)
+  await webhookTo(db, receiver.url)
+  await appendEvents(db, 1)
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true })
+  onTestFinished(() => void vi.useRealTimers())
+
+  await using _dispatcher = await testDispatcher({ databaseUrl })
+  await receiver.received(1)
+  vi.advanceTimersByTime(15_000)
+
+  await expect.poll(() => delivery(db)).toMatchObject({ attempt: 1, error: "no answer within 15 s" })
 })
 
 test("a receiver that resets the connection is tried again", async () => {
