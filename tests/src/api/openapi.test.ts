@@ -5,7 +5,7 @@ import fc from "fast-check"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { parse } from "yaml"
 import { closed } from "./closed-schema.ts"
-import { testApi, type Reply, type TestApi } from "./test-api.ts"
+import { happen, testApi, type Reply, type TestApi } from "./test-api.ts"
 
 interface Operation {
   readonly operationId: string
@@ -86,6 +86,44 @@ describe("the page of the API", () => {
   })
 })
 
+test("what is done with a webhook and a delivery that are there is answered as it is described", async () => {
+  const validators = bodyValidators()
+  const known = await knownIds()
+  const last = known.webhooks.length - 1
+  const done: string[] = []
+
+  // What deletes comes last.
+  for (const one of operations().toSorted(
+    ({ method }, other) => +(method === "delete") - +(other.method === "delete"),
+  )) {
+    const kind = one.path.split("/")[1]
+    if (kind !== "webhooks" && kind !== "deliveries") continue
+    const url = one.path.replace("{id}", known[kind][last] ?? "")
+    const { operationId } = one.operation
+    const body = webhookBodies[operationId]
+    const asked = { ...one, url, ask: { headers: {}, ...(body !== undefined && { body }) } }
+    const reply = await api.ask(one.method.toUpperCase(), url, asked.ask)
+    expect(mistakeOf(reply, asked, validators)).toBeUndefined()
+    expect([operationId, reply.status]).toEqual([operationId, successOf(one.operation)])
+    done.push(operationId)
+  }
+
+  expect(done).toEqual(expect.arrayContaining(Object.keys(webhookBodies)))
+})
+
+/** What asks for a success where a body is needed. */
+const webhookBodies: Readonly<Record<string, object>> = {
+  createWebhook: { url: "https://example.com/", description: "all", tags: { a: "b" }, instance_ids: [] },
+  updateWebhook: { description: null, event_types: ["snapshot.*"] },
+  recoverWebhook: { since: "2000-01-01T00:00:00Z" },
+  replayWebhook: { from_sequence: 1, to_sequence: 1 },
+  rotateWebhookSecret: { grace_seconds: 60 },
+}
+
+function successOf({ responses }: Operation): number {
+  return Math.min(...Object.keys(responses).map(Number))
+}
+
 test("no request gets an answer that the description does not have, and none a 500", async () => {
   const validators = bodyValidators()
   const known = await knownIds()
@@ -118,10 +156,15 @@ function hasNoEnd({ responses }: Operation): boolean {
 /** Some that could be right, and many that are not. Nothing is waited for: nobody does the work. */
 function requestTo(
   { path, method, operation }: { path: string; method: string; operation: Operation },
-  known: readonly string[],
+  known: Known,
 ): fc.Arbitrary<Asked> {
+  const ofItsKind = known[path.split("/")[1] as keyof Known] ?? []
   const segment = fc
-    .oneof(fc.constantFrom(...known), fc.string({ minLength: 1, maxLength: 30 }))
+    .oneof(
+      fc.constantFrom(...ofItsKind, "x"),
+      fc.constantFrom(...Object.values(known).flat()),
+      fc.string({ minLength: 1, maxLength: 30 }),
+    )
     // Which a URL can't hold as names: whoever sends it takes them away.
     .filter((name) => name !== "." && name !== "..")
   const names = [...path.matchAll(/\{(\w+)\}/g)].length
@@ -162,13 +205,48 @@ const bodies = [
   { url: "https://example.com/" },
   { url: "http://a@b/" },
   { target_state: "Standby" },
+  { since: "2000-01-01T00:00:00Z" },
+  { from_sequence: 1, to_sequence: 9 },
+  { grace_seconds: 0 },
+  { description: null, enabled: true },
   { compression_delay: "soon" },
 ]
 
-async function knownIds(): Promise<string[]> {
-  const { body: instances } = await api.ask("GET", "/instances")
+type Known = Readonly<Record<"instances" | "snapshots" | "webhooks" | "deliveries", readonly string[]>>
+
+/** By the first part of their paths. Several of what requests delete. */
+async function knownIds(): Promise<Known> {
+  const ids = async (path: string) =>
+    ((await api.ask("GET", path)).body as { id: string }[]).map(({ id }) => id)
+  const webhooks: string[] = []
+  for (let n = 0; n < 4; n += 1)
+    webhooks.push((await api.ask("POST", "/webhooks", { body: { url: "https://example.com/" } })).body.id)
   const { body: snapshot } = await api.ask("POST", "/instances/vm/snapshots", { body: { kind: "Standby" } })
-  return [...(instances as { id: string }[]).map(({ id }) => id), snapshot.id, "vm", "standby"]
+  await happen(api, 1)
+  const deliveries = (await Promise.all(webhooks.map((id) => ids(`/webhooks/${id}/deliveries`)))).flat()
+  for (const id of deliveries) await attempted(id)
+  return {
+    instances: [...(await ids("/instances")), "vm", "standby"],
+    snapshots: [snapshot.id],
+    webhooks,
+    deliveries,
+  }
+}
+
+/** As a dispatcher leaves it, with everything that may be shown of it. */
+async function attempted(delivery: string): Promise<void> {
+  const id = Number(delivery)
+  const outcome = { response_status: 500, error: "answered 500" }
+  const at = { attempted_at: new Date(), duration_ms: 1 }
+  await api.db
+    .insertInto("delivery_attempts")
+    .values({ delivery_id: id, ...at, response_body: "", ...outcome })
+    .execute()
+  await api.db
+    .updateTable("deliveries")
+    .set({ state: "failed", attempt: 8, ended_at: new Date(), ...outcome })
+    .where("id", "=", id)
+    .execute()
 }
 
 /** By operation and status: what its body must be, no member more. */
