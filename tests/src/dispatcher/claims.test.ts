@@ -37,6 +37,29 @@ test("a receiver that hangs holds its own room only, however many dispatchers th
   expect((await states(db)).filter(({ claimed_until }) => claimed_until !== null).length).toBe(perWebhookMax)
 })
 
+test("many receivers that hang leave a dispatcher room for one that does not, and it is given back", async () => {
+  await using database = await testDatabase()
+  await using hanging = await startReceiver()
+  await using quick = await startReceiver()
+  const { db, url: databaseUrl } = database
+  hanging.answerAll(hang)
+  for (let n = 0; n < 10; n += 1) await webhookTo(db, hanging.url)
+  await appendEvents(db, perWebhookMax)
+  await using _dispatcher = await testDispatcher({ databaseUrl })
+  await hanging.received(10 * perWebhookMax)
+
+  const { id } = await webhookTo(db, quick.url)
+  await appendEvents(db, 300)
+
+  const delivered = db
+    .selectFrom("deliveries")
+    .select("id")
+    .where("webhook_id", "=", id)
+    .where("state", "=", "delivered")
+  await expect.poll(() => delivered.execute()).toHaveLength(300)
+  expect(hanging.requests.length).toBe(10 * perWebhookMax)
+})
+
 test("a webhook with nothing but failures gets less room", async () => {
   await using database = await testDatabase()
   const { db } = database

@@ -1,5 +1,5 @@
 import { inTransaction, openDatabase } from "@stillframe/db/client"
-import { appendSnapshotEvent, listEvents, numberEvents } from "@stillframe/db/events"
+import { appendSnapshotEvent, eventsPerBatchMax, listEvents, numberEvents } from "@stillframe/db/events"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
 import { snapshotRecord } from "./records.ts"
@@ -49,6 +49,24 @@ test("two numberers beside many writers leave no gap, and a reader never sees a 
     const order = events.map(({ data }) => (data as { size_bytes: number }).size_bytes)
     expect(order).toEqual(Array.from({ length: eventsEach }, (_, index) => index))
   }
+})
+
+test("more than one batch is numbered from its oldest on", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const snapshot = snapshotRecord()
+  const count = eventsPerBatchMax + 2
+  for (let n = 1; n <= count; n += 1)
+    await appendSnapshotEvent(db, "snapshot.updated", { ...snapshot, size_bytes: n })
+
+  const numbered = [await numberEvents(db), await numberEvents(db)]
+
+  const last = await listEvents(db, { after: eventsPerBatchMax, limit: 10 })
+  expect(numbered).toEqual([eventsPerBatchMax, 2])
+  expect(last.map(({ sequence, data }) => [sequence, (data as { size_bytes: number }).size_bytes])).toEqual([
+    [count - 1, count - 1],
+    [count, count],
+  ])
 })
 
 test("an event shows up once it has its number, and the feed filters by type", async () => {
