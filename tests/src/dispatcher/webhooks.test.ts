@@ -128,6 +128,9 @@ test("a webhook gets what its filters let through", async () => {
     snapshots: { eventTypes: ["snapshot.*"] },
     ofInstance: { instanceIds: [instance.id] },
     nightly: { tags: { plan: "nightly" } },
+    ofBoth: { tags: { plan: "nightly", team: "a" } },
+    ofOne: { tags: { plan: "nightly", team: "b" } },
+    none: { eventTypes: ["snapshot.created"], tags: { plan: "nightly" } },
     off: { enabled: false },
   }
   for (const [path, filter] of Object.entries(filters)) await webhookTo(db, `${receiver.url}/${path}`, filter)
@@ -136,7 +139,7 @@ test("a webhook gets what its filters let through", async () => {
   await appendSnapshotEvent(db, "snapshot.completed", nightly)
 
   await using _dispatcher = await testDispatcher({ databaseUrl })
-  const requests = await receiver.received(9)
+  const requests = await receiver.received(10)
   const pending = () => db.selectFrom("deliveries").select("id").where("state", "=", "pending").execute()
   await expect.poll(pending).toEqual([])
 
@@ -151,6 +154,9 @@ test("a webhook gets what its filters let through", async () => {
     snapshots: [2, 3],
     ofInstance: [1, 2],
     nightly: [3],
+    ofBoth: [3],
+    ofOne: [],
+    none: [],
     off: [],
   })
 })
