@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http"
-import { disableWebhook } from "@stillframe/db/disable-webhook"
+import { disableWebhook, failPending } from "@stillframe/db/disable-webhook"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
 import { attempts } from "../dispatcher/deliveries.ts"
@@ -25,7 +25,9 @@ const replay: AskAgain = async ({ api, webhook }) => {
 
 /** What has been given up for its webhook may be in flight still. */
 const recover: AskAgain = async ({ api, webhook }) => {
-  await disableWebhook(api.db, webhook, "failing")
+  const { url } = (await api.ask("GET", `/webhooks/${webhook}`)).body
+  await disableWebhook(api.db, { id: webhook, url }, "failing")
+  await failPending(api.db)
   await api.ask("PATCH", `/webhooks/${webhook}`, { body: { enabled: true } })
   const body = { since: "2000-01-01T00:00:00Z" }
   expect((await api.ask("POST", `/webhooks/${webhook}/recover`, { body })).body.deliveries).toBe(1)
