@@ -1,5 +1,6 @@
-import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
+import { inTransaction, openDatabase, type OwnedDatabase } from "@stillframe/db/client"
 import { createOperation, claimOperation } from "@stillframe/db/operations"
+import { takeUnrelayed } from "@stillframe/db/relay"
 import { openWaker } from "@stillframe/db/wake"
 import { publishOperations } from "@stillframe/dispatcher/publish"
 import { sweepLostJobs } from "@stillframe/dispatcher/sweep"
@@ -7,6 +8,7 @@ import type { QueueEngine } from "@stillframe/queue/engine"
 import { testDatabase } from "@stillframe/testing/database"
 import { engineKinds, testQueue, type TestQueue } from "@stillframe/testing/queue-engines"
 import { describe, expect, test } from "vitest"
+import { endedOrWaiting } from "../events/lock-waits.ts"
 import { capturedLog, testDispatcher } from "./dispatchers.ts"
 
 const queueName = "compress.pool"
@@ -125,6 +127,22 @@ test("publishers beside each other take no operation twice for one wake", async 
   await Promise.all([publish(), publish(), publish(), publish()])
 
   expect(added.toSorted()).toEqual(ids.map((id) => `${id}-0`).toSorted())
+})
+
+test("what a publisher has taken and not committed yet is not another's", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  const id = await newOperation(db)
+
+  const { own, others } = await inTransaction(db, async (tx) => {
+    const own = await takeUnrelayed(tx)
+    const others = takeUnrelayed(db)
+    await endedOrWaiting(db, others)
+    return { own, others: { taken: others } }
+  })
+
+  expect(own).toEqual([{ id, queue: queueName, wake: 0 }])
+  expect(await others.taken).toEqual([])
 })
 
 test("BullMQ's tables that were dropped are made again, and everything queued is marked for publishing", async () => {
