@@ -75,9 +75,14 @@ async function end(child: ChildProcess, signal: "SIGKILL" | "SIGTERM"): Promise<
   await ended
 }
 
-/** Everybody's, as nobody knows whose are those of the dead: what is in flight now may come twice. */
+/**
+ * Everybody's, as nobody knows whose are those of the dead: what is in flight now may come twice. In the order in which
+ * outcomes are written, so that nobody meets in a deadlock.
+ */
 async function endClaims(db: OwnedDatabase): Promise<void> {
-  await sql`update deliveries set claimed_until = clock() where claimed_until > clock()`.execute(db)
+  await sql`
+    update deliveries set claimed_until = clock()
+    where id in (select id from deliveries where claimed_until > clock() order by id for update)`.execute(db)
 }
 
 /** Returns the ids in their order. */
