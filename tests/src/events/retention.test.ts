@@ -60,6 +60,29 @@ test("the oldest is known when nothing is left, and two that remove at once do n
   expect(await readEventHead(db)).toEqual({ sequence: 11, oldest: 11 })
 })
 
+test("a remover that another has overtaken does not move the oldest back", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await createWebhook(db, { url: "https://receiver.example/", secret: Buffer.from("sealed") })
+  await append(db, 6)
+  await numberEvents(db)
+  await db.updateTable("deliveries").set({ state: "delivered" }).where("sequence", "<>", 3).execute()
+
+  // The slow one has seen the third as pending, so it will stop there; the quick one has not.
+  const { removed } = await inTransaction(db, async (tx) => {
+    await tx.deleteFrom("deliveries").where("sequence", "<=", 4).execute()
+    await tx.deleteFrom("events").where("sequence", "<=", 4).execute()
+    await tx.updateTable("event_head").set({ oldest: 5 }).execute()
+    const removing = removeOldEvents(db, -1)
+    await endedOrWaiting(db, removing)
+    return { removed: { removing } }
+  })
+  await removed.removing
+
+  expect(await kept(db)).toEqual([5, 6])
+  expect(await readEventHead(db)).toEqual({ sequence: 6, oldest: 5 })
+})
+
 test("an event that is still to be delivered stays, and all after it", async () => {
   await using database = await testDatabase()
   const { db } = database
