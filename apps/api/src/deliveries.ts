@@ -35,7 +35,7 @@ export function deliveryRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/webhooks/:id/deliveries",
       operationId: "listDeliveries",
-      summary: "List a webhook's deliveries, newest first",
+      summary: "List a webhook's deliveries, those of the newest events first",
       answers: { 200: z.array(deliverySchema) },
       scope: "webhook:read",
       query: listQuery,

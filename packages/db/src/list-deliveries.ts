@@ -9,11 +9,11 @@ export interface DeliveryQuery {
   readonly webhookId: string
   readonly state?: DeliveryState | undefined
   readonly limit: number
-  /** The id of the last one of the page before. */
+  /** The sequence of the last one of the page before. */
   readonly before?: number | undefined
 }
 
-/** Newest first. `next`: what `before` of the next page is; absent on the last. */
+/** Those of the newest events first. `next`: what `before` of the next page is; absent on the last. */
 export async function listDeliveries(
   db: Database,
   { webhookId, state, limit, before }: DeliveryQuery,
@@ -21,13 +21,13 @@ export async function listDeliveries(
   const rows = await selectDeliveries(db)
     .where("deliveries.webhook_id", "=", webhookId)
     .$if(state !== undefined, (select) => select.where("deliveries.state", "=", state ?? "pending"))
-    .$if(before !== undefined, (select) => select.where("deliveries.id", "<", before ?? 0))
-    .orderBy("deliveries.id", "desc")
+    .$if(before !== undefined, (select) => select.where("deliveries.sequence", "<", before ?? 0))
+    .orderBy("deliveries.sequence", "desc")
     // The one too many says that there is more.
     .limit(limit + 1)
     .execute()
   const last = rows.length > limit ? rows[limit - 1] : undefined
-  return last === undefined ? { rows } : { rows: rows.slice(0, limit), next: last.id }
+  return last === undefined ? { rows } : { rows: rows.slice(0, limit), next: last.sequence }
 }
 
 export async function findDelivery(db: Database, id: number): Promise<DeliveryRecord | undefined> {

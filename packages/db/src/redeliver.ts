@@ -2,7 +2,6 @@ import { sql } from "kysely"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { pendingAgain } from "./resend-delivery.ts"
 import type { Database } from "./schema.ts"
-import { webhookMatches } from "./webhook-filter.ts"
 import { lockWebhook } from "./webhooks.ts"
 
 /** Which events are to be delivered again; both ends included. */
@@ -83,7 +82,7 @@ async function redeliverBatch(
             .where("occurred_at", ">=", time?.since ?? new Date(0))
             .where("occurred_at", "<", time?.until ?? new Date(0)),
         )
-        .where(webhookMatches)
+        .where(sql<boolean>`webhook_matches(webhooks, events)`)
         .orderBy("events.sequence")
         // Else one that is being removed would fail the others.
         .forKeyShare("events"),
