@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { readDisksAtRest, overlaysOf } from "@stillframe/hypervisors/disks"
-import { layersUnmergedMax } from "@stillframe/hypervisors/qemu-merge"
+import { layersUnmergedMax } from "@stillframe/hypervisors/qemu/merge"
 import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir } from "@stillframe/storage/layout"
 import type { Captors } from "./captors.ts"

@@ -1,8 +1,8 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
-import type { AttachedVm } from "@stillframe/hypervisors/attach"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
+import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
 import type { AttachedInstance } from "./attached-instance.ts"
 

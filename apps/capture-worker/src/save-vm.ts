@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureQemu, type Capture } from "@stillframe/hypervisors/qemu-capture"
+import { captureQemu, type Capture } from "@stillframe/hypervisors/qemu/capture"
 import { generationDir, instanceDir, rawMemoryName } from "@stillframe/storage/layout"
 import { announcePause } from "./announce-pause.ts"
 import { readIntent, removeIntent } from "./intent.ts"

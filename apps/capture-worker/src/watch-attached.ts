@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
-import { commitLeftover } from "@stillframe/hypervisors/commit-leftover"
+import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
 import { watchPid } from "@stillframe/hypervisors/watch-pid"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { AttachedInstance } from "./attached-instance.ts"

@@ -1,7 +1,7 @@
 import { readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { readQcow2Header } from "./qcow2-header.ts"
+import { readQcow2Header } from "./qemu/qcow2-header.ts"
 
 /** A disk as a VM sees it: a chain of files, of which only the first is ever written. */
 export interface Disk {

@@ -2,7 +2,7 @@ import { realpath, stat } from "node:fs/promises"
 import { dirname, join, resolve, sep } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { checkPathShape, type DiskConfig } from "./launch-config.ts"
-import { readQcow2Header } from "./qcow2-header.ts"
+import { readQcow2Header } from "./qemu/qcow2-header.ts"
 
 /** Where callers' files may lie on this host. */
 export interface HostPathRules {

@@ -1,6 +1,6 @@
 import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { commitLeftover } from "@stillframe/hypervisors/commit-leftover"
+import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
 import { expect, test } from "vitest"
 import {
   attach,

@@ -5,8 +5,8 @@ import { mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { processAlive } from "@stillframe/hypervisors/processes"
-import type { Capture } from "@stillframe/hypervisors/qemu-capture"
-import { withMonitor } from "@stillframe/hypervisors/qmp"
+import type { Capture } from "@stillframe/hypervisors/qemu/capture"
+import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect, test } from "vitest"
 import {
   capture,

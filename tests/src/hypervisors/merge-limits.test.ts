@@ -1,9 +1,9 @@
 import { rm, statfs, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { blockNodes } from "@stillframe/hypervisors/block-nodes"
-import { sealLayers } from "@stillframe/hypervisors/layers"
-import { mergeLayers } from "@stillframe/hypervisors/qemu-merge"
-import { withMonitor } from "@stillframe/hypervisors/qmp"
+import { blockNodes } from "@stillframe/hypervisors/qemu/block-nodes"
+import { sealLayers } from "@stillframe/hypervisors/qemu/layers"
+import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
+import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect, test } from "vitest"
 import {
   BLOCKS,

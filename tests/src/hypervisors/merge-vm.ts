@@ -4,11 +4,11 @@ import { copyFile, readFile, readdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { readDisks, type Disk } from "@stillframe/hypervisors/disks"
-import { addOverlays } from "@stillframe/hypervisors/layers"
-import { startGuest } from "@stillframe/hypervisors/prepare-launch"
 import { processAlive } from "@stillframe/hypervisors/processes"
-import { launchQemu } from "@stillframe/hypervisors/qemu-process"
-import { withMonitor } from "@stillframe/hypervisors/qmp"
+import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
+import { startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
+import { launchQemu } from "@stillframe/hypervisors/qemu/process"
+import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect } from "vitest"
 import {
   capture,
@@ -131,7 +131,7 @@ export const slow = (vm: TestVm): { dir: string; layersMax: number; bytesPerSeco
 /** Kills a process that is merging; QEMU goes on. */
 export async function killMerging(vm: TestVm): Promise<void> {
   const code = `
-    import { mergeLayers } from "@stillframe/hypervisors/qemu-merge"
+    import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
     const onProgress = ({ bytes }) => bytes > 0 && process.stdout.write("copying")
     await mergeLayers({ ...${JSON.stringify(slow(vm))}, onProgress, signal: new AbortController().signal })`
   const child = spawn(process.execPath, ["--input-type=module", "--eval", code], {

@@ -1,11 +1,11 @@
 import { createReadStream } from "node:fs"
 import { stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { linkFiles, sealLayers } from "@stillframe/hypervisors/layers"
-import { immutableNames } from "@stillframe/hypervisors/prepare-launch"
 import { openFiles } from "@stillframe/hypervisors/processes"
-import { readQcow2Header } from "@stillframe/hypervisors/qcow2-header"
-import { mergeLayers } from "@stillframe/hypervisors/qemu-merge"
+import { linkFiles, sealLayers } from "@stillframe/hypervisors/qemu/layers"
+import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
+import { immutableNames } from "@stillframe/hypervisors/qemu/prepare-launch"
+import { readQcow2Header } from "@stillframe/hypervisors/qemu/qcow2-header"
 import { expect, test } from "vitest"
 import {
   BLOCKS,

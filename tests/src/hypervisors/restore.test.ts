@@ -4,9 +4,9 @@ import { copyFile, stat } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { openDirectory } from "@stillframe/hypervisors/open-directory"
-import { restoreQemu } from "@stillframe/hypervisors/qemu-restore"
-import { withMonitor } from "@stillframe/hypervisors/qmp"
-import { ensureRunning, isUnderWay, migrationStatus } from "@stillframe/hypervisors/resume"
+import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { restoreQemu } from "@stillframe/hypervisors/qemu/restore"
+import { ensureRunning, isUnderWay, migrationStatus } from "@stillframe/hypervisors/qemu/resume"
 import { expect, test } from "vitest"
 import {
   capture,

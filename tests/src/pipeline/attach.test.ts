@@ -2,7 +2,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
-import { withMonitor } from "@stillframe/hypervisors/qmp"
+import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect, test } from "vitest"
 import {
   asOwner,

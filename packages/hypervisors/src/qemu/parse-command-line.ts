@@ -1,5 +1,5 @@
 import { resolve } from "node:path"
-import type { LaunchConfig } from "./launch-config.ts"
+import type { LaunchConfig } from "../launch-config.ts"
 import { allowOnly, Inexpressible, parseOptionString, shown } from "./option-string.ts"
 import { parseDisks, type DiskArguments } from "./parse-disks.ts"
 

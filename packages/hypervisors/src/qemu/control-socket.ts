@@ -1,7 +1,7 @@
 import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { openFiles } from "./processes.ts"
+import { openFiles } from "../processes.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
 
 /** A line of /proc/net/unix (proc_pid_net(5)). */

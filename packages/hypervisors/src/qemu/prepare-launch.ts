@@ -1,8 +1,8 @@
-import type { Disk } from "./disks.ts"
-import { checkDisk, resolveHostPath, type HostPathRules } from "./host-paths.ts"
-import { checkLaunchConfig, type LaunchConfig } from "./launch-config.ts"
+import type { Disk } from "../disks.ts"
+import { checkDisk, resolveHostPath, type HostPathRules } from "../host-paths.ts"
+import { checkLaunchConfig, type LaunchConfig } from "../launch-config.ts"
+import { qemuFiles } from "./command.ts"
 import { layFirstDisks, layerNames, takeIn, type OverlayTools } from "./layers.ts"
-import { qemuFiles } from "./qemu-command.ts"
 import { withMonitor } from "./qmp.ts"
 import { ensureRunning } from "./resume.ts"
 

@@ -1,4 +1,4 @@
-import { qemuFiles } from "./qemu-command.ts"
+import { qemuFiles } from "./command.ts"
 import { openMonitor } from "./qmp.ts"
 
 /** How a VM's process ended, as far as QEMU said it. */

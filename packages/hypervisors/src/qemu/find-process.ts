@@ -1,5 +1,5 @@
 import { readdir, readFile } from "node:fs/promises"
-import { identifyProcess, type ProcessIdentity } from "./processes.ts"
+import { identifyProcess, type ProcessIdentity } from "../processes.ts"
 
 /**
  * The QEMU process that was started under this identity, wherever it came from: by its `-name`, never by the name of a

@@ -1,7 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import type { DiskLayer } from "../disks.ts"
 import { blockNodes } from "./block-nodes.ts"
-import type { DiskLayer } from "./disks.ts"
-import { nodeName } from "./qemu-command.ts"
+import { nodeName } from "./command.ts"
 import type { Monitor } from "./qmp.ts"
 
 /**

@@ -1,9 +1,9 @@
 import { open, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { overlayNumber, readDisks } from "../disks.ts"
 import { activeOverlays } from "./active-overlays.ts"
 import { blockNodes } from "./block-nodes.ts"
-import { overlayNumber, readDisks } from "./disks.ts"
 import type { Monitor } from "./qmp.ts"
 
 /**

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { LaunchConfig, MachineTypes } from "./launch-config.ts"
-import { runProgram } from "./run-program.ts"
+import type { LaunchConfig, MachineTypes } from "../launch-config.ts"
+import { runProgram } from "../run-program.ts"
 
 /** What a host's QEMU is. Ask once per host and binary and remember it. */
 export interface QemuProbe {

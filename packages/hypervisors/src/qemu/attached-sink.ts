@@ -1,8 +1,8 @@
 import { chown, mkdtemp, readdir, rm, rmdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { identifyProcess } from "../processes.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
-import { identifyProcess } from "./processes.ts"
 
 /** A socket's address holds 107 bytes, so neither the payload's directory nor a TMPDIR of any length will do. */
 const SHORT_DIRECTORY = "/tmp"

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import { overlayNumber, type Disk, type DiskLayer } from "./disks.ts"
-import type { LaunchConfig } from "./launch-config.ts"
+import { overlayNumber, type Disk, type DiskLayer } from "../disks.ts"
+import type { LaunchConfig } from "../launch-config.ts"
 
 /** Names in an instance's directory, which is QEMU's working directory; they are relative so that none depends on where it lies. */
 export const qemuFiles = {

@@ -1,10 +1,10 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { DiskFreeze } from "../disk-freeze.ts"
+import { runProgram } from "../run-program.ts"
 import { copyName, frozenDisk, sealCopy, type AttachedDisk } from "./attached-disks.ts"
-import type { DiskFreeze } from "./disk-freeze.ts"
 import type { Monitor } from "./qmp.ts"
-import { runProgram } from "./run-program.ts"
 
 /**
  * Copies the disks of a VM that its owner has paused, before the save: nobody waits for it. An overlay would not do, because QEMU gives

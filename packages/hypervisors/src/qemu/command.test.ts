@@ -1,7 +1,7 @@
 import { expect, test } from "vitest"
-import type { Disk } from "./disks.ts"
-import type { LaunchConfig } from "./launch-config.ts"
-import { nodeName, qemuArguments } from "./qemu-command.ts"
+import type { Disk } from "../disks.ts"
+import type { LaunchConfig } from "../launch-config.ts"
+import { nodeName, qemuArguments } from "./command.ts"
 
 const config: LaunchConfig = {
   machine: "pc-q35-7.2",

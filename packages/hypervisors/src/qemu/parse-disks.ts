@@ -1,5 +1,5 @@
 import { resolve } from "node:path"
-import { checkPathShape, type DiskConfig } from "./launch-config.ts"
+import { checkPathShape, type DiskConfig } from "../launch-config.ts"
 import { allowOnly, Inexpressible, parseOptionString, shown } from "./option-string.ts"
 
 /** The arguments of a command line that make disks, in their order. */

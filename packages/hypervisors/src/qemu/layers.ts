@@ -1,8 +1,8 @@
 import { chmod, chown, copyFile, link, lstat, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
-import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "./disks.ts"
-import type { CheckedDisk } from "./host-paths.ts"
-import { runProgram } from "./run-program.ts"
+import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "../disks.ts"
+import type { CheckedDisk } from "../host-paths.ts"
+import { runProgram } from "../run-program.ts"
 
 /** Where overlays are made, and by what. */
 export interface OverlayTools {

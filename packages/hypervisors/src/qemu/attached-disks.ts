@@ -1,8 +1,8 @@
 import { chmod, readdir, readlink, stat } from "node:fs/promises"
 import { resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { sourceFacts, type Disk, type DiskSource } from "./disks.ts"
-import { resolveHostPath, type HostPathRules } from "./host-paths.ts"
+import { sourceFacts, type Disk, type DiskSource } from "../disks.ts"
+import { resolveHostPath, type HostPathRules } from "../host-paths.ts"
 import { readQcow2Header } from "./qcow2-header.ts"
 import type { Monitor } from "./qmp.ts"
 

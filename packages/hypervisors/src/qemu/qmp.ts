@@ -1,7 +1,7 @@
 import { once } from "node:events"
 import { connect, type Socket } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
-import { openDirectory } from "./open-directory.ts"
+import { openDirectory } from "../open-directory.ts"
 
 /** Longest line QEMU may send us; the largest real answers (block graphs of hundreds of layers) stay below. */
 const LINE_BYTES_MAX = 32 * 1024 * 1024

@@ -1,7 +1,7 @@
 import { constants, copyFile, rm } from "node:fs/promises"
 import { join } from "node:path"
+import type { DiskFreeze } from "../disk-freeze.ts"
 import { copyName, frozenDisk, sealCopy, type AttachedDisk } from "./attached-disks.ts"
-import type { DiskFreeze } from "./disk-freeze.ts"
 
 /** What a file system answers that cannot share a file's blocks, or not with that directory. */
 const cannotClone: ReadonlySet<string | undefined> = new Set([

@@ -1,7 +1,7 @@
 import { open, readFile, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import type { ProcessIdentity } from "../processes.ts"
 import type { AttachedDisk } from "./attached-disks.ts"
-import type { ProcessIdentity } from "./processes.ts"
 
 /**
  * Overlays that an attached VM may be writing to, though its owner knows nothing of them. On the device before the first is made and

@@ -1,10 +1,10 @@
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { DiskFreeze } from "../disk-freeze.ts"
+import { readDisks } from "../disks.ts"
 import { activeOverlays } from "./active-overlays.ts"
-import type { DiskFreeze } from "./disk-freeze.ts"
-import { readDisks } from "./disks.ts"
+import { nodeName } from "./command.ts"
 import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
-import { nodeName } from "./qemu-command.ts"
 import type { Monitor } from "./qmp.ts"
 
 /**

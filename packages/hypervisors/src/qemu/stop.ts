@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { endProcess, processAlive, type ProcessIdentity } from "./processes.ts"
-import { qemuFiles } from "./qemu-command.ts"
+import { endProcess, processAlive, type ProcessIdentity } from "../processes.ts"
+import { qemuFiles } from "./command.ts"
 import { withMonitor } from "./qmp.ts"
 
 const POLL_MS = 20

@@ -1,16 +1,16 @@
 import { open, stat } from "node:fs/promises"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { fileExists } from "./file-exists.ts"
+import { fileExists } from "../file-exists.ts"
+import { processAlive } from "../processes.ts"
+import { runProgram } from "../run-program.ts"
 import {
   readOverlayRecord,
   removeOverlayRecord,
   unlinkDurably,
   type RecordedOverlay,
 } from "./overlay-record.ts"
-import { processAlive } from "./processes.ts"
 import { readQcow2Header } from "./qcow2-header.ts"
-import { runProgram } from "./run-program.ts"
 
 const LOCK_TIMEOUT_MS = 2000
 const LOCK_POLL_MS = 50

@@ -6,8 +6,8 @@ import { createServer, type Server, type Socket } from "node:net"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openDirectory } from "../open-directory.ts"
 import { giveToOwnerOf } from "./layers.ts"
-import { openDirectory } from "./open-directory.ts"
 
 const SINK_SOCKET = "save.sock"
 /** QEMU may report the broken pipe before we hear that the copier died. */

@@ -2,9 +2,11 @@ import { mkdtemp, open, readFile, rm, stat } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { DiskFreeze } from "../disk-freeze.ts"
+import { fileExists } from "../file-exists.ts"
+import type { ProcessIdentity } from "../processes.ts"
+import { runProgram } from "../run-program.ts"
 import { copyName, frozenDisk, type AttachedDisk } from "./attached-disks.ts"
-import type { DiskFreeze } from "./disk-freeze.ts"
-import { fileExists } from "./file-exists.ts"
 import { mergeOverlays, type MergeHooks } from "./merge-overlays.ts"
 import {
   removeOverlayRecord,
@@ -14,9 +16,7 @@ import {
   type RecordedOverlay,
 } from "./overlay-record.ts"
 import { copyDisks } from "./paused-freeze.ts"
-import type { ProcessIdentity } from "./processes.ts"
 import type { Monitor } from "./qmp.ts"
-import { runProgram } from "./run-program.ts"
 
 export interface OverlayFreezeOptions extends MergeHooks {
   monitor: Monitor
