@@ -16,5 +16,13 @@ export function openDirectory(directory: string): { path: string; close: () => v
       { cause: error },
     )
   }
-  return { path: `/proc/self/fd/${fd}`, close: () => closeSync(fd) }
+  let open = true
+  return {
+    path: `/proc/self/fd/${fd}`,
+    // Once: the number may be another file's by the second time.
+    close() {
+      if (open) closeSync(fd)
+      open = false
+    },
+  }
 }

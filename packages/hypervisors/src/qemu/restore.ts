@@ -3,11 +3,12 @@ import type { Socket } from "node:net"
 import { Readable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { connectIn } from "../connect-in.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
 import { qemuFiles } from "./command.ts"
 import { migrationEnd, setUpMigration } from "./migration.ts"
-import { launchQemu, lastWords, type LaunchOptions } from "./process.ts"
-import { connectIn, withMonitor, type Monitor } from "./qmp.ts"
+import { launchQemu, lastWordsOfQemu, type LaunchOptions } from "./process.ts"
+import { withMonitor, type Monitor } from "./qmp.ts"
 import type { VmStatus } from "./resume.ts"
 
 const RESTORE_SOCKET = "restore.sock"
@@ -91,7 +92,7 @@ async function withReason(error: unknown, dir: string): Promise<unknown> {
       : error
   }
   if (error.code !== "hypervisor_gone" && error.code !== "hypervisor_failed") return error
-  const words = await lastWords(dir)
+  const words = await lastWordsOfQemu(dir)
   return new StillframeError("hypervisor_failed", `QEMU refused the snapshot's memory: ${words}`, {
     cause: error,
   })

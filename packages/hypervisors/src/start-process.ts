@@ -1,0 +1,115 @@
+import { spawn } from "node:child_process"
+import { open, readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { endProcess, identifyProcess, type ProcessIdentity } from "./processes.ts"
+
+export interface StartOptions<T> {
+  /** For people: `QEMU`. */
+  readonly program: string
+  /** The setting that names the binary. */
+  readonly setting: string
+  /** Absolute: it gets an environment of its own, with nothing of ours in it. */
+  readonly binary: string
+  readonly args: readonly string[]
+  /** Its working directory. */
+  readonly dir: string
+  /** In `dir`: what it writes to standard output and standard error. */
+  readonly log: string
+  /** `stillframe-<cluster id>-<instance id>`, where its arguments have no place for it: how `findProcess` finds it again. */
+  readonly identity?: string
+  /** The unprivileged user it runs as where this process is root. It must be able to execute `binary`. */
+  readonly runAs?: { uid: number; gid: number } | undefined
+  /** Until it is of use, and is what it should be. Given up when the process ends meanwhile; when it rejects, the process is ended. */
+  readonly untilReady: (vm: ProcessIdentity) => Promise<T>
+}
+
+/** In the environment of a process, for want of another place. */
+const identityVariable = "STILLFRAME_VM"
+
+const endGraceMs = 2_000
+const logTailBytes = 4_096
+/** The reason of a failed start comes some lines before the end. */
+const lastLines = 3
+
+/**
+ * Starts a hypervisor's process in a session of its own, so that it outlives us. Throws `hypervisor_unavailable` when it
+ * can't be executed, `insufficient_resources` when the host has no memory for it, `hypervisor_failed` with its last words
+ * when it ends, and what `untilReady` throws; then no process is left.
+ */
+export async function startProcess<T>(
+  options: StartOptions<T>,
+): Promise<{ identity: ProcessIdentity; ready: T }> {
+  const { child, exited } = await spawnIn(options)
+  const identity = await identifyProcess(child.pid ?? 0)
+  try {
+    if (identity === undefined) throw await exited
+    const ready = await Promise.race([options.untilReady(identity), exited])
+    child.unref()
+    return { identity, ready }
+  } catch (error) {
+    if (identity !== undefined) await endProcess(identity, { graceMs: endGraceMs })
+    throw error
+  }
+}
+
+/** The last lines of a log: often the only place where a hypervisor says why it could not start or load. */
+export async function lastWords(dir: string, log: string): Promise<string> {
+  const text = await readFile(join(dir, log), "utf8").catch((error: unknown) => String(error))
+  const lines = text.slice(-logTailBytes).trim().split("\n").slice(-lastLines)
+  return lines.join("; ") || "it said nothing"
+}
+
+async function spawnIn<T>(options: StartOptions<T>) {
+  const { dir, binary, args, log: logName, runAs, identity } = options
+  const log = await open(join(dir, logName), "a", 0o600)
+  try {
+    // The child enters `cwd` before it gives up root, so the directory may lie where its user could never walk.
+    const child = spawn(binary, args, {
+      cwd: dir,
+      detached: true,
+      stdio: ["ignore", log.fd, log.fd],
+      // Ours holds secrets, and what runs in there may be broken out of.
+      env: {
+        PATH: "/usr/local/bin:/usr/bin:/bin",
+        LC_ALL: "C",
+        ...(identity !== undefined && { [identityVariable]: identity }),
+      },
+      ...runAs,
+    })
+    const exited = Promise.withResolvers<never>()
+    child.once("error", (error) => exited.reject(notExecuted(options, error)))
+    child.once("exit", (code, signal) => {
+      void endedError(options, signal ?? `status ${code}`).then(exited.reject)
+    })
+    // Once the VM runs nobody waits for this any more, and its end is the watcher's business.
+    exited.promise.catch(() => {})
+    return { child, exited: exited.promise }
+  } finally {
+    await log.close()
+  }
+}
+
+function notExecuted({ program, setting }: StartOptions<unknown>, cause: Error): StillframeError {
+  return new StillframeError(
+    "hypervisor_unavailable",
+    `${program} could not be executed (${cause.message}); check ${setting}`,
+    { cause },
+  )
+}
+
+async function endedError(
+  { program, dir, log }: StartOptions<unknown>,
+  how: string,
+): Promise<StillframeError> {
+  const words = await lastWords(dir, log)
+  if (noMemory.test(words))
+    return new StillframeError(
+      "insufficient_resources",
+      `the host has no memory for this VM (${words}); end another one, or give it less`,
+    )
+  return new StillframeError("hypervisor_failed", `${program} ended with ${how}: ${words}`)
+}
+
+/** What hypervisors say when the guest's memory can't be had from the kernel. */
+const noMemory = /cannot set up guest memory|Cannot allocate memory/

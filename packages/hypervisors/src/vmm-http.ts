@@ -1,0 +1,102 @@
+import { request, type IncomingMessage } from "node:http"
+import { StillframeError } from "@stillframe/domain/errors"
+import { openDirectory } from "./open-directory.ts"
+
+export interface VmmRequest {
+  /** The directory of the VM, whose path may be too long for a socket's address. */
+  readonly dir: string
+  /** Its name there. */
+  readonly socket: string
+  readonly method: "GET" | "PUT" | "PATCH"
+  readonly path: string
+  /** Sent as JSON. Without one no byte of a body is sent: some VMMs refuse one where none belongs. */
+  readonly body?: object
+  /** The answer must be there by then. No VMM calls anything off when its client goes. */
+  readonly deadlineMs: number
+}
+
+export interface VmmAnswer {
+  readonly status: number
+  readonly body: string
+}
+
+/** The largest answer of any VMM is its whole configuration, of some KiB. */
+const answerBytesMax = 4 * 1024 ** 2
+const nobodyListens: ReadonlySet<string | undefined> = new Set(["ENOENT", "ECONNREFUSED"])
+const cutOff: ReadonlySet<string | undefined> = new Set(["ECONNRESET", "EPIPE"])
+
+/**
+ * One request to a VMM's API on its unix socket, over a connection of its own. Throws `hypervisor_gone` when nobody listens
+ * or the connection ends before the answer does, and `timeout` when none came: then the VMM may still be at it.
+ */
+export async function askVmm({
+  dir,
+  socket,
+  method,
+  path,
+  body,
+  deadlineMs,
+}: VmmRequest): Promise<VmmAnswer> {
+  const directory = openDirectory(dir)
+  const text = body === undefined ? undefined : JSON.stringify(body)
+  // Never chunked: the HTTP parsers of VMMs are small.
+  const headers = {
+    Accept: "application/json",
+    ...(method !== "GET" && { "Content-Length": String(Buffer.byteLength(text ?? "")) }),
+    ...(text !== undefined && { "Content-Type": "application/json" }),
+  }
+  const answered = Promise.withResolvers<VmmAnswer>()
+  const asked = request(
+    { socketPath: `${directory.path}/${socket}`, agent: false, method, path, headers },
+    (response) => void read(response).then(answered.resolve, answered.reject),
+  )
+  const timer = setTimeout(() => asked.destroy(late(method, path, deadlineMs)), deadlineMs)
+  asked.on("error", (error) => answered.reject(error))
+  asked.on("socket", (connection) => connection.once("connect", directory.close))
+  asked.on("close", directory.close)
+  asked.end(text)
+  try {
+    return await answered.promise
+  } catch (error) {
+    throw explained(error, `${method} ${path}`)
+  } finally {
+    clearTimeout(timer)
+    asked.destroy()
+  }
+}
+
+async function read(response: IncomingMessage): Promise<VmmAnswer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length
+    if (bytes > answerBytesMax)
+      throw new StillframeError("hypervisor_failed", `the VMM answered more than ${answerBytesMax} bytes`)
+    chunks.push(chunk)
+  }
+  return { status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }
+}
+
+function late(method: string, path: string, deadlineMs: number): StillframeError {
+  return new StillframeError(
+    "timeout",
+    `the VMM did not answer ${method} ${path} within ${deadlineMs / 1_000} s; it may still be at it`,
+  )
+}
+
+function explained(error: unknown, what: string): unknown {
+  const { code } = error as NodeJS.ErrnoException
+  if (nobodyListens.has(code))
+    return new StillframeError("hypervisor_gone", `nobody hears ${what}: the VM's process has ended`, {
+      cause: error,
+    })
+  if (cutOff.has(code))
+    return new StillframeError(
+      "hypervisor_gone",
+      `the VMM closed its connection before it answered ${what}`,
+      {
+        cause: error,
+      },
+    )
+  return error
+}

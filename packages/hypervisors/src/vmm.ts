@@ -1,0 +1,52 @@
+import type { Capabilities } from "./capabilities.ts"
+import type { Disk } from "./disks.ts"
+import type { LaunchConfig } from "./launch-config.ts"
+import type { ProcessIdentity } from "./processes.ts"
+import type { VmControl } from "./vm-control.ts"
+
+/** What any hypervisor needs to know of a guest. */
+export type GuestConfig = Pick<
+  LaunchConfig,
+  "memoryMib" | "vcpus" | "kernel" | "initrd" | "cmdline" | "disks"
+>
+
+export interface VmmLaunch {
+  /** The VM's directory of this generation, with its kernel, initrd and disks in it; becomes the working directory. */
+  readonly dir: string
+  /** Absolute. */
+  readonly binary: string
+  readonly config: GuestConfig
+  /** Each a single raw file, named relative to `dir`. */
+  readonly disks: readonly Disk[]
+  /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
+  readonly identity: string
+  /** The unprivileged user it runs as where this process is root. */
+  readonly runAs?: { uid: number; gid: number }
+  readonly signal: AbortSignal
+}
+
+/**
+ * A hypervisor whose processes hold one VM each and serve an API on a socket in its directory, and which saves and loads
+ * whole files while the VM is paused. It holds no connection: whatever it is asked, it looks.
+ */
+export interface Vmm {
+  /** What this binary is and can do. Throws `hypervisor_unavailable` with the remedy. */
+  probe(binary: string, signal: AbortSignal): Promise<Capabilities>
+  /** Starts a process and configures the VM; its guest does not run yet. On a failure no process is left. */
+  launch(options: VmmLaunch): Promise<ProcessIdentity>
+  /** Lets a launched guest boot, or a restored one go on, and reads back that it runs. */
+  begin(dir: string, config: GuestConfig): Promise<void>
+  control(dir: string, config: GuestConfig): VmControl
+  /**
+   * Starts a process and loads what `save` wrote, which lies under the same names in `saved`, a directory in `dir`. The VM
+   * is left paused, its state read back, on `disks`. On a failure no process is left. What `saved` holds stays as it is for
+   * as long as the VM lives, and may be mapped by it.
+   */
+  restore(options: VmmLaunch & { readonly saved: string }): Promise<ProcessIdentity>
+  /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */
+  stop(
+    dir: string,
+    vm: ProcessIdentity,
+    options: { guestMs: number; processMs: number; signal: AbortSignal },
+  ): Promise<void>
+}
