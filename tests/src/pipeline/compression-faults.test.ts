@@ -33,12 +33,14 @@ async function untilToBeTriedAgain(stack: TestStack, id: string, kind: "compress
 
 /** Of what waits for its next try: so many tries are over, and the next is due. */
 async function dueAfter(stack: TestStack, id: string, tries: number): Promise<void> {
-  await stack.db
+  const waiting = stack.db
     .updateTable("operations")
     .set({ attempt: tries, not_before: clockPlus(0) })
     .where("snapshot_id", "=", id)
     .where("state", "=", "queued")
-    .execute()
+    .returning("id")
+  // It may just be tried, and will be waiting again.
+  await expect.poll(() => waiting.execute()).toHaveLength(1)
 }
 
 async function types(stack: TestStack, id: string): Promise<string[]> {
