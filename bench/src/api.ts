@@ -5,6 +5,7 @@ import { startEmbeddedPostgres } from "@stillframe/db/embedded"
 import { heartbeat } from "@stillframe/db/hosts"
 import { advanceInstance, createInstance } from "@stillframe/db/instances"
 import { migrate } from "@stillframe/db/migrate"
+import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { mintToken } from "@stillframe/stillframe/token"
 import { sql } from "kysely"
 import { load, type Load, type LoadRequest } from "./load.ts"
@@ -110,7 +111,12 @@ async function startServer(
   resources.defer(() => db.destroy())
   await migrate(db)
   const host = { name: "bench", pool: "bench" }
-  await heartbeat(db, { ...host, hostId: "bench", bootId: "boot", hypervisors: { qemu: "0" } })
+  await heartbeat(db, {
+    ...host,
+    hostId: "bench",
+    bootId: "boot",
+    hypervisors: { qemu: qemuCapabilities({ version: "0" }) },
+  })
   const launch = { image: "demo" }
   const what = { name: "vm", image: "demo", hypervisor: "qemu", host: host.name, launch } as const
   const { id } = await createInstance(db, { ...what, vcpus: 1, memoryMib: 64 })

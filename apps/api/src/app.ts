@@ -11,6 +11,7 @@ import express, {
 import helmet from "helmet"
 import { authenticator, type Authenticate } from "./auth.ts"
 import { readJson } from "./body.ts"
+import { capabilityRoutes } from "./capabilities.ts"
 import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
@@ -57,6 +58,7 @@ export function createApp(deps: ApiDeps): Express {
 function routesOf(deps: ApiDeps): Route[] {
   return [
     ...healthRoutes(deps),
+    ...capabilityRoutes(deps),
     ...instanceRoutes(deps),
     ...instanceActionRoutes(deps),
     ...instanceWaitRoutes(deps),

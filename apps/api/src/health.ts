@@ -1,5 +1,6 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { liveHosts } from "@stillframe/db/hosts"
+import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { healthSchema, readySchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
@@ -33,11 +34,15 @@ export function healthRoutes({ db, log }: ApiDeps): Route[] {
         })
         const body = {
           status: "ok",
-          hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors })),
+          hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
           compression_workers: workers,
         }
         return { status: 200, body }
       },
     }),
   ]
+}
+
+function versionsOf(hypervisors: HostCapabilities): Record<string, string> {
+  return Object.fromEntries(Object.entries(hypervisors).map(([name, { version }]) => [name, version]))
 }

@@ -5,6 +5,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { builtinImage } from "@stillframe/hypervisors/images"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
+import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe"
 import { canRunAs } from "@stillframe/hypervisors/run-as"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -28,7 +29,8 @@ export async function probeHost(config: CaptureWorkerConfig, log: Logger): Promi
       "qemu runs as root: its binary lies where no other user can execute it",
     )
   log.info({ version: probe.version, accel }, "qemu found")
-  return { ...probe, accel, tools: { binary: config.qemuBinary, qemuImg: config.qemuImg, runAs } }
+  const tools = { binary: config.qemuBinary, qemuImg: config.qemuImg, runAs }
+  return { ...probe, capabilities: qemuCapabilities(probe), accel, tools }
 }
 
 /** The trial boot's result, kept until the machine or its QEMU is another. */

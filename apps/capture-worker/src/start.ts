@@ -4,6 +4,7 @@ import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@s
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
+import type { Capabilities } from "@stillframe/domain/capabilities"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
@@ -45,7 +46,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
 
   const qemu = await probeHost(config, log)
   const watches = resources.use(openWatches({ db, clusterId, config, committed, log }))
-  resources.use(await keepRegistered(db, await registration(config, qemu.version), log))
+  resources.use(await keepRegistered(db, await registration(config, qemu.capabilities), log))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
@@ -99,14 +100,14 @@ async function consume(resources: AsyncDisposableStack, worker: Worker): Promise
   resources.defer(() => consumer.close())
 }
 
-async function registration(config: CaptureWorkerConfig, version: string): Promise<HostRegistration> {
+async function registration(config: CaptureWorkerConfig, qemu: Capabilities): Promise<HostRegistration> {
   const self = await identifyProcess(process.pid)
   return {
     name: config.host,
     hostId: await hostId(config.dataDir),
     bootId: self?.bootId ?? "",
     pool: config.pool,
-    hypervisors: { qemu: version },
+    hypervisors: { qemu },
   }
 }
 

@@ -1,4 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
+import type { Capabilities } from "@stillframe/domain/capabilities"
 import type { LaunchConfig, MachineTypes } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Captors } from "./captors.ts"
@@ -24,6 +25,7 @@ export interface Worker {
 /** What this host's QEMU was found to be. */
 export interface HostQemu {
   readonly version: string
+  readonly capabilities: Capabilities
   readonly machines: MachineTypes
   readonly accel: LaunchConfig["accel"]
   readonly tools: QemuTools

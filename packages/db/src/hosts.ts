@@ -1,3 +1,4 @@
+import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import { sql } from "kysely"
@@ -23,17 +24,16 @@ export interface HostRegistration {
   readonly hostId: string
   readonly bootId: string
   readonly pool: string
-  /** Hypervisor to its exact version. */
-  readonly hypervisors: Readonly<Record<string, string>>
+  readonly hypervisors: HostCapabilities
 }
 
 /** Registers a host, or says that it still lives. Throws `conflict` when another machine holds the name and is up. */
 export async function heartbeat(db: Database, host: HostRegistration): Promise<void> {
   const { rows } = await sql`
-    insert into hosts (name, host_id, boot_id, pool, hypervisors)
+    insert into hosts (name, host_id, boot_id, pool, capabilities)
     values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)})
     on conflict (name) do update set host_id = excluded.host_id, boot_id = excluded.boot_id, pool = excluded.pool,
-      hypervisors = excluded.hypervisors, heartbeat_at = clock()
+      capabilities = excluded.capabilities, heartbeat_at = clock()
     where hosts.host_id = excluded.host_id
       or hosts.heartbeat_at < clock() - ${hostFreshMs} * interval '1 millisecond'
     returning name`.execute(db)
@@ -48,14 +48,14 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
 export interface LiveHost {
   readonly name: string
   readonly pool: string
-  readonly hypervisors: Readonly<Record<string, string>>
+  readonly hypervisors: HostCapabilities
 }
 
 /** The hosts that were heard of lately. */
 export async function liveHosts(db: Database): Promise<LiveHost[]> {
   return db
     .selectFrom("hosts")
-    .select(["name", "pool", "hypervisors"])
+    .select(["name", "pool", "capabilities as hypervisors"])
     .where("heartbeat_at", ">", sql<Date>`${clock} - ${hostFreshMs} * interval '1 millisecond'`)
     .orderBy("name")
     .limit(1_000)

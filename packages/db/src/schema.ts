@@ -1,3 +1,4 @@
+import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import type { Algorithm, EffectiveCompression } from "@stillframe/domain/compression"
 import type { DeliveryState } from "@stillframe/domain/delivery"
 import type { ErrorCode } from "@stillframe/domain/errors"
@@ -38,7 +39,7 @@ export interface HostsTable {
   host_id: string
   boot_id: string
   pool: string
-  hypervisors: ColumnType<Record<string, string>, string, string>
+  capabilities: ColumnType<HostCapabilities, string, string>
   heartbeat_at: Generated<Date>
 }
 

@@ -1,4 +1,4 @@
-import type { Capabilities } from "./capabilities.ts"
+import type { Capabilities } from "@stillframe/domain/capabilities"
 import type { Disk } from "./disks.ts"
 import type { LaunchConfig } from "./launch-config.ts"
 import type { ProcessIdentity } from "./processes.ts"

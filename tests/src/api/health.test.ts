@@ -1,4 +1,5 @@
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
+import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { expect, test } from "vitest"
 import { testApi } from "./test-api.ts"
 
@@ -33,4 +34,25 @@ test("a plain X-Request-Id comes back, any other is replaced, and every answer h
   expect(await id("with space")).toMatch(/^[a-z0-9]{24}$/)
   expect(await id("x".repeat(129))).toMatch(/^[a-z0-9]{24}$/)
   expect(await id()).toMatch(/^[a-z0-9]{24}$/)
+})
+
+test("capabilities say what each host that is up can do, to those who may see instances", async () => {
+  await using api = await testApi()
+  await api.host("h1")
+  await api.host("gone")
+  await api.db
+    .updateTable("hosts")
+    .set({ heartbeat_at: new Date(0) })
+    .where("name", "=", "gone")
+    .execute()
+
+  const { status, body } = await api.ask("GET", "/capabilities")
+
+  expect(status).toBe(200)
+  expect(body).toEqual({
+    hosts: [
+      { name: "h1", pool: "pool-of-h1", hypervisors: { qemu: qemuCapabilities({ version: "7.2.22" }) } },
+    ],
+  })
+  expect((await api.ask("GET", "/capabilities", { claims: null })).status).toBe(401)
 })

@@ -9,6 +9,7 @@ import { openWaker, type Waker } from "@stillframe/db/wake"
 import type { CompressionConfig } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
+import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { createLogger } from "@stillframe/runtime/logger"
 import { testDatabase } from "@stillframe/testing/database"
 import { snapshotRecord } from "../events/records.ts"
@@ -81,7 +82,7 @@ export async function testApi({
       hostId: name,
       bootId: "boot",
       pool: `pool-of-${name}`,
-      hypervisors: { qemu: "7.2.22" },
+      hypervisors: { qemu: qemuCapabilities({ version: "7.2.22" }) },
     })
   const resources = opened.move()
   return {

@@ -1,3 +1,5 @@
+import type { Hypervisor } from "./instance.ts"
+
 /** What a host can do with one hypervisor, as data: what callers are shown, and what requests are checked against. */
 export interface Capabilities {
   /** Exact: of the binary, or of the system that is one. */
@@ -19,3 +21,6 @@ export interface Capabilities {
   readonly live_capture: boolean
   readonly live_capture_reason?: string
 }
+
+/** By hypervisor, of those that a host has. */
+export type HostCapabilities = Readonly<Partial<Record<Hypervisor, Capabilities>>>
