@@ -1,0 +1,126 @@
+import { open, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import type { Capture, CaptureRequest } from "./capture.ts"
+import type { DiskFreeze } from "./disk-freeze.ts"
+import { ensureRuns } from "./ensure-runs.ts"
+import { flushFiles } from "./flush-files.ts"
+import type { SavedFile } from "./saved-files.ts"
+import type { VmControl } from "./vm-control.ts"
+
+export interface VmmCapture extends CaptureRequest {
+  readonly control: VmControl
+  readonly freeze: DiskFreeze
+  /** Absolute; nothing in it has a name that the VMM gives its files. */
+  readonly dir: string
+  /** Bytes; what the VMM will write, more or less. */
+  readonly memoryBytes: number
+}
+
+const trialBytes = 32 * 1024 ** 2
+const trialName = "write-rate"
+
+/**
+ * Saves a VM's memory and freezes its disks while it is paused. It runs again afterwards whatever happens, if it ran before;
+ * on a failure nothing of the capture is left. These VMMs can't call a save off, so one that would take longer than the
+ * pause may last is refused before there is a pause, and one that is cancelled is waited for.
+ *
+ * Throws `invalid_state`, `pause_limit_exceeded`, `cancelled`, and what the VM's control, its disks and `beforePause` throw.
+ */
+export async function captureVmm(request: VmmCapture): Promise<Capture> {
+  const { control, freeze, signal, beforePause } = request
+  try {
+    const state = await control.state()
+    if (state === "other")
+      throw new StillframeError("invalid_state", "the VM neither runs nor is paused; start the instance")
+    await assertInTime(request)
+    await flushFiles(freeze.active)
+    signal.throwIfAborted()
+    const wasRunning = state === "running"
+    await beforePause({ wasRunning })
+    const captured = await pauseAndSave(request, wasRunning)
+    const pauseMs = captured.pauseMs + (await freeze.finish())
+    return { ...captured, pauseMs, wasRunning, disks: freeze.frozen }
+  } catch (error) {
+    await freeze.discard()
+    throw signal.aborted && error === signal.reason ? cancelled(error) : toStillframeError(error)
+  }
+}
+
+interface Saved {
+  readonly capturedAt: Date
+  readonly files: readonly SavedFile[]
+}
+
+async function pauseAndSave(
+  request: VmmCapture,
+  wasRunning: boolean,
+): Promise<Saved & { readonly pauseMs: number }> {
+  const { control, dir, keepPaused } = request
+  const startedAt = performance.now()
+  let saved: Saved | undefined
+  let failure: unknown
+  try {
+    saved = await save(request, wasRunning)
+  } catch (error) {
+    failure = error
+  }
+  if (wasRunning && !(saved !== undefined && keepPaused === true)) {
+    try {
+      await ensureRuns(control)
+    } catch (error) {
+      // A VM that stays paused is worse news than the failure that came before; one that is gone is not.
+      if (saved !== undefined || !isGone(error)) failure = error
+    }
+  }
+  const pauseMs = performance.now() - startedAt
+  if (saved !== undefined && failure === undefined) return { ...saved, pauseMs }
+  await remove(dir, saved?.files ?? [])
+  throw failure
+}
+
+async function save(request: VmmCapture, wasRunning: boolean): Promise<Saved> {
+  const { control, freeze, dir, signal, onProgress, onPaused } = request
+  if (wasRunning) await control.pause()
+  const capturedAt = new Date()
+  onPaused?.()
+  await freeze.take()
+  signal.throwIfAborted()
+  const files = await control.save(dir, { signal, ...(onProgress !== undefined && { onProgress }) })
+  if (!signal.aborted) return { capturedAt, files }
+  await remove(dir, files)
+  throw signal.reason
+}
+
+async function remove(dir: string, files: readonly SavedFile[]): Promise<void> {
+  for (const { name } of files) await rm(join(dir, name), { force: true })
+}
+
+/** How long 32 MiB take to the device says how long all of it will. */
+async function assertInTime({ dir, memoryBytes, pauseLimitMs }: VmmCapture): Promise<void> {
+  const path = join(dir, trialName)
+  const bytes = Math.min(trialBytes, memoryBytes)
+  const startedAt = performance.now()
+  const file = await open(path, "wx", 0o600)
+  try {
+    await file.write(Buffer.alloc(bytes, 0x5a))
+    await file.datasync()
+  } finally {
+    await file.close()
+    await rm(path)
+  }
+  const expectedMs = ((performance.now() - startedAt) * memoryBytes) / bytes
+  if (expectedMs > pauseLimitMs)
+    throw new StillframeError(
+      "pause_limit_exceeded",
+      `the VM would be paused for about ${Math.round(expectedMs / 1_000)} s, and can't be resumed before its memory is written; use faster storage or raise PAUSE_LIMIT`,
+    )
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof StillframeError && error.code === "hypervisor_gone"
+}
+
+function cancelled(cause: unknown): StillframeError {
+  return new StillframeError("cancelled", "the capture was cancelled; the VM was left as it was", { cause })
+}

@@ -1,0 +1,31 @@
+import type { Disk } from "./disks.ts"
+import type { SavedFile } from "./saved-files.ts"
+
+/** What any capture is asked for, whatever runs the VM. */
+export interface CaptureRequest {
+  /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
+  readonly beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
+  readonly onPaused?: () => void
+  /** Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again all the same. */
+  readonly keepPaused?: boolean
+  /** Bytes of memory saved so far. */
+  readonly onProgress?: (bytes: number) => void
+  /** The save is given up when it has neither ended by then nor grown lately … */
+  readonly pauseExpectedMs: number
+  /** … and in any case after this long. */
+  readonly pauseLimitMs: number
+  readonly signal: AbortSignal
+}
+
+/** What a capture came to. */
+export interface Capture {
+  /** From before the pausing command to the VM reading as running; for a VM that was paused already, the length of the save. */
+  readonly pauseMs: number
+  /** The moment of the guest's state, by the host's clock. */
+  readonly capturedAt: Date
+  readonly wasRunning: boolean
+  /** In the directory that was asked for. */
+  readonly files: readonly SavedFile[]
+  /** The chains as of that moment: immutable from now on. */
+  readonly disks: readonly Disk[]
+}

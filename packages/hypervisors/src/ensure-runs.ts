@@ -1,0 +1,28 @@
+import { setTimeout as delay } from "node:timers/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { VmControl } from "./vm-control.ts"
+
+/** Resuming has a deadline of its own, whatever ended the work. A save that is still under way counts to its own. */
+const resumeMs = 30_000
+const retryMs = 20
+
+/**
+ * Makes a VM run, from whatever a dead or failed capture left. A VMM answers one after the other, so this waits behind a save
+ * that is under way. What it said last is in the error, `timeout`, of a VM that does not run in the end.
+ */
+export async function ensureRuns(control: VmControl): Promise<void> {
+  const until = performance.now() + resumeMs
+  for (let refusal = "it gave no reason"; ; await delay(retryMs)) {
+    try {
+      await control.resume()
+      if ((await control.state()) === "running") return
+    } catch (error) {
+      if (!(error instanceof StillframeError) || !worthAnotherTry.has(error.code)) throw error
+      refusal = error.message
+    }
+    if (performance.now() > until)
+      throw new StillframeError("timeout", `the VM does not run again: ${refusal}; look at its log`)
+  }
+}
+
+const worthAnotherTry: ReadonlySet<string> = new Set(["hypervisor_failed", "timeout"])
