@@ -29,6 +29,7 @@ async function intentOf(order: PausingOrder, wasRunning: boolean): Promise<Pause
     clusterId,
     instanceId,
     generation,
+    hypervisor: order.hypervisor,
     ...(order.kind !== "release" && { operationId: order.operationId }),
     token,
     ...(order.kind === "capture" && { snapshotId: order.snapshotId }),

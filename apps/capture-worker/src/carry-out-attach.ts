@@ -14,13 +14,13 @@ import { leaveAsFound } from "./takeover.ts"
 
 /** Looks at a VM that someone else started. When it fails, nothing of the instance is left on the host. */
 export async function carryOutAttach(order: AttachOrder): Promise<AttachedVm> {
-  const { dataDir, instanceId, generation, qemu, controlSocket, pid, binaries, hostPaths } = order
+  const { dataDir, instanceId, generation, hypervisor, controlSocket, pid, binaries, hostPaths } = order
   try {
     const vm = await attachQemu({
       controlSocket,
       ...(pid !== undefined && { pid }),
       binaries,
-      users: qemu.runAs === undefined ? [] : [qemu.runAs.uid],
+      users: hypervisor.runAs === undefined ? [] : [hypervisor.runAs.uid],
       rules: { hostPaths, dataDir },
     })
     const dir = generationDir(dataDir, instanceId, generation)
@@ -38,7 +38,8 @@ export async function carryOutAttach(order: AttachOrder): Promise<AttachedVm> {
 
 /** Leaves a VM that someone else started running as it ran, on its own files; one that has ended with all it wrote in them. */
 export async function carryOutRelease(order: ReleaseOrder, signal: AbortSignal): Promise<null> {
-  const { dataDir, instanceId, qemuImg, vm } = order
+  const { dataDir, instanceId, vm } = order
+  const { qemuImg } = order.hypervisor
   const home = instanceDir(dataDir, instanceId)
   const intent = await readIntent(home)
   if (intent !== undefined) {

@@ -1,12 +1,8 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { assertSourcesUnchanged, readDisksAtRest } from "@stillframe/hypervisors/disks"
+import type { VmLaunch } from "@stillframe/hypervisors/hypervisor"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
-import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
-import { renewTops } from "@stillframe/hypervisors/qemu/layers"
-import { prepareLaunch, startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
-import { launchQemu, type LaunchOptions } from "@stillframe/hypervisors/qemu/process"
-import { stopQemu } from "@stillframe/hypervisors/qemu/stop"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import type { EndOrder, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
 
@@ -15,12 +11,13 @@ const endGraceMs = 2_000
 /** Starts a VM from the caller's files. When it fails, nothing of the instance is left on the host. */
 export async function carryOutLaunch(order: LaunchOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
+  const hypervisor = hypervisorOf(order.hypervisor)
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const rules = { hostPaths: order.hostPaths, dataDir: order.dataDir }
-    const disks = await prepareLaunch(order.launch, { dir, qemuImg: order.qemu.qemuImg, signal, rules })
-    const vm = await launchQemu({ dir, disks, signal, ...processOptions(order) })
-    await startGuest(dir)
+    const disks = await hypervisor.prepare(order.launch, { dir, signal, rules })
+    const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
+    await hypervisor.begin(dir)
     return vm
   } catch (error) {
     await carryOutEnd({ ...order, kind: "end", remove: "instance" })
@@ -31,12 +28,11 @@ export async function carryOutLaunch(order: LaunchOrder, signal: AbortSignal): P
 /** Boots a stopped VM on the disks in its directory. When it fails, no process is left and the disks are as they were. */
 export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
-  const atRest = await readDisksAtRest(dir)
-  await assertSourcesUnchanged(dir, atRest)
-  const disks = await renewTops(atRest, { dir, qemuImg: order.qemu.qemuImg, signal })
-  const vm = await launchQemu({ dir, disks, signal, ...processOptions(order) })
+  const hypervisor = hypervisorOf(order.hypervisor)
+  const disks = await hypervisor.renew(dir, signal)
+  const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
   try {
-    await startGuest(dir)
+    await hypervisor.begin(dir)
     return vm
   } catch (error) {
     await endProcess(vm, { graceMs: 0 })
@@ -46,15 +42,16 @@ export async function carryOutStart(order: StartOrder, signal: AbortSignal): Pro
 
 /** Done twice it is done. */
 export async function carryOutStop(order: StopOrder, signal: AbortSignal): Promise<null> {
-  const vm = await findQemu(identityOf(order))
+  const hypervisor = hypervisorOf(order.hypervisor)
+  const vm = await hypervisor.find(identityOf(order))
   if (vm !== undefined)
-    await stopQemu(directoryOf(order), vm, { guestMs: order.guestMs, processMs: endGraceMs, signal })
+    await hypervisor.stop(directoryOf(order), vm, { guestMs: order.guestMs, processMs: endGraceMs, signal })
   return null
 }
 
 /** Ends the VM's process, however it is found, and removes its files. Done twice it is done. */
 export async function carryOutEnd(order: EndOrder): Promise<null> {
-  const running = await findQemu(identityOf(order))
+  const running = await hypervisorOf(order.hypervisor).find(identityOf(order))
   if (running !== undefined) await endProcess(running, { graceMs: endGraceMs })
   const { dataDir, instanceId, token } = order
   const made =
@@ -70,11 +67,10 @@ export function identityOf({ clusterId, instanceId }: { clusterId: string; insta
   return `stillframe-${clusterId}-${instanceId}`
 }
 
-export function processOptions(
+export function whoseVm(
   order: LaunchOrder | StartOrder | RestoreOrder,
-): Pick<LaunchOptions, "binary" | "config" | "identity" | "runAs"> {
-  const { binary, runAs } = order.qemu
-  return { binary, config: order.launch, identity: identityOf(order), ...(runAs !== undefined && { runAs }) }
+): Pick<VmLaunch, "config" | "identity"> {
+  return { config: order.launch, identity: identityOf(order) }
 }
 
 function directoryOf(order: { dataDir: string; instanceId: string; generation: number }): string {

@@ -5,14 +5,13 @@ import { decompressFrames } from "@stillframe/codec/decompress"
 import { sha256File } from "@stillframe/codec/hash"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertSourcesUnchanged, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
+import type { Hypervisor, VmLaunch } from "@stillframe/hypervisors/hypervisor"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
-import { addOverlays, linkFiles } from "@stillframe/hypervisors/qemu/layers"
-import { immutableNames, startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
-import { launchQemu, type LaunchOptions } from "@stillframe/hypervisors/qemu/process"
-import { restoreQemu } from "@stillframe/hypervisors/qemu/restore"
+import { linkFiles } from "@stillframe/hypervisors/qemu/layers"
 import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
-import { carryOutEnd, processOptions } from "./carry-out-launch.ts"
+import { carryOutEnd, whoseVm } from "./carry-out-launch.ts"
 import type { RestoreOrder } from "./orders.ts"
 import { syncPayload } from "./seal.ts"
 
@@ -35,7 +34,8 @@ export async function carryOutRestore(
     if (order.target === "Standby") return await keepMemory(order, manifest, signal)
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
     await mkdir(dir, { recursive: true, mode: 0o700 })
-    await linkFiles(immutableNames(order.launch, frozen), order.payloadDir, dir, signal)
+    const place = { config: order.launch, from: order.payloadDir, dir, signal }
+    await hypervisorOf(order.hypervisor).bring(frozen, place)
     if (order.target === "Running") return await startIn(dir, { order, manifest, frozen, signal })
     await writeDisks(dir, frozen)
     return null
@@ -54,26 +54,27 @@ async function startIn(
     signal,
   }: { order: RestoreOrder; manifest: Manifest; frozen: readonly Disk[]; signal: AbortSignal },
 ): Promise<ProcessIdentity> {
-  const disks = await addOverlays(frozen, { dir, qemuImg: order.qemu.qemuImg, signal })
-  const options = { dir, disks, signal, ...processOptions(order) }
+  const hypervisor = hypervisorOf(order.hypervisor)
+  const disks = await hypervisor.top(frozen, { dir, signal })
+  const vm = { dir, disks, signal, ...whoseVm(order) }
   const { memoryFile } = order
-  const vm =
+  const process =
     memoryFile === undefined
-      ? await launchQemu(options)
-      : await loadMemory(join(order.payloadDir, memoryFile), { manifest, options, signal })
-  if (order.startGuest) await startGuest(dir)
-  return vm
+      ? await hypervisor.launch(vm)
+      : await loadMemory(join(order.payloadDir, memoryFile), { hypervisor, manifest, vm })
+  if (order.startGuest) await hypervisor.begin(dir)
+  return process
 }
 
 /** No guest goes on with memory that is not what was captured: frames have checksums, the raw file is hashed while it is loaded. */
 async function loadMemory(
   path: string,
-  { manifest, options, signal }: { manifest: Manifest; options: LaunchOptions; signal: AbortSignal },
+  { hypervisor, manifest, vm }: { hypervisor: Hypervisor; manifest: Manifest; vm: VmLaunch },
 ): Promise<ProcessIdentity> {
   const raw = path.endsWith(`/${rawMemoryName}`)
   const [loaded, hashed] = await Promise.allSettled([
-    restoreQemu({ ...options, memory: readMemory(path, signal) }),
-    raw ? sha256File(path, { signal }) : undefined,
+    hypervisor.restore({ ...vm, memory: readMemory(path, vm.signal) }),
+    raw ? sha256File(path, { signal: vm.signal }) : undefined,
   ])
   if (loaded.status === "rejected") throw loaded.reason
   if (hashed.status === "rejected") throw hashed.reason

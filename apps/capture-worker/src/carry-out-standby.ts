@@ -1,8 +1,8 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { endProcess } from "@stillframe/hypervisors/processes"
-import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
 import { standbyDir } from "@stillframe/storage/layout"
 import { sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { identityOf } from "./carry-out-launch.ts"
@@ -18,7 +18,7 @@ const endGraceMs = 2_000
  */
 export async function carryOutStandby(order: StandbyOrder, captor: Captor): Promise<Manifest> {
   const images = standbyDir(order.dataDir, order.instanceId)
-  const running = await findQemu(identityOf(order))
+  const running = await hypervisorOf(order.hypervisor).find(identityOf(order))
   if (running === undefined) {
     const sealed = await sealedAttempt(images)
     if (sealed !== undefined) return sealed

@@ -2,6 +2,7 @@ import { constants } from "node:fs"
 import { access, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { builtinImage } from "@stillframe/hypervisors/images"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
@@ -29,7 +30,12 @@ export async function probeHost(config: CaptureWorkerConfig, log: Logger): Promi
       "qemu runs as root: its binary lies where no other user can execute it",
     )
   log.info({ version: probe.version, accel }, "qemu found")
-  const tools = { binary: config.qemuBinary, qemuImg: config.qemuImg, runAs }
+  const tools: HypervisorTools = {
+    name: "qemu",
+    binary: config.qemuBinary,
+    qemuImg: config.qemuImg,
+    runAs,
+  }
   return { ...probe, capabilities: qemuCapabilities(probe), accel, tools }
 }
 

@@ -6,6 +6,7 @@ function intent(deadlineInSeconds: number, limitInSeconds: number): PauseIntent 
   return {
     clusterId: "c",
     instanceId: "i",
+    hypervisor: { name: "qemu", binary: "/usr/bin/qemu", qemuImg: "/usr/bin/qemu-img" },
     generation: 1,
     operationId: "o",
     token: "t",

@@ -1,6 +1,7 @@
 import { readFile, rm } from "node:fs/promises"
 import { uptime } from "node:os"
 import { join } from "node:path"
+import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { growthGraceMs } from "@stillframe/hypervisors/pause-deadline"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { syncDir, writeDurably } from "@stillframe/storage/durable"
@@ -13,6 +14,7 @@ export interface PauseIntent {
   readonly clusterId: string
   readonly instanceId: string
   readonly generation: number
+  readonly hypervisor: HypervisorTools
   /** Absent when it is no operation's: an attached VM is led back to its own files. */
   readonly operationId?: string
   readonly token: string

@@ -1,5 +1,6 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
@@ -20,13 +21,7 @@ export interface VmOrder extends VmPlace {
   readonly token: string
   /** How long, from its arrival, the operation's lease can be trusted. */
   readonly leaseMs: number
-  readonly qemu: QemuTools
-}
-
-export interface QemuTools {
-  readonly binary: string
-  readonly qemuImg: string
-  readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
+  readonly hypervisor: HypervisorTools
 }
 
 /** What an order to put a VM's state on disk carries. */
@@ -79,7 +74,7 @@ export interface AttachOrder extends VmOrder {
 export interface ReleaseOrder extends VmPlace {
   readonly kind: "release"
   readonly token: string
-  readonly qemuImg: string
+  readonly hypervisor: HypervisorTools
   readonly vm: AttachedInstance
   readonly pauseExpectedMs: number
   readonly pauseLimitMs: number

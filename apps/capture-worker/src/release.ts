@@ -12,7 +12,7 @@ import type { Worker } from "./worker.ts"
  * we have of it. Nothing to do for a VM of ours. Throws `conflict` and the like with the reason where its owner has to decide.
  */
 export async function release(
-  { captors, clusterId, config }: Worker,
+  { captors, clusterId, config, qemu }: Worker,
   instance: InstanceRow,
   { forget }: { forget: boolean },
 ): Promise<void> {
@@ -29,7 +29,7 @@ export async function release(
       instanceId: instance.id,
       generation: instance.generation,
       token: createId(),
-      qemuImg: config.qemuImg,
+      hypervisor: qemu.tools,
       vm,
       pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
       pauseLimitMs: config.pauseLimitMs,

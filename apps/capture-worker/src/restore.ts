@@ -58,11 +58,12 @@ export function restoreHandler(worker: Worker): OperationHandler {
 
 /** Has a VM go on whose row says so, and watches it. */
 export async function goOn(
-  { config, clusterId, watches, log }: Worker,
+  { config, clusterId, watches, qemu, log }: Worker,
   vm: { id: string; generation: number },
 ): Promise<void> {
   try {
-    await resumeVm(config.dataDir, { clusterId, instanceId: vm.id, generation: vm.generation })
+    const { id: instanceId, generation } = vm
+    await resumeVm(config.dataDir, { clusterId, instanceId, generation, hypervisor: qemu.tools })
   } catch (err) {
     // One that has ended is recorded by its watch; one that is held is resumed by whoever holds it.
     log.warn({ err, instanceId: vm.id }, "vm not resumed")

@@ -29,7 +29,7 @@ export function saveAttached(
     dir,
     home,
     memoryFile: join(dir, rawMemoryName),
-    qemuImg: order.qemu.qemuImg,
+    qemuImg: order.hypervisor.qemuImg,
   })
 }
 

@@ -75,7 +75,7 @@ function capture(
     ...options,
     dir: generationDir(order.dataDir, order.instanceId, order.generation),
     memoryFile: join(dir, rawMemoryName),
-    qemuImg: order.qemu.qemuImg,
+    qemuImg: order.hypervisor.qemuImg,
     keepPaused,
   })
 }

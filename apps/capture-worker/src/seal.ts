@@ -47,7 +47,7 @@ export async function seal(
   const manifest: Manifest = {
     ...header(order),
     kind: captured.kind,
-    hypervisor: { name: "qemu", version: order.hypervisorVersion },
+    hypervisor: { name: order.hypervisor.name, version: order.hypervisorVersion },
     launch: { ...order.launch },
     ...(attached?.option !== undefined && { not_restorable: attached.option }),
     disks: captured.disks.map((disk) => ({ ...disk })),

@@ -1,12 +1,12 @@
 import { rm } from "node:fs/promises"
 import { uptime } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { resumeAttached } from "@stillframe/hypervisors/qemu/attached-takeover"
-import { qemuFiles } from "@stillframe/hypervisors/qemu/command"
 import { openControlSocket } from "@stillframe/hypervisors/qemu/control-socket"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
-import { endMigration, ensureRunning } from "@stillframe/hypervisors/qemu/resume"
+import { endMigration } from "@stillframe/hypervisors/qemu/resume"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import { isOverdue, readIntent, removeIntent, type PauseIntent } from "./intent.ts"
 import { holdVmLock } from "./vm-lock.ts"
@@ -53,10 +53,10 @@ export async function takeOver(dataDir: string, instanceId: string, grown?: Grow
 /** Lets a VM go on whose row says that it runs: it was loaded, and its worker may have died before it said so to the VM. */
 export async function resumeVm(
   dataDir: string,
-  vm: { clusterId: string; instanceId: string; generation: number },
+  vm: { clusterId: string; instanceId: string; generation: number; hypervisor: HypervisorTools },
 ): Promise<void> {
   await using _lock = await holdVmLock(vm, lockWaitMs)
-  await withMonitor(generationDir(dataDir, vm.instanceId, vm.generation), qemuFiles.command, ensureRunning)
+  await hypervisorOf(vm.hypervisor).begin(generationDir(dataDir, vm.instanceId, vm.generation))
 }
 
 /** Ends what a capture began and puts the VM back into the state it was in before. */
@@ -67,11 +67,13 @@ export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promis
   try {
     if (attached !== undefined) await leaveAttached(dataDir, intent, attached.controlSocket)
     else
-      await withMonitor(dir, qemuFiles.command, async (monitor) => {
-        // Once the guest goes on, the image it was to be put away in is of another moment.
-        if (intent.snapshotId === undefined)
-          await rm(standbyDir(dataDir, intent.instanceId), { recursive: true, force: true })
-        await (intent.wasRunning ? ensureRunning(monitor) : endMigration(monitor))
+      await hypervisorOf(intent.hypervisor).settle(dir, {
+        wasRunning: intent.wasRunning,
+        async onPresent() {
+          // Once the guest goes on, the image it was to be put away in is of another moment.
+          if (intent.snapshotId === undefined)
+            await rm(standbyDir(dataDir, intent.instanceId), { recursive: true, force: true })
+        },
       })
     return "resumed"
   } catch (error) {

@@ -19,7 +19,7 @@ export function vmOrder(
     operationId: operation.id,
     token: operation.token,
     leaseMs: leaseRemainingMs(),
-    qemu: qemu.tools,
+    hypervisor: qemu.tools,
   }
 }
 

@@ -1,10 +1,10 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Capabilities } from "@stillframe/domain/capabilities"
+import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { LaunchConfig, MachineTypes } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
-import type { QemuTools } from "./orders.ts"
 import type { Growth } from "./takeover.ts"
 import type { Watches } from "./watches.ts"
 
@@ -28,5 +28,5 @@ export interface HostQemu {
   readonly capabilities: Capabilities
   readonly machines: MachineTypes
   readonly accel: LaunchConfig["accel"]
-  readonly tools: QemuTools
+  readonly tools: HypervisorTools
 }

@@ -59,6 +59,7 @@ async function pausedBy(
     clusterId: "a23456789012345678901235",
     instanceId,
     generation: 1,
+    hypervisor: { name: "qemu", binary: "/usr/bin/qemu", qemuImg: "/usr/bin/qemu-img" },
     operationId: "a23456789012345678901236",
     token: "a23456789012345678901237",
     snapshotId: "a23456789012345678901238",

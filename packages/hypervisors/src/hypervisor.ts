@@ -1,0 +1,68 @@
+import type { Hypervisor as HypervisorName } from "@stillframe/domain/instance"
+import type { Disk } from "./disks.ts"
+import type { HostPathRules } from "./host-paths.ts"
+import type { LaunchConfig } from "./launch-config.ts"
+import type { ProcessIdentity } from "./processes.ts"
+
+/** What a host has of one hypervisor. Plain data: it travels with every order. */
+export interface HypervisorTools {
+  readonly name: HypervisorName
+  /** Absolute. */
+  readonly binary: string
+  /** Absolute; makes the layers of QEMU's disks. */
+  readonly qemuImg: string
+  /** The unprivileged user that its processes run as where this process is root. */
+  readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
+}
+
+export interface VmLaunch {
+  /** The VM's directory of this generation, which becomes its process's working directory. */
+  readonly dir: string
+  readonly config: LaunchConfig
+  /** As `prepare`, `renew` or `top` left them in `dir`. */
+  readonly disks: readonly Disk[]
+  /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
+  readonly identity: string
+  readonly signal: AbortSignal
+}
+
+/**
+ * What is done to a VM of ours, whatever runs it. It holds no connection and no state: whatever it is asked, it looks. What
+ * is refused because a hypervisor can't do it is `not_supported`, with the reason.
+ */
+export interface Hypervisor {
+  find(identity: string): Promise<ProcessIdentity | undefined>
+
+  /** Checks all that a launch names, and lays out the directory of a new VM. Throws `invalid_request`, before anything is made. */
+  prepare(
+    config: LaunchConfig,
+    place: { dir: string; rules: HostPathRules; signal: AbortSignal },
+  ): Promise<Disk[]>
+  /** The disks of a VM that is to boot again in its own directory. */
+  renew(dir: string, signal: AbortSignal): Promise<Disk[]>
+  /** Brings what a payload holds beside the memory into another directory. */
+  bring(
+    frozen: readonly Disk[],
+    place: { config: LaunchConfig; from: string; dir: string; signal: AbortSignal },
+  ): Promise<void>
+  /** What a VM can write to, on top of what was brought. */
+  top(frozen: readonly Disk[], place: { dir: string; signal: AbortSignal }): Promise<Disk[]>
+
+  /** Starts a process whose guest does not run yet. On a failure none is left. */
+  launch(vm: VmLaunch): Promise<ProcessIdentity>
+  /** Starts a process and loads a captured memory; its guest does not run yet. On a failure none is left. */
+  restore(vm: VmLaunch & { readonly memory: AsyncIterable<Uint8Array> }): Promise<ProcessIdentity>
+  /** Lets a guest boot or go on, and reads back that it runs. */
+  begin(dir: string): Promise<void>
+  /**
+   * Leaves a VM as a capture found it that died, failed or hung: what it began is called off or waited for. `onPresent` is
+   * called once the VM is known to be there, before its guest goes on. Throws `hypervisor_gone` when its process has ended.
+   */
+  settle(dir: string, found: { wasRunning: boolean; onPresent?: () => Promise<void> }): Promise<void>
+  /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */
+  stop(
+    dir: string,
+    vm: ProcessIdentity,
+    grace: { guestMs: number; processMs: number; signal: AbortSignal },
+  ): Promise<void>
+}
