@@ -189,10 +189,13 @@ export async function testStack({
     async until(look) {
       for (;;) {
         const changed = Promise.withResolvers<void>()
-        const stop = waker.listen("events", () => changed.resolve())
+        // A change shows in its resource at once, in the feed once it has its number.
+        const stops = (["events", "numbered"] as const).map((channel) =>
+          waker.listen(channel, () => changed.resolve()),
+        )
         const found = await look()
         if (found === undefined) await changed.promise
-        stop()
+        for (const stop of stops) stop()
         if (found !== undefined) return found
       }
     },
