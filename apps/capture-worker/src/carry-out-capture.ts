@@ -1,7 +1,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { readDisksAtRest } from "@stillframe/hypervisors/disks"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillframe/storage/layout"
 import { readManifest, type Manifest } from "@stillframe/storage/manifest"
 import type { CaptureOrder } from "./orders.ts"
@@ -29,8 +29,9 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
     return seal(order, dir, { kind: "Standby", ...capture })
   }
   if (source.state === "Stopped") {
-    const disks = await readDisksAtRest(generationDir(order.dataDir, order.instanceId, order.generation))
-    return seal(order, dir, { kind: "Stopped", disks, capturedAt: new Date(), pauseMs: 0 })
+    const home = generationDir(order.dataDir, order.instanceId, order.generation)
+    const disks = await hypervisorOf(order.hypervisor).disksAtRest(home)
+    return seal(order, dir, { kind: "Stopped", files: [], disks, capturedAt: new Date(), pauseMs: 0 })
   }
   const from = source.payloadDir
   const manifest = await readManifest(from)

@@ -1,13 +1,12 @@
-import type { InstanceRow } from "@stillframe/db/instances"
 import type { OperationContext } from "@stillframe/db/run-operation"
-import { vmOrder } from "./vm-order.ts"
+import { vmOrder, type PlacedVm } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
 
 /** Ends the VM's process and removes what this generation, or the whole instance, has on the host. */
 export async function endVm(
   worker: Worker,
   context: OperationContext,
-  instance: Pick<InstanceRow, "id" | "generation">,
+  instance: PlacedVm,
   remove: "generation" | "instance",
 ): Promise<void> {
   await worker.captors.order(

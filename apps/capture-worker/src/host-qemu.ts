@@ -12,13 +12,14 @@ import { canRunAs } from "@stillframe/hypervisors/run-as"
 import type { Logger } from "@stillframe/runtime/logger"
 import { writeDurably } from "@stillframe/storage/durable"
 import type { CaptureWorkerConfig } from "./config.ts"
-import type { HostQemu } from "./worker.ts"
+import { resolveLaunch } from "./resolve-launch.ts"
+import type { HostHypervisor } from "./worker.ts"
 
 /** Nobody's: no account has it, so a QEMU that is broken out of owns nothing but its VM's directory. */
 const qemuUser = { uid: 64_055, gid: 64_055 }
 
 /** Finds out what this host's QEMU can do. Throws `hypervisor_unavailable` with the remedy where there is none. */
-export async function probeHost(config: CaptureWorkerConfig, log: Logger): Promise<HostQemu> {
+export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): Promise<HostHypervisor> {
   const signal = new AbortController().signal
   const probe = await probeQemu(config.qemuBinary, signal)
   const accel = await accelerator(config, probe, log)
@@ -36,7 +37,12 @@ export async function probeHost(config: CaptureWorkerConfig, log: Logger): Promi
     qemuImg: config.qemuImg,
     runAs,
   }
-  return { ...probe, capabilities: qemuCapabilities(probe), accel, tools }
+  return {
+    capabilities: qemuCapabilities(probe),
+    tools,
+    resolveLaunch: (stored) =>
+      resolveLaunch(stored, { machines: probe.machines, accel, imagesDir: config.imagesDir }),
+  }
 }
 
 /** The trial boot's result, kept until the machine or its QEMU is another. */

@@ -5,17 +5,18 @@ import { instanceDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import { takeOver } from "./takeover.ts"
 import { pauseExpectedMs } from "./vm-order.ts"
-import type { Worker } from "./worker.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
 
 /**
  * Makes sure that a VM that someone else started runs on its own files only, or has left all that it wrote in them; `forget` removes what
  * we have of it. Nothing to do for a VM of ours. Throws `conflict` and the like with the reason where its owner has to decide.
  */
 export async function release(
-  { captors, clusterId, config, qemu }: Worker,
+  worker: Worker,
   instance: InstanceRow,
   { forget }: { forget: boolean },
 ): Promise<void> {
+  const { captors, clusterId, config } = worker
   const vm = attachedInstance(instance)
   if (vm === undefined) return
   // Mostly there is nothing to do, and no process to be started for it.
@@ -29,7 +30,7 @@ export async function release(
       instanceId: instance.id,
       generation: instance.generation,
       token: createId(),
-      hypervisor: qemu.tools,
+      hypervisor: hostHypervisor(worker, instance.hypervisor).tools,
       vm,
       pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
       pauseLimitMs: config.pauseLimitMs,

@@ -4,11 +4,11 @@ import {
   pinMachine,
   type DiskConfig,
   type LaunchConfig,
+  type MachineTypes,
 } from "@stillframe/hypervisors/launch-config"
-import type { Worker } from "./worker.ts"
 
 /** A launch as the API stored it: checked there for its shape, members in the caller's spelling. */
-interface StoredLaunch {
+export interface StoredLaunch {
   readonly image?: string
   readonly kernel?: string
   readonly initrd?: string
@@ -23,19 +23,27 @@ interface StoredLaunch {
   }[]
 }
 
+/** What of this host's QEMU goes into every launch. */
+interface QemuOfHost {
+  readonly machines: MachineTypes
+  readonly accel: LaunchConfig["accel"]
+  /** Where the guests that come with us lie. */
+  readonly imagesDir: string
+}
+
 /** What a stored launch comes down to on this host. Throws `invalid_request` for what can't be launched. */
 export function resolveLaunch(
   stored: StoredLaunch,
-  { qemu, config }: Pick<Worker, "qemu" | "config">,
+  { machines, accel, imagesDir }: QemuOfHost,
 ): LaunchConfig {
-  const image = stored.image === undefined ? undefined : builtinImage(stored.image, config.imagesDir)
+  const image = stored.image === undefined ? undefined : builtinImage(stored.image, imagesDir)
   const kernel = stored.kernel ?? image?.kernel
   const initrd = stored.initrd ?? image?.initrd
   const cmdline = stored.cmdline ?? image?.cmdline
   const launch: LaunchConfig = {
-    machine: pinMachine(stored.machine ?? "q35", qemu.machines),
-    accel: qemu.accel,
-    cpu: qemu.accel === "kvm" ? "host" : "qemu64",
+    machine: pinMachine(stored.machine ?? "q35", machines),
+    accel,
+    cpu: accel === "kvm" ? "host" : "qemu64",
     memoryMib: stored.memory_mib ?? image?.memoryMib ?? defaultMemoryMib,
     vcpus: stored.vcpus ?? 1,
     ...(kernel !== undefined && { kernel }),

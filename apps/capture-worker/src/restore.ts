@@ -18,8 +18,8 @@ import { reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
-import { vmOrder } from "./vm-order.ts"
-import type { Worker } from "./worker.ts"
+import { vmOrder, type PlacedVm } from "./vm-order.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
 
 /**
  * Puts an instance back: to a snapshot in place, or out of its own Standby. All of it is built as the next generation, the
@@ -37,7 +37,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
       const instance = await instanceToRestore(worker, context)
       const target = targetOf(operation)
       await release(worker, instance, { forget: false })
-      const next = { id: instance.id, generation: instance.generation + 1 }
+      const next = nextGeneration(instance)
       const build = async (payload: Payload): Promise<void> => {
         const vm = await worker.captors.order(
           { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
@@ -57,18 +57,21 @@ export function restoreHandler(worker: Worker): OperationHandler {
 }
 
 /** Has a VM go on whose row says so, and watches it. */
-export async function goOn(
-  { config, clusterId, watches, qemu, log }: Worker,
-  vm: { id: string; generation: number },
-): Promise<void> {
+export async function goOn(worker: Worker, vm: PlacedVm): Promise<void> {
+  const { config, clusterId, watches, log } = worker
   try {
     const { id: instanceId, generation } = vm
-    await resumeVm(config.dataDir, { clusterId, instanceId, generation, hypervisor: qemu.tools })
+    const { tools } = hostHypervisor(worker, vm.hypervisor)
+    await resumeVm(config.dataDir, { clusterId, instanceId, generation, hypervisor: tools })
   } catch (err) {
     // One that has ended is recorded by its watch; one that is held is resumed by whoever holds it.
     log.warn({ err, instanceId: vm.id }, "vm not resumed")
   }
   watches.start({ ...vm, attached: null })
+}
+
+function nextGeneration({ id, generation, hypervisor }: InstanceRow): PlacedVm {
+  return { id, generation: generation + 1, hypervisor }
 }
 
 async function ownImage({ config }: Worker, instance: InstanceRow): Promise<Payload> {
@@ -94,7 +97,7 @@ async function instanceToRestore(worker: Worker, context: OperationContext): Pro
       `the instance is ${instance.state}, not ${allowed.join(" or ")}`,
     )
   if (operation.attempt <= operationAttempts.restore.max) return instance
-  const next = { id: instance.id, generation: instance.generation + 1 }
+  const next = nextGeneration(instance)
   await endVm(worker, context, next, "generation")
   throw new StillframeError("hypervisor_gone", "the worker died while it restored the VM; try again")
 }
@@ -108,7 +111,7 @@ async function commit(
     vm,
     launch,
   }: {
-    next: { id: string; generation: number }
+    next: PlacedVm
     target: TargetState
     vm: ProcessIdentity | null
     launch: LaunchConfig

@@ -1,6 +1,7 @@
 import { join } from "node:path"
+import type { Capture } from "@stillframe/hypervisors/capture"
 import { captureAttached } from "@stillframe/hypervisors/qemu/attached-capture"
-import type { Capture, SaveOptions } from "@stillframe/hypervisors/qemu/capture"
+import type { SaveOptions } from "@stillframe/hypervisors/qemu/capture"
 import type { MergeHooks } from "@stillframe/hypervisors/qemu/merge-overlays"
 import { instanceDir, rawMemoryName } from "@stillframe/storage/layout"
 import { announcePause } from "./announce-pause.ts"
@@ -8,14 +9,15 @@ import { removeIntent } from "./intent.ts"
 import type { AttachedSource, CaptureOrder, ReleaseOrder } from "./orders.ts"
 
 /** Saves the memory of a VM that someone else started into `dir`, and copies of its disks. It runs again when this resolves, and when it fails. */
-export function saveAttached(
+export async function saveAttached(
   order: CaptureOrder,
   { vm, hostPaths }: AttachedSource,
   { dir, options }: { dir: string; options: Omit<SaveOptions, "memoryFile"> },
 ): Promise<Capture> {
+  const memoryFile = join(dir, rawMemoryName)
   const { controlSocket, process, user, allowOverlay } = vm
   const home = instanceDir(order.dataDir, order.instanceId)
-  return captureAttached({
+  const captured = await captureAttached({
     ...options,
     ...secondPause(order),
     // Its disks are copied from here on, which takes as long as it takes and holds nobody up.
@@ -28,9 +30,10 @@ export function saveAttached(
     rules: { hostPaths, dataDir: order.dataDir },
     dir,
     home,
-    memoryFile: join(dir, rawMemoryName),
+    memoryFile,
     qemuImg: order.hypervisor.qemuImg,
   })
+  return { ...captured, files: [{ name: rawMemoryName, role: "memory" }] }
 }
 
 /** The stop in which a VM changes back to its owner's files. Its lease is not asked: to leave the VM on overlays of ours would be worse. */

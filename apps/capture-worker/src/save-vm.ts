@@ -1,6 +1,6 @@
-import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureQemu, type Capture } from "@stillframe/hypervisors/qemu/capture"
+import type { Capture } from "@stillframe/hypervisors/capture"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir, instanceDir, rawMemoryName } from "@stillframe/storage/layout"
 import { announcePause } from "./announce-pause.ts"
 import { readIntent, removeIntent } from "./intent.ts"
@@ -71,11 +71,10 @@ function capture(
   }
   if (order.kind === "capture" && order.source.state === "Attached")
     return saveAttached(order, order.source, { dir, options })
-  return captureQemu({
-    ...options,
+  const vm = {
     dir: generationDir(order.dataDir, order.instanceId, order.generation),
-    memoryFile: join(dir, rawMemoryName),
-    qemuImg: order.hypervisor.qemuImg,
-    keepPaused,
-  })
+    config: order.launch,
+  }
+  const into = { dir, memoryName: rawMemoryName }
+  return hypervisorOf(order.hypervisor).capture(vm, into, { ...options, keepPaused })
 }

@@ -3,8 +3,9 @@ import { join } from "node:path"
 import { decompressFile } from "@stillframe/codec/decompress"
 import { sha256File } from "@stillframe/codec/hash"
 import type { Disk } from "@stillframe/hypervisors/disks"
-import { layerNames, linkFiles, sealLayers } from "@stillframe/hypervisors/qemu/layers"
-import { immutableNames } from "@stillframe/hypervisors/qemu/prepare-launch"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { linkFiles } from "@stillframe/hypervisors/qemu/layers"
+import type { SavedFile } from "@stillframe/hypervisors/saved-files"
 import { syncFile } from "@stillframe/storage/durable"
 import { generationDir, rawMemoryName } from "@stillframe/storage/layout"
 import { memoryEntry, writeManifest, type Manifest, type ManifestFile } from "@stillframe/storage/manifest"
@@ -15,6 +16,7 @@ const decompressThreads = 2
 /** What a payload's manifest says beyond its order and its files. */
 interface Captured {
   readonly kind: Manifest["kind"]
+  readonly files: readonly SavedFile[]
   readonly disks: readonly Disk[]
   readonly capturedAt: Date
   readonly pauseMs: number
@@ -26,24 +28,16 @@ export async function seal(
   dir: string,
   captured: Captured,
 ): Promise<Manifest> {
-  const source = generationDir(order.dataDir, order.instanceId, order.generation)
-  const names = immutableNames(order.launch, captured.disks)
-  const layers = new Set(layerNames(captured.disks))
+  const from = generationDir(order.dataDir, order.instanceId, order.generation)
   const attached = order.kind === "capture" && order.source.state === "Attached" ? order.source.vm : undefined
-  // The capture of an attached VM has left its disks in `dir` already.
-  const missing = attached === undefined ? names : names.filter((name) => !layers.has(name))
-  await linkFiles(missing, source, dir, new AbortController().signal)
-  await sealLayers(captured.disks, dir)
+  const kept = await hypervisorOf(order.hypervisor).keep(captured.disks, { config: order.launch, from, dir })
 
   // Side by side: while one waits for the device, another is hashed.
-  const files = await Promise.all([
-    ...(captured.kind === "Standby" ? [sealFile(dir, rawMemoryName, "memory")] : []),
-    ...[...new Set(names)].map((name) =>
-      name.endsWith(".base")
-        ? describeBase(dir, name)
-        : sealFile(dir, name, layers.has(name) ? "disk" : "boot"),
+  const files = await Promise.all(
+    [...captured.files, ...kept].map(({ name, role }) =>
+      role === "base" ? describeBase(dir, name) : sealFile(dir, name, role),
     ),
-  ])
+  )
   const manifest: Manifest = {
     ...header(order),
     kind: captured.kind,

@@ -4,7 +4,7 @@ import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@s
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
-import type { Capabilities } from "@stillframe/domain/capabilities"
+import type { Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
@@ -15,7 +15,7 @@ import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
-import { probeHost } from "./host-qemu.ts"
+import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
@@ -25,7 +25,7 @@ import type { Growth } from "./takeover.ts"
 import { tidyInstance } from "./tidy.ts"
 import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
 import { watches as openWatches } from "./watches.ts"
-import type { Worker } from "./worker.ts"
+import type { HostHypervisor, Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 
@@ -44,13 +44,23 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
 
-  const qemu = await probeHost(config, log)
-  const watches = resources.use(openWatches({ db, clusterId, config, committed, log }))
-  resources.use(await keepRegistered(db, await registration(config, qemu.capabilities), log))
+  const hypervisors = new Map<Hypervisor, HostHypervisor>([["qemu", await probeHostQemu(config, log)]])
+  const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
+  resources.use(await keepRegistered(db, await registration(config, hypervisors), log))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
-  const worker: Worker = { clusterId, config, db, qemu, watches, captors: orderly, committed, log, grown }
+  const worker: Worker = {
+    clusterId,
+    config,
+    db,
+    hypervisors,
+    watches,
+    captors: orderly,
+    committed,
+    log,
+    grown,
+  }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
   await consume(resources, worker)
@@ -100,14 +110,17 @@ async function consume(resources: AsyncDisposableStack, worker: Worker): Promise
   resources.defer(() => consumer.close())
 }
 
-async function registration(config: CaptureWorkerConfig, qemu: Capabilities): Promise<HostRegistration> {
+async function registration(
+  config: CaptureWorkerConfig,
+  hypervisors: Worker["hypervisors"],
+): Promise<HostRegistration> {
   const self = await identifyProcess(process.pid)
   return {
     name: config.host,
     hostId: await hostId(config.dataDir),
     bootId: self?.bootId ?? "",
     pool: config.pool,
-    hypervisors: { qemu },
+    hypervisors: Object.fromEntries([...hypervisors].map(([name, { capabilities }]) => [name, capabilities])),
   }
 }
 

@@ -18,9 +18,8 @@ import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
 import { reportDamage, targetOf, withPayload } from "./payload.ts"
 import { release } from "./release.ts"
-import { resolveLaunch } from "./resolve-launch.ts"
 import { vmOrder } from "./vm-order.ts"
-import type { Worker } from "./worker.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** Starts the VM of a new instance, or finds the one that it is to be. */
 export function launchHandler(worker: Worker): OperationHandler {
@@ -30,7 +29,7 @@ export function launchHandler(worker: Worker): OperationHandler {
       const instance = await instanceToStart(worker, context)
       const request = attachRequest(instance)
       if (request !== undefined) return attach(worker, context, { instance, request })
-      const launch = resolveLaunch(instance.launch, worker)
+      const launch = hostHypervisor(worker, instance.hypervisor).resolveLaunch(instance.launch)
       const hostPaths = [worker.config.imagesDir, ...worker.config.hostPaths]
       const { pid } = await worker.captors.order(
         { kind: "launch", launch, hostPaths, ...vmOrder(worker, context, instance) },

@@ -3,14 +3,18 @@ import type { OperationContext } from "@stillframe/db/run-operation"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { attachedInstance } from "./attached-instance.ts"
 import type { SaveOrder, VmOrder } from "./orders.ts"
-import type { Worker } from "./worker.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
+
+/** A VM of this host, or what is to become one. */
+export type PlacedVm = Pick<InstanceRow, "id" | "generation" | "hypervisor">
 
 /** The part that every order has. */
 export function vmOrder(
-  { clusterId, config, qemu }: Worker,
+  worker: Worker,
   { operation, leaseRemainingMs }: OperationContext,
-  instance: Pick<InstanceRow, "id" | "generation">,
+  instance: PlacedVm,
 ): VmOrder {
+  const { clusterId, config } = worker
   return {
     clusterId,
     dataDir: config.dataDir,
@@ -19,7 +23,7 @@ export function vmOrder(
     operationId: operation.id,
     token: operation.token,
     leaseMs: leaseRemainingMs(),
-    hypervisor: qemu.tools,
+    hypervisor: hostHypervisor(worker, instance.hypervisor).tools,
   }
 }
 
@@ -28,7 +32,9 @@ export function saveOrder(worker: Worker, context: OperationContext, instance: I
   return {
     ...vmOrder(worker, context, instance),
     instanceName: instance.name,
-    hypervisorVersion: attachedInstance(instance)?.hypervisorVersion ?? worker.qemu.version,
+    hypervisorVersion:
+      attachedInstance(instance)?.hypervisorVersion ??
+      hostHypervisor(worker, instance.hypervisor).capabilities.version,
     launch: instance.launch as unknown as LaunchConfig,
     memoryMib: instance.memory_mib,
     pauseExpectedMs: pauseExpectedMs(instance.memory_mib),

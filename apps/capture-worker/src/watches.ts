@@ -4,12 +4,14 @@ import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/instances"
 import { pendingStateOperation } from "@stillframe/db/operations"
 import { StillframeError } from "@stillframe/domain/errors"
-import { watchQemu, type VmEnd, type Watch } from "@stillframe/hypervisors/qemu/watch"
-import type { Logger } from "@stillframe/runtime/logger"
+import type { Hypervisor } from "@stillframe/domain/instance"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import type { VmEnd, Watch } from "@stillframe/hypervisors/watch"
 import { generationDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** Watches the VMs of this host, and tells the register when one ends by itself. */
 export interface Watches extends AsyncDisposable {
@@ -26,7 +28,7 @@ interface HeldWatch {
   close(): void
 }
 
-type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "attached">
+type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "hypervisor" | "attached">
 
 const retryMs = 1_000
 
@@ -38,23 +40,15 @@ const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: st
   ended_by_owner: { state: "Stopped", message: "the VM's process, which its owner had started, has ended" },
   gone: {
     state: "Stopped",
-    message: "the VM's process ended without a word; see qemu.log in the instance's directory",
+    message: "the VM's process ended without a word; see its log in the instance's directory",
   },
 }
 
-export function watches({
-  db,
-  clusterId,
-  config,
-  committed,
-  log,
-}: {
-  db: OwnedDatabase
-  clusterId: string
-  config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">
-  committed: () => void
-  log: Logger
-}): Watches {
+type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "committed" | "log"> & {
+  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">
+}
+
+export function watches({ db, clusterId, config, hypervisors, committed, log }: WatchDeps): Watches {
   const held = new Map<string, HeldWatch>()
   const recording = new Set<Promise<void>>()
   const stopping = new AbortController()
@@ -62,7 +56,7 @@ export function watches({
   async function hold(instance: WatchedInstance): Promise<void> {
     const dir = generationDir(config.dataDir, instance.id, instance.generation)
     const vm = attachedInstance(instance)
-    const watch = vm === undefined ? await openWatch(dir) : watchAttached(vm)
+    const watch = vm === undefined ? await openWatch(dir, instance.hypervisor) : watchAttached(vm)
     if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve<End>("gone")).then((end) => {
@@ -72,10 +66,11 @@ export function watches({
   }
 
   /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
-  async function openWatch(dir: string): Promise<Watch | undefined> {
+  async function openWatch(dir: string, name: Hypervisor): Promise<Watch | undefined> {
     for (; !stopping.signal.aborted; await delay(retryMs)) {
       try {
-        return await watchQemu(dir)
+        const { tools } = hostHypervisor({ hypervisors }, name)
+        return await hypervisorOf(tools).watch(dir)
       } catch (error) {
         if (!(error instanceof StillframeError)) throw error
         if (error.code === "hypervisor_gone") return undefined

@@ -1,10 +1,13 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Capabilities } from "@stillframe/domain/capabilities"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Hypervisor } from "@stillframe/domain/instance"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
-import type { LaunchConfig, MachineTypes } from "@stillframe/hypervisors/launch-config"
+import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { StoredLaunch } from "./resolve-launch.ts"
 import type { Growth } from "./takeover.ts"
 import type { Watches } from "./watches.ts"
 
@@ -13,7 +16,7 @@ export interface Worker {
   readonly clusterId: string
   readonly config: CaptureWorkerConfig
   readonly db: OwnedDatabase
-  readonly qemu: HostQemu
+  readonly hypervisors: ReadonlyMap<Hypervisor, HostHypervisor>
   readonly watches: Watches
   readonly captors: Pick<Captors, "order">
   readonly grown: Growth
@@ -22,11 +25,24 @@ export interface Worker {
   readonly log: Logger
 }
 
-/** What this host's QEMU was found to be. */
-export interface HostQemu {
-  readonly version: string
+/** What this host was found to have of one hypervisor. */
+export interface HostHypervisor {
   readonly capabilities: Capabilities
-  readonly machines: MachineTypes
-  readonly accel: LaunchConfig["accel"]
   readonly tools: HypervisorTools
+  /** What a launch that was stored as its caller spelt it comes down to on this host. Throws `invalid_request`. */
+  resolveLaunch(stored: StoredLaunch): LaunchConfig
+}
+
+/** Throws `hypervisor_unavailable` where the host has none of that name. */
+export function hostHypervisor(
+  { hypervisors }: Pick<Worker, "hypervisors">,
+  name: Hypervisor,
+): HostHypervisor {
+  const found = hypervisors.get(name)
+  if (found === undefined)
+    throw new StillframeError(
+      "hypervisor_unavailable",
+      `this host has no ${name} any more; check its settings`,
+    )
+  return found
 }

@@ -1,8 +1,10 @@
 import type { Hypervisor as HypervisorName } from "@stillframe/domain/instance"
+import type { Capture, CaptureRequest } from "./capture.ts"
 import type { Disk } from "./disks.ts"
 import type { HostPathRules } from "./host-paths.ts"
 import type { LaunchConfig } from "./launch-config.ts"
 import type { ProcessIdentity } from "./processes.ts"
+import type { Watch } from "./watch.ts"
 
 /** What a host has of one hypervisor. Plain data: it travels with every order. */
 export interface HypervisorTools {
@@ -24,6 +26,12 @@ export interface VmLaunch {
   /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
   readonly identity: string
   readonly signal: AbortSignal
+}
+
+/** A file of a payload. `base`: a caller's own, known by its size and times; `boot`: kernel and initial RAM disk. */
+export interface KeptFile {
+  readonly name: string
+  readonly role: "disk" | "base" | "boot"
 }
 
 /**
@@ -48,10 +56,33 @@ export interface Hypervisor {
   /** What a VM can write to, on top of what was brought. */
   top(frozen: readonly Disk[], place: { dir: string; signal: AbortSignal }): Promise<Disk[]>
 
+  /** The disks of a VM that does not run. */
+  disksAtRest(dir: string): Promise<Disk[]>
+  /**
+   * Brings what a restore needs beside the memory into a payload's directory, where a capture may have left some of it, so
+   * that nobody changes it any more. Nothing is synced.
+   */
+  keep(
+    frozen: readonly Disk[],
+    place: { config: LaunchConfig; from: string; dir: string },
+  ): Promise<readonly KeptFile[]>
+
   /** Starts a process whose guest does not run yet. On a failure none is left. */
   launch(vm: VmLaunch): Promise<ProcessIdentity>
   /** Starts a process and loads a captured memory; its guest does not run yet. On a failure none is left. */
   restore(vm: VmLaunch & { readonly memory: AsyncIterable<Uint8Array> }): Promise<ProcessIdentity>
+  /**
+   * Saves a VM's memory and freezes its disks into the payload's directory `into.dir`, the memory as `into.memoryName`. The
+   * VM runs again afterwards whatever happens, if it ran before; on a failure nothing of the capture is left.
+   *
+   * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`, `storage_failed`,
+   * `cancelled`, `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`, `not_supported`.
+   */
+  capture(
+    vm: { dir: string; config: LaunchConfig },
+    into: { dir: string; memoryName: string },
+    request: CaptureRequest,
+  ): Promise<Capture>
   /** Lets a guest boot or go on, and reads back that it runs. */
   begin(dir: string): Promise<void>
   /**
@@ -59,6 +90,8 @@ export interface Hypervisor {
    * called once the VM is known to be there, before its guest goes on. Throws `hypervisor_gone` when its process has ended.
    */
   settle(dir: string, found: { wasRunning: boolean; onPresent?: () => Promise<void> }): Promise<void>
+  /** Watches a VM's process until it ends. One at a time. Throws `hypervisor_gone` when it has. */
+  watch(dir: string): Promise<Watch>
   /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */
   stop(
     dir: string,

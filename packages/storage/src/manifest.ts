@@ -8,7 +8,8 @@ import { manifestName } from "./layout.ts"
 
 const fileSchema = z.object({
   name: z.string(),
-  role: z.enum(["memory", "disk", "base", "boot"]),
+  /** `state`: the devices' state, where it is not part of the memory's stream. */
+  role: z.enum(["memory", "state", "disk", "base", "boot"]),
   /** Of the file as it was sealed. */
   bytes: z.number().int(),
   /** Of the uncompressed content. A caller's base file has none here: it is recorded by its size and times in `disks`. */

@@ -1,14 +1,19 @@
-import { assertSourcesUnchanged, readDisksAtRest } from "../disks.ts"
-import type { Hypervisor, HypervisorTools } from "../hypervisor.ts"
+import { readdir } from "node:fs/promises"
+import { join } from "node:path"
+import { assertSourcesUnchanged, readDisksAtRest, type Disk } from "../disks.ts"
+import type { Hypervisor, HypervisorTools, KeptFile } from "../hypervisor.ts"
+import type { LaunchConfig } from "../launch-config.ts"
+import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
 import { findQemu } from "./find-process.ts"
-import { addOverlays, linkFiles, renewTops } from "./layers.ts"
+import { addOverlays, layerNames, linkFiles, renewTops, sealLayers } from "./layers.ts"
 import { immutableNames, prepareLaunch, startGuest } from "./prepare-launch.ts"
 import { launchQemu } from "./process.ts"
 import { withMonitor } from "./qmp.ts"
 import { restoreQemu } from "./restore.ts"
 import { endMigration, ensureRunning } from "./resume.ts"
 import { stopQemu } from "./stop.ts"
+import { watchQemu } from "./watch.ts"
 
 /** VMs that run on QEMU: their disks are chains of layers, their memory is a stream. */
 export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hypervisor {
@@ -24,6 +29,13 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
     bring: (frozen, { config, from, dir, signal }) =>
       linkFiles(immutableNames(config, frozen), from, dir, signal),
     top: (frozen, place) => addOverlays(frozen, { ...place, qemuImg }),
+    disksAtRest: readDisksAtRest,
+    keep,
+    async capture({ dir }, into, request) {
+      const memoryFile = join(into.dir, into.memoryName)
+      const captured = await captureQemu({ ...request, dir, memoryFile, qemuImg })
+      return { ...captured, files: [{ name: into.memoryName, role: "memory" }] }
+    },
     launch: (vm) => launchQemu({ ...vm, ...tools }),
     restore: (vm) => restoreQemu({ ...vm, ...tools }),
     begin: startGuest,
@@ -32,6 +44,24 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
         await onPresent?.()
         await (wasRunning ? ensureRunning(monitor) : endMigration(monitor))
       }),
+    watch: watchQemu,
     stop: stopQemu,
   }
+}
+
+async function keep(
+  frozen: readonly Disk[],
+  { config, from, dir }: { config: LaunchConfig; from: string; dir: string },
+): Promise<KeptFile[]> {
+  const names = [...new Set(immutableNames(config, frozen))]
+  // The capture of an attached VM has left its disks there already.
+  const there = new Set(await readdir(dir))
+  const missing = names.filter((name) => !there.has(name))
+  await linkFiles(missing, from, dir, new AbortController().signal)
+  await sealLayers(frozen, dir)
+  const layers = new Set(layerNames(frozen))
+  return names.map((name) => ({
+    name,
+    role: name.endsWith(".base") ? "base" : layers.has(name) ? "disk" : "boot",
+  }))
 }

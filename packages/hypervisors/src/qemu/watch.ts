@@ -1,15 +1,6 @@
+import type { VmEnd, Watch } from "../watch.ts"
 import { qemuFiles } from "./command.ts"
 import { openMonitor } from "./qmp.ts"
-
-/** How a VM's process ended, as far as QEMU said it. */
-export type VmEnd = "guest_shutdown" | "guest_reset" | "guest_panicked" | "ended_by_host" | "gone"
-
-/** Holds a VM's second monitor until the VM ends. */
-export interface Watch {
-  /** Resolves when the process has closed its monitor; `gone` when it ended without a word (killed, crashed). Never after `close`. */
-  readonly ended: Promise<VmEnd>
-  close(): void
-}
 
 /** Watches a VM by `watch.sock`, which one worker at a time may hold. Throws as `openMonitor` does. */
 export async function watchQemu(dir: string): Promise<Watch> {
