@@ -1,23 +1,18 @@
-import { createReadStream } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
-import { decompressFrames } from "@stillframe/codec/decompress"
 import { sha256File } from "@stillframe/codec/hash"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertSourcesUnchanged, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
 import type { Hypervisor, VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { linkFiles } from "@stillframe/hypervisors/link-files"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
-import { linkFiles } from "@stillframe/hypervisors/qemu/layers"
 import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
+import { capturedMemory } from "./captured-memory.ts"
 import { carryOutEnd, whoseVm } from "./carry-out-launch.ts"
 import type { RestoreOrder } from "./orders.ts"
 import { syncPayload } from "./seal.ts"
-
-/** Whole streams of a raw memory file; small pieces cost more calls than they save memory. */
-const readBytes = 1024 ** 2
-const decompressThreads = 2
 
 /**
  * Builds a new generation of an instance from a payload, which it only reads: files by links, and for target Running a VM
@@ -73,7 +68,7 @@ async function loadMemory(
 ): Promise<ProcessIdentity> {
   const raw = path.endsWith(`/${rawMemoryName}`)
   const [loaded, hashed] = await Promise.allSettled([
-    hypervisor.restore({ ...vm, memory: readMemory(path, vm.signal) }),
+    hypervisor.restore({ ...vm, memory: capturedMemory(path, manifest, vm.signal) }),
     raw ? sha256File(path, { signal: vm.signal }) : undefined,
   ])
   if (loaded.status === "rejected") throw loaded.reason
@@ -101,11 +96,4 @@ async function keepMemory(order: RestoreOrder, manifest: Manifest, signal: Abort
   const { snapshot_id: _, ...rest } = manifest
   await writeManifest(dir, { ...rest, token: order.token, files })
   return null
-}
-
-/** The guest's memory in order, from the raw file or straight from the frames: nothing is unpacked to disk. */
-function readMemory(path: string, signal: AbortSignal): AsyncIterable<Uint8Array> {
-  if (path.endsWith(`/${rawMemoryName}`)) return createReadStream(path, { highWaterMark: readBytes, signal })
-  if (/\.(zst|lz4)$/.test(path)) return decompressFrames({ path, threads: decompressThreads, signal })
-  throw new StillframeError("corrupted", `${path} is no memory file of ours`)
 }

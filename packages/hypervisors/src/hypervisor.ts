@@ -28,6 +28,16 @@ export interface VmLaunch {
   readonly signal: AbortSignal
 }
 
+/** What a capture saved, in whatever form it lies there now. */
+export interface CapturedMemory {
+  /** In order. */
+  stream(): AsyncIterable<Uint8Array>
+  /** Makes it a file, which must not exist. Nobody changes it as long as it is there; it may be one that the payload has too. */
+  place(path: string): Promise<void>
+  /** Where its other files lie, and their names. */
+  readonly state: { readonly dir: string; readonly names: readonly string[] }
+}
+
 /** A file of a payload. `base`: a caller's own, known by its size and times; `boot`: kernel and initial RAM disk. */
 export interface KeptFile {
   readonly name: string
@@ -70,7 +80,7 @@ export interface Hypervisor {
   /** Starts a process whose guest does not run yet. On a failure none is left. */
   launch(vm: VmLaunch): Promise<ProcessIdentity>
   /** Starts a process and loads a captured memory; its guest does not run yet. On a failure none is left. */
-  restore(vm: VmLaunch & { readonly memory: AsyncIterable<Uint8Array> }): Promise<ProcessIdentity>
+  restore(vm: VmLaunch & { readonly memory: CapturedMemory }): Promise<ProcessIdentity>
   /**
    * Saves a VM's memory and freezes its disks into the payload's directory `into.dir`, the memory as `into.memoryName`. The
    * VM runs again afterwards whatever happens, if it ran before; on a failure nothing of the capture is left.

@@ -3,10 +3,11 @@ import { join } from "node:path"
 import { assertSourcesUnchanged, readDisksAtRest, type Disk } from "../disks.ts"
 import type { Hypervisor, HypervisorTools, KeptFile } from "../hypervisor.ts"
 import type { LaunchConfig } from "../launch-config.ts"
+import { linkFiles } from "../link-files.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
 import { findQemu } from "./find-process.ts"
-import { addOverlays, layerNames, linkFiles, renewTops, sealLayers } from "./layers.ts"
+import { addOverlays, layerNames, renewTops, sealLayers } from "./layers.ts"
 import { immutableNames, prepareLaunch, startGuest } from "./prepare-launch.ts"
 import { launchQemu } from "./process.ts"
 import { withMonitor } from "./qmp.ts"
@@ -37,7 +38,7 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
       return { ...captured, files: [{ name: into.memoryName, role: "memory" }] }
     },
     launch: (vm) => launchQemu({ ...vm, ...tools }),
-    restore: (vm) => restoreQemu({ ...vm, ...tools }),
+    restore: ({ memory, ...vm }) => restoreQemu({ ...vm, ...tools, memory: memory.stream() }),
     begin: startGuest,
     settle: (dir, { wasRunning, onPresent }) =>
       withMonitor(dir, qemuFiles.command, async (monitor) => {

@@ -1,7 +1,8 @@
-import { chmod, chown, copyFile, link, lstat, readdir, rm, stat } from "node:fs/promises"
+import { chmod, chown, copyFile, lstat, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "../disks.ts"
 import type { CheckedDisk } from "../host-paths.ts"
+import { linkOrNot } from "../link-files.ts"
 import { runProgram } from "../run-program.ts"
 
 /** Where overlays are made, and by what. */
@@ -60,24 +61,6 @@ export async function removeOverlays(disks: readonly Disk[], dir: string): Promi
 }
 
 /**
- * Brings immutable files (frozen layers, base links, kernel) into a payload's or a fork's directory under the same names: hard links, or
- * copies where the file system is another. Names that exist already are taken as done.
- */
-export async function linkFiles(
-  names: readonly string[],
-  from: string,
-  to: string,
-  signal: AbortSignal,
-): Promise<void> {
-  for (const name of names) {
-    if (await linkOrNot(join(from, name), join(to, name))) continue
-    await runProgram("cp", ["--reflink=auto", "--sparse=always", "--", join(from, name), join(to, name)], {
-      signal,
-    })
-  }
-}
-
-/**
  * Takes the right to write frozen layers from everybody, and the files from QEMU's own user: whoever breaks out of a guest
  * must not reach back into its snapshots. That user goes on reading them as a member of its group.
  */
@@ -128,18 +111,5 @@ async function baseOf(disk: CheckedDisk, index: number, dir: string): Promise<Di
     virtualSize: disk.virtualSize,
     layers: files.map(({ path, format }) => ({ file: linked ? linkName : path, format })),
     sources,
-  }
-}
-
-/** False where the file system cannot link: another device, a full link count, or the kernel's protected_hardlinks. */
-async function linkOrNot(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to)
-    return true
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === "EEXIST") return true
-    if (code === "EXDEV" || code === "EPERM" || code === "EMLINK") return false
-    throw error
   }
 }

@@ -1,0 +1,35 @@
+import { link } from "node:fs/promises"
+import { join } from "node:path"
+import { runProgram } from "./run-program.ts"
+
+/**
+ * Brings immutable files (frozen layers, base links, kernel) into a payload's or a fork's directory under the same names: hard links, or
+ * copies where the file system is another. Names that exist already are taken as done.
+ */
+export async function linkFiles(
+  names: readonly string[],
+  from: string,
+  to: string,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const name of names) await linkFile(join(from, name), join(to, name), signal)
+}
+
+/** Likewise of one file, under any name. */
+export async function linkFile(from: string, to: string, signal: AbortSignal): Promise<void> {
+  if (await linkOrNot(from, to)) return
+  await runProgram("cp", ["--reflink=auto", "--sparse=always", "--", from, to], { signal })
+}
+
+/** False where the file system cannot link: another device, a full link count, or the kernel's protected_hardlinks. */
+export async function linkOrNot(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === "EEXIST") return true
+    if (code === "EXDEV" || code === "EPERM" || code === "EMLINK") return false
+    throw error
+  }
+}
