@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process"
 import { createReadStream, existsSync } from "node:fs"
-import { chmod, copyFile, link, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
+import { chmod, copyFile, link, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { assertSourcesUnchanged, type Disk } from "@stillframe/hypervisors/disks"
@@ -10,8 +10,8 @@ import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
 import { startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
 import { restoreQemu } from "@stillframe/hypervisors/qemu/restore"
-import { findProgram } from "@stillframe/runtime/find-program"
 import { expect, test } from "vitest"
+import { canReflink, reflinkingGround } from "./reflinking.ts"
 import {
   asOwner,
   attach,
@@ -181,63 +181,35 @@ test("a read-only disk that was changed since is found out before a restore", as
   await expect(assertSourcesUnchanged(dir, disks)).rejects.toMatchObject({ code: "conflict" })
 })
 
-const mkfsXfs = isRoot ? await findable("mkfs.xfs") : undefined
-if (mkfsXfs === undefined) console.warn("skipped: reflinks need root and mkfs.xfs")
-
-test.skipIf(mkfsXfs === undefined)(
+test.skipIf(!canReflink)(
   "where the file system shares blocks the disks are cloned in the pause, and no overlay is made",
   async () => {
     await using place = await ground()
-    const image = join(place.root, "xfs.img")
-    await run("truncate", ["-s", "400M", image])
-    await run(mkfsXfs ?? "", ["-q", "-m", "reflink=1", image])
-    const mounted = await place.folder("mounted")
-    await run("mount", ["-o", "loop", image, mounted])
-    try {
-      const inside = {
-        ...place,
-        root: mounted,
-        folder: async (name: string) => await folderIn(mounted, name),
-      }
-      const stranger = await startWithDisks(inside)
-      const vm = await attach(inside, stranger)
-      await writeAsGuest(stranger, 0x11)
-      const steps: string[] = []
+    await using inside = await reflinkingGround(place)
+    const stranger = await startWithDisks(inside)
+    const vm = await attach(inside, stranger)
+    await writeAsGuest(stranger, 0x11)
+    const steps: string[] = []
 
-      let clonedInPause = false
+    let clonedInPause = false
 
-      const captured = await asOwner(stranger, async (monitor) => {
-        monitor.subscribe(({ event }) => {
-          if (event === "RESUME") clonedInPause = existsSync(join(mounted, "payload", "disk0.copy"))
-        })
-        const onStep = (step: string): void => void steps.push(step)
-        return await captureStranger(inside, stranger, vm, "payload", { allowOverlay: false, onStep })
+    const captured = await asOwner(stranger, async (monitor) => {
+      monitor.subscribe(({ event }) => {
+        if (event === "RESUME") clonedInPause = existsSync(join(inside.root, "payload", "disk0.copy"))
       })
-      await writeAsGuest(stranger, 0x22)
+      const onStep = (step: string): void => void steps.push(step)
+      return await captureStranger(inside, stranger, vm, "payload", { allowOverlay: false, onStep })
+    })
+    await writeAsGuest(stranger, 0x22)
 
-      expect(clonedInPause).toBe(true)
-      expect(steps).toEqual([])
-      expect((await readFile(join(captured.dir, "disk0.copy")))[0]).toBe(0x11)
-      expect((await contentOf(inside, join(mounted, "a.raw"), "raw"))[0]).toBe(0x22)
-      await expectRunning(stranger)
-      await endProcess(stranger.process, { graceMs: 0 })
-    } finally {
-      await run("umount", ["--lazy", mounted])
-    }
+    expect(clonedInPause).toBe(true)
+    expect(steps).toEqual([])
+    expect((await readFile(join(captured.dir, "disk0.copy")))[0]).toBe(0x11)
+    expect((await contentOf(inside, join(inside.root, "a.raw"), "raw"))[0]).toBe(0x22)
+    await expectRunning(stranger)
+    await endProcess(stranger.process, { graceMs: 0 })
   },
 )
-
-async function findable(program: string): Promise<string | undefined> {
-  return await run("which", [program]).then(
-    ({ stdout }) => findProgram(stdout.trim(), process.env["PATH"]),
-    () => undefined,
-  )
-}
-
-async function folderIn(root: string, name: string): Promise<string> {
-  await mkdir(join(root, name), { recursive: true })
-  return join(root, name)
-}
 
 /** The directory of a VM of ours that goes on from the capture. */
 async function restored(

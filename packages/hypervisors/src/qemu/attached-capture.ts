@@ -1,9 +1,12 @@
+import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { cloneObstacle, type Clone } from "../clone-file.ts"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import type { HostPathRules } from "../host-paths.ts"
 import type { DiskConfig } from "../launch-config.ts"
 import type { ProcessIdentity } from "../processes.ts"
-import { readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
+import { reflinkFreeze } from "../reflink-freeze.ts"
+import { copyName, frozenDisk, readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
 import { openAttachedSink } from "./attached-sink.ts"
 import { settleAttached } from "./attached-takeover.ts"
 import { captureVm, type Capture, type CaptureTarget, type SaveOptions } from "./capture.ts"
@@ -12,7 +15,6 @@ import type { MergeHooks } from "./merge-overlays.ts"
 import { overlayFreeze } from "./overlay-freeze.ts"
 import { pausedFreeze } from "./paused-freeze.ts"
 import type { Monitor } from "./qmp.ts"
-import { reflinkFreeze } from "./reflink-freeze.ts"
 import type { VmStatus } from "./resume.ts"
 
 export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
@@ -62,8 +64,9 @@ function targetOf(options: AttachedCaptureOptions): CaptureTarget {
 async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): Promise<DiskFreeze> {
   const { process, rules, dir, allowOverlay, order = [] } = options
   const disks = inOrder(await readAttachedDisks(monitor, process.pid, rules), order)
-  const cloned = await reflinkFreeze(disks, dir)
-  if (cloned !== undefined) return cloned
+  const clones = clonesOf(disks, dir)
+  if ((await cloneObstacle(clones)) === undefined)
+    return reflinkFreeze(clones, await Promise.all(disks.map(frozenDisk)))
   const { running } = await monitor.execute<VmStatus>("query-status")
   if (!running) return await pausedFreeze(monitor, disks, options)
   if (allowOverlay) return await overlayFreeze({ ...options, monitor, disks })
@@ -71,6 +74,12 @@ async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): P
   throw new StillframeError(
     "not_supported",
     `${paths.join(", ")} cannot be cloned into the storage directory (that needs one file system with reflinks, such as XFS or Btrfs); set attach.allow_overlay to let the VM write to a temporary overlay while its disks are copied`,
+  )
+}
+
+function clonesOf(disks: readonly AttachedDisk[], dir: string): Clone[] {
+  return disks.flatMap(({ readonly, path }, index) =>
+    readonly ? [] : [{ from: path, to: join(dir, copyName(index)) }],
   )
 }
 

@@ -1,4 +1,4 @@
-import { chmod, readdir, readlink, stat } from "node:fs/promises"
+import { readdir, readlink, stat } from "node:fs/promises"
 import { resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { sourceFacts, type Disk, type DiskSource } from "../disks.ts"
@@ -88,11 +88,6 @@ export async function frozenDisk(disk: AttachedDisk, index: number): Promise<Dis
 
 /** Our copy of an attached VM's disk. Not named as an overlay: what its header says of a backing file is its owner's. */
 export const copyName = (disk: number): string => `disk${disk}.copy`
-
-/** Nobody writes to a copy, and the user that runs a fork reads it without owning it. Its directory keeps everybody else out. */
-export async function sealCopy(path: string): Promise<void> {
-  await chmod(path, 0o444)
-}
 
 function chainOf(image: Image): { filename: string; format: "raw" | "qcow2" }[] | undefined {
   const { format, "backing-image": below } = image

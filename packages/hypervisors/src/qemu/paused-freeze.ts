@@ -3,7 +3,8 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import { runProgram } from "../run-program.ts"
-import { copyName, frozenDisk, sealCopy, type AttachedDisk } from "./attached-disks.ts"
+import { sealCopy } from "../seal-copy.ts"
+import { copyName, frozenDisk, type AttachedDisk } from "./attached-disks.ts"
 import type { Monitor } from "./qmp.ts"
 
 /**
