@@ -1,6 +1,7 @@
-import { readdir } from "node:fs/promises"
+import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { processAlive } from "@stillframe/hypervisors/processes"
+import { keepRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { vz as hostsOwn, vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
 import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
@@ -130,6 +131,28 @@ test("forks go on beside their source, as the same machine with the same address
     expect(await machineOf(fork.dir)).toEqual(await machineOf(vm.dir))
   }
   await untilTicks(vm.dir, 3, ticks(saved.printed).length)
+})
+
+test("a fork goes on with disks of its own", async () => {
+  await using place = await ground()
+  const path = join(place.root, "callers.raw")
+  await writeFile(path, Buffer.alloc(4_096, 7))
+  const checked = [false, true].map((readonly) => {
+    return { path, format: "raw" as const, readonly, virtualSize: 4_096, backing: [] }
+  })
+  const disks = await layRawDisks(checked, { dir: await place.folder("vm"), signal: never })
+  const vm = await startVz(place, { disks })
+  const saved = await save(place, vm)
+  await keepRawDisks(disks, { dir: vm.dir, payload: saved.dir, signal: never })
+  await vm.control.resume()
+
+  const options = await restoreOptions(place, saved.dir, "fork", { disks })
+  await placeRawDisks(disks, { payload: saved.dir, dir: options.dir, signal: never })
+  place.own(await vz.restore(options))
+  await vz.begin(options.dir, guest)
+
+  await untilTicks(options.dir, 3)
+  expect(firstGap(saved.printed + serial(options.dir))).toBeUndefined()
 })
 
 test("a fork of a fork, made after both are gone, goes on", async () => {

@@ -1,0 +1,158 @@
+import { chmod, rm, truncate } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { cloneObstacle, tryClone, type Clone } from "./clone-file.ts"
+import type { DiskFreeze } from "./disk-freeze.ts"
+import { sourceFacts, type Disk } from "./disks.ts"
+import type { CheckedDisk } from "./host-paths.ts"
+import { linkFiles, linkOrNot } from "./link-files.ts"
+import { giveToOwnerOf } from "./qemu/layers.ts"
+import { reflinkFreeze } from "./reflink-freeze.ts"
+import { runProgram } from "./run-program.ts"
+import { sealCopy } from "./seal-copy.ts"
+
+const rawName = (disk: number): string => `disk${disk}.raw`
+const baseName = (disk: number): string => `disk${disk}.base`
+const ownerOnly = 0o600
+
+/** Throws `not_supported` naming the first disk that a hypervisor without layers of its own can't open. */
+function assertRawDisks(disks: readonly Pick<CheckedDisk, "path" | "format">[]): void {
+  const other = disks.find(({ format }) => format !== "raw")
+  if (other !== undefined)
+    throw new StillframeError(
+      "not_supported",
+      `${other.path} is ${other.format}, and this hypervisor gets raw disks only; convert it with qemu-img convert -O raw, or launch the VM with qemu`,
+    )
+}
+
+/**
+ * Lays the disks of a new VM in its directory, one raw file each: `disk<k>.raw`, a clone or a copy of the caller's file, for
+ * those that the VM writes; `disk<k>.base`, a hard link to it where that is possible, for the others. The caller's files are
+ * never written. Throws `not_supported` before anything is made, `conflict` when a file was changed while it was copied,
+ * `insufficient_storage`.
+ */
+export async function layRawDisks(
+  checked: readonly CheckedDisk[],
+  { dir, signal }: { dir: string; signal: AbortSignal },
+): Promise<Disk[]> {
+  assertRawDisks(checked)
+  const disks: Disk[] = []
+  for (const [index, disk] of checked.entries())
+    disks.push(disk.readonly ? await baseOf(disk, index, dir, signal) : await ownOf(disk, index, dir, signal))
+  return disks
+}
+
+/**
+ * Keeps what a VM's raw disks hold in `payload`, under the same names: the written ones as clones made in the pause, the
+ * others linked after it. Throws `not_supported` beforehand where the file system can't clone them: a copy would let the VM
+ * stand still for as long as it takes. A VM that writes no disk needs no such file system.
+ */
+export async function freezeRawDisks(
+  disks: readonly Disk[],
+  { dir, payload, signal }: { dir: string; payload: string; signal: AbortSignal },
+): Promise<DiskFreeze> {
+  const clones = writtenNames(disks).map((name): Clone => {
+    return { from: join(dir, name), to: join(payload, name) }
+  })
+  const obstacle = await cloneObstacle(clones)
+  if (obstacle !== undefined)
+    throw new StillframeError(
+      "not_supported",
+      `the disks of this VM can't be kept while it runs: ${obstacle}; keep DATA_DIR and STORAGE_DIR on one file system that does, such as XFS or Btrfs with reflinks, or take a Stopped snapshot`,
+    )
+  const freeze = reflinkFreeze(clones, [...disks])
+  return {
+    ...freeze,
+    finish: async () => {
+      await linkFiles(unwrittenNames(disks), dir, payload, signal)
+      return await freeze.finish()
+    },
+    discard: async () => {
+      await freeze.discard()
+      for (const name of unwrittenNames(disks)) await rm(join(payload, name), { force: true })
+    },
+  }
+}
+
+/** Keeps the disks of a VM that does not run in `payload`, by a copy where they can't be cloned. */
+export async function keepRawDisks(
+  disks: readonly Disk[],
+  { dir, payload, signal }: { dir: string; payload: string; signal: AbortSignal },
+): Promise<void> {
+  await linkFiles(unwrittenNames(disks), dir, payload, signal)
+  for (const name of writtenNames(disks)) {
+    await cloneOrCopy({ from: join(dir, name), to: join(payload, name) }, signal)
+    await sealCopy(join(payload, name))
+  }
+}
+
+/** Gives a new VM in `dir` disks of its own with what `payload` has kept, which stays as it is. */
+export async function placeRawDisks(
+  disks: readonly Disk[],
+  { payload, dir, signal }: { payload: string; dir: string; signal: AbortSignal },
+): Promise<void> {
+  await linkFiles(unwrittenNames(disks), payload, dir, signal)
+  for (const name of writtenNames(disks)) {
+    await cloneOrCopy({ from: join(payload, name), to: join(dir, name) }, signal)
+    await makeOwn(dir, name)
+  }
+}
+
+const writtenNames = (disks: readonly Disk[]): string[] =>
+  disks.flatMap(({ readonly, layers }) => (readonly ? [] : layers.map(({ file }) => file)))
+
+const unwrittenNames = (disks: readonly Disk[]): string[] =>
+  disks.flatMap(({ readonly, layers }) => (readonly ? layers.map(({ file }) => file) : []))
+
+async function ownOf(
+  { path, virtualSize }: CheckedDisk,
+  index: number,
+  dir: string,
+  signal: AbortSignal,
+): Promise<Disk> {
+  const name = rawName(index)
+  await copyUnchanged({ from: path, to: join(dir, name) }, signal)
+  await makeOwn(dir, name)
+  // Not every hypervisor opens a file that ends within a sector.
+  await truncate(join(dir, name), virtualSize)
+  // Nothing of the caller's is needed any more.
+  return { readonly: false, virtualSize, layers: [{ file: name, format: "raw" }], sources: [] }
+}
+
+async function baseOf(
+  { path, virtualSize }: CheckedDisk,
+  index: number,
+  dir: string,
+  signal: AbortSignal,
+): Promise<Disk> {
+  const name = baseName(index)
+  const disk: Disk = { readonly: true, virtualSize, layers: [{ file: name, format: "raw" }], sources: [] }
+  if (await linkOrNot(path, join(dir, name)))
+    return { ...disk, sources: [{ path, link: name, ...(await sourceFacts(path)) }] }
+  await copyUnchanged({ from: path, to: join(dir, name) }, signal)
+  await sealCopy(join(dir, name))
+  return disk
+}
+
+async function copyUnchanged(clone: Clone, signal: AbortSignal): Promise<void> {
+  const before = await sourceFacts(clone.from)
+  await cloneOrCopy(clone, signal)
+  const after = await sourceFacts(clone.from)
+  if (after.sizeBytes !== before.sizeBytes || after.mtimeMs !== before.mtimeMs)
+    throw new StillframeError(
+      "conflict",
+      `${clone.from} was changed while it was copied; launch the VM once nobody writes it`,
+    )
+}
+
+async function cloneOrCopy(clone: Clone, signal: AbortSignal): Promise<void> {
+  // A try before this one may have been killed in the middle.
+  await rm(clone.to, { force: true })
+  if ((await tryClone(clone)) === undefined) return
+  await runProgram("cp", ["--sparse=always", "--", clone.from, clone.to], { signal })
+}
+
+async function makeOwn(dir: string, name: string): Promise<void> {
+  await chmod(join(dir, name), ownerOnly)
+  await giveToOwnerOf(dir, name)
+}

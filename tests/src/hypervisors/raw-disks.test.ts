@@ -1,0 +1,224 @@
+import { randomBytes } from "node:crypto"
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { assertSourcesUnchanged, type Disk } from "@stillframe/hypervisors/disks"
+import type { CheckedDisk } from "@stillframe/hypervisors/host-paths"
+import { freezeRawDisks, keepRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
+import { expect, test } from "vitest"
+import { canReflink, reflinkingGround } from "./reflinking.ts"
+import { ground, never, type Ground } from "./test-vm.ts"
+
+const diskBytes = 1024 ** 2
+
+test("a written disk is the VM's own file, a read-only one is the caller's by another name", async () => {
+  await using place = await ground()
+  const [written, readonly] = [await callersDisk(place, "a.raw"), await callersDisk(place, "b.raw", true)]
+
+  const { dir, disks } = await lay(place, [written, readonly])
+
+  expect(disks).toEqual([
+    {
+      readonly: false,
+      virtualSize: diskBytes,
+      layers: [{ file: "disk0.raw", format: "raw" }],
+      sources: [],
+    },
+    {
+      readonly: true,
+      virtualSize: diskBytes,
+      layers: [{ file: "disk1.base", format: "raw" }],
+      sources: [expect.objectContaining({ path: readonly.path, link: "disk1.base", sizeBytes: diskBytes })],
+    },
+  ])
+  const own = await stat(join(dir, "disk0.raw"))
+  expect([own.mode & 0o777, own.nlink]).toEqual([0o600, 1])
+  expect((await stat(join(dir, "disk1.base"))).ino).toBe((await stat(readonly.path)).ino)
+  await writeFile(join(dir, "disk0.raw"), "the guest's")
+  expect(await readFile(written.path)).toHaveLength(diskBytes)
+})
+
+test("holes of a caller's disk stay holes, and one that ends within a sector is filled up", async () => {
+  await using place = await ground()
+  const path = join(place.root, "a.raw")
+  await writeFile(path, Buffer.concat([Buffer.alloc(8 * diskBytes), Buffer.from("end")]))
+
+  const { dir } = await lay(place, [
+    { path, format: "raw", readonly: false, virtualSize: 8 * diskBytes + 512, backing: [] },
+  ])
+
+  const { size, blocks } = await stat(join(dir, "disk0.raw"))
+  expect(size).toBe(8 * diskBytes + 512)
+  expect(blocks * 512).toBeLessThan(diskBytes)
+})
+
+test("a qcow2 disk is not supported, and nothing is made", async () => {
+  await using place = await ground()
+  const written = await callersDisk(place, "a.raw")
+  const dir = await place.folder("vm")
+
+  const attempt = layRawDisks([written, { ...written, path: "/b.qcow2", format: "qcow2" }], {
+    dir,
+    signal: never,
+  })
+
+  await expect(attempt).rejects.toMatchObject({
+    code: "not_supported",
+    message: expect.stringContaining("/b.qcow2 is qcow2"),
+  })
+  expect(await readdir(dir)).toEqual([])
+})
+
+test("a caller's read-only disk that changes is found out; a written one may, for nothing of it is needed", async () => {
+  await using place = await ground()
+  const [written, readonly] = [await callersDisk(place, "a.raw"), await callersDisk(place, "b.raw", true)]
+  const { dir, disks } = await lay(place, [written, readonly])
+
+  await writeFile(written.path, "another")
+  await assertSourcesUnchanged(dir, disks)
+  await writeFile(readonly.path, "another")
+
+  await expect(assertSourcesUnchanged(dir, disks)).rejects.toMatchObject({ code: "conflict" })
+})
+
+test("a read-only disk on another file system is copied, and then nobody's to change", async () => {
+  await using place = await ground()
+  await using memory = await inMemory()
+  const readonly = await callersDisk(memory, "b.raw", true)
+
+  const { dir, disks } = await lay(place, [readonly])
+  await writeFile(readonly.path, "another")
+
+  await assertSourcesUnchanged(dir, disks)
+  expect((await stat(join(dir, "disk0.base"))).mode & 0o222).toBe(0)
+  expect(await readFile(join(dir, "disk0.base"))).toHaveLength(diskBytes)
+})
+
+test.each([
+  ["a file system without reflinks", "shares no blocks", (memory: string) => memory],
+  ["a payload on another file system", "another file system", (_: string, disk: string) => disk],
+])("on %s a running VM that writes disks is not captured, saying why", async (_, why, payloadRoot) => {
+  await using place = await ground()
+  await using memory = await inMemory()
+  const { dir, disks } = await lay(memory, [await callersDisk(memory, "a.raw")])
+  const payload = await mkdtemp(join(payloadRoot(memory.root, place.root), "payload-"))
+
+  const attempt = freezeRawDisks(disks, { dir, payload, signal: never })
+
+  await expect(attempt).rejects.toMatchObject({
+    code: "not_supported",
+    message: expect.stringContaining(why),
+  })
+  expect(await readdir(payload)).toEqual([])
+})
+
+test("a VM that writes no disk needs no reflinks", async () => {
+  await using memory = await inMemory()
+  const readonly = await callersDisk(memory, "b.raw", true)
+  const { dir, disks } = await lay(memory, [readonly])
+  const payload = await memory.folder("payload")
+
+  const freeze = await freezeRawDisks(disks, { dir, payload, signal: never })
+  await freeze.take()
+  expect(await readdir(payload)).toEqual([])
+  expect(await freeze.finish()).toBe(0)
+
+  expect([freeze.active, freeze.frozen]).toEqual([[], disks])
+  expect((await stat(join(payload, "disk0.base"))).ino).toBe((await stat(readonly.path)).ino)
+  await freeze.discard()
+  expect(await readdir(payload)).toEqual([])
+})
+
+test("the disks of a VM that does not run are kept anywhere, and forks get their own", async () => {
+  await using place = await ground()
+  await using memory = await inMemory()
+  const { dir, disks } = await lay(place, [
+    await callersDisk(place, "a.raw"),
+    await callersDisk(place, "b.raw", true),
+  ])
+  const content = await readFile(join(dir, "disk0.raw"))
+
+  const payload = await memory.folder("payload")
+  await keepRawDisks(disks, { dir, payload, signal: never })
+  await writeFile(join(dir, "disk0.raw"), "the source's")
+  const forks = await Promise.all(
+    ["one", "two"].map(async (name) => await placed(memory, disks, payload, name)),
+  )
+  await writeFile(join(forks[0] ?? "", "disk0.raw"), "the fork's")
+
+  expect(await readFile(join(payload, "disk0.raw"))).toEqual(content)
+  expect(await readFile(join(forks[1] ?? "", "disk0.raw"))).toEqual(content)
+  expect((await stat(join(payload, "disk0.raw"))).mode & 0o222).toBe(0)
+  expect((await stat(join(forks[1] ?? "", "disk0.raw"))).mode & 0o777).toBe(0o600)
+  expect(await readFile(join(forks[1] ?? "", "disk1.base"))).toHaveLength(diskBytes)
+})
+
+test.skipIf(!canReflink)("where blocks are shared, disks are kept as they are in the pause", async () => {
+  await using place = await ground()
+  await using inside = await reflinkingGround(place)
+  const { dir, disks } = await lay(inside, [
+    await callersDisk(inside, "a.raw"),
+    await callersDisk(inside, "b.raw", true),
+  ])
+  const payload = await inside.folder("payload")
+  const content = randomBytes(diskBytes)
+  await writeFile(join(dir, "disk0.raw"), content)
+
+  const freeze = await freezeRawDisks(disks, { dir, payload, signal: never })
+  expect(await readdir(payload)).toEqual([])
+  await freeze.take()
+  expect(await readdir(payload)).toEqual(["disk0.raw"])
+  await writeFile(join(dir, "disk0.raw"), "after the pause")
+  await freeze.finish()
+  const fork = await placed(inside, freeze.frozen, payload, "fork")
+
+  expect(freeze.active).toEqual([join(dir, "disk0.raw")])
+  expect((await readdir(payload)).toSorted()).toEqual(["disk0.raw", "disk1.base"])
+  expect(await readFile(join(payload, "disk0.raw"))).toEqual(content)
+  expect((await stat(join(payload, "disk0.raw"))).mode & 0o222).toBe(0)
+  expect(await readFile(join(fork, "disk0.raw"))).toEqual(content)
+})
+
+test.skipIf(!canReflink)("what a failed capture had cloned is taken away, and only that", async () => {
+  await using place = await ground()
+  await using inside = await reflinkingGround(place)
+  const { dir, disks } = await lay(inside, [await callersDisk(inside, "a.raw")])
+  const payload = await inside.folder("payload")
+  const freeze = await freezeRawDisks(disks, { dir, payload, signal: never })
+  await freeze.take()
+
+  await freeze.discard()
+
+  expect(await readdir(payload)).toEqual([])
+  expect(await readFile(join(dir, "disk0.raw"))).toHaveLength(diskBytes)
+})
+
+async function callersDisk(place: Ground, name: string, readonly = false): Promise<CheckedDisk> {
+  const path = join(place.root, name)
+  await writeFile(path, randomBytes(diskBytes), { mode: 0o644 })
+  return { path, format: "raw", readonly, virtualSize: diskBytes, backing: [] }
+}
+
+async function lay(place: Ground, checked: CheckedDisk[]): Promise<{ dir: string; disks: Disk[] }> {
+  const dir = await place.folder("vm")
+  return { dir, disks: await layRawDisks(checked, { dir, signal: never }) }
+}
+
+async function placed(place: Ground, disks: readonly Disk[], payload: string, name: string): Promise<string> {
+  const dir = await place.folder(name)
+  await placeRawDisks(disks, { payload, dir, signal: never })
+  return dir
+}
+
+/** In a tmpfs, whose files share no blocks. */
+async function inMemory(): Promise<Ground> {
+  const root = await mkdtemp("/dev/shm/stillframe-disks-")
+  return {
+    root,
+    own: (identity) => identity,
+    folder: async (name) => {
+      await mkdir(join(root, name), { recursive: true })
+      return join(root, name)
+    },
+    [Symbol.asyncDispose]: async () => await rm(root, { recursive: true }),
+  }
+}
