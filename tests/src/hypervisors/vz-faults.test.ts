@@ -1,6 +1,7 @@
 import { readdir, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { processAlive } from "@stillframe/hypervisors/processes"
+import type { VmControl } from "@stillframe/hypervisors/vm-control"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
 import { ground, never, pidsIn } from "./test-vm.ts"
@@ -75,35 +76,34 @@ test("a save that was cancelled is none, though the shim went through with it", 
 
 test("a lost answer to a pause or a resume is none: the state tells", async () => {
   await using place = await ground()
-  const { dir } = await startVz(place)
-  const control = impatient.control(dir, guest)
-  await fault({ dir }, { "vm.pause": "lost", "vm.resume": "lost" })
+  const vm = await startVz(place)
+  const control = impatient.control(vm.dir, guest)
+  await fault(vm, { "vm.pause": "lost", "vm.resume": "lost" })
 
   await control.pause()
-  expect(await control.state()).toBe("paused")
+  expect(await vm.control.state()).toBe("paused")
   await control.resume()
 
-  expect(await control.state()).toBe("running")
+  expect(await vm.control.state()).toBe("running")
 })
 
 test.each(["vm.pause", "vm.resume", "vm.snapshot"])(
   "a %s that is never answered and never done times out, and can be asked for again",
   async (command) => {
     await using place = await ground()
-    const { dir } = await startVz(place)
-    const control = impatient.control(dir, guest)
-    if (command !== "vm.pause") await control.pause()
-    await fault({ dir }, { [command]: "silent" })
-    const act = async (): Promise<unknown> => {
+    const vm = await startVz(place)
+    if (command !== "vm.pause") await vm.control.pause()
+    await fault(vm, { [command]: "silent" })
+    const act = async (control: VmControl): Promise<unknown> => {
       if (command === "vm.pause") return await control.pause()
       if (command === "vm.resume") return await control.resume()
       return await control.save(await place.folder("saved"), { signal: never })
     }
 
-    await expect(act()).rejects.toMatchObject({ code: "timeout" })
+    await expect(act(impatient.control(vm.dir, guest))).rejects.toMatchObject({ code: "timeout" })
 
-    await fault({ dir }, {})
-    await act()
+    await fault(vm, {})
+    await act(vm.control)
   },
 )
 
@@ -126,7 +126,7 @@ test.each(["vm.pause", "vm.snapshot", "vm.resume", "vm.info"])(
 
     await expect(vm.control.state()).rejects.toMatchObject({ code: "hypervisor_gone" })
     expect(await readdir(dir)).toEqual([])
-    expect(await processAlive(vm.process)).toBe(false)
+    await expect.poll(() => processAlive(vm.process)).toBe(false)
   },
 )
 

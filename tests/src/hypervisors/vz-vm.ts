@@ -19,7 +19,7 @@ export const mac: VzHost = {
 
 export const vz = vzOn({ host: mac })
 /** For what is never answered. */
-export const impatient = vzOn({ host: mac, deadlineBaseMs: 300, deadlineMsPerMib: 0 })
+export const impatient = vzOn({ host: mac, deadlineBaseMs: 1_000, deadlineMsPerMib: 0 })
 
 export const guest: GuestConfig = { memoryMib: 16, vcpus: 1, kernel: heartbeat, disks: [] }
 

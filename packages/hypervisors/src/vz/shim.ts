@@ -14,7 +14,6 @@ export type ShimCommand =
   | "vm.pause"
   | "vm.resume"
   | "vm.snapshot"
-  | "vm.shutdown"
   | "vm.power-button"
   | "vmm.shutdown"
 

@@ -38,7 +38,7 @@ const known = new Set(
 )
 const tickMs = 5
 const passingMs = 30
-const slowMs = 400
+const slowMs = 1_000
 const stateFile = "machine-state.vzm"
 const [option, given = ""] = process.argv.slice(2)
 const config = readConfig()
