@@ -18,7 +18,9 @@ export async function linkFiles(
 /** Likewise of one file, under any name. */
 export async function linkFile(from: string, to: string, signal: AbortSignal): Promise<void> {
   if (await linkOrNot(from, to)) return
-  await runProgram("cp", ["--reflink=auto", "--sparse=always", "--", from, to], { signal })
+  // A caller's disk is known by its time too (`assertSourcesUnchanged`).
+  const options = ["--reflink=auto", "--sparse=always", "--preserve=timestamps"]
+  await runProgram("cp", [...options, "--", from, to], { signal })
 }
 
 /** False where the file system cannot link: another device, a full link count, or the kernel's protected_hardlinks. */

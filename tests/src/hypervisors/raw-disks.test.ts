@@ -152,6 +152,19 @@ test("the disks of a VM that does not run are kept anywhere, and forks get their
   expect(await readFile(join(forks[1] ?? "", "disk1.base"))).toHaveLength(diskBytes)
 })
 
+test("a read-only disk whose copies lie on another file system is still the one of the launch", async () => {
+  await using place = await ground()
+  await using memory = await inMemory()
+  const { dir, disks } = await lay(place, [await callersDisk(place, "b.raw", true)])
+  const payload = await memory.folder("payload")
+  await keepRawDisks(disks, { dir, payload, signal: never })
+
+  await assertSourcesUnchanged(payload, disks)
+
+  await writeFile(join(payload, "disk0.base"), "another")
+  await expect(assertSourcesUnchanged(payload, disks)).rejects.toMatchObject({ code: "conflict" })
+})
+
 test.skipIf(!canReflink)("where blocks are shared, disks are kept as they are in the pause", async () => {
   await using place = await ground()
   await using inside = await reflinkingGround(place)

@@ -10,12 +10,7 @@ export interface Shim {
   readonly deadlineMs: number
 }
 
-export type ShimCommand =
-  | "vm.pause"
-  | "vm.resume"
-  | "vm.snapshot"
-  | "vm.power-button"
-  | "vmm.shutdown"
+export type ShimCommand = "vm.pause" | "vm.resume" | "vm.snapshot" | "vm.power-button" | "vmm.shutdown"
 
 const pollMs = 20
 /** On their way from one state to another, which the framework does by itself. */
