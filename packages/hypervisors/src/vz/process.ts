@@ -11,6 +11,8 @@ import { shimConfig } from "./shim-config.ts"
 import { ping, settledState, type Shim } from "./shim.ts"
 
 const startPollMs = 10
+/** The shim ends when the state can't be loaded, whether it serves by then or not. */
+const refusals: ReadonlySet<string> = new Set(["hypervisor_failed", "hypervisor_gone"])
 
 /**
  * Starts a shim, which boots its machine at once: it knows no machine that is made and waits. Throws as `startProcess`
@@ -44,10 +46,12 @@ export async function restoreVz(
     const savedState = join(relative(options.dir, from), savedFiles.state)
     return await startShim({ shim, options, machine: { ...saved, ...now }, savedState })
   } catch (error) {
-    if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
+    if (!(error instanceof StillframeError) || !refusals.has(error.code)) throw error
+    // The end of a process is told with its last words already.
+    const why = error.code === "hypervisor_gone" ? await lastWords(options.dir, vzFiles.log) : error.message
     throw new StillframeError(
       "hypervisor_failed",
-      `the saved machine could not be loaded (under Darwin ${now.system}, saved under ${saved.system}): ${error.message}; another system may have to load it, or the VM be started from its disks`,
+      `the saved machine could not be loaded (under Darwin ${now.system}, saved under ${saved.system}): ${why}; another system may have to load it, or the VM be started from its disks`,
       { cause: error },
     )
   }

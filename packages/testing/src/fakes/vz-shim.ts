@@ -42,7 +42,11 @@ const slowMs = 1_000
 const stateFile = "machine-state.vzm"
 const [option, given = ""] = process.argv.slice(2)
 const config = readConfig()
-const vm = { state: "Starting", tick: 0, sum: 0x12345678 }
+const vm = {
+  state: config.restore_machine_state_path === undefined ? "Starting" : "Restoring",
+  tick: 0,
+  sum: 0x12345678,
+}
 
 function fail(why: string): never {
   process.stderr.write(`${why}\n`)
@@ -182,12 +186,13 @@ const server = createServer((request, response) => {
 })
 
 process.once("SIGTERM", end)
-if (config.restore_machine_state_path !== undefined) load(config.restore_machine_state_path)
 rmSync(config.control_socket, { force: true })
 appendFileSync(config.serial_log_path, "")
 server.listen(config.control_socket)
 setTimeout(() => {
-  vm.state = config.restore_machine_state_path === undefined ? "Running" : "Paused"
+  const { restore_machine_state_path: path } = config
+  if (path !== undefined) load(path)
+  vm.state = path === undefined ? "Running" : "Paused"
 }, passingMs)
 const hex = (value: number): string => value.toString(16).padStart(8, "0")
 setInterval(() => {
