@@ -4,9 +4,10 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { cloneObstacle, tryClone, type Clone } from "./clone-file.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
 import { sourceFacts, type Disk } from "./disks.ts"
+import { fileExists } from "./file-exists.ts"
 import type { CheckedDisk } from "./host-paths.ts"
 import { linkFiles, linkOrNot } from "./link-files.ts"
-import { giveToOwnerOf } from "./qemu/layers.ts"
+import { giveToOwnerOf, isSealed } from "./qemu/layers.ts"
 import { reflinkFreeze } from "./reflink-freeze.ts"
 import { runProgram } from "./run-program.ts"
 import { sealCopy } from "./seal-copy.ts"
@@ -74,15 +75,20 @@ export async function freezeRawDisks(
   }
 }
 
-/** Keeps the disks of a VM that does not run in `payload`, by a copy where they can't be cloned. */
+/**
+ * Keeps the disks of a VM that does not run in `payload`, by a copy where they can't be cloned. What a capture has kept there
+ * stays: the VM may have written its own since.
+ */
 export async function keepRawDisks(
   disks: readonly Disk[],
   { dir, payload, signal }: { dir: string; payload: string; signal: AbortSignal },
 ): Promise<void> {
   await linkFiles(unwrittenNames(disks), dir, payload, signal)
   for (const name of writtenNames(disks)) {
-    await cloneOrCopy({ from: join(dir, name), to: join(payload, name) }, signal)
-    await sealCopy(join(payload, name))
+    const to = join(payload, name)
+    if ((await fileExists(to)) && (await isSealed(to))) continue
+    await cloneOrCopy({ from: join(dir, name), to }, signal)
+    await sealCopy(to)
   }
 }
 

@@ -152,6 +152,19 @@ test("the disks of a VM that does not run are kept anywhere, and forks get their
   expect(await readFile(join(forks[1] ?? "", "disk1.base"))).toHaveLength(diskBytes)
 })
 
+test("a disk that was kept already stays as it was kept", async () => {
+  await using place = await ground()
+  const { dir, disks } = await lay(place, [await callersDisk(place, "a.raw")])
+  const payload = await place.folder("payload")
+  await keepRawDisks(disks, { dir, payload, signal: never })
+  const kept = await readFile(join(payload, "disk0.raw"))
+  await writeFile(join(dir, "disk0.raw"), "written since")
+
+  await keepRawDisks(disks, { dir, payload, signal: never })
+
+  expect(await readFile(join(payload, "disk0.raw"))).toEqual(kept)
+})
+
 test("a read-only disk whose copies lie on another file system is still the one of the launch", async () => {
   await using place = await ground()
   await using memory = await inMemory()
