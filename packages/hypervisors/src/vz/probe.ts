@@ -1,5 +1,5 @@
-import { StillframeError } from "@stillframe/domain/errors"
 import type { Capabilities } from "@stillframe/domain/capabilities"
+import { StillframeError } from "@stillframe/domain/errors"
 import { runProgram } from "../run-program.ts"
 import { assertVzRuns, type VzHost } from "./host.ts"
 

@@ -24,8 +24,7 @@ export async function saveMachine(
 ): Promise<SavedFile[]> {
   const { machine_identifier } = await readMachine(shim.dir)
   if (signal.aborted) throw cancelled(signal)
-  if ((await readdir(to)).length > 0)
-    throw new StillframeError("hypervisor_failed", `${to} holds something already; save into a new directory`)
+  await assertUnsaved(to)
   const from = join(to, shimDirectory)
   const stopWatching = watchGrowth(join(from, savedFiles.state), onProgress)
   try {
@@ -46,6 +45,13 @@ export async function saveMachine(
     stopWatching()
     await rm(from, { recursive: true, force: true })
   }
+}
+
+/** Disks may be there already, of the same pause; another save may not, for a failure would take it away. */
+async function assertUnsaved(dir: string): Promise<void> {
+  const ours: ReadonlySet<string> = new Set([shimDirectory, ...Object.values(savedFiles)])
+  if ((await readdir(dir)).some((name) => ours.has(name)))
+    throw new StillframeError("hypervisor_failed", `${dir} holds a save already; save into a new directory`)
 }
 
 async function assertWhole(dir: string, machineIdentifier: string): Promise<void> {
