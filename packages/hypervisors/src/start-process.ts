@@ -16,6 +16,10 @@ export interface StartOptions<T> {
   readonly dir: string
   /** In `dir`: what it writes to standard output and standard error. */
   readonly log: string
+  /** In `dir`: standard output alone, where that is the guest's serial console. */
+  readonly console?: string
+  /** In `dir`: a log that it keeps itself, whose last words count too. */
+  readonly ownLog?: string
   /** `stillframe-<cluster id>-<instance id>`, where its arguments have no place for it: how `findProcess` finds it again. */
   readonly identity?: string
   /** The unprivileged user it runs as where this process is root. It must be able to execute `binary`. */
@@ -53,22 +57,27 @@ export async function startProcess<T>(
   }
 }
 
-/** The last lines of a log: often the only place where a hypervisor says why it could not start or load. */
-export async function lastWords(dir: string, log: string): Promise<string> {
-  const text = await readFile(join(dir, log), "utf8").catch((error: unknown) => String(error))
-  const lines = text.slice(-logTailBytes).trim().split("\n").slice(-lastLines)
-  return lines.join("; ") || "it said nothing"
+/** The last lines of its logs: often the only place where a hypervisor says why it could not start or load. */
+export async function lastWords(dir: string, ...logs: string[]): Promise<string> {
+  const words = await Promise.all(logs.map(async (log) => await lastLinesOf(join(dir, log))))
+  return words.filter((lines) => lines !== "").join("; ") || "it said nothing"
+}
+
+async function lastLinesOf(log: string): Promise<string> {
+  const text = await readFile(log, "utf8").catch((error: unknown) => String(error))
+  return text.slice(-logTailBytes).trim().split("\n").slice(-lastLines).join("; ")
 }
 
 async function spawnIn<T>(options: StartOptions<T>) {
-  const { dir, binary, args, log: logName, runAs, identity } = options
-  const log = await open(join(dir, logName), "a", 0o600)
+  const { dir, binary, args, runAs, identity } = options
+  const log = await open(join(dir, options.log), "a", 0o600)
+  const out = options.console === undefined ? log : await open(join(dir, options.console), "a", 0o600)
   try {
     // The child enters `cwd` before it gives up root, so the directory may lie where its user could never walk.
     const child = spawn(binary, args, {
       cwd: dir,
       detached: true,
-      stdio: ["ignore", log.fd, log.fd],
+      stdio: ["ignore", out.fd, log.fd],
       // Ours holds secrets, and what runs in there may be broken out of.
       env: {
         PATH: "/usr/local/bin:/usr/bin:/bin",
@@ -87,6 +96,7 @@ async function spawnIn<T>(options: StartOptions<T>) {
     return { child, exited: exited.promise }
   } finally {
     await log.close()
+    if (out !== log) await out.close()
   }
 }
 
@@ -99,10 +109,10 @@ function notExecuted({ program, setting }: StartOptions<unknown>, cause: Error):
 }
 
 async function endedError(
-  { program, dir, log }: StartOptions<unknown>,
+  { program, dir, log, ownLog }: StartOptions<unknown>,
   how: string,
 ): Promise<StillframeError> {
-  const words = await lastWords(dir, log)
+  const words = await lastWords(dir, log, ...(ownLog === undefined ? [] : [ownLog]))
   if (noMemory.test(words))
     return new StillframeError(
       "insufficient_resources",

@@ -17,10 +17,15 @@ export interface VmControl {
   /**
    * Writes a paused VM's memory and device state into `dir`, which is absolute, empty and on no other VM's mind, and checks
    * that they are whole: a full disk may cut them short without a word. It stays paused, also after a failure.
-   * `onProgress` gets the bytes of memory that the file has so far, where it can be known.
+   * `onProgress` gets the bytes of memory that the file has so far, where it can be known. What is `staged` is to be brought
+   * in after the resume.
    */
-  save(
-    dir: string,
-    options: { signal: AbortSignal; onProgress?: (bytes: number) => void },
-  ): Promise<SavedFile[]>
+  save(dir: string, options: SaveOptions): Promise<SavedFile[]>
+}
+
+export interface SaveOptions {
+  readonly signal: AbortSignal
+  readonly onProgress?: (bytes: number) => void
+  /** `CAPTURE_STAGING`: a tmpfs for VMMs that sync what they write while the guest waits. One without room is passed over. */
+  readonly staging?: string
 }

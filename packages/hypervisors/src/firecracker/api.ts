@@ -1,0 +1,76 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import type { VmState } from "../vm-control.ts"
+import { askVmm } from "../vmm-http.ts"
+import type { GuestConfig } from "../vmm.ts"
+import { firecrackerFiles } from "./files.ts"
+import { describeInstance, type FirecrackerRequest } from "./requests.ts"
+
+/** Firecracker waits 30 s for each vCPU's answer before it gives up itself. */
+const deadlineBaseMs = 40_000
+/** 16 MiB/s: its save syncs both files before it answers, and whatever else is asked waits for that. */
+const deadlineMsPerMib = 64
+const faultMax = 500
+const noSpace = /No space left on device|Disk quota exceeded/
+
+/** How long any answer of a VM may take: it may be queued behind a save. */
+export function deadlineMs({ memoryMib }: Pick<GuestConfig, "memoryMib">): number {
+  return deadlineBaseMs + memoryMib * deadlineMsPerMib
+}
+
+/** The decoded answer. Throws as `askVmm` does, `insufficient_storage`, and `hypervisor_failed` with the `fault_message`. */
+export async function call<T = undefined>(
+  dir: string,
+  request: FirecrackerRequest,
+  withinMs: number,
+): Promise<T> {
+  const { status, body } = await askVmm({
+    dir,
+    socket: firecrackerFiles.socket,
+    ...request,
+    deadlineMs: withinMs,
+  })
+  if (status < 200 || status > 299) throw refusal(request, faultMessage(body))
+  return (body === "" ? undefined : JSON.parse(body)) as T
+}
+
+/** What `GET /` says. */
+export interface InstanceInfo {
+  readonly state: "Not started" | "Running" | "Paused"
+  readonly vmm_version: string
+}
+
+export async function vmState(dir: string, withinMs: number): Promise<VmState> {
+  const { state } = await call<InstanceInfo>(dir, describeInstance, withinMs)
+  if (state === "Running") return "running"
+  return state === "Paused" ? "paused" : "other"
+}
+
+/** After which nothing is known. */
+export const isTimeout = (error: unknown): boolean =>
+  error instanceof StillframeError && error.code === "timeout"
+
+function refusal({ method, path }: FirecrackerRequest, fault: string): StillframeError {
+  return noSpace.test(fault)
+    ? new StillframeError(
+        "insufficient_storage",
+        `Firecracker had no room (${fault}); free some and try again`,
+      )
+    : new StillframeError(
+        "hypervisor_failed",
+        `Firecracker refused ${method} ${path}: ${fault}; look at the VM's ${firecrackerFiles.log}`,
+      )
+}
+
+function faultMessage(body: string): string {
+  return faultIn(body).replaceAll(/\s+/g, " ").trim().slice(0, faultMax)
+}
+
+function faultIn(body: string): string {
+  try {
+    const { fault_message: fault } = JSON.parse(body) as { fault_message?: unknown }
+    return typeof fault === "string" ? fault : body
+  } catch {
+    // Its words are as good without their wrapping.
+    return body
+  }
+}

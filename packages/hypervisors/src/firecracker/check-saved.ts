@@ -1,0 +1,53 @@
+import { readFile, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { crc64 } from "./crc64.ts"
+import { savedNames } from "./files.ts"
+
+const mib = 1024 ** 2
+/** Firecracker itself reads no more of a state file. */
+const stateBytesMax = 10_000_000
+const checksumBytes = 8
+
+/**
+ * Makes sure that the state file ends in its own checksum and that the memory file has the guest's size. Firecracker gives
+ * that file its size before it writes, so the size tells a file of another guest, not one that was cut short.
+ * Throws `code` with what is wrong.
+ */
+export async function checkSaved(
+  place: string,
+  memoryMib: number,
+  code: "hypervisor_failed" | "corrupted",
+): Promise<void> {
+  const wrong = (await wrongState(place)) ?? (await wrongMemory(place, memoryMib))
+  if (wrong !== undefined) throw new StillframeError(code, `${wrong}; take the snapshot again`)
+}
+
+async function wrongState(place: string): Promise<string | undefined> {
+  const path = join(place, savedNames.state)
+  const bytes = await sizeOf(path)
+  if (bytes === undefined) return `${savedNames.state} is missing`
+  if (bytes > stateBytesMax) return `${savedNames.state} has ${bytes} bytes, more than Firecracker reads`
+  const content = await readFile(path)
+  const checksum = content.subarray(-checksumBytes)
+  // The checksum of zeros is zero, and zeros are what a file system leaves of a file that never reached its disk.
+  const whole = content.length > checksumBytes && checksum.some((byte) => byte !== 0) && crc64(content) === 0n
+  return whole ? undefined : `${savedNames.state} does not end in its checksum`
+}
+
+async function wrongMemory(place: string, memoryMib: number): Promise<string | undefined> {
+  const bytes = await sizeOf(join(place, savedNames.memory))
+  if (bytes === undefined) return `${savedNames.memory} is missing`
+  return bytes === memoryMib * mib
+    ? undefined
+    : `${savedNames.memory} has ${bytes} bytes where the guest has ${memoryMib} MiB`
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
+    throw error
+  }
+}

@@ -1,0 +1,78 @@
+import { once } from "node:events"
+import { join, relative, resolve } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { endProcess, type ProcessIdentity } from "../processes.ts"
+import { lastWords } from "../start-process.ts"
+import type { VmmLaunch } from "../vmm.ts"
+import { call, deadlineMs, vmState } from "./api.ts"
+import { checkSaved } from "./check-saved.ts"
+import { firecrackerFiles } from "./files.ts"
+import { giveToRead } from "./own-files.ts"
+import { describeConfig, driveFile, loadSnapshot } from "./requests.ts"
+import { startFirecracker } from "./start.ts"
+import type { FirecrackerVersion } from "./version.ts"
+
+/** Firecracker ends by itself when it could not load. */
+const endGraceMs = 500
+
+type Restore = VmmLaunch & { readonly saved: string }
+
+/**
+ * Loads a snapshot into a process of its own, whose memory is then the file in `saved`, mapped and never written. Throws
+ * `corrupted` before there is a process, and `hypervisor_failed` with Firecracker's reason, with no process left.
+ */
+export async function restoreFirecracker(options: Restore): Promise<ProcessIdentity> {
+  const { dir, config, disks, runAs, signal } = options
+  const place = relative(dir, resolve(dir, options.saved))
+  for (const disk of disks) driveFile(disk)
+  // A memory file of the wrong size would end the VM with SIGBUS at some later page.
+  await checkSaved(join(dir, place), config.memoryMib, "corrupted")
+  if (runAs !== undefined) await giveToRead(join(dir, place), runAs)
+  const { identity, ready } = await startFirecracker(options, async (version) => version)
+  try {
+    await Promise.race([load(options, place, ready), abortOf(signal)])
+    return identity
+  } catch (error) {
+    await endProcess(identity, { graceMs: endGraceMs })
+    if (signal.aborted) throw new StillframeError("cancelled", "the restore was cancelled", { cause: error })
+    throw await withLastWords(error, dir)
+  }
+}
+
+async function load(
+  { dir, config, disks }: Restore,
+  place: string,
+  version: FirecrackerVersion,
+): Promise<void> {
+  const withinMs = deadlineMs(config)
+  await call(dir, loadSnapshot(version, place), withinMs)
+  const state = await vmState(dir, withinMs)
+  if (state !== "paused")
+    throw new StillframeError("hypervisor_failed", `the VM is ${state} after its memory was loaded`)
+  const { drives = [] } = await call<{ drives?: { path_on_host?: string }[] }>(dir, describeConfig, withinMs)
+  const ours = new Set(disks.map(driveFile))
+  const foreign = drives.find(({ path_on_host: path }) => path !== undefined && !ours.has(path))
+  if (foreign !== undefined)
+    throw new StillframeError(
+      "hypervisor_failed",
+      `the snapshot opened ${foreign.path_on_host}, which is no disk of this VM; the VM was ended`,
+    )
+}
+
+async function abortOf(signal: AbortSignal): Promise<never> {
+  if (!signal.aborted) await once(signal, "abort")
+  throw signal.reason
+}
+
+/** Where the connection ended without an answer, the reason is in its logs. */
+async function withLastWords(error: unknown, dir: string): Promise<unknown> {
+  if (!(error instanceof StillframeError) || error.code !== "hypervisor_gone") return error
+  const words = await lastWords(dir, firecrackerFiles.errors, firecrackerFiles.log)
+  return new StillframeError(
+    "hypervisor_failed",
+    `Firecracker ended while it loaded the snapshot: ${words}`,
+    {
+      cause: error,
+    },
+  )
+}

@@ -1,0 +1,82 @@
+import { stat } from "node:fs/promises"
+import { join } from "node:path"
+import { setTimeout as delay } from "node:timers/promises"
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import type { SavedFile } from "../saved-files.ts"
+import type { SaveOptions } from "../vm-control.ts"
+import { call, isTimeout, vmState } from "./api.ts"
+import { checkSaved } from "./check-saved.ts"
+import { savedNames } from "./files.ts"
+import { createSnapshot } from "./requests.ts"
+import { savePlace, type SavePlace } from "./save-place.ts"
+
+export interface FirecrackerSave extends SaveOptions {
+  readonly vmDir: string
+  readonly dir: string
+  readonly memoryMib: number
+  readonly withinMs: number
+}
+
+const progressPollMs = 100
+const blockBytes = 512
+
+/**
+ * A full snapshot of a paused VM. It can't be called off: after an abort or a time-out the answer is still waited for, so that
+ * nobody writes any more when the files are removed.
+ */
+export async function saveVm(options: FirecrackerSave): Promise<SavedFile[]> {
+  const { signal, memoryMib } = options
+  signal.throwIfAborted()
+  const place = await savePlace(options)
+  try {
+    await create(place, options)
+    await checkSaved(place.path, memoryMib, "hypervisor_failed")
+    if (signal.aborted) throw new StillframeError("cancelled", "the save was cancelled")
+  } catch (error) {
+    await place.remove()
+    throw toStillframeError(error)
+  }
+  return (["memory", "state"] as const).map((role) => savedFile(place, role))
+}
+
+async function create(place: SavePlace, { vmDir, withinMs, onProgress }: FirecrackerSave): Promise<void> {
+  const done = new AbortController()
+  const watched = onProgress && reportProgress(join(place.path, savedNames.memory), onProgress, done.signal)
+  try {
+    await call(vmDir, createSnapshot(place.name), withinMs)
+  } catch (error) {
+    if (isTimeout(error)) await answers(vmDir, withinMs)
+    throw error
+  } finally {
+    done.abort()
+    await watched
+  }
+}
+
+/** Until it hears another question, which is when it is done with the save. */
+async function answers(vmDir: string, withinMs: number): Promise<void> {
+  await vmState(vmDir, withinMs).catch((error: unknown) => {
+    if (!(error instanceof StillframeError)) throw error
+  })
+}
+
+/** Firecracker gives the file its size at once: what it has written is what takes up room. */
+async function reportProgress(
+  memory: string,
+  onProgress: (bytes: number) => void,
+  done: AbortSignal,
+): Promise<void> {
+  while (!done.aborted) {
+    const blocks = await stat(memory).then(
+      (file) => file.blocks,
+      () => undefined,
+    )
+    if (blocks !== undefined) onProgress(blocks * blockBytes)
+    await delay(progressPollMs, undefined, { signal: done }).catch(() => {})
+  }
+}
+
+function savedFile(place: SavePlace, role: SavedFile["role"]): SavedFile {
+  const name = savedNames[role]
+  return { name, role, ...(place.staged && { staged: join(place.path, name) }) }
+}

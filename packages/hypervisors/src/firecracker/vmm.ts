@@ -1,0 +1,15 @@
+import type { Vmm } from "../vmm.ts"
+import { firecrackerControl } from "./control.ts"
+import { beginGuest, launchFirecracker } from "./launch.ts"
+import { probeFirecracker } from "./probe.ts"
+import { restoreFirecracker } from "./restore.ts"
+import { stopFirecracker } from "./stop.ts"
+
+export const firecracker: Vmm = {
+  probe: probeFirecracker,
+  launch: launchFirecracker,
+  begin: beginGuest,
+  control: (dir, config) => firecrackerControl(dir, config),
+  restore: restoreFirecracker,
+  stop: stopFirecracker,
+}
