@@ -49,9 +49,9 @@ async function load(
   const state = await vmState(dir, withinMs)
   if (state !== "paused")
     throw new StillframeError("hypervisor_failed", `the VM is ${state} after its memory was loaded`)
-  const { drives = [] } = await call<{ drives?: { path_on_host?: string }[] }>(dir, describeConfig, withinMs)
+  const { drives } = await call<{ drives: { path_on_host?: string | null }[] }>(dir, describeConfig, withinMs)
   const ours = new Set(disks.map(driveFile))
-  const foreign = drives.find(({ path_on_host: path }) => path !== undefined && !ours.has(path))
+  const foreign = drives.find(({ path_on_host: path }) => !ours.has(path ?? ""))
   if (foreign !== undefined)
     throw new StillframeError(
       "hypervisor_failed",

@@ -42,7 +42,9 @@ function serve(): void {
   // One thread answers the API, and it waits for the VM.
   let last: Promise<unknown> = Promise.resolve()
   const server = createServer((request, response) => {
-    last = last.then(async () => await exchange(request, response))
+    // What has come is done, also when its client has gone meanwhile.
+    const body = bodyOf(request).catch(() => "")
+    last = last.then(async () => await exchange(request, await body, response))
   })
   server.on("error", () => {
     process.stderr.write(`Error: RunWithApi(FailedToBindSocket("${values["api-sock"]}"))\n`)
@@ -50,9 +52,8 @@ function serve(): void {
   })
   server.listen({ path: values["api-sock"] })
 
-  async function exchange(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async function exchange(request: IncomingMessage, body: string, response: ServerResponse): Promise<void> {
     const { method = "", url = "" } = request
-    const body = await bodyOf(request)
     const answer = await answerTo(method, url, request, body)
     if (values.record) {
       const exchanged = { version, method, path: url, body, status: answer.status, answer: answer.body }
@@ -103,9 +104,9 @@ function openLog(): (line: string) => void {
 
 function end(code: number, log: (line: string) => void): void {
   if (code !== 0) {
-    log("RunWithApi error: Failed to build microVM from Json")
+    log("RunWithApiError error: Failed to build MicroVM: Loading snapshot failed.")
     log(`Firecracker exiting with error. exit_code=${code}`)
-    process.stderr.write(`Error: RunWithApi(BuildFromJson(Restore))\n`)
+    process.stderr.write(`Error: RunWithApi(BuildMicroVmError(Restore))\n`)
   }
   process.exit(code)
 }

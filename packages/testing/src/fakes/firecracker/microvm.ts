@@ -1,4 +1,4 @@
-import { openSync, readSync, statSync } from "node:fs"
+import { openSync, readFileSync, statSync } from "node:fs"
 import { fault, hang, type Operation } from "./faults.ts"
 import { unknownField } from "./fields.ts"
 import { startGuest, type Guest } from "./guest.ts"
@@ -38,11 +38,19 @@ export function microvm(version: string): (method: string, path: string, body?: 
     "/": () => ({ ...info, state }),
     "/version": () => ({ firecracker_version: version }),
     "/machine-config": () => machine,
+    // What is absent is null, whatever the description says.
     "/vm/config": () => ({
+      balloon: null,
+      drives: [...drives.values()].map((drive) => ({
+        partuuid: null,
+        rate_limiter: null,
+        socket: null,
+        ...drive,
+      })),
+      "boot-source": { kernel_image_path: "", initrd_path: null, boot_args: null, ...bootSource },
       "machine-config": machine,
-      "boot-source": bootSource ?? {},
-      drives: [...drives.values()],
       "network-interfaces": [],
+      vsock: null,
     }),
   }
 
@@ -60,6 +68,7 @@ export function microvm(version: string): (method: string, path: string, body?: 
     if (path.startsWith("/drives/")) {
       if (isMissing(body["path_on_host"]))
         return refused(`Drive error: ${noBackingFile(body["path_on_host"])}`)
+      openDrive(body)
       drives.set(path, body)
     }
     return done
@@ -122,7 +131,10 @@ export function microvm(version: string): (method: string, path: string, body?: 
           throw new Error(`Failed to build microVM from snapshot: ${noBackingFile(drive["path_on_host"])}`)
       guest = startGuest(openSync(body.mem_backend?.backend_path ?? body.mem_file_path ?? "", "r"))
       machine = saved.machine
-      for (const drive of saved.drives) drives.set(`/drives/${String(drive["drive_id"])}`, drive)
+      for (const drive of saved.drives) {
+        openDrive(drive)
+        drives.set(`/drives/${String(drive["drive_id"])}`, drive)
+      }
     } catch (error) {
       return {
         ...refused(`Load snapshot error: Failed to restore from snapshot: ${(error as Error).message}`),
@@ -180,7 +192,10 @@ const isMissing = (path: unknown): boolean =>
   typeof path === "string" && statSync(path, { throwIfNoEntry: false }) === undefined
 
 function isElf(path: string): boolean {
-  const magic = Buffer.alloc(4)
-  readSync(openSync(path, "r"), magic)
-  return magic.equals(Buffer.from("\u007fELF"))
+  return readFileSync(path).subarray(0, 4).equals(Buffer.from("\u007fELF"))
+}
+
+/** Kept open for as long as the process lives. */
+function openDrive({ path_on_host: path, is_read_only: readonly }: Fields): void {
+  openSync(String(path), readonly === true ? "r" : "r+")
 }

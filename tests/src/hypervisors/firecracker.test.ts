@@ -1,0 +1,234 @@
+import { readFileSync } from "node:fs"
+import { readdir, rm, stat, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
+import { endProcess, openFiles, processAlive } from "@stillframe/hypervisors/processes"
+import { describe, expect, test } from "vitest"
+import { capture, expectDescribed, fakeFirecracker, guest, restoreVm, startVm } from "./firecracker-vm.ts"
+import { firstGap, ground, never, pidsIn, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
+
+const real = process.env["FIRECRACKER_BINARY"]
+const binaries: [string, (place: Ground) => Promise<string>][] = [
+  ["the stand-in", async (place) => await fakeFirecracker(place)],
+  ...(real === undefined ? [] : [[real, async () => real] as [string, () => Promise<string>]]),
+]
+console.info(`Firecracker: ${binaries.map(([name]) => name).join(", ")}`)
+
+const memoryBytes = guest.memoryMib * 1024 ** 2
+
+describe.each(binaries)("%s", (_, binaryIn) => {
+  test("says what it is and can do", async () => {
+    await using place = await ground()
+
+    const capabilities = await firecracker.probe(await binaryIn(place), never)
+
+    expect(capabilities).toMatchObject({ version: expect.stringMatching(/^1\.\d+\.\d+/), cancel: false })
+  })
+
+  test("a launched guest boots and counts, alone on its console", async () => {
+    await using place = await ground()
+
+    const vm = await startVm(place, await binaryIn(place))
+
+    expect(await vm.control.state()).toBe("running")
+    expect(ticks(serial(vm.dir))[0]?.tick).toBe(1)
+    expect(firstGap(serial(vm.dir))).toBeUndefined()
+    await expectDescribed(place)
+  })
+
+  test("a guest that is launched does not run before it is begun", async () => {
+    await using place = await ground()
+    const dir = await place.folder("vm")
+    await writeFile(join(dir, "kernel"), readFileSync(guest.kernel ?? ""))
+    const launch = { dir, config: guest, disks: [], identity: "stillframe-test-vm", signal: never }
+
+    place.own(await firecracker.launch({ ...launch, binary: await binaryIn(place) }))
+
+    expect(await firecracker.control(dir, guest).state()).toBe("other")
+    expect(serial(dir)).toBe("")
+  })
+
+  test("a pause of a paused VM and a resume of a running one are success", async () => {
+    await using place = await ground()
+    const { control, dir } = await startVm(place, await binaryIn(place))
+
+    await control.pause()
+    await control.pause()
+    expect(await control.state()).toBe("paused")
+    const printed = ticks(serial(dir)).length
+
+    await control.resume()
+    await control.resume()
+    expect(await control.state()).toBe("running")
+    await untilTicks(dir, 3, printed)
+    expect(firstGap(serial(dir))).toBeUndefined()
+    await expectDescribed(place)
+  })
+
+  test("a save writes whole files and leaves the VM paused", async () => {
+    await using place = await ground()
+    const { control } = await startVm(place, await binaryIn(place))
+    const payload = await place.folder("payload")
+    const progress: number[] = []
+    await control.pause()
+
+    const files = await control.save(payload, { signal: never, onProgress: (bytes) => progress.push(bytes) })
+
+    expect(files).toEqual([
+      { name: "memory", role: "memory" },
+      { name: "vmstate", role: "state" },
+    ])
+    expect((await stat(join(payload, "memory"))).size).toBe(memoryBytes)
+    expect((await readdir(payload)).sort()).toEqual(["memory", "vmstate"])
+    expect(Math.max(0, ...progress)).toBeLessThanOrEqual(memoryBytes)
+    expect(await control.state()).toBe("paused")
+    await expectDescribed(place)
+  })
+
+  test("a VM that runs is not saved, and runs on", async () => {
+    await using place = await ground()
+    const { control } = await startVm(place, await binaryIn(place))
+    const payload = await place.folder("payload")
+
+    await expect(control.save(payload, { signal: never })).rejects.toMatchObject({
+      code: "hypervisor_failed",
+      message: expect.stringContaining("save/restore unavailable while running"),
+    })
+
+    expect(await control.state()).toBe("running")
+    expect(await readdir(payload)).toEqual([])
+  })
+
+  test("a restored guest is paused, and goes on by one", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const source = await startVm(place, binary)
+    const { payload, printed } = await capture(place, source)
+
+    const restored = await restoreVm(place, binary, payload)
+
+    expect(await restored.control.state()).toBe("paused")
+    await firecracker.begin(restored.dir, guest)
+    await untilTicks(restored.dir, 3)
+    expect(await restored.control.state()).toBe("running")
+    expect(firstGap(printed + serial(restored.dir))).toBeUndefined()
+    await expectDescribed(place)
+  })
+
+  test("a fork runs beside its source on a disk of its own", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const source = await startVm(place, binary, { disk: "x" })
+    const { payload, printed } = await capture(place, source)
+
+    const fork = await restoreVm(place, binary, payload)
+    await firecracker.begin(fork.dir, guest)
+    await untilTicks(fork.dir, 3)
+    await untilTicks(source.dir, 3, ticks(serial(source.dir)).length)
+
+    expect(firstGap(printed + serial(fork.dir))).toBeUndefined()
+    expect(firstGap(serial(source.dir))).toBeUndefined()
+    expect(await openFiles(fork.process.pid)).toContain(join(fork.dir, "disk0.raw"))
+    expect(await openFiles(fork.process.pid)).not.toContain(join(source.dir, "disk0.raw"))
+    await expectDescribed(place)
+  })
+
+  test("many forks of one snapshot start at once", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const { payload, printed } = await capture(place, await startVm(place, binary))
+    const names = ["fork0", "fork1", "fork2", "fork3"]
+
+    const forks = await Promise.all(
+      names.map(async (name) => await restoreVm(place, binary, payload, { name })),
+    )
+    await Promise.all(forks.map(async ({ dir }) => await firecracker.begin(dir, guest)))
+
+    for (const { dir } of forks) {
+      await untilTicks(dir, 3)
+      expect(firstGap(printed + serial(dir))).toBeUndefined()
+    }
+  })
+
+  test("a fork needs neither its source nor the snapshot's own names", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const source = await startVm(place, binary)
+    const { payload, printed } = await capture(place, source)
+    await endProcess(source.process, { graceMs: 2_000 })
+    await rm(source.dir, { recursive: true })
+
+    const fork = await restoreVm(place, binary, payload)
+    await rm(payload, { recursive: true })
+    await firecracker.begin(fork.dir, guest)
+    await untilTicks(fork.dir, 3)
+
+    expect(firstGap(printed + serial(fork.dir))).toBeUndefined()
+  })
+
+  test("a save of a restored VM leaves the memory file that it maps as it was", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const { payload } = await capture(place, await startVm(place, binary))
+    const memory = readFileSync(join(payload, "memory"))
+    const fork = await restoreVm(place, binary, payload)
+    await firecracker.begin(fork.dir, guest)
+    await untilTicks(fork.dir, 3)
+
+    const second = await capture(place, fork, "second")
+
+    expect(readFileSync(join(payload, "memory")).equals(memory)).toBe(true)
+    const again = await restoreVm(place, binary, second.payload, { name: "again" })
+    await firecracker.begin(again.dir, guest)
+    await untilTicks(again.dir, 3)
+    expect(firstGap(second.printed + serial(again.dir))).toBeUndefined()
+  })
+
+  test("a snapshot whose files are not whole is refused before there is a process", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const { payload } = await capture(place, await startVm(place, binary))
+    const state = readFileSync(join(payload, "vmstate"))
+    await writeFile(join(payload, "vmstate"), state.subarray(0, -1))
+
+    await expect(restoreVm(place, binary, payload)).rejects.toMatchObject({ code: "corrupted" })
+    await writeFile(join(payload, "vmstate"), state)
+    await writeFile(join(payload, "memory"), Buffer.alloc(1024))
+    await expect(restoreVm(place, binary, payload, { name: "other" })).rejects.toMatchObject({
+      code: "corrupted",
+    })
+
+    expect(await pidsIn(join(place.root, "fork"))).toEqual([])
+  })
+
+  test("a kernel that can't be booted is said so when the guest is begun", async () => {
+    await using place = await ground()
+    const dir = await place.folder("vm")
+    await writeFile(join(dir, "kernel"), "no kernel")
+    const launch = { dir, config: guest, disks: [], identity: "stillframe-test-vm", signal: never }
+    place.own(await firecracker.launch({ ...launch, binary: await binaryIn(place) }))
+
+    await expect(firecracker.begin(dir, guest)).rejects.toMatchObject({
+      code: "hypervisor_failed",
+      message: expect.stringContaining("kernel"),
+    })
+  })
+
+  test("a VM is stopped, paused or not, and stays stopped", async () => {
+    await using place = await ground()
+    const binary = await binaryIn(place)
+    const [running, paused] = [
+      await startVm(place, binary, { name: "running" }),
+      await startVm(place, binary, { name: "paused" }),
+    ]
+    await paused.control.pause()
+
+    for (const { dir, process, control } of [running, paused]) {
+      await firecracker.stop(dir, process, { guestMs: 100, processMs: 2_000, signal: never })
+
+      expect(await processAlive(process)).toBe(false)
+      await expect(control.state()).rejects.toMatchObject({ code: "hypervisor_gone" })
+    }
+    await expectDescribed(place)
+  })
+})
