@@ -41,14 +41,18 @@ const checks = new Map<number, (exchange: Exchange) => string[]>()
 
 /** What is wrong with an exchange by the official description of its version; what was refused may have been wrong. */
 export function violations(exchange: Exchange): string[] {
-  const minor = Number(exchange.version.split(".")[1])
+  const minor = minorOf(exchange.version)
   const check = checks.get(minor) ?? checkAgainst(descriptionOf(minor))
   checks.set(minor, check)
   return check(exchange)
 }
 
+export function describesLoadMember(version: string, member: string): boolean {
+  return member in loadOf(descriptionOf(minorOf(version)))
+}
+
 /** The newest as it is; of the ones between 1.10 and it, the oldest with what was added to a load. */
-export function descriptionOf(minor: number): Swagger {
+function descriptionOf(minor: number): Swagger {
   if (minor >= 16) return newest
   const swagger = structuredClone(oldest)
   for (const [name, since] of Object.entries(loadFieldsSince))
@@ -88,6 +92,8 @@ function checkAgainst(swagger: Swagger): (exchange: Exchange) => string[] {
     ].map((wrong) => `${method} ${path} ${status}: ${wrong}`)
   }
 }
+
+const minorOf = (version: string): number => Number(version.split(".")[1])
 
 const said = ({ instancePath, message, params }: ErrorObject): string =>
   `${instancePath} ${message} ${JSON.stringify(params)}`

@@ -48,6 +48,18 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     expect(serial(dir)).toBe("")
   })
 
+  test("a launched VM has its own session, carries our name and works in its directory", async () => {
+    await using place = await ground()
+
+    const { process, dir } = await startVm(place, await binaryIn(place))
+
+    const session = readFileSync(`/proc/${process.pid}/stat`, "utf8").split(") ")[1]?.split(" ")[3]
+    expect(Number(session)).toBe(process.pid)
+    expect(await pidsIn(dir)).toEqual([String(process.pid)])
+    const environment = readFileSync(`/proc/${process.pid}/environ`, "utf8").split("\0")
+    expect(environment).toContain("STILLFRAME_VM=stillframe-test-vm")
+  })
+
   test("a pause of a paused VM and a resume of a running one are success", async () => {
     await using place = await ground()
     const { control, dir } = await startVm(place, await binaryIn(place))

@@ -32,13 +32,27 @@ export async function savePlace(options: {
   const foreign = uid !== process.getuid?.()
   const staged = staging !== undefined && (await hasRoom(staging, memoryMib))
   if (!staged && !foreign) return { path: dir, name: dir, staged: false, remove: () => removeFiles(dir) }
-  const path = staged ? join(staging, basename(dir)) : join(vmDir, `saving-${basename(dir)}`)
+  const path = staged ? inStaging(staging, dir) : inVmDir(vmDir, dir)
   const remove = async (): Promise<void> => await rm(path, { recursive: true, force: true })
   await remove()
   await mkdir(path, { mode: 0o700 })
   if (foreign) await chown(path, uid, gid)
   return { path, name: staged ? path : relative(vmDir, path), staged: true, remove }
 }
+
+/** Removes what a save into `dir` left where it is staged, when its captor has died. Firecracker may still be writing there. */
+export async function removeStaged(options: {
+  vmDir: string
+  dir: string
+  staging?: string | undefined
+}): Promise<void> {
+  const { vmDir, dir, staging } = options
+  const places = [inVmDir(vmDir, dir), ...(staging === undefined ? [] : [inStaging(staging, dir)])]
+  for (const place of places) await rm(place, { recursive: true, force: true })
+}
+
+const inStaging = (staging: string, dir: string): string => join(staging, basename(dir))
+const inVmDir = (vmDir: string, dir: string): string => join(vmDir, `saving-${basename(dir)}`)
 
 async function hasRoom(staging: string, memoryMib: number): Promise<boolean> {
   const { bavail, bsize } = await statfs(staging)

@@ -26,12 +26,12 @@ const blockBytes = 512
  */
 export async function saveVm(options: FirecrackerSave): Promise<SavedFile[]> {
   const { signal, memoryMib } = options
-  signal.throwIfAborted()
+  if (signal.aborted) throw cancelled()
   const place = await savePlace(options)
   try {
     await create(place, options)
     await checkSaved(place.path, memoryMib, "hypervisor_failed")
-    if (signal.aborted) throw new StillframeError("cancelled", "the save was cancelled")
+    if (signal.aborted) throw cancelled()
   } catch (error) {
     await place.remove()
     throw toStillframeError(error)
@@ -80,3 +80,5 @@ function savedFile(place: SavePlace, role: SavedFile["role"]): SavedFile {
   const name = savedNames[role]
   return { name, role, ...(place.staged && { staged: join(place.path, name) }) }
 }
+
+const cancelled = (): StillframeError => new StillframeError("cancelled", "the save was cancelled")
