@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process"
 import { readdir } from "node:fs/promises"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
 import { expect, test } from "vitest"
@@ -10,6 +9,7 @@ import {
   impatient,
   setFault,
   startVm,
+  untilReceived,
 } from "./firecracker-vm.ts"
 import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
 
@@ -80,10 +80,9 @@ test("a pause that was done late is done", async () => {
   await using place = await ground()
   const vm = await startVm(place, await fakeFirecracker(place))
   await setFault(vm, { pause: "hang" })
-  const pausing = impatient(vm).pause()
 
-  // Its own question comes over a second connection, once the answer is late.
-  await expect.poll(() => openConnections(vm.process.pid)).toBeGreaterThan(1)
+  const pausing = impatient(vm, 1_500).pause()
+  await untilReceived(vm, "PATCH /vm", "GET /")
   await clearFault(vm)
 
   await pausing
@@ -101,6 +100,23 @@ test("a save whose answer never comes leaves no file", async () => {
   expect(await readdir(payload)).toEqual([])
   await clearFault(vm)
   expect(await vm.control.state()).toBe("paused")
+})
+
+test("a save that goes on after its time is waited for, so that no file comes after the removal", async () => {
+  await using place = await ground()
+  const vm = await startVm(place, await fakeFirecracker(place))
+  const payload = await place.folder("payload")
+  await vm.control.pause()
+  await setFault(vm, { save: "hang_memory" })
+
+  const saving = impatient(vm, 1_500).save(payload, { signal: never })
+  const settled = expect(saving).rejects.toMatchObject({ code: "timeout" })
+  await untilReceived(vm, "PUT /snapshot/create", "GET /")
+  await clearFault(vm)
+
+  await settled
+  expect(await vm.control.state()).toBe("paused")
+  expect(await readdir(payload)).toEqual([])
 })
 
 test("a save that is called off ends first, and leaves no file", async () => {
@@ -132,8 +148,14 @@ test("a resume that is refused is said, and works when it is tried again", async
   expect(await vm.control.state()).toBe("running")
 })
 
-function openConnections(pid: number): number {
-  return execFileSync("ls", ["-l", `/proc/${pid}/fd`], { encoding: "utf8" })
-    .split("\n")
-    .filter((line) => line.includes("socket:")).length
-}
+test("a guest that does not go on, whatever the answer said, is no success", async () => {
+  await using place = await ground()
+  const vm = await startVm(place, await fakeFirecracker(place))
+  await vm.control.pause()
+  await setFault(vm, { resume: "ignore" })
+
+  await expect(firecracker.begin(vm.dir, guest)).rejects.toMatchObject({
+    code: "hypervisor_failed",
+    message: expect.stringContaining("the VM is paused after it was started"),
+  })
+})

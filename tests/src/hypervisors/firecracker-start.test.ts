@@ -1,7 +1,7 @@
-import { link, readdir, rm, writeFile } from "node:fs/promises"
+import { link, readdir, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
-import { processAlive } from "@stillframe/hypervisors/processes"
+import { openFiles, processAlive } from "@stillframe/hypervisors/processes"
 import { expect, test } from "vitest"
 import { capture, fakeFirecracker, guest, restoreVm, setFault, startVm } from "./firecracker-vm.ts"
 import { ground, never, pidsIn } from "./test-vm.ts"
@@ -74,6 +74,18 @@ test("a fork whose disk is not there is refused", async () => {
   expect(await pidsIn(join(place.root, "fork"))).toEqual([])
 })
 
+test("a snapshot of a VM with a disk is not restored as one without", async () => {
+  await using place = await ground()
+  const binary = await fakeFirecracker(place)
+  const { payload } = await capture(place, await startVm(place, binary, { disk: "x" }))
+  const dir = await place.folder("fork")
+  await rename(join(payload, "disk0.raw"), join(dir, "disk0.raw"))
+
+  await expect(restoreVm(place, binary, payload)).rejects.toThrow("disk0.raw, which is no disk of this VM")
+
+  expect(await pidsIn(dir)).toEqual([])
+})
+
 test("a restore that is called off leaves no process", async () => {
   await using place = await ground()
   const binary = await fakeFirecracker(place)
@@ -86,7 +98,12 @@ test("a restore that is called off leaves no process", async () => {
   const launch = { dir, binary, config: guest, disks: [], identity: "stillframe-test-fork", saved }
 
   const restoring = firecracker.restore({ ...launch, signal: called.signal })
-  await expect.poll(async () => (await pidsIn(dir)).length).toBe(1)
+  // By now it hangs in the load, not in its start.
+  const mapped = async (): Promise<boolean> => {
+    const [pid] = await pidsIn(dir)
+    return pid !== undefined && (await openFiles(Number(pid))).includes(join(saved, "memory"))
+  }
+  await expect.poll(mapped).toBe(true)
   called.abort()
 
   await expect(restoring).rejects.toMatchObject({ code: "cancelled" })

@@ -108,7 +108,16 @@ export async function clearFault({ dir }: { dir: string }): Promise<void> {
 }
 
 /** A control that does not wait long for an answer. */
-export const impatient = ({ dir, config }: FirecrackerVm): VmControl => firecrackerControl(dir, config, 300)
+export const impatient = ({ dir, config }: FirecrackerVm, withinMs = 300): VmControl =>
+  firecrackerControl(dir, config, withinMs)
+
+/** Until the stand-in behind a VM has been sent these requests, one after the other and others between, since it was started. */
+export async function untilReceived({ dir }: { dir: string }, ...requests: string[]): Promise<void> {
+  const inOrder = new RegExp(requests.map((request) => `${request.replaceAll("/", "\\/")}"`).join(".*"), "s")
+  const log = (): string =>
+    readFileSync(join(dir, "firecracker.log"), "utf8").replaceAll(' request on "', " ")
+  await expect.poll(log).toMatch(inOrder)
+}
 
 /** All that was asked of the stand-ins below a folder, each checked against the official description of its version. */
 export async function expectDescribed({ root }: Ground): Promise<Exchange[]> {

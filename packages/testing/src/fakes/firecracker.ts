@@ -42,6 +42,7 @@ function serve(): void {
   // One thread answers the API, and it waits for the VM.
   let last: Promise<unknown> = Promise.resolve()
   const server = createServer((request, response) => {
+    log(`The API server received a ${request.method} request on "${request.url}".`)
     // What has come is done, also when its client has gone meanwhile.
     const body = bodyOf(request).catch(() => "")
     last = last.then(async () => await exchange(request, await body, response))

@@ -173,6 +173,7 @@ export function microvm(version: string): (method: string, path: string, body?: 
 async function faulty(operation: Operation, act: () => Answer | Promise<Answer>): Promise<Answer> {
   const wrong = fault(operation)
   if (wrong === "refuse") return refused(`Internal Vmm error: ${operation} did not work.`)
+  if (wrong === "ignore") return done
   if (wrong === "die" && operation !== "save") process.kill(process.pid, "SIGKILL")
   const answer = await act()
   await hang(operation)

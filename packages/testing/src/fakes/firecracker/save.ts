@@ -10,7 +10,7 @@ import {
   writeSync,
 } from "node:fs"
 import { setTimeout as delay } from "node:timers/promises"
-import { fault } from "./faults.ts"
+import { fault, hang } from "./faults.ts"
 import { chunkBytes, type Guest } from "./guest.ts"
 import { encodeState, type SavedState } from "./state-file.ts"
 
@@ -25,6 +25,7 @@ export async function save(
 ): Promise<void> {
   const wrong = fault("save")
   saveState(snapshot_path, state, wrong)
+  await hang("save", "hang_memory")
   const bytes = state.machine.mem_size_mib * chunkBytes
   const fd = openMemory(mem_file_path, bytes)
   try {
