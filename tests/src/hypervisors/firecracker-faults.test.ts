@@ -7,6 +7,7 @@ import {
   fakeFirecracker,
   guest,
   impatient,
+  restoreVm,
   setFault,
   startVm,
   untilReceived,
@@ -85,7 +86,7 @@ test("a pause that was done late is done", async () => {
   await untilReceived(vm, "PATCH /vm", "GET /")
   await clearFault(vm)
 
-  await pausing
+  await expect(pausing).resolves.toBeUndefined()
 })
 
 test("a save whose answer never comes leaves no file", async () => {
@@ -109,12 +110,12 @@ test("a save that goes on after its time is waited for, so that no file comes af
   await vm.control.pause()
   await setFault(vm, { save: "hang_memory" })
 
-  const saving = impatient(vm, 1_500).save(payload, { signal: never })
-  const settled = expect(saving).rejects.toMatchObject({ code: "timeout" })
-  await untilReceived(vm, "PUT /snapshot/create", "GET /")
-  await clearFault(vm)
+  const [saving] = await Promise.allSettled([
+    impatient(vm, 1_500).save(payload, { signal: never }),
+    untilReceived(vm, "PUT /snapshot/create", "GET /").then(async () => await clearFault(vm)),
+  ])
 
-  await settled
+  expect(saving).toMatchObject({ status: "rejected", reason: { code: "timeout" } })
   expect(await vm.control.state()).toBe("paused")
   expect(await readdir(payload)).toEqual([])
 })
@@ -158,4 +159,26 @@ test("a guest that does not go on, whatever the answer said, is no success", asy
     code: "hypervisor_failed",
     message: expect.stringContaining("the VM is paused after it was started"),
   })
+})
+
+test("two captors of one VM both find it paused, and each has a save of its own", async () => {
+  await using place = await ground()
+  const binary = await fakeFirecracker(place)
+  const vm = await startVm(place, binary)
+  const payloads = [await place.folder("one"), await place.folder("two")]
+
+  await Promise.all(
+    payloads.map(async (payload) => {
+      await vm.control.pause()
+      await vm.control.save(payload, { signal: never })
+    }),
+  )
+
+  const printed = serial(vm.dir)
+  for (const [index, payload] of payloads.entries()) {
+    const fork = await restoreVm(place, binary, payload, { name: `fork${index}` })
+    await firecracker.begin(fork.dir, guest)
+    await untilTicks(fork.dir, 3)
+    expect(firstGap(printed + serial(fork.dir))).toBeUndefined()
+  }
 })

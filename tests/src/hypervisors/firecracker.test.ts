@@ -97,6 +97,20 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     await expectDescribed(place)
   })
 
+  test("a directory that holds something is left as it is", async () => {
+    await using place = await ground()
+    const vm = await startVm(place, await binaryIn(place))
+    const { payload } = await capture(place, vm)
+    const memory = readFileSync(join(payload, "memory"))
+    await vm.control.pause()
+
+    await expect(vm.control.save(payload, { signal: never })).rejects.toMatchObject({
+      code: "hypervisor_failed",
+    })
+
+    expect(readFileSync(join(payload, "memory")).equals(memory)).toBe(true)
+  })
+
   test("a VM that runs is not saved, and runs on", async () => {
     await using place = await ground()
     const { control } = await startVm(place, await binaryIn(place))
@@ -203,11 +217,15 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     const state = readFileSync(join(payload, "vmstate"))
     await writeFile(join(payload, "vmstate"), state.subarray(0, -1))
 
-    await expect(restoreVm(place, binary, payload)).rejects.toMatchObject({ code: "corrupted" })
+    await expect(restoreVm(place, binary, payload)).rejects.toMatchObject({
+      code: "hypervisor_failed",
+      message: expect.stringContaining("vmstate does not end in its checksum"),
+    })
     await writeFile(join(payload, "vmstate"), state)
     await writeFile(join(payload, "memory"), Buffer.alloc(1024))
     await expect(restoreVm(place, binary, payload, { name: "other" })).rejects.toMatchObject({
-      code: "corrupted",
+      code: "hypervisor_failed",
+      message: expect.stringContaining("memory has 1024 bytes where the guest has 16 MiB"),
     })
 
     expect(await pidsIn(join(place.root, "fork"))).toEqual([])

@@ -12,15 +12,11 @@ const checksumBytes = 8
 /**
  * Makes sure that the state file ends in its own checksum and that the memory file has the guest's size. Firecracker gives
  * that file its size before it writes, so the size tells a file of another guest, not one that was cut short.
- * Throws `code` with what is wrong.
+ * Throws `hypervisor_failed` with what is wrong.
  */
-export async function checkSaved(
-  place: string,
-  memoryMib: number,
-  code: "hypervisor_failed" | "corrupted",
-): Promise<void> {
+export async function checkSaved(place: string, memoryMib: number): Promise<void> {
   const wrong = (await wrongState(place)) ?? (await wrongMemory(place, memoryMib))
-  if (wrong !== undefined) throw new StillframeError(code, `${wrong}; take the snapshot again`)
+  if (wrong !== undefined) throw new StillframeError("hypervisor_failed", `${wrong}; take the snapshot again`)
 }
 
 async function wrongState(place: string): Promise<string | undefined> {

@@ -19,14 +19,14 @@ type Restore = VmmLaunch & { readonly saved: string }
 
 /**
  * Loads a snapshot into a process of its own, whose memory is then the file in `saved`, mapped and never written. Throws
- * `corrupted` before there is a process, and `hypervisor_failed` with Firecracker's reason, with no process left.
+ * `hypervisor_failed` with what is wrong with the files, before there is a process, or with Firecracker's reason; then no process is left.
  */
 export async function restoreFirecracker(options: Restore): Promise<ProcessIdentity> {
   const { dir, config, disks, runAs, signal } = options
   const place = relative(dir, resolve(dir, options.saved))
   for (const disk of disks) driveFile(disk)
   // A memory file of the wrong size would end the VM with SIGBUS at some later page.
-  await checkSaved(join(dir, place), config.memoryMib, "corrupted")
+  await checkSaved(join(dir, place), config.memoryMib)
   if (runAs !== undefined) await giveToRead(join(dir, place), runAs)
   const { identity, ready } = await startFirecracker(options, async (version) => version)
   try {

@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises"
+import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
@@ -27,16 +27,27 @@ const blockBytes = 512
 export async function saveVm(options: FirecrackerSave): Promise<SavedFile[]> {
   const { signal, memoryMib } = options
   if (signal.aborted) throw cancelled()
+  await assertEmpty(options.dir)
   const place = await savePlace(options)
   try {
     await create(place, options)
-    await checkSaved(place.path, memoryMib, "hypervisor_failed")
+    await checkSaved(place.path, memoryMib)
     if (signal.aborted) throw cancelled()
   } catch (error) {
     await place.remove()
     throw toStillframeError(error)
   }
   return (["memory", "state"] as const).map((role) => savedFile(place, role))
+}
+
+/** Firecracker writes over what is there, and what is there may be mapped by a VM. */
+async function assertEmpty(dir: string): Promise<void> {
+  const [name] = await readdir(dir)
+  if (name !== undefined)
+    throw new StillframeError(
+      "hypervisor_failed",
+      `the directory of a save holds ${name} already; give each try a fresh one`,
+    )
 }
 
 async function create(place: SavePlace, { vmDir, withinMs, onProgress }: FirecrackerSave): Promise<void> {
