@@ -1,23 +1,29 @@
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
-import { chmod, readdir, stat } from "node:fs/promises"
+import { chmod, readdir, rmdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { bringIn } from "@stillframe/hypervisors/bring-in"
 import { removeStaged, savePlace } from "@stillframe/hypervisors/firecracker/save-place"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
 import { canRunAs } from "@stillframe/hypervisors/run-as"
+import { scratchFolder } from "@stillframe/testing/scratch"
 import { expect, test } from "vitest"
 import { fakeFirecracker, guest, restoreVm, setFault, startVm } from "./firecracker-vm.ts"
-import { firstGap, ground, never, serial, untilTicks } from "./test-vm.ts"
+import { firstGap, ground, never, serial, untilTicks, type Ground } from "./test-vm.ts"
 
 const nobody = { uid: 65_534, gid: 65_534 }
 const isRoot = process.getuid?.() === 0
 
-test("a save is staged where there is room, and brought in once the guest runs again", async () => {
+const stagings: [string, (place: Ground) => Promise<string>][] = [
+  ["on the same file system", async (place) => await place.folder("staging")],
+  ["in memory, where the system has that", async () => await scratchFolder("stillframe-staging-")],
+]
+
+test.each(stagings)("a save is staged %s, and brought in once the guest runs again", async (_, stagingIn) => {
   await using place = await ground()
   const binary = await fakeFirecracker(place)
   const vm = await startVm(place, binary)
-  const [payload, staging] = [await place.folder("payload"), await place.folder("staging")]
+  const [payload, staging] = [await place.folder("payload"), await stagingIn(place)]
   await vm.control.pause()
   const printed = serial(vm.dir)
 
@@ -30,7 +36,7 @@ test("a save is staged where there is room, and brought in once the guest runs a
   ])
   await bringIn(files, payload)
 
-  expect(await readdir(staging)).toEqual([])
+  await rmdir(staging)
   const fork = await restoreVm(place, binary, payload)
   await firecracker.begin(fork.dir, guest)
   await untilTicks(fork.dir, 3)

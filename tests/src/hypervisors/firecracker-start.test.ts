@@ -63,6 +63,18 @@ test("a process that dies in a load leaves its last words, and no process", asyn
   expect(await pidsIn(dir)).toEqual([])
 })
 
+test("a host without memory for a fork says so", async () => {
+  await using place = await ground()
+  const binary = await fakeFirecracker(place)
+  const { payload } = await capture(place, await startVm(place, binary))
+  const dir = await place.folder("fork")
+  await setFault({ dir }, { load: "enomem" })
+
+  await expect(restoreVm(place, binary, payload)).rejects.toMatchObject({ code: "insufficient_resources" })
+
+  expect(await pidsIn(dir)).toEqual([])
+})
+
 test("a fork whose disk is not there is refused", async () => {
   await using place = await ground()
   const binary = await fakeFirecracker(place)

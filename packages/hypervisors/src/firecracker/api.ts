@@ -11,13 +11,17 @@ const deadlineBaseMs = 40_000
 const deadlineMsPerMib = 64
 const faultMax = 500
 const noSpace = /No space left on device|Disk quota exceeded/
+const noMemory = /Cannot allocate memory/
 
 /** How long any answer of a VM may take: it may be queued behind a save. */
 export function deadlineMs({ memoryMib }: Pick<GuestConfig, "memoryMib">): number {
   return deadlineBaseMs + memoryMib * deadlineMsPerMib
 }
 
-/** The decoded answer. Throws as `askVmm` does, `insufficient_storage`, and `hypervisor_failed` with the `fault_message`. */
+/**
+ * The decoded answer. Throws as `askVmm` does, and `insufficient_storage`, `insufficient_resources` or `hypervisor_failed`
+ * with the `fault_message`.
+ */
 export async function call<T = undefined>(
   dir: string,
   request: FirecrackerRequest,
@@ -50,15 +54,20 @@ export const isTimeout = (error: unknown): boolean =>
   error instanceof StillframeError && error.code === "timeout"
 
 function refusal({ method, path }: FirecrackerRequest, fault: string): StillframeError {
-  return noSpace.test(fault)
-    ? new StillframeError(
-        "insufficient_storage",
-        `Firecracker had no room (${fault}); free some and try again`,
-      )
-    : new StillframeError(
-        "hypervisor_failed",
-        `Firecracker refused ${method} ${path}: ${fault}; look at the VM's ${firecrackerFiles.log}`,
-      )
+  if (noSpace.test(fault))
+    return new StillframeError(
+      "insufficient_storage",
+      `Firecracker had no room (${fault}); free some and try again`,
+    )
+  if (noMemory.test(fault))
+    return new StillframeError(
+      "insufficient_resources",
+      `the host has no memory for this VM (${fault}); end another one, or give it less`,
+    )
+  return new StillframeError(
+    "hypervisor_failed",
+    `Firecracker refused ${method} ${path}: ${fault}; look at the VM's ${firecrackerFiles.log}`,
+  )
 }
 
 function faultMessage(body: string): string {

@@ -129,6 +129,8 @@ export function microvm(version: string): (method: string, path: string, body?: 
       for (const drive of saved.drives)
         if (isMissing(drive["path_on_host"]))
           throw new Error(`Failed to build microVM from snapshot: ${noBackingFile(drive["path_on_host"])}`)
+      if (fault("load") === "enomem")
+        throw new Error("Failed to load guest memory: Cannot allocate memory (os error 12)")
       guest = startGuest(openSync(body.mem_backend?.backend_path ?? body.mem_file_path ?? "", "r"))
       machine = saved.machine
       for (const drive of saved.drives) {
