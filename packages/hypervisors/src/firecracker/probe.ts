@@ -1,5 +1,5 @@
+import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Capabilities } from "../capabilities.ts"
 import { runProgram } from "../run-program.ts"
 import { parseVersion } from "./version.ts"
 
