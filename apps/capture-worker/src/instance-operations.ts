@@ -7,7 +7,7 @@ import type { Database } from "@stillframe/db/schema"
 import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder, vmOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
@@ -44,7 +44,7 @@ export function startHandler(worker: Worker): OperationHandler {
         await stopQuietly(worker, context, instance)
         throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
       }
-      const launch = instance.launch as unknown as LaunchConfig
+      const launch = instance.launch as unknown as GuestConfig
       const { pid } = await worker.captors.order(
         { kind: "start", launch, ...vmOrder(worker, context, instance) },
         { signal: context.signal, onLost: async () => stopQuietly(worker, context, instance) },

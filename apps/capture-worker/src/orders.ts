@@ -1,7 +1,7 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
@@ -29,7 +29,7 @@ export interface SaveOrder extends VmOrder {
   readonly instanceName: string
   readonly hypervisorVersion: string
   /** Empty for an attached VM that can't be restored. */
-  readonly launch: LaunchConfig
+  readonly launch: GuestConfig
   readonly memoryMib: number
   readonly pauseExpectedMs: number
   readonly pauseLimitMs: number
@@ -83,7 +83,7 @@ export interface ReleaseOrder extends VmPlace {
 
 export interface LaunchOrder extends VmOrder {
   readonly kind: "launch"
-  readonly launch: LaunchConfig
+  readonly launch: GuestConfig
   /** Directories that the launch's paths may lie under. */
   readonly hostPaths: readonly string[]
 }
@@ -91,7 +91,7 @@ export interface LaunchOrder extends VmOrder {
 /** Starts the VM again, cold, on the disks in its directory. */
 export interface StartOrder extends VmOrder {
   readonly kind: "start"
-  readonly launch: LaunchConfig
+  readonly launch: GuestConfig
 }
 
 /** Builds `generation` of an instance from a payload: a snapshot's, or its own of Standby. */
@@ -101,7 +101,7 @@ export interface RestoreOrder extends VmOrder {
   /** Absent for kind Stopped. */
   readonly memoryFile?: string
   readonly target: TargetState
-  readonly launch: LaunchConfig
+  readonly launch: GuestConfig
   /** Whether the guest goes on at once. A VM restored in place waits until the row names its generation. */
   readonly startGuest: boolean
 }

@@ -5,7 +5,7 @@ import { lockSnapshot } from "@stillframe/db/snapshots"
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import type { RestoreOrder } from "./orders.ts"
@@ -47,7 +47,7 @@ export async function withPayload(
       "not_supported",
       `its VM was started with ${manifest.not_restorable}, which a VM of ours can't have; the snapshot can only be kept`,
     )
-  const launch = manifest.launch as unknown as LaunchConfig
+  const launch = manifest.launch as unknown as GuestConfig
   const { memory_file: memoryFile } = snapshot
   await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
 }

@@ -8,7 +8,7 @@ import { finishDone, type OperationContext, type OperationHandler } from "@still
 import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, type InstanceState, type TargetState } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, standbyDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
@@ -80,7 +80,7 @@ async function ownImage({ config }: Worker, instance: InstanceRow): Promise<Payl
   const memoryFile = memoryFileOf(manifest)
   return {
     payloadDir: dir,
-    launch: manifest.launch as unknown as LaunchConfig,
+    launch: manifest.launch as unknown as GuestConfig,
     ...(memoryFile !== undefined && { memoryFile }),
   }
 }
@@ -114,7 +114,7 @@ async function commit(
     next: PlacedVm
     target: TargetState
     vm: ProcessIdentity | null
-    launch: LaunchConfig
+    launch: GuestConfig
   },
 ): Promise<void> {
   await inTransaction(db, async (tx) => {

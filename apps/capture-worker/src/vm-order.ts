@@ -1,6 +1,6 @@
 import type { InstanceRow } from "@stillframe/db/instances"
 import type { OperationContext } from "@stillframe/db/run-operation"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { attachedInstance } from "./attached-instance.ts"
 import type { SaveOrder, VmOrder } from "./orders.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
@@ -35,7 +35,7 @@ export function saveOrder(worker: Worker, context: OperationContext, instance: I
     hypervisorVersion:
       attachedInstance(instance)?.hypervisorVersion ??
       hostHypervisor(worker, instance.hypervisor).capabilities.version,
-    launch: instance.launch as unknown as LaunchConfig,
+    launch: instance.launch as unknown as GuestConfig,
     memoryMib: instance.memory_mib,
     pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
     pauseLimitMs: worker.config.pauseLimitMs,

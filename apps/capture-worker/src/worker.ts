@@ -3,7 +3,7 @@ import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
-import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
@@ -30,7 +30,7 @@ export interface HostHypervisor {
   readonly capabilities: Capabilities
   readonly tools: HypervisorTools
   /** What a launch that was stored as its caller spelt it comes down to on this host. Throws `invalid_request`. */
-  resolveLaunch(stored: StoredLaunch): LaunchConfig
+  resolveLaunch(stored: StoredLaunch): GuestConfig
 }
 
 /** Throws `hypervisor_unavailable` where the host has none of that name. */

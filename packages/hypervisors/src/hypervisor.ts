@@ -2,7 +2,7 @@ import type { Hypervisor as HypervisorName } from "@stillframe/domain/instance"
 import type { Capture, CaptureRequest } from "./capture.ts"
 import type { Disk } from "./disks.ts"
 import type { HostPathRules } from "./host-paths.ts"
-import type { LaunchConfig } from "./launch-config.ts"
+import type { GuestConfig } from "./launch-config.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import type { Watch } from "./watch.ts"
 
@@ -20,7 +20,7 @@ export interface HypervisorTools {
 export interface VmLaunch {
   /** The VM's directory of this generation, which becomes its process's working directory. */
   readonly dir: string
-  readonly config: LaunchConfig
+  readonly config: GuestConfig
   /** As `prepare`, `renew` or `top` left them in `dir`. */
   readonly disks: readonly Disk[]
   /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
@@ -53,7 +53,7 @@ export interface Hypervisor {
 
   /** Checks all that a launch names, and lays out the directory of a new VM. Throws `invalid_request`, before anything is made. */
   prepare(
-    config: LaunchConfig,
+    config: GuestConfig,
     place: { dir: string; rules: HostPathRules; signal: AbortSignal },
   ): Promise<Disk[]>
   /** The disks of a VM that is to boot again in its own directory. */
@@ -61,7 +61,7 @@ export interface Hypervisor {
   /** Brings what a payload holds beside the memory into another directory. */
   bring(
     frozen: readonly Disk[],
-    place: { config: LaunchConfig; from: string; dir: string; signal: AbortSignal },
+    place: { config: GuestConfig; from: string; dir: string; signal: AbortSignal },
   ): Promise<void>
   /** What a VM can write to, on top of what was brought. */
   top(frozen: readonly Disk[], place: { dir: string; signal: AbortSignal }): Promise<Disk[]>
@@ -74,7 +74,7 @@ export interface Hypervisor {
    */
   keep(
     frozen: readonly Disk[],
-    place: { config: LaunchConfig; from: string; dir: string },
+    place: { config: GuestConfig; from: string; dir: string },
   ): Promise<readonly KeptFile[]>
 
   /** Starts a process whose guest does not run yet. On a failure none is left. */
@@ -89,7 +89,7 @@ export interface Hypervisor {
    * `cancelled`, `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`, `not_supported`.
    */
   capture(
-    vm: { dir: string; config: LaunchConfig },
+    vm: { dir: string; config: GuestConfig },
     into: { dir: string; memoryName: string },
     request: CaptureRequest,
   ): Promise<Capture>

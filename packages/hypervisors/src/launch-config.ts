@@ -1,17 +1,21 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** How one VM is launched: stored in the register and in every manifest, so only data that a person can read and re-enter. */
-export interface LaunchConfig {
-  /** An exact machine type of the binary (`pc-q35-7.2`, `pc-i440fx-7.2`) or `microvm`; an alias would change with the binary. */
-  machine: string
-  accel: "tcg" | "kvm"
-  cpu: (typeof cpuModels)[number]
+/** What any hypervisor needs to know of a guest: stored in the register and in every manifest, so only data that a person can read and re-enter. */
+export interface GuestConfig {
   memoryMib: number
   vcpus: number
   kernel?: string
   initrd?: string
   cmdline?: string
   disks: DiskConfig[]
+}
+
+/** How a VM is launched on QEMU. */
+export interface LaunchConfig extends GuestConfig {
+  /** An exact machine type of the binary (`pc-q35-7.2`, `pc-i440fx-7.2`) or `microvm`; an alias would change with the binary. */
+  machine: string
+  accel: "tcg" | "kvm"
+  cpu: (typeof cpuModels)[number]
 }
 
 export interface DiskConfig {
@@ -56,6 +60,11 @@ export function checkLaunchConfig(config: LaunchConfig): void {
   if (!cpuModels.includes(config.cpu)) throw invalid(`cpu must be one of ${cpuModels.join(", ")}`)
   if (config.cpu === "host" && config.accel !== "kvm")
     throw invalid('cpu "host" needs accel kvm; use qemu64 or max')
+  checkGuestConfig(config)
+}
+
+/** Likewise of what is no hypervisor's own. */
+export function checkGuestConfig(config: GuestConfig): void {
   checkRange("memory_mib", config.memoryMib, MEMORY_MIB)
   checkRange("vcpus", config.vcpus, VCPUS)
   if (config.disks.length > DISKS_MAX) throw invalid(`a VM has at most ${DISKS_MAX} disks`)

@@ -1,14 +1,8 @@
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import type { Disk } from "./disks.ts"
-import type { LaunchConfig } from "./launch-config.ts"
+import type { GuestConfig } from "./launch-config.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import type { VmControl } from "./vm-control.ts"
-
-/** What any hypervisor needs to know of a guest. */
-export type GuestConfig = Pick<
-  LaunchConfig,
-  "memoryMib" | "vcpus" | "kernel" | "initrd" | "cmdline" | "disks"
->
 
 export interface VmmLaunch {
   /** The VM's directory of this generation, with its kernel, initrd and disks in it; becomes the working directory. */
@@ -30,6 +24,8 @@ export interface VmmLaunch {
  * whole files while the VM is paused. It holds no connection: whatever it is asked, it looks.
  */
 export interface Vmm {
+  /** What its saves call the guest's memory; absent where that is no file of its own. */
+  readonly memoryName?: string
   /** What this binary is and can do. Throws `hypervisor_unavailable` with the remedy. */
   probe(binary: string, signal: AbortSignal): Promise<Capabilities>
   /** Starts a process and configures the VM; its guest does not run yet. On a failure no process is left. */

@@ -1,7 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import type { GuestConfig } from "../launch-config.ts"
 import type { VmState } from "../vm-control.ts"
 import { askVmm } from "../vmm-http.ts"
-import type { GuestConfig } from "../vmm.ts"
 import { firecrackerFiles } from "./files.ts"
 import { describeInstance, type FirecrackerRequest } from "./requests.ts"
 

@@ -1,5 +1,5 @@
+import type { GuestConfig } from "../launch-config.ts"
 import type { VmControl, VmState } from "../vm-control.ts"
-import type { GuestConfig } from "../vmm.ts"
 import { call, deadlineMs, isTimeout, vmState } from "./api.ts"
 import { setState } from "./requests.ts"
 import { saveVm } from "./save.ts"

@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import type { GuestConfig } from "../launch-config.ts"
 import type { ProcessIdentity } from "../processes.ts"
-import type { GuestConfig, VmmLaunch } from "../vmm.ts"
+import type { VmmLaunch } from "../vmm.ts"
 import { call, deadlineMs, vmState, type InstanceInfo } from "./api.ts"
 import { configure, describeInstance, instanceStart, setState } from "./requests.ts"
 import { startFirecracker } from "./start.ts"

@@ -1,8 +1,9 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import { assertSourcesUnchanged, readDisksAtRest, type Disk } from "../disks.ts"
 import type { Hypervisor, HypervisorTools, KeptFile } from "../hypervisor.ts"
-import type { LaunchConfig } from "../launch-config.ts"
+import type { GuestConfig, LaunchConfig } from "../launch-config.ts"
 import { linkFiles } from "../link-files.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
@@ -21,7 +22,7 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
   const tools = { binary, ...(runAs !== undefined && { runAs }) }
   return {
     find: findQemu,
-    prepare: (config, place) => prepareLaunch(config, { ...place, qemuImg }),
+    prepare: (config, place) => prepareLaunch(ofQemu(config), { ...place, qemuImg }),
     async renew(dir, signal) {
       const atRest = await readDisksAtRest(dir)
       await assertSourcesUnchanged(dir, atRest)
@@ -37,8 +38,9 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
       const captured = await captureQemu({ ...request, dir, memoryFile, qemuImg })
       return { ...captured, files: [{ name: into.memoryName, role: "memory" }] }
     },
-    launch: (vm) => launchQemu({ ...vm, ...tools }),
-    restore: ({ memory, ...vm }) => restoreQemu({ ...vm, ...tools, memory: memory.stream() }),
+    launch: (vm) => launchQemu({ ...vm, ...tools, config: ofQemu(vm.config) }),
+    restore: ({ memory, ...vm }) =>
+      restoreQemu({ ...vm, ...tools, config: ofQemu(vm.config), memory: memory.stream() }),
     begin: startGuest,
     settle: (dir, { wasRunning, onPresent }) =>
       withMonitor(dir, qemuFiles.command, async (monitor) => {
@@ -50,9 +52,15 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
   }
 }
 
+/** What was stored for a VM of QEMU's. */
+function ofQemu(config: GuestConfig): LaunchConfig {
+  if ("machine" in config) return config as LaunchConfig
+  throw new StillframeError("invalid_request", "the VM was not launched by QEMU: it has no machine type")
+}
+
 async function keep(
   frozen: readonly Disk[],
-  { config, from, dir }: { config: LaunchConfig; from: string; dir: string },
+  { config, from, dir }: { config: GuestConfig; from: string; dir: string },
 ): Promise<KeptFile[]> {
   const names = [...new Set(immutableNames(config, frozen))]
   // The capture of an attached VM has left its disks there already.

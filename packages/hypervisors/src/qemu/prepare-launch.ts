@@ -1,6 +1,6 @@
 import type { Disk } from "../disks.ts"
 import { checkDisk, resolveHostPath, type HostPathRules } from "../host-paths.ts"
-import { checkLaunchConfig, type LaunchConfig } from "../launch-config.ts"
+import { checkLaunchConfig, type GuestConfig, type LaunchConfig } from "../launch-config.ts"
 import { qemuFiles } from "./command.ts"
 import { layFirstDisks, layerNames, takeIn, type OverlayTools } from "./layers.ts"
 import { withMonitor } from "./qmp.ts"
@@ -25,7 +25,7 @@ export async function prepareLaunch(
 }
 
 /** The files in a VM's directory that a restore of its snapshot needs beside the memory. They never change. */
-export function immutableNames(config: LaunchConfig, disks: readonly Disk[]): string[] {
+export function immutableNames(config: GuestConfig, disks: readonly Disk[]): string[] {
   return [
     ...(config.kernel === undefined ? [] : [qemuFiles.kernel]),
     ...(config.initrd === undefined ? [] : [qemuFiles.initrd]),

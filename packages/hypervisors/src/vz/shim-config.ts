@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Disk } from "../disks.ts"
-import type { GuestConfig } from "../vmm.ts"
+import type { GuestConfig } from "../launch-config.ts"
 import { vzFiles } from "./files.ts"
 import type { Machine } from "./machine.ts"
 

@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import type { GuestConfig } from "../launch-config.ts"
 import { lastWords } from "../start-process.ts"
-import type { GuestConfig, Vmm } from "../vmm.ts"
+import type { Vmm } from "../vmm.ts"
 import { vzControl } from "./control.ts"
 import { vzFiles } from "./files.ts"
 import { thisHost, type VzHost } from "./host.ts"
