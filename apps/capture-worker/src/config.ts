@@ -1,4 +1,5 @@
-import { join } from "node:path"
+import { isAbsolute, join } from "node:path"
+import type { Hypervisor } from "@stillframe/domain/instance"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import { findProgram } from "@stillframe/runtime/find-program"
 import {
@@ -25,6 +26,8 @@ export interface CaptureWorkerConfig {
   /** Absolute, as the next one. */
   readonly qemuBinary: string
   readonly qemuImg: string
+  /** The other hypervisors that this host may have. */
+  readonly vmms: ReadonlyMap<Hypervisor, VmmBinary>
   /** What an attached VM may run: real programs, where `qemuBinary` may be a script that starts one. */
   readonly attachBinaries: readonly string[]
   /** `auto`: KVM where a guest really boots on it, else TCG. */
@@ -37,6 +40,13 @@ export interface CaptureWorkerConfig {
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
   readonly concurrency: number
+}
+
+export interface VmmBinary {
+  /** Absolute. */
+  readonly path: string
+  /** The setting that names it; absent for one that was just found. */
+  readonly setting?: string
 }
 
 const absolutePaths = z
@@ -56,10 +66,17 @@ const settings = {
   QEMU_BINARY: z.string().default("qemu-system-x86_64"),
   QEMU_IMG: z.string().default("qemu-img"),
   QEMU_ACCELERATOR: z.enum(["auto", "kvm", "tcg"], { error: "must be auto, kvm or tcg" }).default("auto"),
+  CLOUD_HYPERVISOR_BINARY: z.string().optional(),
+  FIRECRACKER_BINARY: z.string().optional(),
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
   STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
   CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(1),
 }
+
+const vmmSettings = {
+  "cloud-hypervisor": "CLOUD_HYPERVISOR_BINARY",
+  firecracker: "FIRECRACKER_BINARY",
+} as const
 
 export function configFromEnv(env: Env): CaptureWorkerConfig {
   const set = parseEnv(settings, env)
@@ -76,6 +93,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     imagesDir: join(set.DATA_DIR, "images"),
     qemuBinary,
     qemuImg: findProgram(set.QEMU_IMG, env["PATH"]),
+    vmms: vmmBinaries(set, env["PATH"]),
     attachBinaries: [qemuBinary, ...(set.ATTACH_BINARIES?.split(":") ?? [])],
     accelerator: set.QEMU_ACCELERATOR,
     spaceFloorBytes,
@@ -84,4 +102,19 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     stopGraceMs: set.STOP_GRACE * 1_000,
     concurrency: set.CAPTURE_CONCURRENCY,
   }
+}
+
+function vmmBinaries(
+  set: Readonly<Record<(typeof vmmSettings)[keyof typeof vmmSettings], string | undefined>>,
+  path: string | undefined,
+): Map<Hypervisor, VmmBinary> {
+  const found = new Map<Hypervisor, VmmBinary>()
+  for (const name of ["cloud-hypervisor", "firecracker"] as const) {
+    const setting = vmmSettings[name]
+    const named = set[setting]
+    const binary = findProgram(named ?? name, path)
+    if (named !== undefined) found.set(name, { path: binary, setting })
+    else if (isAbsolute(binary)) found.set(name, { path: binary })
+  }
+  return found
 }

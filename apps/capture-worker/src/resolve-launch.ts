@@ -1,8 +1,11 @@
+import { StillframeError } from "@stillframe/domain/errors"
 import { builtinImage } from "@stillframe/hypervisors/images"
 import {
+  checkGuestConfig,
   checkLaunchConfig,
   pinMachine,
   type DiskConfig,
+  type GuestConfig,
   type LaunchConfig,
   type MachineTypes,
 } from "@stillframe/hypervisors/launch-config"
@@ -36,14 +39,31 @@ export function resolveLaunch(
   stored: StoredLaunch,
   { machines, accel, imagesDir }: QemuOfHost,
 ): LaunchConfig {
-  const image = stored.image === undefined ? undefined : builtinImage(stored.image, imagesDir)
-  const kernel = stored.kernel ?? image?.kernel
-  const initrd = stored.initrd ?? image?.initrd
-  const cmdline = stored.cmdline ?? image?.cmdline
   const launch: LaunchConfig = {
     machine: pinMachine(stored.machine ?? "q35", machines),
     accel,
     cpu: accel === "kvm" ? "host" : "qemu64",
+    ...guestOf(stored, imagesDir),
+  }
+  checkLaunchConfig(launch)
+  return launch
+}
+
+/** Likewise on a host's other hypervisors. */
+export function resolveGuest(stored: StoredLaunch, imagesDir: string): GuestConfig {
+  if (stored.machine !== undefined)
+    throw new StillframeError("invalid_request", '"launch.machine" is of QEMU only; leave it out')
+  const guest = guestOf(stored, imagesDir)
+  checkGuestConfig(guest)
+  return guest
+}
+
+function guestOf(stored: StoredLaunch, imagesDir: string): GuestConfig {
+  const image = stored.image === undefined ? undefined : builtinImage(stored.image, imagesDir)
+  const kernel = stored.kernel ?? image?.kernel
+  const initrd = stored.initrd ?? image?.initrd
+  const cmdline = stored.cmdline ?? image?.cmdline
+  return {
     memoryMib: stored.memory_mib ?? image?.memoryMib ?? defaultMemoryMib,
     vcpus: stored.vcpus ?? 1,
     ...(kernel !== undefined && { kernel }),
@@ -55,8 +75,6 @@ export function resolveLaunch(
       readonly: readonly ?? false,
     })),
   }
-  checkLaunchConfig(launch)
-  return launch
 }
 
 const defaultMemoryMib = 512

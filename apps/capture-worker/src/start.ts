@@ -4,7 +4,6 @@ import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@s
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
-import type { Hypervisor } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
@@ -17,6 +16,7 @@ import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
+import { probeHostVmms } from "./host-vmms.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
 import { release } from "./release.ts"
@@ -25,7 +25,7 @@ import type { Growth } from "./takeover.ts"
 import { tidyInstance } from "./tidy.ts"
 import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
 import { watches as openWatches } from "./watches.ts"
-import type { HostHypervisor, Worker } from "./worker.ts"
+import type { Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 
@@ -44,7 +44,8 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
 
-  const hypervisors = new Map<Hypervisor, HostHypervisor>([["qemu", await probeHostQemu(config, log)]])
+  const hypervisors = await probeHostVmms(config, log)
+  hypervisors.set("qemu", await probeHostQemu(config, log))
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
   resources.use(await keepRegistered(db, await registration(config, hypervisors), log))
   const captors = resources.use(openCaptors())

@@ -29,7 +29,7 @@ export interface StartOptions<T> {
 }
 
 /** In the environment of a process, for want of another place. */
-const identityVariable = "STILLFRAME_VM"
+export const identityVariable = "STILLFRAME_VM"
 
 const endGraceMs = 2_000
 const logTailBytes = 4_096

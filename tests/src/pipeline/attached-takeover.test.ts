@@ -1,14 +1,12 @@
-import { spawn } from "node:child_process"
-import { once } from "node:events"
 import { mkdir } from "node:fs/promises"
 import { uptime } from "node:os"
 import { join } from "node:path"
 import { readIntent, writeIntent } from "@stillframe/capture-worker/intent"
 import { takeOver } from "@stillframe/capture-worker/takeover"
-import { identifyProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { expect, test } from "vitest"
 import { asOwner, expectRunning, startStranger, type Stranger } from "../hypervisors/stranger.ts"
 import { ground } from "../hypervisors/test-vm.ts"
+import { deadProcess } from "./dead-process.ts"
 
 const instanceId = "a23456789012345678901234"
 
@@ -75,13 +73,4 @@ async function pausedBy(
 async function statusOf(stranger: Stranger): Promise<string> {
   const { status } = await asOwner(stranger, (monitor) => monitor.execute<{ status: string }>("query-status"))
   return status
-}
-
-async function deadProcess(): Promise<ProcessIdentity> {
-  const child = spawn("sleep", ["60"])
-  const identity = await identifyProcess(child.pid ?? 0)
-  child.kill("SIGKILL")
-  await once(child, "exit")
-  if (identity === undefined) throw new Error("the process ended at once")
-  return identity
 }

@@ -16,6 +16,7 @@ import { openWaker } from "@stillframe/db/wake"
 import { startDispatcher } from "@stillframe/dispatcher/start"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { findProcess } from "@stillframe/hypervisors/find-process"
 import { endProcess } from "@stillframe/hypervisors/processes"
 import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
 import { createLogger } from "@stillframe/runtime/logger"
@@ -122,6 +123,7 @@ export async function testStack({
     imagesDir,
     hostPaths: [imagesDir],
     qemuBinary: qemu.binary,
+    vmms: new Map(),
     qemuImg: qemu.qemuImg,
     attachBinaries: [qemu.binary],
     accelerator: "tcg",
@@ -246,7 +248,8 @@ async function spawnApp(name: string, env: Record<string, string>): Promise<AppP
 /** VMs outlive their worker by design; those of a test end with it. */
 async function endVms(db: OwnedDatabase, cluster: string): Promise<void> {
   for (const { id } of await db.selectFrom("instances").select("id").execute()) {
-    const vm = await findQemu(`stillframe-${cluster}-${id}`)
+    const identity = `stillframe-${cluster}-${id}`
+    const vm = (await findQemu(identity)) ?? (await findProcess(identity))
     if (vm !== undefined) await endProcess(vm, { graceMs: 0 })
   }
 }

@@ -1,11 +1,13 @@
 import type { Vmm } from "../vmm.ts"
 import { firecrackerControl } from "./control.ts"
+import { savedNames } from "./files.ts"
 import { beginGuest, launchFirecracker } from "./launch.ts"
 import { probeFirecracker } from "./probe.ts"
 import { restoreFirecracker } from "./restore.ts"
 import { stopFirecracker } from "./stop.ts"
 
 export const firecracker: Vmm = {
+  memoryName: savedNames.memory,
   probe: probeFirecracker,
   launch: launchFirecracker,
   begin: beginGuest,

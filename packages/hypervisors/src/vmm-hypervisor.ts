@@ -1,0 +1,108 @@
+import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
+import { bootNames, takeInBootFiles } from "./boot-files.ts"
+import { assertSourcesUnchanged, readDisks, writeDisks } from "./disks.ts"
+import { ensureRuns } from "./ensure-runs.ts"
+import { findProcess } from "./find-process.ts"
+import { checkDisk } from "./host-paths.ts"
+import type { CapturedMemory, Hypervisor, HypervisorTools, KeptFile, VmLaunch } from "./hypervisor.ts"
+import { checkGuestConfig } from "./launch-config.ts"
+import { linkFile, linkFiles } from "./link-files.ts"
+import type { ProcessIdentity } from "./processes.ts"
+import { keepRawDisks, layRawDisks, placeRawDisks } from "./raw-disks.ts"
+import { readVmRecord, writeVmRecord } from "./vm-record.ts"
+import { captureIntoPayload } from "./vmm-payload.ts"
+import type { Vmm } from "./vmm.ts"
+import { watchProcess } from "./watch-process.ts"
+
+/** In a VM's directory: what it was loaded from, for as long as it lives. */
+const savedName = "saved"
+
+/** VMs whose disks are single raw files, and which are saved and loaded as files. */
+export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hypervisor {
+  const tools = { binary, ...(runAs !== undefined && { runAs }) }
+
+  async function started(
+    { dir, config, disks }: VmLaunch,
+    start: () => Promise<ProcessIdentity>,
+  ): Promise<ProcessIdentity> {
+    await writeDisks(dir, disks)
+    const process = await start()
+    await writeVmRecord(dir, { config, process })
+    return process
+  }
+
+  return {
+    find: findProcess,
+    async prepare(config, { dir, rules, signal }) {
+      checkGuestConfig(config)
+      const checked = await Promise.all(config.disks.map((disk) => checkDisk(disk, rules)))
+      await takeInBootFiles(config, dir, rules)
+      return layRawDisks(checked, { dir, signal })
+    },
+    async renew(dir) {
+      const disks = await disksIn(dir)
+      await assertSourcesUnchanged(dir, disks)
+      return disks
+    },
+    async bring(frozen, { config, from, dir, signal }) {
+      await linkFiles(bootNames(config), from, dir, signal)
+      await placeRawDisks(frozen, { payload: from, dir, signal })
+    },
+    top: async (frozen) => [...frozen],
+    disksAtRest: disksIn,
+    async keep(frozen, { config, from, dir }): Promise<KeptFile[]> {
+      const { signal } = new AbortController()
+      await linkFiles(bootNames(config), from, dir, signal)
+      await keepRawDisks(frozen, { dir: from, payload: dir, signal })
+      return [
+        ...bootNames(config).map((name): KeptFile => ({ name, role: "boot" })),
+        ...frozen.flatMap(({ readonly, layers }) =>
+          layers.map(({ file }): KeptFile => ({ name: file, role: readonly ? "base" : "disk" })),
+        ),
+      ]
+    },
+    launch: (vm) => started(vm, () => vmm.launch({ ...vm, ...tools })),
+    restore: (vm) =>
+      started(vm, async () => {
+        await laySaved(vmm, vm.memory, join(vm.dir, savedName), vm.signal)
+        return vmm.restore({ ...vm, ...tools, saved: savedName })
+      }),
+    async begin(dir) {
+      const { config } = await readVmRecord(dir)
+      await vmm.begin(dir, config)
+    },
+    async settle(dir, { wasRunning, onPresent }) {
+      const { config } = await readVmRecord(dir)
+      const control = vmm.control(dir, config)
+      // Answered once a save that was under way is over: it can't be called off.
+      await control.state()
+      await onPresent?.()
+      if (wasRunning) await ensureRuns(control)
+    },
+    async capture(vm, into, request) {
+      const disks = await disksIn(vm.dir)
+      return captureIntoPayload(vmm, { ...vm, disks }, into, request)
+    },
+    async watch(dir) {
+      const { process } = await readVmRecord(dir)
+      return watchProcess(process)
+    },
+    stop: (dir, process, grace) => vmm.stop(dir, process, grace),
+  }
+}
+
+function disksIn(dir: string): ReturnType<typeof readDisks> {
+  return readDisks(dir, new Map())
+}
+
+async function laySaved(
+  { memoryName }: Vmm,
+  { state, place }: CapturedMemory,
+  dir: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await mkdir(dir, { mode: 0o700 })
+  for (const name of state.names) await linkFile(join(state.dir, name), join(dir, name), signal)
+  if (memoryName !== undefined) await place(join(dir, memoryName))
+}
