@@ -1,0 +1,79 @@
+import { readFile, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { SavedFile } from "../saved-files.ts"
+import { savedNames } from "./files.ts"
+
+interface SavedConfig {
+  memory?: { size?: number; zones?: { size?: number; file?: string | null }[] | null }
+}
+
+interface SavedState {
+  snapshots?: Record<string, { snapshot_data?: { state?: string } | null } | undefined>
+}
+
+/**
+ * The files of a save, once it is certain that each is whole: this VMM reports success also where a full disk cut one of
+ * them short. Throws `hypervisor_failed` naming the file.
+ */
+export async function assertWhole(dir: string): Promise<SavedFile[]> {
+  const config = (await parsed(dir, savedNames.config)) as SavedConfig
+  const state = (await parsed(dir, savedNames.state)) as SavedState
+  const files: SavedFile[] = [
+    { name: savedNames.config, role: "state" },
+    { name: savedNames.state, role: "state" },
+  ]
+  const bytes = savedBytes(state) ?? configuredBytes(config)
+  const found = await sizeOf(join(dir, savedNames.memory))
+  // Memory that lives in files of its own is not saved, and where all of it does there is no such file.
+  if (found === undefined && (bytes === 0 || allInFiles(config))) return files
+  if (found !== bytes)
+    throw cutShort(savedNames.memory, `has ${found ?? "no"} bytes where its VM has ${bytes} of memory`)
+  return [...files, { name: savedNames.memory, role: "memory" }]
+}
+
+async function parsed(dir: string, name: string): Promise<object> {
+  const text = await readFile(join(dir, name), "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") throw cutShort(name, "was not written")
+    throw error
+  })
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === "object" && value !== null) return value
+  } catch {
+    // Told below, as any other text that is no object.
+  }
+  throw cutShort(name, "is cut short")
+}
+
+/** The ranges of memory that were saved, as the memory manager wrote them: its state is text within the text. */
+function savedBytes({ snapshots }: SavedState): number | undefined {
+  const text = snapshots?.["memory-manager"]?.snapshot_data?.state
+  if (text === undefined) return undefined
+  const { memory_ranges: ranges } = JSON.parse(text) as { memory_ranges?: { data?: { length: number }[] } }
+  return ranges?.data?.reduce((sum, { length }) => sum + length, 0)
+}
+
+function configuredBytes({ memory }: SavedConfig): number {
+  return (memory?.zones ?? []).reduce((sum, { size = 0 }) => sum + size, memory?.size ?? 0)
+}
+
+function allInFiles({ memory }: SavedConfig): boolean {
+  const zones = memory?.zones ?? []
+  return memory?.size === 0 && zones.length > 0 && zones.every(({ file }) => typeof file === "string")
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
+    throw error
+  }
+}
+
+const cutShort = (name: string, what: string): StillframeError =>
+  new StillframeError(
+    "hypervisor_failed",
+    `cloud-hypervisor said that the save is done, but ${name} ${what}; see that the disk has room and try again`,
+  )

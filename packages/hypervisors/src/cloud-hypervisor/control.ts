@@ -1,0 +1,52 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import type { VmControl, VmState } from "../vm-control.ts"
+import { order, readVm } from "./api.ts"
+import { saveVm } from "./save.ts"
+
+const alreadyPaused = "InvalidStateTransition(Paused, Paused)"
+const alreadyRunning = "InvalidStateTransition(Running, Running)"
+
+/** One VM by the socket in its directory. Every answer may take `deadlineMs`. */
+export function controlVm(dir: string, deadlineMs: number): VmControl {
+  return {
+    state: async () => await vmState(dir, deadlineMs),
+    pause: async () => await pauseVm(dir, deadlineMs),
+    resume: async () => await order(dir, "vm.resume", { deadlineMs, alreadySo: alreadyRunning }),
+    save: async (target, options) => await saveVm(dir, target, deadlineMs, options),
+  }
+}
+
+export async function vmState(dir: string, deadlineMs: number): Promise<VmState> {
+  const state = (await readVm(dir, deadlineMs))?.state
+  if (state === "Running") return "running"
+  return state === "Paused" ? "paused" : "other"
+}
+
+async function pauseVm(dir: string, deadlineMs: number): Promise<void> {
+  try {
+    await order(dir, "vm.pause", { deadlineMs, alreadySo: alreadyPaused })
+  } catch (error) {
+    if (error instanceof StillframeError && error.code === "hypervisor_failed")
+      await releaseProcessors(dir, deadlineMs)
+    throw error
+  }
+}
+
+/**
+ * A pause that fails at a device has stopped the processors already while the state goes on saying that they run, and a
+ * resume believes the state. Only a pause that works leads back. Throws when that does not either.
+ */
+async function releaseProcessors(dir: string, deadlineMs: number): Promise<void> {
+  if ((await vmState(dir, deadlineMs)) !== "running") return
+  try {
+    await order(dir, "vm.pause", { deadlineMs, alreadySo: alreadyPaused })
+    await order(dir, "vm.resume", { deadlineMs, alreadySo: alreadyRunning })
+  } catch (error) {
+    if (!(error instanceof StillframeError)) throw error
+    throw new StillframeError(
+      error.code,
+      `the VM's guest may stand still though its state says that it runs, and it could not be led back: ${error.message}`,
+      { cause: error },
+    )
+  }
+}

@@ -1,0 +1,13 @@
+/** Names in a VM's directory, which is its process's working directory; relative, so that none depends on where it lies. */
+export const vmFiles = {
+  socket: "api.sock",
+  serial: "serial.log",
+  log: "cloud-hypervisor.log",
+  kernel: "kernel",
+  initrd: "initrd",
+  /** Exists only while a snapshot is loaded. */
+  loading: "loading",
+} as const
+
+/** What `vm.snapshot` writes; the VMM chooses the names. */
+export const savedNames = { config: "config.json", state: "state.json", memory: "memory-ranges" } as const

@@ -1,0 +1,64 @@
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Capabilities } from "../capabilities.ts"
+import { endProcess } from "../processes.ts"
+import { startVmm } from "./start-vmm.ts"
+import { majorOf } from "./vm-config.ts"
+
+const oldest = 48
+const endGraceMs = 2_000
+
+/**
+ * Asks a binary what it is by starting it: it listens only where it can have KVM. Throws `hypervisor_unavailable` when it
+ * is missing, too old or can't run here.
+ */
+export async function probe(binary: string, signal: AbortSignal): Promise<Capabilities> {
+  const version = await versionOf(binary, signal)
+  if (!(majorOf(version) >= oldest))
+    throw new StillframeError(
+      "hypervisor_unavailable",
+      `${binary} is cloud-hypervisor ${version}; v${oldest} or later is needed, name one in CLOUD_HYPERVISOR_BINARY`,
+    )
+  return {
+    version,
+    kinds: ["Standby", "Stopped"],
+    disk_freeze: "reflink",
+    attach: false,
+    fork: true,
+    disk_override: true,
+    compressible_memory: true,
+    restores: "same_version",
+    cancel: false,
+    live_capture: false,
+    live_capture_reason: "cloud-hypervisor saves only a VM that is paused",
+  }
+}
+
+async function versionOf(binary: string, signal: AbortSignal): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), "stillframe-probe-"))
+  try {
+    let version = ""
+    const process = await startVmm({
+      dir,
+      binary,
+      signal,
+      set: async (found) => {
+        version = found
+      },
+    })
+    await endProcess(process, { graceMs: endGraceMs })
+    return version
+  } catch (error) {
+    if (!(error instanceof StillframeError) || error.code === "cancelled") throw error
+    if (error.code === "hypervisor_unavailable") throw error
+    throw new StillframeError(
+      "hypervisor_unavailable",
+      `${binary} is no cloud-hypervisor that runs here (${error.message}); check CLOUD_HYPERVISOR_BINARY and /dev/kvm`,
+      { cause: error },
+    )
+  } finally {
+    await rm(dir, { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,83 @@
+import { chown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { join, relative, resolve } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { ProcessIdentity } from "../processes.ts"
+import { lastWords } from "../start-process.ts"
+import type { VmmLaunch } from "../vmm.ts"
+import { order, readVm } from "./api.ts"
+import { assertState } from "./assert-state.ts"
+import { assertWhole } from "./assert-whole.ts"
+import { answerDeadlineMs } from "./deadline.ts"
+import { savedNames, vmFiles } from "./files.ts"
+import { giveDirectory, letRead } from "./ownership.ts"
+import { assertLookRaw } from "./raw-disks.ts"
+import { rewriteConfig } from "./rewrite-config.ts"
+import { startVmm } from "./start-vmm.ts"
+import { urlOf } from "./url.ts"
+import { diskFile, namesImageTypes } from "./vm-config.ts"
+
+/**
+ * Starts a process and loads a save into it. The VMM is shown a directory of links with a configuration of its own, since
+ * what was saved may be another VM's as well.
+ */
+export async function restoreVm(options: VmmLaunch & { readonly saved: string }): Promise<ProcessIdentity> {
+  const { dir, disks, runAs } = options
+  const saved = resolve(dir, options.saved)
+  await assertWhole(saved)
+  if (runAs !== undefined) {
+    await giveDirectory(dir, disks, runAs)
+    await letRead(saved, runAs)
+  }
+  const loading = join(dir, vmFiles.loading)
+  try {
+    await layOut(saved, loading, options)
+    return await startVmm({ ...options, set: async (version) => await load(loading, version, options) })
+  } catch (error) {
+    throw await withReason(error, dir)
+  } finally {
+    await rm(loading, { recursive: true, force: true })
+  }
+}
+
+async function layOut(saved: string, loading: string, { config, disks, runAs }: VmmLaunch): Promise<void> {
+  // What a restore before this one left when its process was killed.
+  await rm(loading, { recursive: true, force: true })
+  await mkdir(loading, { mode: 0o700 })
+  const written = JSON.parse(await readFile(join(saved, savedNames.config), "utf8")) as Record<
+    string,
+    unknown
+  >
+  const text = JSON.stringify(rewriteConfig(written, config, disks))
+  await writeFile(join(loading, savedNames.config), text, { mode: 0o600 })
+  for (const name of [savedNames.state, savedNames.memory])
+    await symlink(join(relative(loading, saved), name), join(loading, name))
+  if (runAs === undefined) return
+  for (const path of [loading, join(loading, savedNames.config)]) await chown(path, runAs.uid, runAs.gid)
+}
+
+async function load(loading: string, version: string, { dir, config, disks }: VmmLaunch): Promise<void> {
+  const deadlineMs = answerDeadlineMs(config)
+  if (!namesImageTypes(version)) await assertLookRaw(dir, disks)
+  // Nothing but the directory: versions that don't know the other members leave them out without a word.
+  await order(dir, "vm.restore", { deadlineMs, body: { source_url: urlOf(dir, loading) } })
+  await assertState(dir, "paused", deadlineMs)
+  const vm = await readVm(dir, deadlineMs)
+  const opened = (vm?.config.disks ?? []).map(({ path }) => path)
+  const named = disks.map(diskFile)
+  if (opened.length !== named.length || opened.some((path, index) => path !== named[index]))
+    throw new StillframeError(
+      "hypervisor_failed",
+      `the VM was loaded with the disks ${opened.join(", ")}; it was ended`,
+    )
+}
+
+async function withReason(error: unknown, dir: string): Promise<unknown> {
+  if (!(error instanceof StillframeError)) return error
+  // The end of a process is told with its last words already.
+  if (error.code !== "hypervisor_gone" && !error.message.includes("refused vm.restore")) return error
+  const code = error.code === "hypervisor_gone" ? "hypervisor_failed" : error.code
+  const words = await lastWords(dir, vmFiles.log)
+  return new StillframeError(code, `the snapshot was not loaded: ${error.message} (${words})`, {
+    cause: error,
+  })
+}

@@ -1,0 +1,94 @@
+import { readdir, rm, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { setTimeout as delay } from "node:timers/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { SavedFile } from "../saved-files.ts"
+import { order, readVm } from "./api.ts"
+import { assertWhole } from "./assert-whole.ts"
+import { savedNames } from "./files.ts"
+import { lendDirectory } from "./ownership.ts"
+import { urlOf } from "./url.ts"
+
+const progressPollMs = 100
+const bytesPerBlock = 512
+
+export interface SaveOptions {
+  readonly signal: AbortSignal
+  readonly onProgress?: (bytes: number) => void
+}
+
+/**
+ * Saves a paused VM into an empty directory. A save can't be called off: `signal` is asked before it starts. What a failed
+ * one wrote is removed, unless it may still be at it.
+ */
+export async function saveVm(
+  home: string,
+  target: string,
+  deadlineMs: number,
+  { signal, onProgress }: SaveOptions,
+): Promise<SavedFile[]> {
+  if (signal.aborted) throw new StillframeError("cancelled", "the save was cancelled before it began")
+  await assertEmpty(target)
+  const takeBack = await lendDirectory(target, home)
+  try {
+    await withProgress(join(target, savedNames.memory), onProgress, async () => {
+      await order(home, "vm.snapshot", { deadlineMs, body: { destination_url: urlOf(home, target) } })
+    })
+    return await assertWhole(target)
+  } catch (error) {
+    if (await hasEnded(error, home, deadlineMs)) await removeSaved(target)
+    throw error
+  } finally {
+    await takeBack()
+  }
+}
+
+/** What lies there may be another save's, and is not ours to remove when this one fails. */
+async function assertEmpty(target: string): Promise<void> {
+  const [name] = await readdir(target)
+  if (name !== undefined)
+    throw new StillframeError(
+      "hypervisor_failed",
+      `${target} already holds ${name}; a save needs an empty directory`,
+    )
+}
+
+/** Requests are served one after the other: once the VMM tells its state, the save before it is over. */
+async function hasEnded(error: unknown, home: string, deadlineMs: number): Promise<boolean> {
+  if (!(error instanceof StillframeError) || error.code !== "timeout") return true
+  return await readVm(home, deadlineMs).then(
+    () => true,
+    (reason: unknown) => reason instanceof StillframeError && reason.code === "hypervisor_gone",
+  )
+}
+
+async function removeSaved(target: string): Promise<void> {
+  for (const name of Object.values(savedNames)) await rm(join(target, name), { force: true })
+}
+
+async function withProgress(
+  path: string,
+  onProgress: SaveOptions["onProgress"],
+  work: () => Promise<void>,
+): Promise<void> {
+  const stop = new AbortController()
+  const reporting = onProgress === undefined ? undefined : report(path, onProgress, stop.signal)
+  try {
+    await work()
+  } finally {
+    stop.abort()
+    await reporting
+  }
+}
+
+async function report(path: string, onProgress: (bytes: number) => void, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    // Its size says nothing: newer versions give the file its full length first.
+    const blocks = await stat(path).then(
+      (facts) => facts.blocks,
+      () => 0,
+    )
+    if (blocks > 0) onProgress(blocks * bytesPerBlock)
+    await delay(progressPollMs, undefined, { signal }).catch(() => {})
+  }
+}

@@ -1,0 +1,17 @@
+import type { Vmm } from "../vmm.ts"
+import { controlVm } from "./control.ts"
+import { answerDeadlineMs } from "./deadline.ts"
+import { beginVm, launchVm } from "./launch.ts"
+import { probe } from "./probe.ts"
+import { restoreVm } from "./restore.ts"
+import { stopVm } from "./stop.ts"
+
+/** Cloud Hypervisor, v48 and later: HTTP on `api.sock` in the VM's directory. */
+export const cloudHypervisor: Vmm = {
+  probe,
+  launch: launchVm,
+  begin: beginVm,
+  control: (dir, config) => controlVm(dir, answerDeadlineMs(config)),
+  restore: restoreVm,
+  stop: stopVm,
+}
