@@ -54,8 +54,8 @@ async function assertEmpty(target: string): Promise<void> {
 }
 
 /** Requests are served one after the other: once the VMM tells its state, the save before it is over. */
-async function hasEnded(error: unknown, home: string, deadlineMs: number): Promise<boolean> {
-  if (!(error instanceof StillframeError) || error.code !== "timeout") return true
+async function hasEnded(failure: unknown, home: string, deadlineMs: number): Promise<boolean> {
+  if (!(failure instanceof StillframeError) || failure.code !== "timeout") return true
   return await readVm(home, deadlineMs).then(
     () => true,
     (reason: unknown) => reason instanceof StillframeError && reason.code === "hypervisor_gone",

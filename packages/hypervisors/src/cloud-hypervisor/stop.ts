@@ -23,9 +23,16 @@ export async function stopVm(
   vm: ProcessIdentity,
   { guestMs, processMs, signal }: StopOptions,
 ): Promise<void> {
-  if ((await unlessDeaf(() => pressPowerButton(dir))) && (await goneWithin(vm, guestMs, signal))) return
-  const told = await unlessDeaf(() => shutDown(dir))
-  if (told && (await goneWithin(vm, processMs))) return
+  let told = false
+  try {
+    if ((await pressPowerButton(dir)) && (await goneWithin(vm, guestMs, signal))) return
+    await order(dir, "vmm.shutdown", { deadlineMs: answerMs })
+    told = true
+    if (await goneWithin(vm, processMs)) return
+  } catch (error) {
+    // A VMM that does not answer is no reason to let its VM run on.
+    if (!(error instanceof StillframeError) || error.code === "cancelled") throw error
+  }
   await endProcess(vm, { graceMs: told ? 0 : processMs })
 }
 
@@ -34,21 +41,6 @@ async function pressPowerButton(dir: string): Promise<boolean> {
   if ((await vmState(dir, answerMs)) !== "running") return false
   await order(dir, "vm.power-button", { deadlineMs: answerMs })
   return true
-}
-
-async function shutDown(dir: string): Promise<boolean> {
-  await order(dir, "vmm.shutdown", { deadlineMs: answerMs })
-  return true
-}
-
-/** A VMM that does not answer is no reason to let its VM run on. */
-async function unlessDeaf(ask: () => Promise<boolean>): Promise<boolean> {
-  try {
-    return await ask()
-  } catch (error) {
-    if (!(error instanceof StillframeError)) throw error
-    return false
-  }
 }
 
 async function goneWithin(vm: ProcessIdentity, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {

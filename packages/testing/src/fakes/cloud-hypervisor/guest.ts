@@ -1,0 +1,69 @@
+import { closeSync, openSync, readSync, writeSync } from "node:fs"
+
+const words = 0x4000
+const wordBytes = 4
+/** Where the pattern and the tick lie in the guest's memory. */
+const patternAt = 0x20_0000
+const tickAt = 0x1000
+const tickMs = 5
+
+/**
+ * Does what the heartbeat image does: fills memory with a pattern, then prints `<tick> <sum>` for ever. Tick and pattern
+ * are read from the memory they were saved to, so a guest that goes on by one with the same sum has got its memory back.
+ */
+export class Guest {
+  #tick = 0
+  #pattern = new Uint32Array(words)
+  readonly #serial: number
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(serial: string) {
+    this.#serial = openSync(serial, "w", 0o644)
+  }
+
+  fill(): void {
+    let word = 0x1234_5678
+    for (let index = 0; index < words; index++) {
+      word = (Math.imul(word, 1_664_525) + 1_013_904_223) >>> 0
+      this.#pattern[index] = word
+    }
+  }
+
+  run(): void {
+    this.#timer ??= setInterval(() => this.#beat(), tickMs)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  end(): void {
+    this.stop()
+    closeSync(this.#serial)
+  }
+
+  writeMemory(fd: number): void {
+    writeSync(fd, new Uint32Array([this.#tick]), 0, wordBytes, tickAt)
+    writeSync(fd, this.#pattern, 0, words * wordBytes, patternAt)
+  }
+
+  readMemory(fd: number): void {
+    const tick = new Uint32Array(1)
+    const read =
+      readSync(fd, tick, 0, wordBytes, tickAt) + readSync(fd, this.#pattern, 0, words * wordBytes, patternAt)
+    if (read !== wordBytes + words * wordBytes) throw new Error("failed to fill whole buffer")
+    this.#tick = tick[0] ?? 0
+  }
+
+  #beat(): void {
+    this.#tick++
+    const sum = this.#pattern.reduce((sum, word) => {
+      const added = (sum + word) >>> 0
+      return ((added << 1) | (added >>> 31)) >>> 0
+    }, 0)
+    writeSync(this.#serial, `${hex(this.#tick)} ${hex(sum)}\n`)
+  }
+}
+
+const hex = (value: number): string => value.toString(16).padStart(8, "0")

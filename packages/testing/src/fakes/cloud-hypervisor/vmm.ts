@@ -1,0 +1,70 @@
+import { statSync } from "node:fs"
+import type { Answer } from "./answer.ts"
+import { Guest } from "./guest.ts"
+import { holdName } from "./socket-lock.ts"
+
+export interface VmConfig {
+  cpus: { boot_vcpus: number; max_vcpus: number }
+  memory: { size: number }
+  payload: { kernel?: string } | null
+  disks: { path: string; readonly: boolean }[] | null
+  serial: { mode: string; file?: string | null }
+  [member: string]: unknown
+}
+
+/** The one VM of a process, or none. */
+export class FakeVmm {
+  readonly version: string
+  readonly major: number
+  config: VmConfig | undefined
+  /** There is none before the boot, while the state reads `Created`. */
+  guest: Guest | undefined
+  state: "Created" | "Running" | "Paused" | "Shutdown" = "Created"
+  #unlocks: (() => void)[] = []
+
+  constructor(version: string) {
+    this.version = version
+    this.major = Number.parseInt(version.slice(1), 10)
+  }
+
+  /** Outermost first, as this version words its errors. */
+  errorBody(messages: readonly string[]): string {
+    return this.major >= 48 ? JSON.stringify(messages) : messages.join(": ")
+  }
+
+  refused(messages: readonly string[]): Answer {
+    const missing = messages.at(-1) === "VM is not created"
+    return { status: this.major >= 53 && missing ? 404 : 500, body: this.errorBody(messages) }
+  }
+
+  /** Opens what the configuration names. Throws an Error with the last words of the refusal. */
+  async open(config: VmConfig): Promise<Guest> {
+    try {
+      for (const { path, readonly } of config.disks ?? []) {
+        const { dev, ino } = statSync(path)
+        // Readers share a lock with each other, which is none to speak of here.
+        if (!readonly) this.#unlocks.push(await holdName(`disk/${dev}/${ino}`))
+      }
+    } catch (error) {
+      this.#unlock()
+      const inUse = (error as NodeJS.ErrnoException).code === "EADDRINUSE"
+      throw new Error(
+        inUse
+          ? "Error locking disk images: Another instance likely holds a lock"
+          : "No such file or directory (os error 2)",
+        { cause: error },
+      )
+    }
+    return new Guest(config.serial.file ?? "/dev/null")
+  }
+
+  close(): void {
+    this.guest?.end()
+    this.guest = undefined
+    this.#unlock()
+  }
+
+  #unlock(): void {
+    for (const unlock of this.#unlocks.splice(0)) unlock()
+  }
+}
