@@ -15,10 +15,10 @@ import {
 } from "./vmm-vm.ts"
 
 /** What every hypervisor behind `Vmm` must do, on the real program as on a fake. */
-export function vmmContract(name: string, subject: () => Promise<TestVmm>): void {
+export function vmmContract(name: string, subject: TestVmm): void {
   describe(`on ${name}`, () => {
     test("a binary says what it is, and another program is none", async () => {
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
 
       const capabilities = await vmm.probe(binary, never)
 
@@ -32,7 +32,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a launched guest runs when it is let, not before", async () => {
       await using place = await ground()
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
       const options = await launchOptions(await place.folder("vm"), binary)
 
       place.own(await vmm.launch(options))
@@ -46,7 +46,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a paused guest stands still, and goes on where it stood", async () => {
       await using place = await ground()
-      const vm = await startVm(place, await subject())
+      const vm = await startVm(place, subject)
 
       await vm.control.pause()
 
@@ -64,7 +64,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("to pause a paused VM and to resume a running one is done already", async () => {
       await using place = await ground()
-      const { control } = await startVm(place, await subject())
+      const { control } = await startVm(place, subject)
 
       await control.resume()
       expect(await control.state()).toBe("running")
@@ -75,7 +75,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a save leaves whole files and the VM paused, and the VM goes on", async () => {
       await using place = await ground()
-      const vm = await startVm(place, await subject())
+      const vm = await startVm(place, subject)
       const target = await place.folder("save")
       await vm.control.pause()
       const before = ticks(serial(vm.dir)).length
@@ -92,7 +92,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a running VM is not saved, and nothing of the try is left", async () => {
       await using place = await ground()
-      const vm = await startVm(place, await subject())
+      const vm = await startVm(place, subject)
       const target = await place.folder("save")
 
       await expect(vm.control.save(target, { signal: never })).rejects.toMatchObject({
@@ -105,7 +105,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a directory that holds something is left as it is", async () => {
       await using place = await ground()
-      const vm = await startVm(place, await subject())
+      const vm = await startVm(place, subject)
       const save = await saveVm(place, vm)
       const before = await contents(save.dir)
 
@@ -118,7 +118,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a restored guest stands still, then goes on by one with the same memory", async () => {
       await using place = await ground()
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
       const vm = await startVm(place, { vmm, binary })
       const save = await saveVm(place, vm)
       await endProcess(vm.process, { graceMs: 0 })
@@ -136,14 +136,13 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("many VMs from one save run at once, the source gone, and what was saved stays as it is", async () => {
       await using place = await ground()
-      const subjectVmm = await subject()
-      const vm = await startVm(place, subjectVmm)
+      const vm = await startVm(place, subject)
       const save = await saveVm(place, vm)
       const before = await contents(save.dir)
       await endProcess(vm.process, { graceMs: 0 })
 
       const names = ["a", "b", "c"]
-      const forks = await Promise.all(names.map(async (name) => await forkVm(place, subjectVmm, save, name)))
+      const forks = await Promise.all(names.map(async (name) => await forkVm(place, subject, save, name)))
 
       for (const fork of forks) {
         expect(await fork.control.state()).toBe("running")
@@ -154,19 +153,18 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a restored VM can be saved and restored again", async () => {
       await using place = await ground()
-      const subjectVmm = await subject()
-      const first = await saveVm(place, await startVm(place, subjectVmm), "first")
-      const fork = await forkVm(place, subjectVmm, first, "fork")
+      const first = await saveVm(place, await startVm(place, subject), "first")
+      const fork = await forkVm(place, subject, first, "fork")
       const second = await saveVm(place, fork, "second")
 
-      const last = await forkVm(place, subjectVmm, second, "last")
+      const last = await forkVm(place, subject, second, "last")
 
       expect(firstGap(first.printed + second.printed + serial(last.dir))).toBeUndefined()
     })
 
     test("memory that is cut short is refused and leaves no process", async () => {
       await using place = await ground()
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
       const vm = await startVm(place, { vmm, binary })
       await vm.control.pause()
       const target = await place.folder("save")
@@ -182,7 +180,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a state that can't be read is refused and leaves no process", async () => {
       await using place = await ground()
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
       const vm = await startVm(place, { vmm, binary })
       await vm.control.pause()
       const target = await place.folder("save")
@@ -197,7 +195,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a launch that is cancelled leaves no process", async () => {
       await using place = await ground()
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
       const options = await launchOptions(await place.folder("vm"), binary)
 
       const attempt = vmm.launch({ ...options, signal: AbortSignal.abort() })
@@ -208,7 +206,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test("a VM whose process was killed is gone", async () => {
       await using place = await ground()
-      const vm = await startVm(place, await subject())
+      const vm = await startVm(place, subject)
       await endProcess(vm.process, { graceMs: 0 })
 
       for (const attempt of everyOrder(vm, await place.folder("save")))
@@ -217,7 +215,7 @@ export function vmmContract(name: string, subject: () => Promise<TestVmm>): void
 
     test.each(["running", "paused"] as const)("a %s VM is stopped, its guest deaf or not", async (state) => {
       await using place = await ground()
-      const { vmm, binary } = await subject()
+      const { vmm, binary } = subject
       const vm = await startVm(place, { vmm, binary })
       if (state === "paused") await vm.control.pause()
 

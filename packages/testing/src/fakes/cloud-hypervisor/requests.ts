@@ -85,7 +85,7 @@ function withDefaults(body: Body): VmConfig {
     payload: { firmware: null, cmdline: null, initramfs: null, ...(body["payload"] as object) },
     disks:
       disks?.map((disk, index) => ({ readonly: false, direct: false, id: `_disk${index}`, ...disk })) ?? null,
-    serial: { file: null, mode: "Null", iommu: false, socket: null, ...(body["serial"] as object) },
+    serial: { file: null, mode: "Null", socket: null, ...(body["serial"] as object) },
   } as unknown as VmConfig
 }
 
