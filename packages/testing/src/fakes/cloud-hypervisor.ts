@@ -1,9 +1,9 @@
 /**
  * A program that answers like cloud-hypervisor, with a guest of its own in place of a virtual machine. It takes what the
  * real one takes: `--version`, or `--api-socket path=<socket>`. `fault.json` in its working directory makes requests fail;
- * every exchange is added to `exchanges.jsonl` there.
+ * `hanging` is written there when one is never to be answered, and every exchange is added to `exchanges.jsonl` there.
  */
-import { appendFileSync, closeSync, openSync, rmSync, writeSync } from "node:fs"
+import { appendFileSync, closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { parseArgs } from "node:util"
 import type { Answer } from "./cloud-hypervisor/answer.ts"
@@ -55,7 +55,10 @@ process.on("SIGTERM", leave)
 async function serve(request: IncomingMessage, body: string, response: ServerResponse): Promise<void> {
   const name = (request.url ?? "").replace("/api/v1/", "")
   const fault = takeFault(name)
-  if (fault?.does === "hang") return await new Promise<never>(() => {})
+  if (fault?.does === "hang") {
+    writeFileSync("hanging", name)
+    return await new Promise<never>(() => {})
+  }
   if (fault?.does === "exit") process.exit(1)
   if (fault?.does === "reset") return void request.socket.destroy()
   if (fault?.does === "slow") await new Promise((resolve) => setTimeout(resolve, fault.ms ?? 0))
