@@ -75,5 +75,5 @@ async function sizeOf(path: string): Promise<number | undefined> {
 const cutShort = (name: string, what: string): StillframeError =>
   new StillframeError(
     "hypervisor_failed",
-    `cloud-hypervisor said that the save is done, but ${name} ${what}; see that the disk has room and try again`,
+    `what cloud-hypervisor saved is not whole: ${name} ${what}; see that the disk has room and save the VM again`,
   )
