@@ -11,6 +11,8 @@ import { urlOf } from "./url.ts"
 
 const progressPollMs = 100
 const bytesPerBlock = 512
+/** Also a connection that was cut says nothing of what became of the order. */
+const unanswered: ReadonlySet<string> = new Set(["timeout", "hypervisor_gone"])
 
 export interface SaveOptions {
   readonly signal: AbortSignal
@@ -55,7 +57,7 @@ async function assertEmpty(target: string): Promise<void> {
 
 /** Requests are served one after the other: once the VMM tells its state, the save before it is over. */
 async function hasEnded(failure: unknown, home: string, deadlineMs: number): Promise<boolean> {
-  if (!(failure instanceof StillframeError) || failure.code !== "timeout") return true
+  if (!(failure instanceof StillframeError) || !unanswered.has(failure.code)) return true
   return await readVm(home, deadlineMs).then(
     () => true,
     (reason: unknown) => reason instanceof StillframeError && reason.code === "hypervisor_gone",

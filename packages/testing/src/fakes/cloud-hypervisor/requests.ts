@@ -55,7 +55,7 @@ function info(vmm: FakeVmm): Answer {
   if (config === undefined)
     return vmm.refused(["Error from API", "The VM info is not available", "VM is not created"])
   const answer = { config, state, memory_actual_size: config.memory.size, device_tree: null }
-  return { status: 200, body: JSON.stringify(answer) }
+  return { status: 200, body: vmm.configText(answer) }
 }
 
 function create(vmm: FakeVmm, body: Body): Answer {

@@ -25,7 +25,7 @@ export function snapshot(vmm: FakeVmm, body: Record<string, unknown>, fault: Fau
     return vmm.refused([...sending, `Destination is not a directory: "${dir}"`])
   const full = fault?.does === "full" ? fault.file : undefined
   try {
-    writeText(join(dir, "config.json"), JSON.stringify(config), full === "config.json")
+    writeText(join(dir, "config.json"), vmm.configText(config), full === "config.json")
     writeText(join(dir, "state.json"), JSON.stringify(stateOf(config)), full === "state.json")
     const memory = createNew(join(dir, "memory-ranges"))
     try {
@@ -54,7 +54,11 @@ const noSpace = (): Error => Object.assign(new Error("ENOSPC"), { code: "ENOSPC"
 
 function wordsOf({ code, message }: NodeJS.ErrnoException): string[] {
   if (code === "EEXIST") return ["Error creating VM config snapshot file", "File exists (os error 17)"]
-  return code === "ENOSPC" ? ["No space left on device (os error 28)"] : [message]
+  if (code !== "ENOSPC") return [message]
+  return [
+    "Error writing dense memory snapshot region",
+    "Guest memory error: No space left on device (os error 28)",
+  ]
 }
 
 /** Components keep their state as text within the text. */

@@ -32,6 +32,13 @@ export class FakeVmm {
     return this.major >= 48 ? JSON.stringify(messages) : messages.join(": ")
   }
 
+  /** Since v52 members that are not set are left out, before they are null. */
+  configText(config: object): string {
+    return JSON.stringify(config, (_name, value: unknown) =>
+      this.major >= 52 ? (value ?? undefined) : value,
+    )
+  }
+
   refused(messages: readonly string[]): Answer {
     const missing = messages.at(-1) === "VM is not created"
     return { status: this.major >= 53 && missing ? 404 : 500, body: this.errorBody(messages) }
