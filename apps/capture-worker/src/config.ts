@@ -105,7 +105,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
 }
 
 function vmmBinaries(
-  set: Readonly<Record<(typeof vmmSettings)[keyof typeof vmmSettings], string | undefined>>,
+  set: Readonly<Partial<Record<(typeof vmmSettings)[keyof typeof vmmSettings], string | undefined>>>,
   path: string | undefined,
 ): Map<Hypervisor, VmmBinary> {
   const found = new Map<Hypervisor, VmmBinary>()

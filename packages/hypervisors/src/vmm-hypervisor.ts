@@ -98,11 +98,11 @@ function disksIn(dir: string): ReturnType<typeof readDisks> {
 
 async function laySaved(
   { memoryName }: Vmm,
-  { state, place }: CapturedMemory,
+  memory: CapturedMemory,
   dir: string,
   signal: AbortSignal,
 ): Promise<void> {
   await mkdir(dir, { mode: 0o700 })
-  for (const name of state.names) await linkFile(join(state.dir, name), join(dir, name), signal)
-  if (memoryName !== undefined) await place(join(dir, memoryName))
+  for (const name of memory.state.names) await linkFile(join(memory.state.dir, name), join(dir, name), signal)
+  if (memoryName !== undefined) await memory.place(join(dir, memoryName))
 }

@@ -142,10 +142,12 @@ test("a save that may still be at it keeps its files", async () => {
   await vm.control.pause()
   await fail(vm.dir, { "vm.snapshot": { does: "hang" } })
 
-  const attempt = controlVm(vm.dir, 200).save(target, { signal: never })
+  const attempt = controlVm(vm.dir, 1_000).save(target, { signal: never })
+  const ended = attempt.catch((error: unknown) => error)
+  await expect.poll(() => readdir(vm.dir)).toContain("hanging")
   await writeFile(join(target, "state.json"), "")
 
-  await expect(attempt).rejects.toMatchObject({ code: "timeout" })
+  expect(await ended).toMatchObject({ code: "timeout" })
   expect(await readdir(target)).toEqual(["state.json"])
 })
 

@@ -39,7 +39,7 @@ async function launch(stack: TestStack, hypervisor: Hypervisor): Promise<Instanc
   return instance
 }
 
-describe.each(["firecracker"] as const)("a VM of %s", (hypervisor) => {
+describe.each(["cloud-hypervisor", "firecracker"] as const)("a VM of %s", (hypervisor) => {
   test("is launched, captured, compressed, verified and forked, and goes on all the while", async () => {
     await using stack = await stackWith(hypervisor)
     const source = await launch(stack, hypervisor)

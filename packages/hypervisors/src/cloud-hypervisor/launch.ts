@@ -1,5 +1,6 @@
+import type { GuestConfig } from "../launch-config.ts"
 import type { ProcessIdentity } from "../processes.ts"
-import type { GuestConfig, VmmLaunch } from "../vmm.ts"
+import type { VmmLaunch } from "../vmm.ts"
 import { order, readVm } from "./api.ts"
 import { assertState } from "./assert-state.ts"
 import { answerDeadlineMs } from "./deadline.ts"

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Disk } from "../disks.ts"
-import type { GuestConfig } from "../vmm.ts"
+import type { GuestConfig } from "../launch-config.ts"
 import { vmFiles } from "./files.ts"
 
 /** The body of `vm.create`. Throws `not_supported` for what this VMM has no place for. */

@@ -1,6 +1,7 @@
 import type { Vmm } from "../vmm.ts"
 import { controlVm } from "./control.ts"
 import { answerDeadlineMs } from "./deadline.ts"
+import { savedNames } from "./files.ts"
 import { beginVm, launchVm } from "./launch.ts"
 import { probe } from "./probe.ts"
 import { restoreVm } from "./restore.ts"
@@ -8,6 +9,7 @@ import { stopVm } from "./stop.ts"
 
 /** Cloud Hypervisor, v48 and later: HTTP on `api.sock` in the VM's directory. */
 export const cloudHypervisor: Vmm = {
+  memoryName: savedNames.memory,
   probe,
   launch: launchVm,
   begin: beginVm,
