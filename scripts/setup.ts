@@ -1,9 +1,10 @@
-import { mkdirSync, rmSync } from "node:fs"
-import { type Apt, hasApt, openApt } from "./setup/apt.ts"
+import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { type Apt, hasApt, openApt, openBackports } from "./setup/apt.ts"
 import { buildGuests, fetchDemoGuest, isDemoGuestFetched } from "./setup/demo-guest.ts"
-import { unfinished } from "./setup/paths.ts"
+import { tools, unfinished } from "./setup/paths.ts"
 import { SetupProblem } from "./setup/problem.ts"
-import { bringProgram, isProgramReady, type Program, qemu, redis } from "./setup/programs.ts"
+import { bringProgram, isProgramReady, type Program, qemu, qemu10, redis } from "./setup/programs.ts"
 
 // Finds or fetches what `npm start`, `npm run demo` and `npm test` run beside Node. Called by with-node.mjs, which
 // holds the set-up's lock: two at once wait for each other, and a killed one left its waste in `unfinished` only.
@@ -13,6 +14,9 @@ const programsOf: Readonly<Record<string, readonly Program[]>> = {
   demo: [qemu],
   test: [qemu, redis],
 }
+
+const qemu10Missing = join(tools, "qemu-10.missing")
+const dayMs = 24 * 60 * 60 * 1000
 
 try {
   setUp(process.argv[2] ?? "")
@@ -34,10 +38,31 @@ function setUp(mode: string): void {
   for (const program of programs) {
     if (!isProgramReady(program)) fetching(program.packages, () => bringProgram(program, apt))
   }
+  if (mode === "test" && !isProgramReady(qemu10)) bringQemu10()
   if (!isDemoGuestFetched())
     fetching(["linux-image-cloud-amd64", "busybox-static"], () => fetchDemoGuest(apt))
   buildGuests()
   rmSync(unfinished, { recursive: true, force: true })
+}
+
+/** Some tests are skipped without it; nothing else needs it. */
+function bringQemu10(): void {
+  if (!hasApt() || isRecent(qemu10Missing, dayMs)) return
+  try {
+    bringProgram(qemu10, openBackports)
+  } catch (thrown) {
+    if (!(thrown instanceof SetupProblem)) throw thrown
+    // Without a network each try takes long: the next one is tomorrow's.
+    writeFileSync(qemu10Missing, `${thrown.message}\n`)
+    console.error(
+      `  QEMU 10 could not be fetched (${thrown.message}): the tests of live capture are skipped. Remove ${qemu10Missing} to try again.`,
+    )
+  }
+}
+
+function isRecent(path: string, ms: number): boolean {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  return stats !== undefined && Date.now() - stats.mtimeMs < ms
 }
 
 function fetching(packages: readonly string[], work: () => void): void {

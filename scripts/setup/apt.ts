@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process"
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { isExecutable } from "./executables.ts"
 import { unfinished } from "./paths.ts"
@@ -7,6 +7,8 @@ import { SetupProblem } from "./problem.ts"
 
 const APT_GET = "/usr/bin/apt-get"
 const APT_CACHE = "/usr/bin/apt-cache"
+const SOURCES = "/etc/apt/sources.list"
+const DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 // It belongs with the running system's loader, and within a release its symbols do not change.
 const neverReplaced = new Set(["libc6", "libc-bin"])
@@ -45,8 +47,45 @@ export function hasApt(): boolean {
 
 /** Reads the machine's package sources into a private folder; its own lists and packages are left as they are. */
 export function openApt(): Apt {
-  const folder = join(unfinished, "apt")
-  const run = aptRunner(folder)
+  return openAptIn(join(unfinished, "apt"), "")
+}
+
+/**
+ * The same with Debian's backports of the running release preferred, from the mirror that the machine has the release itself
+ * from. Throws where the machine runs another distribution.
+ */
+export function openBackports(): Apt {
+  const release = runningDebian()
+  const folder = join(unfinished, "backports")
+  mkdirSync(folder, { recursive: true })
+  const sources = join(folder, "sources.list")
+  const own = existsSync(SOURCES) ? readFileSync(SOURCES, "utf8") : ""
+  const signedBy = existsSync(DEBIAN_KEYS) ? `[signed-by=${DEBIAN_KEYS}] ` : ""
+  writeFileSync(sources, `${own}\ndeb ${signedBy}${mirrorOf(release)} ${release}-backports main\n`)
+  return openAptIn(
+    folder,
+    `Dir::Etc::sourcelist "${sources}";\nAPT::Default-Release "${release}-backports";\n`,
+  )
+}
+
+function runningDebian(): string {
+  const facts = readFileSync("/etc/os-release", "utf8")
+  const release = /^VERSION_CODENAME=(\w+)$/m.exec(facts)?.[1]
+  if (!/^ID=debian$/m.test(facts) || release === undefined)
+    throw new SetupProblem("only Debian has backports of it")
+  return release
+}
+
+/** Behind a firewall the machine's own mirror is often the only one that can be reached. */
+function mirrorOf(release: string): string {
+  const format = ["--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
+  const listed = spawnSync(APT_GET, ["indextargets", ...format], { encoding: "utf8" }).stdout
+  const main = listed.split("\n").find((line) => line.endsWith(` ${release} main`))
+  return main?.split(" ")[0] ?? "http://deb.debian.org/debian"
+}
+
+function openAptIn(folder: string, settings: string): Apt {
+  const run = aptRunner(folder, settings)
   // One unreachable third-party source fails the update as a whole; what counts is whether our packages are found.
   const update = run(APT_GET, ["update"])
   const read = (tool: string, words: readonly string[], cwd?: string): string => {
@@ -86,7 +125,7 @@ interface Result {
   readonly stderr: string
 }
 
-function aptRunner(folder: string) {
+function aptRunner(folder: string, settings: string) {
   mkdirSync(join(folder, "state", "lists", "partial"), { recursive: true })
   mkdirSync(join(folder, "cache", "archives", "partial"), { recursive: true })
   const config = join(folder, "apt.conf")
@@ -96,7 +135,7 @@ function aptRunner(folder: string) {
     ["Dir::Log", "log"],
   ]
   const lines = places.map(([key, name]) => `${key} "${folder}/${name}";\n`)
-  writeFileSync(config, `${privateSettings}${lines.join("")}`)
+  writeFileSync(config, `${privateSettings}${lines.join("")}${settings}`)
 
   return (tool: string, words: readonly string[], cwd = folder): Result => {
     const env = { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive" }

@@ -13,6 +13,8 @@ export interface Program {
   readonly folder: string
   readonly packages: readonly string[]
   readonly commands: readonly string[]
+  /** At the end of our names of the commands, where the plain ones are another version's. */
+  readonly suffix?: string
 }
 
 export const qemu: Program = {
@@ -20,6 +22,15 @@ export const qemu: Program = {
   folder: "qemu",
   packages: ["qemu-system-x86", "qemu-utils"],
   commands: ["qemu-system-x86_64", "qemu-img"],
+}
+
+/** Beside the release's own, which may be one that cannot save memory while a guest runs. */
+export const qemu10: Program = {
+  title: "QEMU 10",
+  folder: "qemu-10",
+  packages: ["qemu-system-x86"],
+  commands: ["qemu-system-x86_64"],
+  suffix: "-10",
 }
 
 export const redis: Program = {
@@ -30,7 +41,7 @@ export const redis: Program = {
 }
 
 export function isProgramReady(program: Program): boolean {
-  return program.commands.every((command) => isCommand(command))
+  return program.commands.every((command) => isCommand(nameOf(command, program)))
 }
 
 /** Leaves the commands in the set-up's own folder, runnable from there without anything being installed. */
@@ -43,11 +54,14 @@ export function bringProgram(program: Program, apt: () => Apt): void {
       opened.unpack(opened.closure(program.packages), half)
       renameSync(half, target)
     }
-    for (const command of program.commands) writeWrapper(command, program.folder, target)
+    for (const command of program.commands) writeWrapper(command, program, target)
   })
 }
 
-function writeWrapper(command: string, folder: string, root: string): void {
+const nameOf = (command: string, { suffix = "" }: Program): string => `${command}${suffix}`
+
+function writeWrapper(command: string, program: Program, root: string): void {
+  const name = nameOf(command, program)
   const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"].filter((path) =>
     existsSync(join(root, path)),
   )
@@ -57,21 +71,21 @@ function writeWrapper(command: string, folder: string, root: string): void {
   const modules = libraries.find((path) => existsSync(path.replace("$root", root).concat("/qemu")))
   const script = [
     "#!/bin/sh",
-    `root="\${0%/*}/../${folder}"`,
+    `root="\${0%/*}/../${program.folder}"`,
     `export LD_LIBRARY_PATH="${libraries.join(":")}"`,
     ...(modules === undefined ? [] : [`export QEMU_MODULE_DIR="${modules}/qemu"`]),
     `exec "$root/usr/bin/${command}"${options} "$@"`,
     "",
   ]
   mkdirSync(toolsBin, { recursive: true })
-  const half = join(unfinished, command)
+  const half = join(unfinished, name)
   writeFileSync(half, script.join("\n"))
   chmodSync(half, 0o755)
-  const wrapper = join(toolsBin, command)
+  const wrapper = join(toolsBin, name)
   renameSync(half, wrapper)
   const trial = spawnSync(wrapper, ["--version"], { encoding: "utf8" })
   if (trial.status !== 0)
-    throw new SetupProblem(`${command} was fetched but does not run: ${trial.stderr.trim()}`)
+    throw new SetupProblem(`${name} was fetched but does not run: ${trial.stderr.trim()}`)
 }
 
 /** Folders with shared libraries, relative to `root`; some packages keep theirs one level below the usual place. */
