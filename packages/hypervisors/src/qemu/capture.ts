@@ -2,21 +2,23 @@ import { open } from "node:fs/promises"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import type { Disk } from "../disks.ts"
-import { pauseDeadline } from "../pause-deadline.ts"
 import { assertUndisturbed } from "./assert-undisturbed.ts"
 import { qemuFiles } from "./command.ts"
+import { setUpLiveSave } from "./live-save.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
 import { assertWholeStream } from "./memory-stream.ts"
 import { cancelMerges } from "./merge-job.ts"
-import { migrationEnd, setUpMigration } from "./migration.ts"
+import { setUpMigration } from "./migration.ts"
+import { pauseAndSave } from "./pause-and-save.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
-import { endMigration, ensureRunning } from "./resume.ts"
 import { stageOverlays } from "./stage-overlays.ts"
 
 export interface CaptureOptions extends SaveOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
   dir: string
   qemuImg: string
+  /** `live`: the VM is paused for the state of its devices only, and its memory is saved while it runs. Default `paused`. */
+  mode?: "paused" | "live"
 }
 
 export interface SaveOptions {
@@ -30,11 +32,14 @@ export interface SaveOptions {
    * could not be resumed.
    */
   afterResume?: () => void | Promise<void>
-  /** Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again all the same. */
+  /**
+   * Leaves the VM paused after a save that succeeded, for whoever ends it then: never a live one. After a failure it runs again all the
+   * same.
+   */
   keepPaused?: boolean
   /** Bytes of memory in the file so far, every 200 ms during the save. */
   onProgress?: (bytes: number) => void
-  /** The save is given up when it has neither ended by then nor grown lately … */
+  /** The save, also a live one, is given up when it has neither ended by then nor grown lately … */
   pauseExpectedMs: number
   /** … and in any case after this long. */
   pauseLimitMs: number
@@ -46,6 +51,8 @@ export interface CaptureTarget {
   openMonitor(): Promise<Monitor>
   freezeDisks(monitor: Monitor): Promise<DiskFreeze>
   openSink(): Promise<MemorySink>
+  /** Whether its memory may be saved while it runs. */
+  live?: boolean
 }
 
 export interface Capture {
@@ -59,11 +66,9 @@ export interface Capture {
   disks: Disk[]
 }
 
-const PROGRESS_MS = 200
-
 /**
  * Saves the memory of a VM of ours and freezes its disks in one short pause. After a failure the VM may run on one overlay more than
- * before. Throws as `captureVm` does.
+ * before. Throws as `captureVm` does, and `not_supported` for a live capture by a QEMU or on a kernel that can't.
  */
 export async function captureQemu(options: CaptureOptions): Promise<Capture> {
   const { dir, memoryFile } = options
@@ -72,6 +77,7 @@ export async function captureQemu(options: CaptureOptions): Promise<Capture> {
       openMonitor: async () => await openMonitor(dir, qemuFiles.command),
       freezeDisks: async (monitor) => await stageOverlays(monitor, options),
       openSink: async () => await openMemorySink({ dir, memoryFile }),
+      live: options.mode === "live",
     },
     options,
   )
@@ -92,13 +98,16 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
     const wasRunning = await assertUndisturbed(monitor)
     // A save fails while a disk job is there, and a merge may take long; the next one does again what this one loses.
     await cancelMerges(monitor)
-    await setUpMigration(monitor)
+    if (target.live === true) await setUpLiveSave(monitor)
+    // Memory that stands still anyway is saved faster without being guarded.
+    const live = target.live === true && wasRunning && options.keepPaused !== true
+    if (!live) await setUpMigration(monitor)
     freeze = await target.freezeDisks(monitor)
     sink = await target.openSink()
     await flush(freeze.active)
     options.signal.throwIfAborted()
     await options.beforePause({ wasRunning })
-    const pause = await pauseAndSave(monitor, { ...options, target, wasRunning, freeze, sink })
+    const pause = await pauseAndSave(monitor, { ...options, target, live, wasRunning, freeze, sink })
     const memoryBytes = await sink.finished()
     await assertWholeStream(options.memoryFile)
     const pauseMs = pause.pauseMs + (await freeze.finish())
@@ -115,88 +124,6 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
   }
 }
 
-interface Save extends SaveOptions {
-  target: CaptureTarget
-  wasRunning: boolean
-  freeze: DiskFreeze
-  sink: MemorySink
-}
-
-async function pauseAndSave(monitor: Monitor, save: Save): Promise<{ pauseMs: number; capturedAt: Date }> {
-  const { sink, wasRunning } = save
-  const started = performance.now()
-  let capturedAt = new Date()
-  let failure: unknown
-  let resumed = false
-  try {
-    if (wasRunning) await monitor.execute("stop")
-    capturedAt = new Date()
-    save.onPaused?.()
-    await save.freeze.take()
-    await saveMemory(monitor, save)
-  } catch (error) {
-    failure = error
-  }
-  if (failure === undefined && save.keepPaused === true)
-    return { pauseMs: performance.now() - started, capturedAt }
-  try {
-    await (wasRunning ? resume(monitor, save.target) : endMigration(monitor))
-    resumed = true
-  } catch (error) {
-    // A VM that stays paused is worse news than the failure that came before.
-    if (failure === undefined || !isGone(error)) failure = error
-  }
-  const pauseMs = performance.now() - started
-  if (resumed) await save.afterResume?.()
-  if (failure === undefined) return { pauseMs, capturedAt }
-  // QEMU only knows that its pipe broke; the sink knows why.
-  throw (await sink.failure()) ?? failure
-}
-
-async function saveMemory(monitor: Monitor, save: Save): Promise<void> {
-  const { sink, signal, onProgress } = save
-  signal.throwIfAborted()
-  const end = migrationEnd(monitor)
-  const stop = Promise.withResolvers<never>()
-  const onAbort = (): void => stop.reject(signal.reason)
-  signal.addEventListener("abort", onAbort, { once: true })
-  const started = performance.now()
-  const isOver = pauseDeadline({ expectedMs: save.pauseExpectedMs, limitMs: save.pauseLimitMs })
-  const look = (): void => {
-    const bytes = sink.bytes()
-    onProgress?.(bytes)
-    const sinceMs = performance.now() - started
-    if (isOver(sinceMs, bytes)) stop.reject(tooLong(sinceMs))
-  }
-  const looking = setInterval(look, PROGRESS_MS)
-  const limit = setTimeout(() => stop.reject(tooLong(save.pauseLimitMs)), save.pauseLimitMs)
-  try {
-    await Promise.race([monitor.execute("migrate", { uri: sink.uri }), stop.promise])
-    await Promise.race([end.promise, stop.promise])
-  } finally {
-    clearInterval(looking)
-    clearTimeout(limit)
-    signal.removeEventListener("abort", onAbort)
-    end.stop()
-  }
-}
-
-function tooLong(ms: number): StillframeError {
-  const why = `the VM was paused for ${Math.round(ms)} ms and then resumed; use faster storage or raise PAUSE_LIMIT`
-  return new StillframeError("pause_limit_exceeded", why)
-}
-
-/** A lost connection is no proof of a dead VM, so a second one is tried before the VM is given up. */
-async function resume(monitor: Monitor, target: CaptureTarget): Promise<void> {
-  try {
-    await ensureRunning(monitor)
-  } catch (error) {
-    if (!isGone(error)) throw error
-    const second = await target.openMonitor()
-    await ensureRunning(second).finally(() => second.close())
-  }
-}
-
 /** Writes what the host's cache holds of the disks, so that the flush inside `stop` finds little left. */
 async function flush(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
@@ -208,9 +135,6 @@ async function flush(paths: readonly string[]): Promise<void> {
     }
   }
 }
-
-const isGone = (error: unknown): boolean =>
-  error instanceof StillframeError && error.code === "hypervisor_gone"
 
 const cancelled = (cause: unknown): StillframeError =>
   new StillframeError("cancelled", "the capture was cancelled; the VM was left as it was", { cause })

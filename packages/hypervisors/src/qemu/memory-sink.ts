@@ -26,6 +26,8 @@ export interface MemorySink {
   finished(): Promise<number>
   /** Why the copying failed, if it did. */
   failure(): Promise<unknown>
+  /** Ends the copying at once, so that QEMU's next write fails. The file stays until `discard`. */
+  abandon(): void
   /** Ends the copying and removes the file. */
   discard(): Promise<void>
   /** Frees the socket and the descriptor; the file stays. */
@@ -69,8 +71,9 @@ export async function openMemorySink({
     await rm(memoryFile, { force: true })
     throw error
   }
+  const abandon = (): void => void copier?.kill("SIGKILL")
   const close = async (): Promise<void> => {
-    copier?.kill("SIGKILL")
+    abandon()
     if (copier !== undefined) await copied.promise.catch(() => {})
     await release(server, directory, file)
   }
@@ -89,6 +92,7 @@ export async function openMemorySink({
       )
       return await Promise.race([reason, delay(FAILURE_WAIT_MS, undefined, { ref: false })])
     },
+    abandon,
     discard: async () => {
       await close()
       await rm(memoryFile, { force: true })

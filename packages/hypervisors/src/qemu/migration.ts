@@ -4,9 +4,18 @@ import type { Monitor } from "./qmp.ts"
 /** QEMU's default of 128 MiB/s holds for stopped VMs too, and would make the pause several times as long. */
 const BANDWIDTH_BYTES_PER_S = 2 ** 40
 
-/** Settings that a save and its load must share; refused by QEMU while a migration is under way. */
-export async function setUpMigration(monitor: Monitor): Promise<void> {
-  await monitor.execute("migrate-set-capabilities", { capabilities: [{ capability: "events", state: true }] })
+/**
+ * Settings that a save and its load must share; refused by QEMU while a migration is under way. With `background` a save holds the memory
+ * as it was at its start while the guest goes on; without, what an earlier save may have left of that is taken back.
+ */
+export async function setUpMigration(monitor: Monitor, { background = false } = {}): Promise<void> {
+  const capabilities = [
+    { capability: "events", state: true },
+    { capability: "background-snapshot", state: background },
+    // QEMU accepts both together, and nobody can load what comes out.
+    ...(background ? [{ capability: "mapped-ram", state: false }] : []),
+  ]
+  await monitor.execute("migrate-set-capabilities", { capabilities })
   await monitor.execute("migrate-set-parameters", { "max-bandwidth": BANDWIDTH_BYTES_PER_S })
 }
 

@@ -1,0 +1,127 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import type { DiskFreeze } from "../disk-freeze.ts"
+import { pauseDeadline } from "../pause-deadline.ts"
+import type { CaptureTarget, SaveOptions } from "./capture.ts"
+import { continueDuringSave, untilStateSaved } from "./live-save.ts"
+import type { MemorySink } from "./memory-sink.ts"
+import { migrationEnd } from "./migration.ts"
+import type { Monitor } from "./qmp.ts"
+import { endMigration, ensureRunning } from "./resume.ts"
+
+export interface Save extends SaveOptions {
+  target: CaptureTarget
+  /** The VM goes on as soon as the state of its devices is saved. Only for one that was running and isn't to be kept paused. */
+  live: boolean
+  wasRunning: boolean
+  freeze: DiskFreeze
+  sink: MemorySink
+}
+
+const PROGRESS_MS = 200
+/** A copier that hangs can hold up a guest whose memory is guarded, and with it the monitor. */
+const MONITOR_PATIENCE_MS = 2000
+
+/**
+ * Pauses the VM, freezes its disks, saves its memory and lets it go on: after the save, or in a live one before it. After a failure it is as
+ * it was before. Throws as `captureVm` does.
+ */
+export async function pauseAndSave(
+  monitor: Monitor,
+  save: Save,
+): Promise<{ pauseMs: number; capturedAt: Date }> {
+  const { sink, wasRunning } = save
+  const started = performance.now()
+  let capturedAt = new Date()
+  let pauseMs: number | undefined
+  let failure: unknown
+  const onLiveResume = async (): Promise<void> => {
+    pauseMs = performance.now() - started
+    await save.afterResume?.()
+  }
+  try {
+    if (wasRunning) await monitor.execute("stop")
+    capturedAt = new Date()
+    save.onPaused?.()
+    await save.freeze.take()
+    await saveMemory(monitor, save, onLiveResume)
+  } catch (error) {
+    failure = error
+  }
+  if (failure === undefined && (pauseMs !== undefined || save.keepPaused === true))
+    return { pauseMs: pauseMs ?? performance.now() - started, capturedAt }
+  let resumed = false
+  try {
+    await (wasRunning ? resume(monitor, save) : endMigration(monitor))
+    resumed = true
+  } catch (error) {
+    // A VM that stays paused is worse news than the failure that came before.
+    if (failure === undefined || !isGone(error)) failure = error
+  }
+  if (resumed && pauseMs === undefined) {
+    pauseMs = performance.now() - started
+    await save.afterResume?.()
+  }
+  if (failure === undefined) return { pauseMs: pauseMs ?? performance.now() - started, capturedAt }
+  // QEMU only knows that its pipe broke; the sink knows why.
+  throw (await sink.failure()) ?? failure
+}
+
+async function saveMemory(monitor: Monitor, save: Save, onLiveResume: () => Promise<void>): Promise<void> {
+  const { sink, signal, onProgress } = save
+  signal.throwIfAborted()
+  const end = migrationEnd(monitor)
+  const stop = Promise.withResolvers<never>()
+  const onAbort = (): void => stop.reject(signal.reason)
+  signal.addEventListener("abort", onAbort, { once: true })
+  const started = performance.now()
+  const isOver = pauseDeadline({ expectedMs: save.pauseExpectedMs, limitMs: save.pauseLimitMs })
+  let paused = true
+  const look = (): void => {
+    const bytes = sink.bytes()
+    onProgress?.(bytes)
+    const sinceMs = performance.now() - started
+    if (isOver(sinceMs, bytes)) stop.reject(tooLong(sinceMs, paused))
+  }
+  const looking = setInterval(look, PROGRESS_MS)
+  const limit = setTimeout(() => stop.reject(tooLong(save.pauseLimitMs, paused)), save.pauseLimitMs)
+  try {
+    await Promise.race([monitor.execute("migrate", { uri: sink.uri }), stop.promise])
+    if (save.live) {
+      await Promise.race([untilStateSaved(monitor, end.promise), stop.promise])
+      await Promise.race([continueDuringSave(monitor), stop.promise])
+      paused = false
+      await onLiveResume()
+    }
+    await Promise.race([end.promise, stop.promise])
+  } finally {
+    clearInterval(looking)
+    clearTimeout(limit)
+    signal.removeEventListener("abort", onAbort)
+    end.stop()
+  }
+}
+
+function tooLong(ms: number, paused: boolean): StillframeError {
+  const what = paused
+    ? "the VM was paused for %d ms and then resumed"
+    : "the memory was not saved in %d ms, while the VM ran"
+  const why = `${what.replace("%d", String(Math.round(ms)))}; use faster storage or raise PAUSE_LIMIT`
+  return new StillframeError("pause_limit_exceeded", why)
+}
+
+/** A lost connection is no proof of a dead VM, so a second one is tried before the VM is given up. */
+async function resume(monitor: Monitor, { target, live, sink }: Save): Promise<void> {
+  const impatience = live ? setTimeout(() => sink.abandon(), MONITOR_PATIENCE_MS) : undefined
+  try {
+    await ensureRunning(monitor)
+  } catch (error) {
+    if (!isGone(error)) throw error
+    const second = await target.openMonitor()
+    await ensureRunning(second).finally(() => second.close())
+  } finally {
+    clearTimeout(impatience)
+  }
+}
+
+const isGone = (error: unknown): boolean =>
+  error instanceof StillframeError && error.code === "hypervisor_gone"
