@@ -59,9 +59,12 @@ export interface TestVm {
   config: LaunchConfig
   disks: Disk[]
   process: ProcessIdentity
+  /** Where it is not the QEMU of the other tests. */
+  binary?: string
 }
 
 export interface VmOptions {
+  binary?: string
   dir?: string
   disks?: DiskConfig[]
   change?: Partial<LaunchConfig>
@@ -74,16 +77,18 @@ export async function startHeartbeat(ground: Ground, options: VmOptions = {}): P
   const config = await heartbeatConfig(options)
   const rules = { hostPaths: [ground.root, join(heartbeat, "..")], dataDir: join(ground.root, "data") }
   const disks = await prepareLaunch(config, { dir, qemuImg: qemu.qemuImg, signal: never, rules })
-  const launch = { dir, config, disks, binary: qemu.binary, identity: "stillframe-test-vm", signal: never }
+  const binary = options.binary ?? qemu.binary
+  const launch = { dir, config, disks, binary, identity: "stillframe-test-vm", signal: never }
   const runAs = options.runAs === undefined ? {} : { runAs: options.runAs }
   const process = ground.own(await launchQemu({ ...launch, ...runAs }))
   await startGuest(dir)
   await untilTicks(dir, 3)
-  return { dir, config, disks, process }
+  return { dir, config, disks, process, binary }
 }
 
-export async function heartbeatConfig({ disks = [], change = {} }: VmOptions = {}): Promise<LaunchConfig> {
-  const { machines } = await probeQemu(qemu.binary, never)
+export async function heartbeatConfig(options: VmOptions = {}): Promise<LaunchConfig> {
+  const { disks = [], change = {}, binary = qemu.binary } = options
+  const { machines } = await probeQemu(binary, never)
   const fixed = { machine: machines.q35, accel: "tcg", cpu: "qemu64", memoryMib: 64, vcpus: 1 } as const
   return { ...fixed, kernel: heartbeat, disks, ...change }
 }
@@ -124,11 +129,12 @@ export async function fork(
   const dir = await ground.folder(name)
   await linkFiles(immutableNames(vm.config, captured.disks), vm.dir, dir, never)
   const disks = await addOverlays(captured.disks, { dir, qemuImg: qemu.qemuImg, signal: never })
-  const launch = { dir, config, disks, binary: qemu.binary, identity: "stillframe-test-fork", signal: never }
+  const { binary = qemu.binary } = vm
+  const launch = { dir, config, disks, binary, identity: "stillframe-test-fork", signal: never }
   const process = ground.own(await restoreQemu({ ...launch, memory }))
   await startGuest(dir)
   await untilTicks(dir, 3)
-  return { dir, config, disks, process }
+  return { dir, config, disks, process, binary }
 }
 
 export function serial(dir: string): string {

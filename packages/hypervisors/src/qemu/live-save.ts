@@ -45,16 +45,20 @@ interface MigrationProgress {
  * `ended` does, the promise of the save's end.
  */
 export async function untilStateSaved(monitor: Monitor, ended: Promise<void>): Promise<void> {
-  let over = false
-  const end = ended.finally(() => (over = true))
-  const firstPage = async (): Promise<void> => {
-    while (!over) {
-      const { ram } = await monitor.execute<MigrationProgress>("query-migrate")
-      if (ram !== undefined && ram.normal + ram.duplicate > 0) return
-      await delay(POLL_MS)
-    }
+  const over = new AbortController()
+  try {
+    await Promise.race([untilFirstPage(monitor, over.signal), ended])
+  } finally {
+    over.abort()
   }
-  await Promise.race([firstPage(), end])
+}
+
+async function untilFirstPage(monitor: Monitor, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const { ram } = await monitor.execute<MigrationProgress>("query-migrate")
+    if (ram !== undefined && ram.normal + ram.duplicate > 0) return
+    await delay(POLL_MS)
+  }
 }
 
 /** Lets the guest go on while its memory is being saved. Throws `timeout` when it does not run within 10 s. */

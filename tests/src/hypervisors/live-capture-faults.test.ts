@@ -1,0 +1,161 @@
+import { execFile, spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdir, readdir } from "node:fs/promises"
+import { createServer, type Socket } from "node:net"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { openDirectory } from "@stillframe/hypervisors/open-directory"
+import { processAlive } from "@stillframe/hypervisors/processes"
+import { setUpLiveSave, untilStateSaved } from "@stillframe/hypervisors/qemu/live-save"
+import { migrationEnd } from "@stillframe/hypervisors/qemu/migration"
+import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { ensureRunning, isUnderWay, migrationStatus } from "@stillframe/hypervisors/qemu/resume"
+import { describe, expect, test } from "vitest"
+import { expectCapturedLive, expectRunning, LARGE_MIB, live, plainDisk, start, status } from "./live-vm.ts"
+import { capture, firstGap, ground, serial, type Ground, type TestVm } from "./test-vm.ts"
+
+const run = promisify(execFile)
+const isRoot = process.getuid?.() === 0
+
+describe.skipIf(!live.live_capture)("a live capture", () => {
+  test.each(["paused", "resumed"] as const)(
+    "that is cancelled when the VM is %s lets it run on, and the next one works",
+    async (step) => {
+      await using place = await ground()
+      const vm = await start(place, { disks: [await plainDisk(place)], change: { memoryMib: LARGE_MIB } })
+      const stop = new AbortController()
+      const hook = { [step === "paused" ? "onPaused" : "afterResume"]: () => stop.abort() }
+
+      const attempt = capture(place, vm, "memory", { mode: "live", signal: stop.signal, ...hook })
+
+      await expect(attempt).rejects.toMatchObject({ code: "cancelled" })
+      expect(await readdir(place.root)).not.toContain("memory")
+      await expectRunning(vm)
+      expect(firstGap(serial(vm.dir))).toBeUndefined()
+      await expectCapturedLive(place, vm)
+    },
+  )
+
+  test("that does not end in time is given up, and the VM has run on meanwhile", async () => {
+    await using place = await ground()
+    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+
+    const attempt = capture(place, vm, "memory", { mode: "live", pauseLimitMs: 300 })
+
+    await expect(attempt).rejects.toMatchObject({
+      code: "pause_limit_exceeded",
+      message: expect.stringContaining("while the VM ran"),
+    })
+    expect(await readdir(place.root)).not.toContain("memory")
+    await expectRunning(vm)
+  })
+
+  test.skipIf(!isRoot)("whose disk fills up tells so; the VM runs on and no file is left", async () => {
+    await using place = await ground()
+    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const small = join(place.root, "small")
+    await mkdir(small)
+    await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", small])
+    let resumed = 0
+    try {
+      const attempt = capture(place, vm, "small/memory", { mode: "live", afterResume: () => void resumed++ })
+
+      await expect(attempt).rejects.toMatchObject({ code: "insufficient_storage" })
+      expect(await readdir(small)).toEqual([])
+      expect(resumed).toBe(1)
+      await expectRunning(vm)
+      expect(firstGap(serial(vm.dir))).toBeUndefined()
+    } finally {
+      await run("umount", [small])
+    }
+  })
+
+  test("whose QEMU is killed in the middle reports it as gone and leaves no memory file", async () => {
+    await using place = await ground()
+    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+
+    const attempt = capture(place, vm, "memory", {
+      mode: "live",
+      afterResume: () => void process.kill(vm.process.pid, "SIGKILL"),
+    })
+
+    await expect(attempt).rejects.toMatchObject({ code: "hypervisor_gone" })
+    await expect.poll(async () => await processAlive(vm.process)).toBe(false)
+    expect(await readdir(place.root)).not.toContain("memory")
+  })
+
+  test.each(["paused", "resumed"])(
+    "whose captor is killed when the VM is %s leaves a VM that the takeover lets run, and that can be captured",
+    async (step) => {
+      await using place = await ground()
+      const vm = await start(place, { disks: [await plainDisk(place)], change: { memoryMib: LARGE_MIB } })
+
+      await killCaptorAt(step, place, vm)
+      expect(await status(vm)).toMatchObject({ running: step === "resumed" })
+      await withMonitor(vm.dir, "command.sock", async (monitor) => {
+        await ensureRunning(monitor)
+        expect(isUnderWay(await migrationStatus(monitor))).toBe(false)
+      })
+
+      await expectRunning(vm)
+      expect(firstGap(serial(vm.dir))).toBeUndefined()
+      await expectCapturedLive(place, vm)
+    },
+  )
+
+  test.each([
+    { state: "still paused", goesOn: false },
+    { state: "running again", goesOn: true },
+  ])("that hangs on its reader is ended by the takeover when the VM is $state", async ({ goesOn }) => {
+    await using place = await ground()
+    const vm = await start(place)
+    await using stalled = await stalledReader(vm.dir)
+    await withMonitor(vm.dir, "command.sock", async (monitor) => {
+      await setUpLiveSave(monitor)
+      await monitor.execute("stop")
+      const end = migrationEnd(monitor)
+      await Promise.all([stalled.connected, monitor.execute("migrate", { uri: "unix:stalled.sock" })])
+      await untilStateSaved(monitor, end.promise)
+      if (goesOn) await monitor.execute("cont")
+    })
+
+    await withMonitor(vm.dir, "command.sock", async (monitor) => {
+      expect(isUnderWay(await migrationStatus(monitor))).toBe(true)
+      await ensureRunning(monitor)
+      expect(await migrationStatus(monitor)).toBe("cancelled")
+    })
+
+    await expectRunning(vm)
+    expect(firstGap(serial(vm.dir))).toBeUndefined()
+    await expectCapturedLive(place, vm)
+  })
+})
+
+async function killCaptorAt(step: string, place: Ground, vm: TestVm): Promise<void> {
+  const script = fileURLToPath(new URL("live-captor.ts", import.meta.url))
+  const captor = spawn(process.execPath, [script, place.root, JSON.stringify(vm), step], {
+    stdio: ["ignore", "pipe", "inherit"],
+  })
+  const exited = once(captor, "exit")
+  await once(captor.stdout, "data")
+  captor.kill("SIGKILL")
+  await exited
+}
+
+/** Accepts a save and never reads it. */
+async function stalledReader(dir: string): Promise<AsyncDisposable & { connected: Promise<unknown> }> {
+  const directory = openDirectory(dir)
+  const server = createServer({ pauseOnConnect: true }).listen(`${directory.path}/stalled.sock`)
+  const connected = once(server, "connection") as Promise<[Socket]>
+  await once(server, "listening")
+  return {
+    connected,
+    async [Symbol.asyncDispose]() {
+      const [socket] = await connected
+      socket.destroy()
+      server.close()
+      directory.close()
+    },
+  }
+}
