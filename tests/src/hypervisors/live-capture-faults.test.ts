@@ -1,12 +1,13 @@
 import { execFile, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdir, readdir } from "node:fs/promises"
+import { mkdir, readdir, readFile } from "node:fs/promises"
 import { createServer, type Socket } from "node:net"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { openDirectory } from "@stillframe/hypervisors/open-directory"
 import { processAlive } from "@stillframe/hypervisors/processes"
+import { copierVariable, endCopiers } from "@stillframe/hypervisors/qemu/copiers"
 import { setUpLiveSave, untilStateSaved } from "@stillframe/hypervisors/qemu/live-save"
 import { migrationEnd } from "@stillframe/hypervisors/qemu/migration"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
@@ -104,10 +105,38 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     },
   )
 
-  test.each([
-    { state: "still paused", goesOn: false },
-    { state: "running again", goesOn: true },
-  ])("that hangs on its reader is ended by the takeover when the VM is $state", async ({ goesOn }) => {
+  test("whose captor dies while its copier hangs is ended by the takeover, though the VM answers nobody", async () => {
+    await using place = await ground()
+    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    await killCaptorAt("resumed", place, vm, hangCopiers)
+
+    await endCopiers(vm.dir)
+    await withMonitor(vm.dir, "command.sock", ensureRunning)
+
+    expect(await copiersOf(vm)).toEqual([])
+    await expectRunning(vm)
+    expect(firstGap(serial(vm.dir))).toBeUndefined()
+    await expectCapturedLive(place, vm)
+  })
+
+  test("whose copier hangs is given up at its limit, and frees the guest that waited for it", async () => {
+    await using place = await ground()
+    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+
+    const attempt = capture(place, vm, "memory", {
+      mode: "live",
+      pauseLimitMs: 1000,
+      afterResume: async () => await hangCopiers(vm),
+    })
+
+    await expect(attempt).rejects.toMatchObject({ code: "pause_limit_exceeded" })
+    expect(await readdir(place.root)).not.toContain("memory")
+    await expectRunning(vm)
+    expect(firstGap(serial(vm.dir))).toBeUndefined()
+    await expectCapturedLive(place, vm)
+  })
+
+  test("that hangs before the guest goes on is cancelled by the takeover", async () => {
     await using place = await ground()
     const vm = await start(place)
     await using stalled = await stalledReader(vm.dir)
@@ -117,7 +146,6 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
       const end = migrationEnd(monitor)
       await Promise.all([stalled.connected, monitor.execute("migrate", { uri: "unix:stalled.sock" })])
       await untilStateSaved(monitor, end.promise)
-      if (goesOn) await monitor.execute("cont")
     })
 
     await withMonitor(vm.dir, "command.sock", async (monitor) => {
@@ -132,15 +160,34 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
   })
 })
 
-async function killCaptorAt(step: string, place: Ground, vm: TestVm): Promise<void> {
+async function killCaptorAt(
+  step: string,
+  place: Ground,
+  vm: TestVm,
+  before?: (vm: TestVm) => Promise<void>,
+): Promise<void> {
   const script = fileURLToPath(new URL("live-captor.ts", import.meta.url))
   const captor = spawn(process.execPath, [script, place.root, JSON.stringify(vm), step], {
     stdio: ["ignore", "pipe", "inherit"],
   })
   const exited = once(captor, "exit")
   await once(captor.stdout, "data")
+  await before?.(vm)
   captor.kill("SIGKILL")
   await exited
+}
+
+/** As on a network file system that does not answer. */
+async function hangCopiers(vm: TestVm): Promise<void> {
+  for (const pid of await copiersOf(vm)) process.kill(pid, "SIGSTOP")
+}
+
+async function copiersOf(vm: TestVm): Promise<number[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
+  const environments = await Promise.all(
+    pids.map(async (pid) => await readFile(`/proc/${pid}/environ`, "latin1").catch(() => "")),
+  )
+  return pids.filter((_, at) => environments[at]?.includes(`${copierVariable}=${vm.dir}\0`)).map(Number)
 }
 
 /** Accepts a save and never reads it. */

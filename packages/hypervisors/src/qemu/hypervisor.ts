@@ -7,6 +7,7 @@ import type { GuestConfig, LaunchConfig } from "../launch-config.ts"
 import { linkFiles } from "../link-files.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
+import { endCopiers } from "./copiers.ts"
 import { findQemu } from "./find-process.ts"
 import { addOverlays, layerNames, renewTops, sealLayers } from "./layers.ts"
 import { immutableNames, prepareLaunch, startGuest } from "./prepare-launch.ts"
@@ -42,11 +43,14 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
     restore: ({ memory, ...vm }) =>
       restoreQemu({ ...vm, ...tools, config: ofQemu(vm.config), memory: memory.stream() }),
     begin: startGuest,
-    settle: (dir, { wasRunning, onPresent }) =>
-      withMonitor(dir, qemuFiles.command, async (monitor) => {
+    async settle(dir, { wasRunning, onPresent }) {
+      // One that hangs may keep QEMU from answering at all.
+      await endCopiers(dir)
+      await withMonitor(dir, qemuFiles.command, async (monitor) => {
         await onPresent?.()
         await (wasRunning ? ensureRunning(monitor) : endMigration(monitor))
-      }),
+      })
+    },
     watch: watchQemu,
     stop: stopQemu,
   }

@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openDirectory } from "../open-directory.ts"
+import { copierVariable } from "./copiers.ts"
 import { giveToOwnerOf } from "./layers.ts"
 
 const SINK_SOCKET = "save.sock"
@@ -58,7 +59,7 @@ export async function openMemorySink({
   copied.promise.catch(() => {})
 
   server.once("connection", (socket) => {
-    copier = startCopying(socket, file, copied)
+    copier = startCopying({ socket, file, dir }, copied)
     server.close()
   })
   try {
@@ -101,13 +102,16 @@ export async function openMemorySink({
   }
 }
 
-function startCopying(socket: Socket, file: FileHandle, copied: PromiseWithResolvers<void>): ChildProcess {
+function startCopying(
+  { socket, file, dir }: { socket: Socket; file: FileHandle; dir: string },
+  copied: PromiseWithResolvers<void>,
+): ChildProcess {
   const copier = spawn("cat", [], {
     stdio: [socket, file.fd, "pipe"],
     // A Ctrl-C at the terminal goes to the whole session and must not end a save.
     detached: true,
     // In the C locale the reason below is always spelled the same.
-    env: { LC_ALL: "C", PATH: "/usr/local/bin:/usr/bin:/bin" },
+    env: { LC_ALL: "C", PATH: "/usr/local/bin:/usr/bin:/bin", [copierVariable]: dir },
   })
   // Our end must go, or QEMU would never see the copier's death.
   socket.destroy()

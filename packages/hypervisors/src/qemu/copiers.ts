@@ -1,0 +1,29 @@
+import { readdir, readFile } from "node:fs/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+import { endProcess, identifyProcess } from "../processes.ts"
+
+/** In a copier's environment: the directory whose VM it copies from. */
+export const copierVariable = "STILLFRAME_SAVE"
+
+/**
+ * Ends what a dead captor left copying a VM's memory, so that the save fails. A copier that hangs must not outlive its captor: QEMU
+ * guards the memory of a live save, its guest and in time its monitor wait for the copier, and then no command ends the save. One that
+ * hangs in a file system is left: the monitor may answer all the same.
+ */
+export async function endCopiers(dir: string): Promise<void> {
+  const wanted = `${copierVariable}=${dir}`
+  for (const entry of await readdir("/proc")) {
+    if (!/^\d+$/.test(entry)) continue
+    const environment = await readFile(`/proc/${entry}/environ`, "utf8").catch(
+      // It ended while we looked, or is somebody else's.
+      () => "",
+    )
+    if (!environment.split("\0").includes(wanted)) continue
+    const copier = await identifyProcess(Number(entry))
+    try {
+      if (copier !== undefined) await endProcess(copier, { graceMs: 0 })
+    } catch (error) {
+      if (!(error instanceof StillframeError) || error.code !== "timeout") throw error
+    }
+  }
+}
