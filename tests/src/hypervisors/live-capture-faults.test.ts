@@ -105,7 +105,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     },
   )
 
-  test("whose captor dies while its copier hangs is ended by the takeover, though the VM answers nobody", async () => {
+  test("whose captor dies while its copier hangs is ended by the takeover, though the VM may answer nobody", async () => {
     await using place = await ground()
     const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
     await killCaptorAt("resumed", place, vm, hangCopiers)
@@ -177,7 +177,7 @@ async function killCaptorAt(
   await exited
 }
 
-/** As on a network file system that does not answer. */
+/** As on a network file system that does not answer. Before long QEMU's main loop may wait for it too, and then no monitor answers. */
 async function hangCopiers(vm: TestVm): Promise<void> {
   for (const pid of await copiersOf(vm)) process.kill(pid, "SIGSTOP")
 }

@@ -25,7 +25,7 @@ export interface MemorySink {
    * `insufficient_storage` or `storage_failed`. Call it only after QEMU was told to save.
    */
   finished(): Promise<number>
-  /** Why the copying failed, if it did. */
+  /** Why the copying failed, if it did by itself. */
   failure(): Promise<unknown>
   /** Ends the copying at once, so that QEMU's next write fails. The file stays until `discard`. */
   abandon(): void
@@ -72,7 +72,11 @@ export async function openMemorySink({
     await rm(memoryFile, { force: true })
     throw error
   }
-  const abandon = (): void => void copier?.kill("SIGKILL")
+  let abandoned = false
+  const abandon = (): void => {
+    abandoned = true
+    copier?.kill("SIGKILL")
+  }
   const close = async (): Promise<void> => {
     abandon()
     if (copier !== undefined) await copied.promise.catch(() => {})
@@ -86,7 +90,7 @@ export async function openMemorySink({
       return (await file.stat()).size
     },
     failure: async () => {
-      if (copier === undefined) return undefined
+      if (copier === undefined || abandoned) return undefined
       const reason = copied.promise.then(
         () => undefined,
         (error: unknown) => error,
