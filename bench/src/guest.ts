@@ -34,11 +34,14 @@ export async function startGuest(
     imagesDir,
     memoryMib,
     disks,
-  }: { dir: string; imagesDir: string; memoryMib: number; disks: DiskConfig[] },
+    inUseMib,
+  }: { dir: string; imagesDir: string; memoryMib: number; disks: DiskConfig[]; inUseMib?: number },
 ): Promise<Guest> {
   mkdirSync(dir)
+  const image = builtinImage("demo", imagesDir)
   const config: LaunchConfig = {
-    ...builtinImage("demo", imagesDir),
+    ...image,
+    ...(inUseMib !== undefined && { cmdline: `${image.cmdline} random_mib=${inUseMib}` }),
     machine: machine.machines.q35,
     accel: machine.accel,
     cpu: machine.accel === "kvm" ? "host" : "qemu64",

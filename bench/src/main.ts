@@ -1,6 +1,7 @@
 import { benchApi } from "./api.ts"
 import { benchCompression } from "./compression.ts"
 import { benchEndToEnd } from "./end-to-end.ts"
+import { benchLive } from "./live.ts"
 import { machineLine, thisMachine } from "./machine.ts"
 import { benchPause } from "./pause.ts"
 import { benchRecovery } from "./recovery.ts"
@@ -10,6 +11,7 @@ const machine = await thisMachine()
 const benches = new Map([
   ["end-to-end", () => benchEndToEnd(machine)],
   ["pause", () => benchPause(machine)],
+  ["capture", () => benchLive(machine)],
   ["recovery", () => benchRecovery(machine)],
   ["compression", () => benchCompression(machine)],
   ["api", benchApi],
