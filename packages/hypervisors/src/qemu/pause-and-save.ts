@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import { pauseDeadline } from "../pause-deadline.ts"
@@ -20,6 +21,8 @@ export interface Save extends SaveOptions {
 const PROGRESS_MS = 200
 /** A copier that hangs can hold up a guest whose memory is guarded, and with it the monitor. */
 const MONITOR_PATIENCE_MS = 2000
+const REOPEN_MS = 2000
+const REOPEN_RETRY_MS = 20
 
 /**
  * Pauses the VM, freezes its disks, saves its memory and lets it go on: after the save, or in a live one before it. After a failure it is as
@@ -116,10 +119,22 @@ async function resume(monitor: Monitor, { target, live, sink }: Save): Promise<v
     await ensureRunning(monitor)
   } catch (error) {
     if (!isGone(error)) throw error
-    const second = await target.openMonitor()
+    const second = await reopenMonitor(target)
     await ensureRunning(second).finally(() => second.close())
   } finally {
     clearTimeout(impatience)
+  }
+}
+
+/** A process that is just ending takes connections and drops them, which proves nothing yet. */
+async function reopenMonitor(target: CaptureTarget): Promise<Monitor> {
+  for (const end = performance.now() + REOPEN_MS; ; await delay(REOPEN_RETRY_MS)) {
+    try {
+      return await target.openMonitor()
+    } catch (error) {
+      const dropped = error instanceof StillframeError && error.code === "hypervisor_unavailable"
+      if (!dropped || performance.now() > end) throw error
+    }
   }
 }
 
