@@ -7,6 +7,7 @@ import { builtinImage } from "@stillframe/hypervisors/images"
 import type { Capture } from "@stillframe/hypervisors/qemu/capture"
 import { savesLive } from "@stillframe/hypervisors/qemu/live-save"
 import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
+import { probeLiveCapture } from "@stillframe/hypervisors/qemu/probe-live"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { ensureRunning } from "@stillframe/hypervisors/qemu/resume"
 import { counts } from "@stillframe/stillframe/console"
@@ -18,6 +19,7 @@ import {
   firstGap,
   fork,
   ground,
+  heartbeat,
   never,
   qemu,
   serial,
@@ -105,6 +107,23 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     expect(await capability(vm, "background-snapshot")).toBe(false)
     const copy = await fork(place, vm, paused, "fork", createReadStream(paused.memoryFile))
     expect(firstGap(paused.printed + serial(copy.dir))).toBeUndefined()
+  })
+
+  test("is tried on a host without leaving anything behind", async () => {
+    await using place = await ground()
+    const dir = await place.folder("trials")
+    const { machines, version: binaryVersion } = await probeQemu(live.binary, never)
+    const guest = { machine: machines.q35, accel: "tcg", kernel: heartbeat, memoryMib: 64 } as const
+    const trial = { ...guest, binary: live.binary, version: binaryVersion, dir }
+
+    const works = await probeLiveCapture({ ...trial, signal: never })
+    const broken = await probeLiveCapture({ ...trial, machine: "pc-q35-0.1", signal: never })
+    const cancelled = probeLiveCapture({ ...trial, signal: AbortSignal.abort() })
+
+    expect(works).toEqual({ live_capture: true })
+    expect(broken).toMatchObject({ live_capture: false, reason: expect.stringContaining("pc-q35-0.1") })
+    await expect(cancelled).rejects.toMatchObject({ code: "cancelled" })
+    expect(await readdir(dir)).toEqual([])
   })
 
   test("of a VM that stands still anyway, or is to, is a paused one", async () => {
