@@ -4,7 +4,15 @@ import { type Apt, hasApt, openApt, openBackports } from "./setup/apt.ts"
 import { buildGuests, fetchDemoGuest, isDemoGuestFetched } from "./setup/demo-guest.ts"
 import { tools, unfinished } from "./setup/paths.ts"
 import { SetupProblem } from "./setup/problem.ts"
-import { bringProgram, isProgramReady, type Program, qemu, qemu10, redis } from "./setup/programs.ts"
+import {
+  bringProgram,
+  isProgramReady,
+  isQemuAtLeast,
+  type Program,
+  qemu,
+  qemu10,
+  redis,
+} from "./setup/programs.ts"
 
 // Finds or fetches what `npm start`, `npm run demo` and `npm test` run beside Node. Called by with-node.mjs, which
 // holds the set-up's lock: two at once wait for each other, and a killed one left its waste in `unfinished` only.
@@ -47,7 +55,7 @@ function setUp(mode: string): void {
 
 /** Some tests are skipped without it; nothing else needs it. */
 function bringQemu10(): void {
-  if (!hasApt() || isRecent(qemu10Missing, dayMs)) return
+  if (!hasApt() || isQemuAtLeast(10) || isRecent(qemu10Missing, dayMs)) return
   try {
     bringProgram(qemu10, openBackports)
   } catch (thrown) {

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process"
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { delimiter, join } from "node:path"
 import type { Apt } from "./apt.ts"
 import { isCommand, toolsBin } from "./executables.ts"
 import { tools, unfinished } from "./paths.ts"
@@ -42,6 +42,13 @@ export const redis: Program = {
 
 export function isProgramReady(program: Program): boolean {
   return program.commands.every((command) => isCommand(nameOf(command, program)))
+}
+
+/** Whether the QEMU that a run would find is of this version or a later one. */
+export function isQemuAtLeast(major: number): boolean {
+  const env = { ...process.env, PATH: `${process.env.PATH ?? ""}${delimiter}${toolsBin}` }
+  const said = spawnSync("qemu-system-x86_64", ["--version"], { encoding: "utf8", env }).stdout ?? ""
+  return Number(/version (\d+)\./.exec(said)?.[1] ?? 0) >= major
 }
 
 /** Leaves the commands in the set-up's own folder, runnable from there without anything being installed. */
