@@ -1,7 +1,7 @@
-import { open } from "node:fs/promises"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import type { Disk } from "../disks.ts"
+import { flushFiles } from "../flush-files.ts"
 import { assertUndisturbed } from "./assert-undisturbed.ts"
 import { qemuFiles } from "./command.ts"
 import { setUpLiveSave } from "./live-save.ts"
@@ -104,7 +104,7 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
     if (!live) await setUpMigration(monitor)
     freeze = await target.freezeDisks(monitor)
     sink = await target.openSink()
-    await flush(freeze.active)
+    await flushFiles(freeze.active)
     options.signal.throwIfAborted()
     await options.beforePause({ wasRunning })
     const pause = await pauseAndSave(monitor, { ...options, target, live, wasRunning, freeze, sink })
@@ -121,18 +121,6 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
       : toStillframeError(error)
   } finally {
     monitor.close()
-  }
-}
-
-/** Writes what the host's cache holds of the disks, so that the flush inside `stop` finds little left. */
-async function flush(paths: readonly string[]): Promise<void> {
-  for (const path of paths) {
-    const file = await open(path, "r")
-    try {
-      await file.datasync()
-    } finally {
-      await file.close()
-    }
   }
 }
 
