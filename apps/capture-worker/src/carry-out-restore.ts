@@ -25,6 +25,7 @@ export async function carryOutRestore(
   try {
     const manifest = await readManifest(order.payloadDir)
     const frozen = manifest.disks as unknown as Disk[]
+    if (order.target === "Running" && order.memoryFile !== undefined) assertLoads(order, manifest)
     await assertSourcesUnchanged(order.payloadDir, frozen)
     if (order.target === "Standby") return await keepMemory(order, manifest, signal)
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
@@ -38,6 +39,14 @@ export async function carryOutRestore(
     await carryOutEnd({ ...order, kind: "end", remove: "generation" })
     throw error
   }
+}
+
+function assertLoads({ hypervisor: { name, loadsOnly } }: RestoreOrder, { hypervisor }: Manifest): void {
+  if (loadsOnly === undefined || loadsOnly === hypervisor.version) return
+  throw new StillframeError(
+    "not_supported",
+    `the snapshot was made by ${name} ${hypervisor.version}, and this host has ${loadsOnly}, which can't load it; bring that version back, or restore its disks with target_state Stopped`,
+  )
 }
 
 async function startIn(

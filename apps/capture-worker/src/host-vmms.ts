@@ -21,7 +21,12 @@ export async function probeHostVmms(
       log.info({ hypervisor: name, version: capabilities.version }, "hypervisor found")
       found.set(name, {
         capabilities,
-        tools: { name, binary, qemuImg: config.qemuImg },
+        tools: {
+          name,
+          binary,
+          qemuImg: config.qemuImg,
+          ...(capabilities.restores === "same_version" && { loadsOnly: capabilities.version }),
+        },
         resolveLaunch: (stored) => resolveGuest(stored, config.imagesDir),
       })
     } catch (err) {

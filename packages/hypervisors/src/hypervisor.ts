@@ -13,6 +13,8 @@ export interface HypervisorTools {
   readonly binary: string
   /** Absolute; makes the layers of QEMU's disks. */
   readonly qemuImg: string
+  /** The only version whose saves it loads: its own. Absent where the machine type decides. */
+  readonly loadsOnly?: string
   /** The unprivileged user that its processes run as where this process is root. */
   readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
 }

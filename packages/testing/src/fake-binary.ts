@@ -6,7 +6,11 @@ import { fileURLToPath } from "node:url"
  * An executable in `folder` that behaves like a hypervisor's binary of the given version, such as `v53.0`: a program of
  * ours in `fakes/`, which any test may name wherever it could name the real one.
  */
-export async function fakeBinary(folder: string, name: "cloud-hypervisor", version: string): Promise<string> {
+export async function fakeBinary(
+  folder: string,
+  name: "cloud-hypervisor" | "firecracker",
+  version: string,
+): Promise<string> {
   const script = fileURLToPath(new URL(`./fakes/${name}.ts`, import.meta.url))
   const path = join(folder, `${name}-${version}`)
   // A fake starts in an environment without a PATH to this Node.

@@ -1,13 +1,13 @@
-import { readdir, writeFile } from "node:fs/promises"
+import { readdir } from "node:fs/promises"
 import { uptime } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { readIntent, writeIntent } from "@stillframe/capture-worker/intent"
 import { takeOver } from "@stillframe/capture-worker/takeover"
-import type { Hypervisor, InstanceResource } from "@stillframe/domain/instance"
+import type { InstanceResource } from "@stillframe/domain/instance"
 import { findProcess } from "@stillframe/hypervisors/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
+import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { describe, expect, test } from "vitest"
 import { deadProcess } from "./dead-process.ts"
 import { forkRuns } from "./fork-runs.ts"
@@ -15,20 +15,22 @@ import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
 
+type Vmm = keyof typeof versions
+
+const versions = { "cloud-hypervisor": ["v53.0", "v48.0"], firecracker: ["1.16.1", "1.15.0"] } as const
+
 /** A stack with a host that has a stand-in of this hypervisor. */
-async function stackWith(name: Hypervisor): Promise<TestStack> {
+async function stackWith(name: Vmm): Promise<TestStack> {
   await using opened = new AsyncDisposableStack()
   const stack = opened.use(await testStack())
-  const fake = fileURLToPath(import.meta.resolve(`@stillframe/testing/fakes/${name}`))
-  const path = join(stack.dataDir, name)
-  await writeFile(path, `#!/bin/sh\nexec '${process.execPath}' '${fake}' "$@"\n`, { mode: 0o755 })
+  const path = await fakeBinary(stack.dataDir, name, versions[name][0])
   await stack.startCaptureWorker({ vmms: new Map([[name, { path }]]) })
   await stack.startCompressionWorker()
   opened.move()
   return stack
 }
 
-async function launch(stack: TestStack, hypervisor: Hypervisor): Promise<InstanceResource> {
+async function launch(stack: TestStack, hypervisor: Vmm): Promise<InstanceResource> {
   const instance = await stack.api.request<InstanceResource>("POST", "/instances", {
     name: "source",
     hypervisor,
@@ -39,7 +41,7 @@ async function launch(stack: TestStack, hypervisor: Hypervisor): Promise<Instanc
   return instance
 }
 
-describe.each(["cloud-hypervisor", "firecracker"] as const)("a VM of %s", (hypervisor) => {
+describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   test("is launched, captured, compressed, verified and forked, and goes on all the while", async () => {
     await using stack = await stackWith(hypervisor)
     const source = await launch(stack, hypervisor)
@@ -130,5 +132,29 @@ describe.each(["cloud-hypervisor", "firecracker"] as const)("a VM of %s", (hyper
 
     expect(await findProcess(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
     expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
+  })
+
+  test("is not loaded by another version; its disks can be had", async () => {
+    await using stack = await testStack()
+    const [made, other] = versions[hypervisor]
+    const worker = await stack.startCaptureWorker({
+      vmms: new Map([[hypervisor, { path: await fakeBinary(stack.dataDir, hypervisor, made) }]]),
+    })
+    const source = await launch(stack, hypervisor)
+    const { id } = await stack.snapshot(source)
+    await stack.settled(id)
+    await worker[Symbol.asyncDispose]()
+    await stack.startCaptureWorker({
+      vmms: new Map([[hypervisor, { path: await fakeBinary(stack.dataDir, hypervisor, other) }]]),
+    })
+
+    const refused = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "running" } })
+    const disks = await stack.ask("POST", `/snapshots/${id}/fork`, {
+      body: { name: "disks", target_state: "Stopped" },
+    })
+
+    expect([refused.status, refused.body.code]).toEqual([501, "not_supported"])
+    expect(refused.body.message).toContain("bring that version back")
+    expect([disks.status, disks.body.state]).toEqual([201, "Stopped"])
   })
 })
