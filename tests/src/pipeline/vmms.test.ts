@@ -8,7 +8,7 @@ import { findProcess } from "@stillframe/hypervisors/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
-import { describe, expect, test } from "vitest"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { deadProcess } from "./dead-process.ts"
 import { forkRuns } from "./fork-runs.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
@@ -30,9 +30,9 @@ async function stackWith(name: Vmm): Promise<TestStack> {
   return stack
 }
 
-async function launch(stack: TestStack, hypervisor: Vmm): Promise<InstanceResource> {
+async function launch(stack: TestStack, hypervisor: Vmm, name: string): Promise<InstanceResource> {
   const instance = await stack.api.request<InstanceResource>("POST", "/instances", {
-    name: "source",
+    name,
     hypervisor,
     launch: { image: "heartbeat" },
   })
@@ -42,14 +42,19 @@ async function launch(stack: TestStack, hypervisor: Vmm): Promise<InstanceResour
 }
 
 describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
+  let stack: TestStack
+  beforeAll(async () => {
+    stack = await stackWith(hypervisor)
+  })
+  afterAll(() => stack[Symbol.asyncDispose]())
+
   test("is launched, captured, compressed, verified and forked, and goes on all the while", async () => {
-    await using stack = await stackWith(hypervisor)
-    const source = await launch(stack, hypervisor)
+    const source = await launch(stack, hypervisor, "source")
 
     const { id } = await stack.snapshot(source, zstd)
     const settled = await stack.settled(id)
     const tick = await serialLines(stack.generationDir(source))
-    await forkRuns(stack, id, { name: "copy", source, tick: 3 })
+    await forkRuns(stack, id, { name: "copy-of-source", source, tick: 3 })
 
     expect(source.hypervisor).toBe(hypervisor)
     expect(settled).toMatchObject({
@@ -66,13 +71,12 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("is forked from the raw memory too, after it is gone", async () => {
-    await using stack = await stackWith(hypervisor)
-    const source = await launch(stack, hypervisor)
+    const source = await launch(stack, hypervisor, "stopped")
 
     const { id } = await stack.snapshot(source)
     await stack.settled(id)
     await stack.api.request("POST", `/instances/${source.id}/stop`)
-    await forkRuns(stack, id, { name: "copy", source, tick: 3 })
+    await forkRuns(stack, id, { name: "copy-of-stopped", source, tick: 3 })
 
     const files = await readdir(await stack.payloadDir(id))
     expect(files).toContain("memory")
@@ -80,8 +84,7 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("goes into Standby and comes back, and back in time in place", async () => {
-    await using stack = await stackWith(hypervisor)
-    const source = await launch(stack, hypervisor)
+    const source = await launch(stack, hypervisor, "away")
     const act = (action: string) =>
       stack.api.request<InstanceResource>("POST", `/instances/${source.id}/${action}`)
 
@@ -98,8 +101,7 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("whose captor died in the pause runs again by what lies on the host alone", async () => {
-    await using stack = await stackWith(hypervisor)
-    const source = await launch(stack, hypervisor)
+    const source = await launch(stack, hypervisor, "paused")
     const dir = stack.generationDir(source)
     const { config } = await readVmRecord(dir)
     const control = vmms.get(hypervisor)!.control(dir, config)
@@ -125,13 +127,12 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("ends when it is deleted, and nothing of it is left on the host", async () => {
-    await using stack = await stackWith(hypervisor)
-    const source = await launch(stack, hypervisor)
+    const source = await launch(stack, hypervisor, "deleted")
 
     expect((await stack.ask("DELETE", `/instances/${source.id}`)).status).toBe(204)
 
     expect(await findProcess(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
-    expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
+    expect(await readdir(join(stack.dataDir, "instances"))).not.toContain(source.id)
   })
 
   test("is not loaded by another version; its disks can be had", async () => {
@@ -140,7 +141,7 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
     const worker = await stack.startCaptureWorker({
       vmms: new Map([[hypervisor, { path: await fakeBinary(stack.dataDir, hypervisor, made) }]]),
     })
-    const source = await launch(stack, hypervisor)
+    const source = await launch(stack, hypervisor, "source")
     const { id } = await stack.snapshot(source)
     await stack.settled(id)
     await worker[Symbol.asyncDispose]()
