@@ -94,8 +94,8 @@ export function openDeliverer(options: DelivererOptions): Deliverer {
   }
 
   function start(deliveries: readonly ClaimedDelivery[], events: readonly EventEnvelope[]): void {
-    room -= deliveries.length
     for (const [delivery, event] of withEvents(deliveries, events)) {
+      room -= 1
       const attempted = attempt(delivery, event).finally(() => running.delete(attempted))
       running.add(attempted)
     }

@@ -67,7 +67,10 @@ export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOption
       if (overdue.includes(receiver.id)) await disable(receiver, "failing")
   }
 
-  /** Most batches change nothing: their webhooks were well when they were claimed for, and are. */
+  /**
+   * Most batches change nothing: their webhooks were well when they were claimed for, and are. That another dispatcher has
+   * seen one fail since then is put right by the next success.
+   */
   async function recordChange(
     batch: readonly EndedAttempt[],
     { took, failed }: { took: readonly string[]; failed: readonly string[] },
