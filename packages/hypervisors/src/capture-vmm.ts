@@ -103,7 +103,7 @@ async function assertInTime({ dir, memoryBytes, pauseLimitMs }: VmmCapture): Pro
   const startedAt = performance.now()
   const file = await open(path, "wx", 0o600)
   try {
-    await file.write(Buffer.alloc(bytes, 0x5a))
+    await file.writeFile(Buffer.alloc(bytes, 0x5a))
     await file.datasync()
   } finally {
     await file.close()

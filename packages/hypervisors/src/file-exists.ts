@@ -1,12 +1,6 @@
-import { stat } from "node:fs/promises"
+import { fileSize } from "./file-size.ts"
 
 /** False only where the system says that there is nothing: what can't be looked at may still hold a VM's data. */
 export async function fileExists(path: string): Promise<boolean> {
-  try {
-    await stat(path)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false
-    throw error
-  }
+  return (await fileSize(path)) !== undefined
 }

@@ -1,12 +1,13 @@
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
-import { bootNames, takeInBootFiles } from "./boot-files.ts"
-import { assertSourcesUnchanged, readDisks, writeDisks } from "./disks.ts"
+import { takeInBootFiles } from "./boot-files.ts"
+import { bootNames } from "./boot-names.ts"
+import { assertSourcesUnchanged, readDisks, writeDisks, type Disk } from "./disks.ts"
 import { ensureRuns } from "./ensure-runs.ts"
 import { findProcess } from "./find-process.ts"
 import { checkDisk } from "./host-paths.ts"
 import type { CapturedMemory, Hypervisor, HypervisorTools, KeptFile, VmLaunch } from "./hypervisor.ts"
-import { checkGuestConfig } from "./launch-config.ts"
+import { checkGuestConfig, type GuestConfig } from "./launch-config.ts"
 import { linkFile, linkFiles } from "./link-files.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import { keepRawDisks, layRawDisks, placeRawDisks } from "./raw-disks.ts"
@@ -15,7 +16,7 @@ import { captureIntoPayload } from "./vmm-payload.ts"
 import type { Vmm } from "./vmm.ts"
 import { watchProcess } from "./watch-process.ts"
 
-/** In a VM's directory: what it was loaded from, for as long as it lives. */
+/** In a VM's directory: what it was loaded from, for as long as its process lives. */
 const savedName = "saved"
 
 /** VMs whose disks are single raw files, and which are saved and loaded as files. */
@@ -51,17 +52,7 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hyp
     },
     top: async (frozen) => [...frozen],
     disksAtRest: disksIn,
-    async keep(frozen, { config, from, dir }): Promise<KeptFile[]> {
-      const { signal } = new AbortController()
-      await linkFiles(bootNames(config), from, dir, signal)
-      await keepRawDisks(frozen, { dir: from, payload: dir, signal })
-      return [
-        ...bootNames(config).map((name): KeptFile => ({ name, role: "boot" })),
-        ...frozen.flatMap(({ readonly, layers }) =>
-          layers.map(({ file }): KeptFile => ({ name: file, role: readonly ? "base" : "disk" })),
-        ),
-      ]
-    },
+    keep,
     launch: (vm) => started(vm, () => vmm.launch({ ...vm, ...tools })),
     restore: (vm) =>
       started(vm, async () => {
@@ -94,6 +85,21 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hyp
 
 function disksIn(dir: string): ReturnType<typeof readDisks> {
   return readDisks(dir, new Map())
+}
+
+async function keep(
+  frozen: readonly Disk[],
+  { config, from, dir }: { config: GuestConfig; from: string; dir: string },
+): Promise<KeptFile[]> {
+  const { signal } = new AbortController()
+  await linkFiles(bootNames(config), from, dir, signal)
+  await keepRawDisks(frozen, { dir: from, payload: dir, signal })
+  return [
+    ...bootNames(config).map((name): KeptFile => ({ name, role: "boot" })),
+    ...frozen.flatMap(({ readonly, layers }) =>
+      layers.map(({ file }): KeptFile => ({ name: file, role: readonly ? "base" : "disk" })),
+    ),
+  ]
 }
 
 async function laySaved(

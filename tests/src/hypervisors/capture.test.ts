@@ -5,7 +5,7 @@ import { mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { processAlive } from "@stillframe/hypervisors/processes"
-import type { Capture } from "@stillframe/hypervisors/qemu/capture"
+import type { Captured } from "@stillframe/hypervisors/qemu/capture"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect, test } from "vitest"
 import {
@@ -249,7 +249,7 @@ async function writeToDisk(vm: TestVm, byte: number): Promise<void> {
   expect(said).not.toContain("rror")
 }
 
-async function firstByte(vm: TestVm, { disks }: Capture): Promise<number | undefined> {
+async function firstByte(vm: TestVm, { disks }: Captured): Promise<number | undefined> {
   const [top] = disks[0]?.layers ?? []
   const out = join(vm.dir, "sector")
   await run(

@@ -4,7 +4,7 @@ import { readFile, readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { builtinImage } from "@stillframe/hypervisors/images"
-import type { Capture } from "@stillframe/hypervisors/qemu/capture"
+import type { Captured } from "@stillframe/hypervisors/qemu/capture"
 import { savesLive } from "@stillframe/hypervisors/qemu/live-save"
 import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
 import { probeLiveCapture } from "@stillframe/hypervisors/qemu/probe-live"
@@ -178,7 +178,7 @@ async function writeToDisk(vm: TestVm, byte: number): Promise<void> {
   expect(said).not.toContain("rror")
 }
 
-async function frozenSector(vm: TestVm, { disks }: Capture, sector: number): Promise<Buffer> {
+async function frozenSector(vm: TestVm, { disks }: Captured, sector: number): Promise<Buffer> {
   const out = join(vm.dir, "sector")
   const range = ["bs=512", `skip=${sector}`, `count=${sector + 1}`]
   const files = [`if=${disks[0]?.layers[0]?.file}`, `of=${out}`]

@@ -5,7 +5,7 @@ import { promisify } from "node:util"
 import { identifyProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { attachQemu, type AttachedVm, type AttachOptions } from "@stillframe/hypervisors/qemu/attach"
 import { captureAttached, type AttachedCaptureOptions } from "@stillframe/hypervisors/qemu/attached-capture"
-import type { Capture } from "@stillframe/hypervisors/qemu/capture"
+import type { Captured } from "@stillframe/hypervisors/qemu/capture"
 import { openControlSocket } from "@stillframe/hypervisors/qemu/control-socket"
 import { withMonitor, type Monitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect } from "vitest"
@@ -80,7 +80,7 @@ export async function attach(
   return await attachQemu({ controlSocket, binaries: [binary], rules: rulesOf(ground), ...change })
 }
 
-export interface StrangersCapture extends Capture {
+export interface StrangersCapture extends Captured {
   dir: string
   memoryFile: string
   printed: string

@@ -7,7 +7,7 @@ import type { Disk } from "@stillframe/hypervisors/disks"
 import type { DiskConfig, LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { linkFiles } from "@stillframe/hypervisors/link-files"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
-import { captureQemu, type Capture, type CaptureOptions } from "@stillframe/hypervisors/qemu/capture"
+import { captureQemu, type Captured, type CaptureOptions } from "@stillframe/hypervisors/qemu/capture"
 import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
 import { immutableNames, prepareLaunch, startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
 import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
@@ -93,7 +93,7 @@ export async function heartbeatConfig(options: VmOptions = {}): Promise<LaunchCo
   return { ...fixed, kernel: heartbeat, disks, ...change }
 }
 
-export interface TestCapture extends Capture {
+export interface TestCapture extends Captured {
   memoryFile: string
   /** What the guest had printed when it stood still. */
   printed: string

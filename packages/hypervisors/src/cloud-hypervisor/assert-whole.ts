@@ -1,6 +1,7 @@
-import { readFile, stat } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { fileSize } from "../file-size.ts"
 import type { SavedFile } from "../saved-files.ts"
 import { savedNames } from "./files.ts"
 
@@ -24,7 +25,7 @@ export async function assertWhole(dir: string): Promise<SavedFile[]> {
     { name: savedNames.state, role: "state" },
   ]
   const bytes = savedBytes(state) ?? configuredBytes(config)
-  const found = await sizeOf(join(dir, savedNames.memory))
+  const found = await fileSize(join(dir, savedNames.memory))
   // Memory that lives in files of its own is not saved, and where all of it does there is no such file.
   if (found === undefined && (bytes === 0 || allInFiles(config))) return files
   if (found !== bytes)
@@ -61,15 +62,6 @@ function configuredBytes({ memory }: SavedConfig): number {
 function allInFiles({ memory }: SavedConfig): boolean {
   const zones = memory?.zones ?? []
   return memory?.size === 0 && zones.length > 0 && zones.every(({ file }) => typeof file === "string")
-}
-
-async function sizeOf(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).size
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
-    throw error
-  }
 }
 
 const cutShort = (name: string, what: string): StillframeError =>

@@ -1,10 +1,11 @@
+import { bootFiles } from "../boot-names.ts"
+
 /** Names in a VM's directory, which is its process's working directory; relative, so that none depends on where it lies. */
 export const vmFiles = {
   socket: "api.sock",
   serial: "serial.log",
   log: "cloud-hypervisor.log",
-  kernel: "kernel",
-  initrd: "initrd",
+  ...bootFiles,
   /** Exists only while a snapshot is loaded. */
   loading: "loading",
 } as const

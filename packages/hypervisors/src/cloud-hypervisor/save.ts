@@ -1,23 +1,17 @@
-import { readdir, rm, stat } from "node:fs/promises"
+import { readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { reportWritten } from "../report-written.ts"
 import type { SavedFile } from "../saved-files.ts"
+import type { SaveOptions } from "../vm-control.ts"
 import { order, readVm } from "./api.ts"
 import { assertWhole } from "./assert-whole.ts"
 import { savedNames } from "./files.ts"
 import { lendDirectory } from "./ownership.ts"
 import { urlOf } from "./url.ts"
 
-const progressPollMs = 100
-const bytesPerBlock = 512
 /** Also a connection that was cut says nothing of what became of the order. */
 const unanswered: ReadonlySet<string> = new Set(["timeout", "hypervisor_gone"])
-
-export interface SaveOptions {
-  readonly signal: AbortSignal
-  readonly onProgress?: (bytes: number) => void
-}
 
 /**
  * Saves a paused VM into an empty directory. A save can't be called off: `signal` is asked before it starts. What a failed
@@ -33,7 +27,7 @@ export async function saveVm(
   await assertEmpty(target)
   const takeBack = await lendDirectory(target, home)
   try {
-    await withProgress(join(target, savedNames.memory), onProgress, async () => {
+    await reportWritten(join(target, savedNames.memory), onProgress, async () => {
       await order(home, "vm.snapshot", { deadlineMs, body: { destination_url: urlOf(home, target) } })
     })
     return await assertWhole(target)
@@ -66,31 +60,4 @@ async function hasEnded(failure: unknown, home: string, deadlineMs: number): Pro
 
 async function removeSaved(target: string): Promise<void> {
   for (const name of Object.values(savedNames)) await rm(join(target, name), { force: true })
-}
-
-async function withProgress(
-  path: string,
-  onProgress: SaveOptions["onProgress"],
-  work: () => Promise<void>,
-): Promise<void> {
-  const stop = new AbortController()
-  const reporting = onProgress === undefined ? undefined : report(path, onProgress, stop.signal)
-  try {
-    await work()
-  } finally {
-    stop.abort()
-    await reporting
-  }
-}
-
-async function report(path: string, onProgress: (bytes: number) => void, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
-    // Its size says nothing: newer versions give the file its full length first.
-    const blocks = await stat(path).then(
-      (facts) => facts.blocks,
-      () => 0,
-    )
-    if (blocks > 0) onProgress(blocks * bytesPerBlock)
-    await delay(progressPollMs, undefined, { signal }).catch(() => {})
-  }
 }

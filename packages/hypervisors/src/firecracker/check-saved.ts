@@ -1,6 +1,7 @@
-import { readFile, stat } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { fileSize } from "../file-size.ts"
 import { crc64 } from "./crc64.ts"
 import { savedNames } from "./files.ts"
 
@@ -21,7 +22,7 @@ export async function checkSaved(place: string, memoryMib: number): Promise<void
 
 async function wrongState(place: string): Promise<string | undefined> {
   const path = join(place, savedNames.state)
-  const bytes = await sizeOf(path)
+  const bytes = await fileSize(path)
   if (bytes === undefined) return `${savedNames.state} is missing`
   if (bytes > stateBytesMax) return `${savedNames.state} has ${bytes} bytes, more than Firecracker reads`
   const content = await readFile(path)
@@ -32,18 +33,9 @@ async function wrongState(place: string): Promise<string | undefined> {
 }
 
 async function wrongMemory(place: string, memoryMib: number): Promise<string | undefined> {
-  const bytes = await sizeOf(join(place, savedNames.memory))
+  const bytes = await fileSize(join(place, savedNames.memory))
   if (bytes === undefined) return `${savedNames.memory} is missing`
   return bytes === memoryMib * mib
     ? undefined
     : `${savedNames.memory} has ${bytes} bytes where the guest has ${memoryMib} MiB`
-}
-
-async function sizeOf(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).size
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
-    throw error
-  }
 }

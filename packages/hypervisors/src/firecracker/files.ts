@@ -1,3 +1,5 @@
+import { bootFiles } from "../boot-names.ts"
+
 /**
  * Names in a VM's directory, which is its process's working directory. Firecracker keeps the names of drives in the state
  * file and takes no others at a restore: because they are relative, a fork is nothing but another directory.
@@ -10,8 +12,7 @@ export const firecrackerFiles = {
   errors: "firecracker.err",
   /** What Firecracker logs itself. */
   log: "firecracker.log",
-  kernel: "kernel",
-  initrd: "initrd",
+  ...bootFiles,
 } as const
 
 /** Names in the directory of a save. */

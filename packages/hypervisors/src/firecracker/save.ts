@@ -1,7 +1,7 @@
-import { readdir, stat } from "node:fs/promises"
+import { readdir } from "node:fs/promises"
 import { join } from "node:path"
-import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { reportWritten } from "../report-written.ts"
 import type { SavedFile } from "../saved-files.ts"
 import type { SaveOptions } from "../vm-control.ts"
 import { call, isTimeout, vmState } from "./api.ts"
@@ -16,9 +16,6 @@ export interface FirecrackerSave extends SaveOptions {
   readonly memoryMib: number
   readonly withinMs: number
 }
-
-const progressPollMs = 100
-const blockBytes = 512
 
 /**
  * A full snapshot of a paused VM. It can't be called off: after an abort or a time-out the answer is still waited for, so that
@@ -51,17 +48,14 @@ async function assertEmpty(dir: string): Promise<void> {
 }
 
 async function create(place: SavePlace, { vmDir, withinMs, onProgress }: FirecrackerSave): Promise<void> {
-  const done = new AbortController()
-  const watched = onProgress && reportProgress(join(place.path, savedNames.memory), onProgress, done.signal)
-  try {
-    await call(vmDir, createSnapshot(place.name), withinMs)
-  } catch (error) {
-    if (isTimeout(error)) await answers(vmDir, withinMs)
-    throw error
-  } finally {
-    done.abort()
-    await watched
-  }
+  await reportWritten(join(place.path, savedNames.memory), onProgress, async () => {
+    try {
+      await call(vmDir, createSnapshot(place.name), withinMs)
+    } catch (error) {
+      if (isTimeout(error)) await answers(vmDir, withinMs)
+      throw error
+    }
+  })
 }
 
 /** Until it hears another question, which is when it is done with the save. */
@@ -69,22 +63,6 @@ async function answers(vmDir: string, withinMs: number): Promise<void> {
   await vmState(vmDir, withinMs).catch((error: unknown) => {
     if (!(error instanceof StillframeError)) throw error
   })
-}
-
-/** Firecracker gives the file its size at once: what it has written is what takes up room. */
-async function reportProgress(
-  memory: string,
-  onProgress: (bytes: number) => void,
-  done: AbortSignal,
-): Promise<void> {
-  while (!done.aborted) {
-    const blocks = await stat(memory).then(
-      (file) => file.blocks,
-      () => undefined,
-    )
-    if (blocks !== undefined) onProgress(blocks * blockBytes)
-    await delay(progressPollMs, undefined, { signal: done }).catch(() => {})
-  }
 }
 
 function savedFile(place: SavePlace, role: SavedFile["role"]): SavedFile {

@@ -9,7 +9,7 @@ import { reflinkFreeze } from "../reflink-freeze.ts"
 import { copyName, frozenDisk, readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
 import { openAttachedSink } from "./attached-sink.ts"
 import { settleAttached } from "./attached-takeover.ts"
-import { captureVm, type Capture, type CaptureTarget, type SaveOptions } from "./capture.ts"
+import { captureVm, type Captured, type CaptureTarget, type SaveOptions } from "./capture.ts"
 import { openControlSocket } from "./control-socket.ts"
 import type { MergeHooks } from "./merge-overlays.ts"
 import { overlayFreeze } from "./overlay-freeze.ts"
@@ -40,7 +40,7 @@ export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
  *
  * Throws as `captureVm` does, and `not_supported` with the reason for disks that cannot be kept.
  */
-export async function captureAttached(options: AttachedCaptureOptions): Promise<Capture> {
+export async function captureAttached(options: AttachedCaptureOptions): Promise<Captured> {
   const { controlSocket } = options
   await settleAttached(options, options)
   const bandwidth = await migrationBandwidth(controlSocket)

@@ -1,6 +1,6 @@
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import type { Capture, CaptureRequest } from "../capture.ts"
 import type { DiskFreeze } from "../disk-freeze.ts"
-import type { Disk } from "../disks.ts"
 import { flushFiles } from "../flush-files.ts"
 import { assertUndisturbed } from "./assert-undisturbed.ts"
 import { qemuFiles } from "./command.ts"
@@ -21,29 +21,15 @@ export interface CaptureOptions extends SaveOptions {
   mode?: "paused" | "live"
 }
 
-export interface SaveOptions {
+/** The deadlines bound a live save too. One that is kept paused is never live. */
+export interface SaveOptions extends CaptureRequest {
   /** Absolute; must not exist. */
   memoryFile: string
-  /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
-  beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
-  onPaused?: () => void
   /**
    * The VM is as it was before the pause, after a failure as well, and what follows may take long. Not called where it was left paused or
    * could not be resumed.
    */
   afterResume?: () => void | Promise<void>
-  /**
-   * Leaves the VM paused after a save that succeeded, for whoever ends it then: never a live one. After a failure it runs again all the
-   * same.
-   */
-  keepPaused?: boolean
-  /** Bytes of memory in the file so far, every 200 ms during the save. */
-  onProgress?: (bytes: number) => void
-  /** The save, also a live one, is given up when it has neither ended by then nor grown lately … */
-  pauseExpectedMs: number
-  /** … and in any case after this long. */
-  pauseLimitMs: number
-  signal: AbortSignal
 }
 
 /** What differs between a VM of ours and one that someone else started. */
@@ -55,22 +41,16 @@ export interface CaptureTarget {
   live?: boolean
 }
 
-export interface Capture {
-  /** From before the pausing command to the VM reading as running; for a VM that was paused already, the length of the save. */
-  pauseMs: number
-  /** The moment of the guest's state, by the host's clock. */
-  capturedAt: Date
-  memoryBytes: number
-  wasRunning: boolean
-  /** The chains as of that moment: immutable from now on. */
-  disks: Disk[]
+/** What a capture came to, whose one file is the memory's. */
+export interface Captured extends Omit<Capture, "files"> {
+  readonly memoryBytes: number
 }
 
 /**
  * Saves the memory of a VM of ours and freezes its disks in one short pause. After a failure the VM may run on one overlay more than
  * before. Throws as `captureVm` does, and `not_supported` for a live capture by a QEMU or on a kernel that can't.
  */
-export async function captureQemu(options: CaptureOptions): Promise<Capture> {
+export async function captureQemu(options: CaptureOptions): Promise<Captured> {
   const { dir, memoryFile } = options
   return await captureVm(
     {
@@ -90,7 +70,7 @@ export async function captureQemu(options: CaptureOptions): Promise<Capture> {
  * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`, `storage_failed`, `cancelled`,
  * `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`.
  */
-export async function captureVm(target: CaptureTarget, options: SaveOptions): Promise<Capture> {
+export async function captureVm(target: CaptureTarget, options: SaveOptions): Promise<Captured> {
   const monitor = await target.openMonitor()
   let freeze: DiskFreeze | undefined
   let sink: MemorySink | undefined

@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { bootFiles } from "../boot-names.ts"
 import { overlayNumber, type Disk, type DiskLayer } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 
@@ -8,8 +9,7 @@ export const qemuFiles = {
   watch: "watch.sock",
   serial: "serial.log",
   log: "qemu.log",
-  kernel: "kernel",
-  initrd: "initrd",
+  ...bootFiles,
 } as const
 
 const validIdentity = /^[a-zA-Z0-9][a-zA-Z0-9-]{0,127}$/

@@ -1,6 +1,6 @@
-import { readdir, readFile } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { endProcess, identifyProcess } from "../processes.ts"
+import { processesWith } from "../processes-with.ts"
+import { endProcess } from "../processes.ts"
 
 /** In a copier's environment: the directory whose VM it copies from. */
 export const copierVariable = "STILLFRAME_SAVE"
@@ -11,17 +11,9 @@ export const copierVariable = "STILLFRAME_SAVE"
  * hangs in a file system is left: the monitor may answer all the same.
  */
 export async function endCopiers(dir: string): Promise<void> {
-  const wanted = `${copierVariable}=${dir}`
-  for (const entry of await readdir("/proc")) {
-    if (!/^\d+$/.test(entry)) continue
-    const environment = await readFile(`/proc/${entry}/environ`, "utf8").catch(
-      // It ended while we looked, or is somebody else's.
-      () => "",
-    )
-    if (!environment.split("\0").includes(wanted)) continue
-    const copier = await identifyProcess(Number(entry))
+  for await (const copier of processesWith("environ", `${copierVariable}=${dir}`)) {
     try {
-      if (copier !== undefined) await endProcess(copier, { graceMs: 0 })
+      await endProcess(copier, { graceMs: 0 })
     } catch (error) {
       if (!(error instanceof StillframeError) || error.code !== "timeout") throw error
     }

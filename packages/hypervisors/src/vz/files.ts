@@ -1,3 +1,5 @@
+import { bootFiles } from "../boot-names.ts"
+
 /** Names in an instance's directory, which is the shim's working directory. */
 export const vzFiles = {
   control: "vz.sock",
@@ -5,8 +7,7 @@ export const vzFiles = {
   vsock: "vsock.sock",
   serial: "serial.log",
   log: "vz-shim.log",
-  kernel: "kernel",
-  initrd: "initrd",
+  ...bootFiles,
   machine: "machine.json",
 } as const
 
