@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises"
+import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { takeInBootFiles } from "./boot-files.ts"
 import { bootNames } from "./boot-names.ts"
@@ -42,6 +42,8 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hyp
       return layRawDisks(checked, { dir, signal })
     },
     async renew(dir) {
+      // Whatever the VM was loaded from, nobody maps it any more: it may be as large as its memory.
+      await rm(join(dir, savedName), { recursive: true, force: true })
       const disks = await disksIn(dir)
       await assertSourcesUnchanged(dir, disks)
       return disks
@@ -79,7 +81,10 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hyp
       const { process } = await readVmRecord(dir)
       return watchProcess(process)
     },
-    stop: (dir, process, grace) => vmm.stop(dir, process, grace),
+    async stop(dir, process, grace) {
+      await vmm.stop(dir, process, grace)
+      await rm(join(dir, savedName), { recursive: true, force: true })
+    },
   }
 }
 
