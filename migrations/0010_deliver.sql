@@ -47,7 +47,8 @@ $$;
 -- What is in flight already is among a webhook's oldest, so their number is the limit per webhook, and nothing need be
 -- counted. Who holds the lock on a webhook is the only one that claims for it; what somebody else holds is left to them.
 -- `floors`: for some webhooks, when the oldest that was pending at an earlier turn was due. To start there spares the index
--- entries of all that has been delivered since the last vacuum. It may miss what was claimed then and given back since.
+-- entries of all that has been delivered since the last vacuum. It misses what was written before that turn and committed
+-- after it.
 create function number_and_claim(
   events_max integer, deliveries_max integer, room integer, claim_ms integer, oldest_max integer,
   oldest_failing_max integer, floors jsonb,

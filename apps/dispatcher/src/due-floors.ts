@@ -1,6 +1,6 @@
 import type { DueFloors } from "@stillframe/db/deliveries"
 
-/** What another dispatcher gave back below a floor waits this long at most. */
+/** What was committed too late to be seen below a floor waits this long at most. */
 const keptMs = 1_000
 
 export interface FloorKeeper {

@@ -47,8 +47,8 @@ export type DueFloors = Readonly<Record<string, string>>
  * Numbers a batch of events and takes up to `room` deliveries that are due, from each webhook's oldest on and from all of
  * them in turn: from an event to its deliveries is one round trip and one commit. A claim is a date in the future, not a
  * held transaction, so nothing is locked while a receiver answers; a dispatcher that dies leaves its deliveries due again
- * after the claim's time. To start at the floors of earlier turns is quicker, and misses what somebody claimed and gave up
- * since: every now and then there must be a turn without.
+ * after the claim's time. To start at the floors of earlier turns is quicker, and misses what was written before them and
+ * committed after: every now and then there must be a turn without.
  */
 export async function numberAndClaim(
   db: OwnedDatabase,

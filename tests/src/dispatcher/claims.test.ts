@@ -1,5 +1,5 @@
 import { inTransaction, openDatabase, type OwnedDatabase } from "@stillframe/db/client"
-import { perWebhookMax, releaseDeliveries } from "@stillframe/db/deliveries"
+import { numberAndClaim, perWebhookMax, releaseDeliveries } from "@stillframe/db/deliveries"
 import { recordAttempts } from "@stillframe/db/delivery-outcomes"
 import { lockWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
@@ -242,4 +242,21 @@ test("pending deliveries of a webhook that its owner disabled wait until it is e
 
   expect(whileDisabled).toEqual([])
   expect((await claimDeliveries(db, 10)).length).toBe(3)
+})
+
+test("what was committed below a floor is missed by turns that start there, and found by one that does not", async () => {
+  await using database = await testDatabase()
+  const { db } = database
+  await webhookTo(db, "https://receiver.example")
+  await appendEvents(db, 2)
+  const setFirst = (state: "delivered" | "pending") =>
+    db.updateTable("deliveries").set({ state }).where("sequence", "=", 1).execute()
+
+  await setFirst("delivered")
+  const { deliveries, floors } = await numberAndClaim(db, 10)
+  await setFirst("pending")
+
+  expect(deliveries.map(({ sequence }) => sequence)).toEqual([2])
+  expect((await numberAndClaim(db, 10, floors)).deliveries).toEqual([])
+  expect((await claimDeliveries(db, 10)).map(({ sequence }) => sequence)).toEqual([1])
 })
