@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { processEnv } from "@stillframe/runtime/env"
 import type { FromCaptor, Order, Results } from "./orders.ts"
 
 /** After the last order. */
@@ -65,7 +66,14 @@ export function openCaptors(): Captors {
 
 /** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
 function startCaptor(): ChildProcess {
-  const captor = fork(captorProgram, [], { detached: true, stdio: ["ignore", "ignore", "inherit", "ipc"] })
+  // Node reads these certificates while it starts, through a descriptor that a VM started just then would inherit; and a
+  // captor opens no TLS connection.
+  const { NODE_EXTRA_CA_CERTS: _, ...env } = processEnv()
+  const captor = fork(captorProgram, [], {
+    detached: true,
+    env,
+    stdio: ["ignore", "ignore", "inherit", "ipc"],
+  })
   // A captor that could not start, or that died, is noticed by its end.
   captor.on("error", () => {})
   return captor

@@ -1,7 +1,9 @@
+import { execFile } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
-import { readdir, writeFile } from "node:fs/promises"
+import { open, readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { expect, test } from "vitest"
+import { promisify } from "node:util"
+import { expect, test, vi } from "vitest"
 import { testStack, untilTrue } from "./test-stack.ts"
 
 test.each(["api", "capture-worker", "compression-worker", "dispatcher"] as const)(
@@ -64,3 +66,21 @@ test.each([
     expect(await readdir(join(dir, token))).not.toContain(half[0])
   },
 )
+
+test("certificates that Node is given are not left open in a VM", async () => {
+  await using stack = await testStack()
+  // Whoever opens it reads for ever.
+  const certificates = join(stack.dataDir, "certificates.pem")
+  await promisify(execFile)("mkfifo", [certificates])
+  await using _writer = await open(certificates, "r+")
+  vi.stubEnv("NODE_EXTRA_CA_CERTS", certificates)
+  try {
+    await stack.startCaptureWorker()
+
+    const { state } = await stack.launch("source")
+
+    expect(state).toBe("Running")
+  } finally {
+    vi.unstubAllEnvs()
+  }
+})
