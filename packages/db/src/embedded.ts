@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import pg from "pg"
 import { type Cluster, openCluster } from "./embedded-cluster.ts"
-import { choosePort, freePort, waitUntilFree } from "./embedded-running.ts"
+import { choosePort, waitUntilFree } from "./embedded-running.ts"
 
 const USER = "stillframe"
 const DATABASE = "stillframe"
@@ -14,7 +14,7 @@ const CONNECTIONS_MAX = 200
 const READY_MS_MAX = 120_000
 const READY_POLL_MS = 10
 const STOP_MS_MAX = 20_000
-const PORTS_TRIED_MAX = 3
+const STARTS_MAX = 3
 const LOG_BYTES_MAX = 10_000_000
 const LOG_TAIL_BYTES = 2_000
 
@@ -62,11 +62,10 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     } catch (problem) {
       await stop(child)
       signal?.throwIfAborted()
-      // Somebody may take a port between the look and the start; any other failure will not go away.
-      if (options.port === undefined && tried < PORTS_TRIED_MAX && (await freePort(port)) === undefined)
-        continue
       if (problem instanceof StillframeError) throw problem
       await waitUntilFree(cluster.data, signal)
+      // Between the look and the start somebody may have had the port, or another start the data, and for that moment only.
+      if (options.port === undefined && tried < STARTS_MAX) continue
       throw new StillframeError(
         "unavailable",
         `Postgres did not start on port ${port}: ${problem instanceof Error ? problem.message : String(problem)}. The end of ${logFile}: ${await tail(log)}`,

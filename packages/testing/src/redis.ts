@@ -11,7 +11,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 const toolsBin = join(import.meta.dirname, "..", "..", "..", ".tools", "bin")
 const READY_MS_MAX = 20_000
 const READY_POLL_MS = 5
-const PORTS_TRIED_MAX = 3
+const STARTS_MAX = 3
 const STOP_MS_MAX = 10_000
 
 export interface Redis extends AsyncDisposable {
@@ -40,8 +40,8 @@ export async function startRedis(options: { dir: string; signal?: AbortSignal })
     } catch (cause) {
       await stop(child)
       options.signal?.throwIfAborted()
-      // Somebody may take the port between the look and the start.
-      if (tried < PORTS_TRIED_MAX && (await freePort(port)) === undefined) continue
+      // Somebody may have had the port between the look and the start, and for that moment only.
+      if (tried < STARTS_MAX) continue
       const log = await readFile(join(options.dir, "redis.log"), "utf8").catch(() => "no log")
       throw new StillframeError(
         "unavailable",

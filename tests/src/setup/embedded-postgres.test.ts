@@ -76,6 +76,22 @@ test("two first starts at once leave one running and one refused", async () => {
   expect((await readdir(dir)).filter((name) => name.includes(".new-"))).toEqual([])
 })
 
+test("a start that somebody else's port or data fail for a moment is made again", async () => {
+  const bin = join(dir, "bin")
+  await mkdir(bin)
+  const once = join(dir, "once")
+  const failing = `case "$*" in *"/postgres -D"*) [ -e ${once} ] || { touch ${once}; exit 1; };; esac`
+  await writeFile(join(bin, "setpriv"), `#!/bin/sh\n${failing}\nexec /usr/bin/setpriv "$@"\n`, {
+    mode: 0o755,
+  })
+  vi.stubEnv("PATH", `${bin}:/usr/bin:/bin`)
+
+  await using postgres = await start()
+
+  expect(await readdir(dir)).toContain("once")
+  expect(await query(postgres, "select 1 as one")).toEqual([{ one: 1 }])
+})
+
 test("data of another major version are refused with the way out", async () => {
   await mkdir(dataDir)
   await writeFile(join(dataDir, "PG_VERSION"), "13\n")
