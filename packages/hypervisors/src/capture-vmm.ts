@@ -11,8 +11,10 @@ import type { VmControl } from "./vm-control.ts"
 export interface VmmCapture extends CaptureRequest {
   readonly control: VmControl
   readonly freeze: DiskFreeze
-  /** Absolute; nothing in it has a name that the VMM gives its files. */
+  /** Absolute; nothing in it has a name that the VMM gives its files, and the VM's process can write to it. */
   readonly dir: string
+  /** What becomes of what was saved there, once it is known to be whole and the guest runs again. */
+  readonly keep?: (files: readonly SavedFile[]) => Promise<void>
   /** Bytes; what the VMM will write, more or less. */
   readonly memoryBytes: number
 }
@@ -39,7 +41,7 @@ export async function captureVmm(request: VmmCapture): Promise<Capture> {
     const wasRunning = state === "running"
     await beforePause({ wasRunning })
     const captured = await pauseAndSave(request, wasRunning)
-    const pauseMs = captured.pauseMs + (await freeze.finish())
+    const pauseMs = captured.pauseMs + (await finish(request, captured.files, wasRunning))
     return { ...captured, pauseMs, wasRunning, disks: freeze.frozen }
   } catch (error) {
     await freeze.discard()
@@ -77,6 +79,27 @@ async function pauseAndSave(
   if (saved !== undefined && failure === undefined) return { ...saved, pauseMs }
   await remove(dir, saved?.files ?? [])
   throw failure
+}
+
+/** All that reads or moves what was saved: the guest runs meanwhile, unless the VM is to end, and does after a failure. */
+async function finish(
+  { control, freeze, dir, keep, keepPaused }: VmmCapture,
+  files: readonly SavedFile[],
+  wasRunning: boolean,
+): Promise<number> {
+  try {
+    await control.assertWhole(dir)
+    await keep?.(files)
+    return await freeze.finish()
+  } catch (error) {
+    let failure = error
+    if (wasRunning && keepPaused === true)
+      await ensureRuns(control).catch((reason: unknown) => {
+        if (!isGone(reason)) failure = reason
+      })
+    await remove(dir, files)
+    throw failure
+  }
 }
 
 async function save(request: VmmCapture, wasRunning: boolean): Promise<Saved> {

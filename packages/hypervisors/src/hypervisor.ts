@@ -17,6 +17,8 @@ export interface HypervisorTools {
   readonly loadsOnly?: string
   /** The unprivileged user that its processes run as where this process is root. */
   readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
+  /** Absolute; on a tmpfs. Where saves are written before they are brought into their payloads; QEMU's need no such place. */
+  readonly staging?: string | undefined
 }
 
 export interface VmLaunch {
@@ -98,10 +100,14 @@ export interface Hypervisor {
   /** Lets a guest boot or go on, and reads back that it runs. */
   begin(dir: string): Promise<void>
   /**
-   * Leaves a VM as a capture found it that died, failed or hung: what it began is called off or waited for. `onPresent` is
-   * called once the VM is known to be there, before its guest goes on. Throws `hypervisor_gone` when its process has ended.
+   * Leaves a VM as a capture found it that died, failed or hung: what it began is called off or waited for, and what it left
+   * outside of its payload, the directory of that name, is removed. `onPresent` is called once the VM is known to be there,
+   * before its guest goes on. Throws `hypervisor_gone` when its process has ended.
    */
-  settle(dir: string, found: { wasRunning: boolean; onPresent?: () => Promise<void> }): Promise<void>
+  settle(
+    dir: string,
+    found: { wasRunning: boolean; payload?: string; onPresent?: () => Promise<void> },
+  ): Promise<void>
   /** Watches a VM's process until it ends. One at a time. Throws `hypervisor_gone` when it has. */
   watch(dir: string): Promise<Watch>
   /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */

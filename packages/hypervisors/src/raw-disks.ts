@@ -1,4 +1,4 @@
-import { chmod, rm, truncate } from "node:fs/promises"
+import { chmod, rm, stat, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { cloneObstacle, tryClone, type Clone } from "./clone-file.ts"
@@ -15,6 +15,7 @@ import { sealCopy } from "./seal-copy.ts"
 const rawName = (disk: number): string => `disk${disk}.raw`
 const baseName = (disk: number): string => `disk${disk}.base`
 const ownerOnly = 0o600
+const readableByAll = 0o004
 
 /** Throws `not_supported` naming the first disk that a hypervisor without layers of its own can't open. */
 function assertRawDisks(disks: readonly Pick<CheckedDisk, "path" | "format">[]): void {
@@ -28,18 +29,24 @@ function assertRawDisks(disks: readonly Pick<CheckedDisk, "path" | "format">[]):
 
 /**
  * Lays the disks of a new VM in its directory, one raw file each: `disk<k>.raw`, a clone or a copy of the caller's file, for
- * those that the VM writes; `disk<k>.base`, a hard link to it where that is possible, for the others. The caller's files are
- * never written. Throws `not_supported` before anything is made, `conflict` when a file was changed while it was copied,
+ * those that the VM writes; `disk<k>.base`, a hard link to it where that is possible, for the others. For a VM that runs
+ * `unprivileged` a file that not all may read is copied: its rights are its owner's to give. The caller's files are never
+ * written. Throws `not_supported` before anything is made, `conflict` when a file was changed while it was copied,
  * `insufficient_storage`.
  */
 export async function layRawDisks(
   checked: readonly CheckedDisk[],
-  { dir, signal }: { dir: string; signal: AbortSignal },
+  { dir, unprivileged = false, signal }: { dir: string; unprivileged?: boolean; signal: AbortSignal },
 ): Promise<Disk[]> {
   assertRawDisks(checked)
   const disks: Disk[] = []
-  for (const [index, disk] of checked.entries())
-    disks.push(disk.readonly ? await baseOf(disk, index, dir, signal) : await ownOf(disk, index, dir, signal))
+  for (const [index, disk] of checked.entries()) {
+    const { readonly, path } = disk
+    const link = !unprivileged || ((await stat(path)).mode & readableByAll) !== 0
+    disks.push(
+      readonly ? await baseOf(disk, index, { dir, link, signal }) : await ownOf(disk, index, dir, signal),
+    )
+  }
   return disks
 }
 
@@ -128,12 +135,11 @@ async function ownOf(
 async function baseOf(
   { path, virtualSize }: CheckedDisk,
   index: number,
-  dir: string,
-  signal: AbortSignal,
+  { dir, link, signal }: { dir: string; link: boolean; signal: AbortSignal },
 ): Promise<Disk> {
   const name = baseName(index)
   const disk: Disk = { readonly: true, virtualSize, layers: [{ file: name, format: "raw" }], sources: [] }
-  if (await linkOrNot(path, join(dir, name)))
+  if (link && (await linkOrNot(path, join(dir, name))))
     return { ...disk, sources: [{ path, link: name, ...(await sourceFacts(path)) }] }
   await copyUnchanged({ from: path, to: join(dir, name) }, signal)
   await sealCopy(join(dir, name))

@@ -11,3 +11,27 @@ export async function canRunAs(
     () => false,
   )
 }
+
+/** Whether another user may read and write a file or device. */
+export async function canOpenAs(
+  path: string,
+  runAs: { uid: number; gid: number },
+  signal: AbortSignal,
+): Promise<boolean> {
+  return runProgram("test", ["-r", path, "-a", "-w", path], { signal, runAs }).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** Whether another user may walk into a directory, from the root on. */
+export async function canEnterAs(
+  path: string,
+  runAs: { uid: number; gid: number },
+  signal: AbortSignal,
+): Promise<boolean> {
+  return runProgram("test", ["-x", path], { signal, runAs }).then(
+    () => true,
+    () => false,
+  )
+}

@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process"
+import { constants } from "node:fs"
 import { open, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -31,6 +32,8 @@ export interface StartOptions<T> {
 /** In the environment of a process, for want of another place. */
 export const identityVariable = "STILLFRAME_VM"
 
+/** In a directory that may be the VM's user's: not to where a name of his leads. */
+const appendHere = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW
 const endGraceMs = 2_000
 const logTailBytes = 4_096
 /** The reason of a failed start comes some lines before the end. */
@@ -70,8 +73,8 @@ async function lastLinesOf(log: string): Promise<string> {
 
 async function spawnIn<T>(options: StartOptions<T>) {
   const { dir, binary, args, runAs, identity } = options
-  const log = await open(join(dir, options.log), "a", 0o600)
-  const out = options.console === undefined ? log : await open(join(dir, options.console), "a", 0o600)
+  const log = await open(join(dir, options.log), appendHere, 0o600)
+  const out = options.console === undefined ? log : await open(join(dir, options.console), appendHere, 0o600)
   try {
     // The child enters `cwd` before it gives up root, so the directory may lie where its user could never walk.
     const child = spawn(binary, args, {

@@ -15,17 +15,19 @@ export interface VmControl {
   /** A VM that runs already is success. */
   resume(): Promise<void>
   /**
-   * Writes a paused VM's memory and device state into `dir`, which is absolute, empty and on no other VM's mind, and checks
-   * that they are whole: a full disk may cut them short without a word. It stays paused, also after a failure.
-   * `onProgress` gets the bytes of memory that the file has so far, where it can be known. What is `staged` is to be brought
-   * in after the resume.
+   * Writes a paused VM's memory and device state into `dir`, which is absolute, empty, on no other VM's mind, and one that
+   * the VM's process can write to. It stays paused, also after a failure, which leaves nothing of the save. `onProgress` gets
+   * the bytes of memory that the file has so far, where it can be known.
    */
   save(dir: string, options: SaveOptions): Promise<SavedFile[]>
+  /**
+   * Makes sure that what `save` wrote into `dir` is whole: a full disk may have cut it short without a word. It reads files,
+   * so no guest should have to wait for it. Throws `hypervisor_failed` naming the file.
+   */
+  assertWhole(dir: string): Promise<void>
 }
 
 export interface SaveOptions {
   readonly signal: AbortSignal
   readonly onProgress?: (bytes: number) => void
-  /** `CAPTURE_STAGING`: a tmpfs for VMMs that sync what they write while the guest waits. One without room is passed over. */
-  readonly staging?: string
 }

@@ -11,8 +11,9 @@ import { checkGuestConfig, type GuestConfig } from "./launch-config.ts"
 import { linkFile, linkFiles } from "./link-files.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import { keepRawDisks, layRawDisks, placeRawDisks } from "./raw-disks.ts"
+import { removeStaged } from "./save-place.ts"
 import { readVmRecord, writeVmRecord } from "./vm-record.ts"
-import { captureIntoPayload } from "./vmm-payload.ts"
+import { captureIntoPayload, savingName } from "./vmm-payload.ts"
 import type { Vmm } from "./vmm.ts"
 import { watchProcess } from "./watch-process.ts"
 
@@ -20,7 +21,7 @@ import { watchProcess } from "./watch-process.ts"
 const savedName = "saved"
 
 /** VMs whose disks are single raw files, and which are saved and loaded as files. */
-export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hypervisor {
+export function vmmHypervisor(vmm: Vmm, { binary, runAs, staging }: HypervisorTools): Hypervisor {
   const tools = { binary, ...(runAs !== undefined && { runAs }) }
 
   async function started(
@@ -39,7 +40,7 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hyp
       checkGuestConfig(config)
       const checked = await Promise.all(config.disks.map((disk) => checkDisk(disk, rules)))
       await takeInBootFiles(config, dir, rules)
-      return layRawDisks(checked, { dir, signal })
+      return layRawDisks(checked, { dir, unprivileged: runAs !== undefined, signal })
     },
     async renew(dir) {
       // Whatever the VM was loaded from, nobody maps it any more: it may be as large as its memory.
@@ -58,24 +59,33 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs }: HypervisorTools): Hyp
     launch: (vm) => started(vm, () => vmm.launch({ ...vm, ...tools })),
     restore: (vm) =>
       started(vm, async () => {
-        await laySaved(vmm, vm.memory, join(vm.dir, savedName), vm.signal)
-        return vmm.restore({ ...vm, ...tools, saved: savedName })
+        const saved = join(vm.dir, savedName)
+        await laySaved(vmm, vm.memory, saved, vm.signal)
+        const process = await vmm.restore({ ...vm, ...tools, saved: savedName })
+        // It may be as large as the VM's memory, which is a copy of it now.
+        if (vmm.mapsSaved !== true) await rm(saved, { recursive: true, force: true })
+        return process
       }),
     async begin(dir) {
       const { config } = await readVmRecord(dir)
       await vmm.begin(dir, config)
     },
-    async settle(dir, { wasRunning, onPresent }) {
+    async settle(dir, { wasRunning, payload, onPresent }) {
       const { config } = await readVmRecord(dir)
       const control = vmm.control(dir, config)
-      // Answered once a save that was under way is over: it can't be called off.
-      await control.state()
-      await onPresent?.()
-      if (wasRunning) await ensureRuns(control)
+      try {
+        // Answered once a save that was under way is over: it can't be called off.
+        await control.state()
+        await onPresent?.()
+        if (wasRunning) await ensureRuns(control)
+      } finally {
+        // Also of a VM that has ended, or that does not answer: what it may still be writing there belongs to nothing.
+        if (payload !== undefined) await removeStaged({ vmDir: dir, name: savingName(payload), staging })
+      }
     },
     async capture(vm, into, request) {
       const disks = await disksIn(vm.dir)
-      return captureIntoPayload(vmm, { ...vm, disks }, into, request)
+      return captureIntoPayload({ vmm, vm: { ...vm, disks }, into, request, staging })
     },
     async watch(dir) {
       const { process } = await readVmRecord(dir)

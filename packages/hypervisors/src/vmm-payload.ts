@@ -1,41 +1,88 @@
-import { link, mkdir, rm } from "node:fs/promises"
+import { rm } from "node:fs/promises"
 import { basename, join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import { bringIn } from "./bring-in.ts"
 import { captureVmm } from "./capture-vmm.ts"
 import type { Capture, CaptureRequest } from "./capture.ts"
 import type { Disk } from "./disks.ts"
 import type { GuestConfig } from "./launch-config.ts"
 import { freezeRawDisks } from "./raw-disks.ts"
+import { savePlace } from "./save-place.ts"
 import type { SavedFile } from "./saved-files.ts"
+import type { VmControl } from "./vm-control.ts"
 import type { Vmm } from "./vmm.ts"
 
-/**
- * Captures a VM into a payload's directory. Its VMM saves into an empty one inside, under names of its own, from where the
- * files get those of the payload.
- */
-export async function captureIntoPayload(
-  vmm: Vmm,
-  { dir, config, disks }: { dir: string; config: GuestConfig; disks: readonly Disk[] },
-  into: { dir: string; memoryName: string },
-  request: CaptureRequest,
-): Promise<Capture> {
-  // Its name is no other try's either: what a VMM stages elsewhere is named after it.
-  const saving = join(into.dir, `saving-${basename(into.dir)}`)
-  await mkdir(saving, { mode: 0o700 })
+export interface PayloadCapture {
+  readonly vmm: Vmm
+  readonly vm: { readonly dir: string; readonly config: GuestConfig; readonly disks: readonly Disk[] }
+  /** A payload's directory, and what the memory is called in there. */
+  readonly into: { readonly dir: string; readonly memoryName: string }
+  readonly request: CaptureRequest
+  /** A directory on a tmpfs to save into first. One without room is passed over. */
+  readonly staging?: string | undefined
+}
+
+/** Of the directory that the VMM saves into under names of its own, before the files get those of the payload. */
+export function savingName(payload: string): string {
+  return `saving-${basename(payload)}`
+}
+
+/** Captures a VM into a payload's directory. */
+export async function captureIntoPayload(capture: PayloadCapture): Promise<Capture> {
+  const attempt = { full: false }
   try {
-    const freeze = await freezeRawDisks(disks, { dir, payload: into.dir, signal: request.signal })
+    return await captureOnce(capture, attempt)
+  } catch (error) {
+    if (!attempt.full || capture.request.signal.aborted) throw error
+    // The VM ran again in between; what filled the tmpfs meanwhile is no reason to have no snapshot.
+    return captureOnce({ ...capture, staging: undefined }, attempt)
+  }
+}
+
+async function captureOnce(
+  { vmm, vm, into, request, staging }: PayloadCapture,
+  attempt: { full: boolean },
+): Promise<Capture> {
+  const { dir, config, disks } = vm
+  const { memoryMib } = config
+  const saving = join(into.dir, savingName(into.dir))
+  const place = await savePlace({ vmDir: dir, dir: saving, staging, memoryMib })
+  const kept: SavedFile[] = []
+  try {
     const control = vmm.control(dir, config)
-    const memoryBytes = config.memoryMib * 1024 ** 2
-    const captured = await captureVmm({ ...request, control, freeze, dir: saving, memoryBytes })
-    await bringIn(captured.files, saving)
-    const files: SavedFile[] = []
-    for (const { name, role } of captured.files) {
-      const kept = role === "memory" ? into.memoryName : name
-      await link(join(saving, name), join(into.dir, kept))
-      files.push({ name: kept, role })
-    }
-    return { ...captured, files }
+    const captured = await captureVmm({
+      ...request,
+      control: place.staged ? notingFull(control, attempt) : control,
+      freeze: await freezeRawDisks(disks, { dir, payload: into.dir, signal: request.signal }),
+      dir: place.path,
+      memoryBytes: memoryMib * 1024 ** 2,
+      keep: async (files) => {
+        for (const { name, role } of files) {
+          const file = { name: role === "memory" ? into.memoryName : name, role }
+          kept.push(file)
+          await bringIn(join(place.path, name), join(into.dir, file.name))
+        }
+      },
+    })
+    return { ...captured, files: kept }
+  } catch (error) {
+    for (const { name } of kept) await rm(join(into.dir, name), { force: true })
+    throw error
   } finally {
-    await rm(saving, { recursive: true, force: true })
+    await place.remove()
+  }
+}
+
+function notingFull(control: VmControl, attempt: { full: boolean }): VmControl {
+  return {
+    ...control,
+    async save(dir, options) {
+      try {
+        return await control.save(dir, options)
+      } catch (error) {
+        attempt.full = error instanceof StillframeError && error.code === "insufficient_storage"
+        throw error
+      }
+    },
   }
 }

@@ -26,6 +26,8 @@ export interface VmmLaunch {
 export interface Vmm {
   /** What its saves call the guest's memory; absent where that is no file of its own. */
   readonly memoryName?: string
+  /** Whether a restored VM's memory is the saved file itself, for as long as it lives. */
+  readonly mapsSaved?: boolean
   /** What this binary is and can do. Throws `hypervisor_unavailable` with the remedy. */
   probe(binary: string, signal: AbortSignal): Promise<Capabilities>
   /** Starts a process and configures the VM; its guest does not run yet. On a failure no process is left. */
@@ -35,8 +37,8 @@ export interface Vmm {
   control(dir: string, config: GuestConfig): VmControl
   /**
    * Starts a process and loads what `save` wrote, which lies under the same names in `saved`, a directory in `dir`. The VM
-   * is left paused, its state read back, on `disks`. On a failure no process is left. What `saved` holds stays as it is for
-   * as long as the VM lives, and may be mapped by it.
+   * is left paused, its state read back, on `disks`. On a failure no process is left. What `saved` holds stays as it is
+   * until then, and for as long as the VM lives where `mapsSaved`.
    */
   restore(options: VmmLaunch & { readonly saved: string }): Promise<ProcessIdentity>
   /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */

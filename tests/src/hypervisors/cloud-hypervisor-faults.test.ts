@@ -14,36 +14,24 @@ async function expectRunning(vm: VmmVm): Promise<void> {
   expect(firstGap(serial(vm.dir))).toBeUndefined()
 }
 
-test.each([
-  { file: "config.json", code: "hypervisor_failed", words: "config.json is cut short" },
-  { file: "state.json", code: "hypervisor_failed", words: "state.json is cut short" },
-  {
-    file: "memory-ranges-silently",
-    code: "hypervisor_failed",
-    words: /memory-ranges has 33554432 bytes where/,
-  },
-  { file: "memory-ranges", code: "insufficient_storage", words: "No space left on device" },
-])(
-  "a disk that is full at $file fails the save, leaves no file and the VM can go on",
-  async ({ file, ...error }) => {
-    await using place = await ground()
-    const vm = await startVm(place, await fakeVmm(place))
-    const target = await place.folder("save")
-    await fail(vm.dir, { "vm.snapshot": { does: "full", file } })
-    await vm.control.pause()
+test("a disk that is full fails the save, leaves no file and the VM can go on", async () => {
+  await using place = await ground()
+  const vm = await startVm(place, await fakeVmm(place))
+  const target = await place.folder("save")
+  await fail(vm.dir, { "vm.snapshot": { does: "full", file: "memory-ranges" } })
+  await vm.control.pause()
 
-    const attempt = vm.control.save(target, { signal: never })
+  const attempt = vm.control.save(target, { signal: never })
 
-    await expect(attempt).rejects.toMatchObject({
-      code: error.code,
-      message: expect.stringMatching(error.words),
-    })
-    expect(await readdir(target)).toEqual([])
-    expect(await vm.control.state()).toBe("paused")
-    await vm.control.resume()
-    await expectRunning(vm)
-  },
-)
+  await expect(attempt).rejects.toMatchObject({
+    code: "insufficient_storage",
+    message: expect.stringContaining("No space left on device"),
+  })
+  expect(await readdir(target)).toEqual([])
+  expect(await vm.control.state()).toBe("paused")
+  await vm.control.resume()
+  await expectRunning(vm)
+})
 
 test("a pause that fails when the processors already stand still is led back", async () => {
   await using place = await ground()

@@ -1,11 +1,10 @@
-import { readFileSync } from "node:fs"
-import { chmod, link, mkdir, readdir, rm, stat, writeFile } from "node:fs/promises"
+import { link, readdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { cloudHypervisor as vmm } from "@stillframe/hypervisors/cloud-hypervisor/vmm"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { expect, test } from "vitest"
 import { fail, fakeVmm } from "./cloud-hypervisor-fake.ts"
-import { firstGap, ground, never, pidsIn, serial, untilTicks } from "./test-vm.ts"
+import { ground, never, pidsIn } from "./test-vm.ts"
 import { guest, launchOptions, restoreOptions, saveVm, startVm } from "./vmm-vm.ts"
 
 test("a restore that leaves the guest running is ended: nobody asked for that", async () => {
@@ -170,36 +169,3 @@ test("a raw disk that looks like another format is refused by versions that woul
 
   place.own(await vmm.launch(options))
 })
-
-test.skipIf(process.geteuid?.() !== 0)(
-  "as root the VM runs as another user, and is saved and restored all the same",
-  async () => {
-    await using place = await ground()
-    await using programs = await ground()
-    // Only the program is where that user can walk.
-    await chmod(programs.root, 0o755)
-    const { binary } = await fakeVmm(programs)
-    const runAs = { uid: 65_534, gid: 65_534 }
-    const options = await launchOptions(await place.folder("vm"), binary)
-    const target = join(options.dir, "saving")
-    await mkdir(target, { mode: 0o700 })
-
-    const vm = place.own(await vmm.launch({ ...options, runAs }))
-    await vmm.begin(options.dir, guest)
-    await untilTicks(options.dir, 3)
-    const control = vmm.control(options.dir, guest)
-    await control.pause()
-    await control.save(target, { signal: never })
-    const restored = await restoreOptions(place, binary, { dir: target, printed: "" }, "restored")
-    place.own(await vmm.restore({ ...restored, runAs }))
-    await vmm.begin(restored.dir, guest)
-    await untilTicks(restored.dir, 3)
-
-    expect(readFileSync(`/proc/${vm.pid}/status`, "utf8")).toMatch(/Uid:\s65534\s65534\s65534/)
-    expect(firstGap(serial(options.dir) + serial(restored.dir))).toBeUndefined()
-    for (const name of await readdir(target)) {
-      const { uid, mode } = await stat(join(target, name))
-      expect({ name, uid, mode: mode & 0o777 }).toEqual({ name, uid: 0, mode: 0o640 })
-    }
-  },
-)

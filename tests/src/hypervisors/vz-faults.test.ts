@@ -34,7 +34,6 @@ test("a running VM can't be saved, and runs on", async () => {
 
 test.each([
   ["full", "insufficient_storage"],
-  ["empty", "hypervisor_failed"],
   ["unfinished", "hypervisor_failed"],
   ["refuse", "hypervisor_failed"],
 ])("a save that ends %s leaves nothing behind, and the VM paused", async (how, code) => {

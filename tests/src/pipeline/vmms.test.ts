@@ -92,7 +92,9 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
     await stack.settled(id)
     expect((await act("standby")).state).toBe("Standby")
     expect((await act("restore")).state).toBe("Running")
-    expect(await readdir(stack.generationDir(source, 2))).toContain("saved")
+    // Firecracker maps it; Cloud Hypervisor has a copy.
+    const mapped = (await readdir(stack.generationDir(source, 2))).includes("saved")
+    expect(mapped).toBe(hypervisor === "firecracker")
     await act("stop")
     expect(await readdir(stack.generationDir(source, 2))).not.toContain("saved")
     const restored = await stack.ask("POST", `/instances/${source.id}/snapshots/${id}/restore`, { body: {} })

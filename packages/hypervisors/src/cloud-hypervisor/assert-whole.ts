@@ -2,7 +2,6 @@ import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { fileSize } from "../file-size.ts"
-import type { SavedFile } from "../saved-files.ts"
 import { savedNames } from "./files.ts"
 
 interface SavedConfig {
@@ -14,23 +13,18 @@ interface SavedState {
 }
 
 /**
- * The files of a save, once it is certain that each is whole: this VMM reports success also where a full disk cut one of
- * them short. Throws `hypervisor_failed` naming the file.
+ * Makes sure that each file of a save is whole: this VMM reports success also where a full disk cut one of them short.
+ * Throws `hypervisor_failed` naming the file.
  */
-export async function assertWhole(dir: string): Promise<SavedFile[]> {
+export async function assertWhole(dir: string): Promise<void> {
   const config = (await parsed(dir, savedNames.config)) as SavedConfig
   const state = (await parsed(dir, savedNames.state)) as SavedState
-  const files: SavedFile[] = [
-    { name: savedNames.config, role: "state" },
-    { name: savedNames.state, role: "state" },
-  ]
   const bytes = savedBytes(state) ?? configuredBytes(config)
   const found = await fileSize(join(dir, savedNames.memory))
   // Memory that lives in files of its own is not saved, and where all of it does there is no such file.
-  if (found === undefined && (bytes === 0 || allInFiles(config))) return files
+  if (found === undefined && (bytes === 0 || allInFiles(config))) return
   if (found !== bytes)
     throw cutShort(savedNames.memory, `has ${found ?? "no"} bytes where its VM has ${bytes} of memory`)
-  return [...files, { name: savedNames.memory, role: "memory" }]
 }
 
 async function parsed(dir: string, name: string): Promise<object> {

@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { VmControl, VmState } from "../vm-control.ts"
 import { order, readVm } from "./api.ts"
+import { assertWhole } from "./assert-whole.ts"
 import { saveVm } from "./save.ts"
 
 const alreadyPaused = "InvalidStateTransition(Paused, Paused)"
@@ -13,6 +14,7 @@ export function controlVm(dir: string, deadlineMs: number): VmControl {
     pause: async () => await pauseVm(dir, deadlineMs),
     resume: async () => await order(dir, "vm.resume", { deadlineMs, alreadySo: alreadyRunning }),
     save: async (target, options) => await saveVm(dir, target, deadlineMs, options),
+    assertWhole,
   }
 }
 

@@ -1,18 +1,18 @@
 import type { GuestConfig } from "../launch-config.ts"
 import type { ProcessIdentity } from "../processes.ts"
+import { giveFiles } from "../vm-user-files.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { order, readVm } from "./api.ts"
 import { assertState } from "./assert-state.ts"
 import { answerDeadlineMs } from "./deadline.ts"
-import { giveDirectory } from "./ownership.ts"
 import { assertLookRaw } from "./raw-disks.ts"
 import { startVmm } from "./start-vmm.ts"
-import { namesImageTypes, vmConfig } from "./vm-config.ts"
+import { diskFile, namesImageTypes, vmConfig } from "./vm-config.ts"
 
 /** Starts a process with a VM that has not booted yet. */
 export async function launchVm(options: VmmLaunch): Promise<ProcessIdentity> {
   const { dir, config, disks, runAs } = options
-  if (runAs !== undefined) await giveDirectory(dir, disks, runAs)
+  if (runAs !== undefined) await giveFiles(options, diskFile, runAs)
   return await startVmm({
     ...options,
     set: async (version) => {

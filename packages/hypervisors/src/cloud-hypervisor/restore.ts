@@ -2,18 +2,18 @@ import { chown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises
 import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ProcessIdentity } from "../processes.ts"
+import { seenFrom } from "../seen-from.ts"
 import { lastWords } from "../start-process.ts"
+import { giveFiles, letRead } from "../vm-user-files.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { order, readVm } from "./api.ts"
 import { assertState } from "./assert-state.ts"
 import { assertWhole } from "./assert-whole.ts"
 import { answerDeadlineMs } from "./deadline.ts"
 import { savedNames, vmFiles } from "./files.ts"
-import { giveDirectory, letRead } from "./ownership.ts"
 import { assertLookRaw } from "./raw-disks.ts"
 import { rewriteConfig } from "./rewrite-config.ts"
 import { startVmm } from "./start-vmm.ts"
-import { urlOf } from "./url.ts"
 import { diskFile, namesImageTypes } from "./vm-config.ts"
 
 /**
@@ -21,11 +21,11 @@ import { diskFile, namesImageTypes } from "./vm-config.ts"
  * what was saved may be another VM's as well.
  */
 export async function restoreVm(options: VmmLaunch & { readonly saved: string }): Promise<ProcessIdentity> {
-  const { dir, disks, runAs } = options
+  const { dir, runAs } = options
   const saved = resolve(dir, options.saved)
   await assertWhole(saved)
   if (runAs !== undefined) {
-    await giveDirectory(dir, disks, runAs)
+    await giveFiles(options, diskFile, runAs)
     await letRead(saved, runAs)
   }
   const loading = join(dir, vmFiles.loading)
@@ -59,7 +59,7 @@ async function load(loading: string, version: string, { dir, config, disks }: Vm
   const deadlineMs = answerDeadlineMs(config)
   if (!namesImageTypes(version)) await assertLookRaw(dir, disks)
   // Nothing but the directory: versions that don't know the other members leave them out without a word.
-  await order(dir, "vm.restore", { deadlineMs, body: { source_url: urlOf(dir, loading) } })
+  await order(dir, "vm.restore", { deadlineMs, body: { source_url: `file://${seenFrom(dir, loading)}` } })
   await assertState(dir, "paused", deadlineMs)
   const vm = await readVm(dir, deadlineMs)
   const opened = (vm?.config.disks ?? []).map(({ path }) => path)

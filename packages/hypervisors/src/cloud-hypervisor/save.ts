@@ -1,14 +1,13 @@
 import { readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { fileExists } from "../file-exists.ts"
 import { reportWritten } from "../report-written.ts"
 import type { SavedFile } from "../saved-files.ts"
+import { seenFrom } from "../seen-from.ts"
 import type { SaveOptions } from "../vm-control.ts"
 import { order, readVm } from "./api.ts"
-import { assertWhole } from "./assert-whole.ts"
 import { savedNames } from "./files.ts"
-import { lendDirectory } from "./ownership.ts"
-import { urlOf } from "./url.ts"
 
 /** Also a connection that was cut says nothing of what became of the order. */
 const unanswered: ReadonlySet<string> = new Set(["timeout", "hypervisor_gone"])
@@ -25,18 +24,23 @@ export async function saveVm(
 ): Promise<SavedFile[]> {
   if (signal.aborted) throw new StillframeError("cancelled", "the save was cancelled before it began")
   await assertEmpty(target)
-  const takeBack = await lendDirectory(target, home)
   try {
     await reportWritten(join(target, savedNames.memory), onProgress, async () => {
-      await order(home, "vm.snapshot", { deadlineMs, body: { destination_url: urlOf(home, target) } })
+      const body = { destination_url: `file://${seenFrom(home, target)}` }
+      await order(home, "vm.snapshot", { deadlineMs, body })
     })
-    return await assertWhole(target)
   } catch (error) {
     if (await hasEnded(error, home, deadlineMs)) await removeSaved(target)
     throw error
-  } finally {
-    await takeBack()
   }
+  return [
+    { name: savedNames.config, role: "state" },
+    { name: savedNames.state, role: "state" },
+    // There is none where all of it lies in files of its own.
+    ...((await fileExists(join(target, savedNames.memory)))
+      ? [{ name: savedNames.memory, role: "memory" as const }]
+      : []),
+  ]
 }
 
 /** What lies there may be another save's, and is not ours to remove when this one fails. */

@@ -1,6 +1,7 @@
 import type { GuestConfig } from "../launch-config.ts"
 import type { VmControl, VmState } from "../vm-control.ts"
 import { call, deadlineMs, isTimeout, vmState } from "./api.ts"
+import { checkSaved } from "./check-saved.ts"
 import { setState } from "./requests.ts"
 import { saveVm } from "./save.ts"
 
@@ -14,8 +15,8 @@ export function firecrackerControl(
     state: async () => await vmState(dir, withinMs),
     pause: async () => await bring(dir, "Paused", "paused", withinMs),
     resume: async () => await bring(dir, "Resumed", "running", withinMs),
-    save: async (saveDir, options) =>
-      await saveVm({ ...options, vmDir: dir, dir: saveDir, memoryMib: config.memoryMib, withinMs }),
+    save: async (saveDir, options) => await saveVm({ ...options, vmDir: dir, dir: saveDir, withinMs }),
+    assertWhole: async (saveDir) => await checkSaved(saveDir, config.memoryMib),
   }
 }
 

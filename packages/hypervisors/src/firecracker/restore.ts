@@ -3,11 +3,11 @@ import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
 import { lastWords } from "../start-process.ts"
+import { letRead } from "../vm-user-files.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { call, deadlineMs, vmState } from "./api.ts"
 import { checkSaved } from "./check-saved.ts"
 import { firecrackerFiles } from "./files.ts"
-import { giveToRead } from "./own-files.ts"
 import { describeConfig, driveFile, loadSnapshot } from "./requests.ts"
 import { startFirecracker } from "./start.ts"
 import type { FirecrackerVersion } from "./version.ts"
@@ -27,7 +27,7 @@ export async function restoreFirecracker(options: Restore): Promise<ProcessIdent
   for (const disk of disks) driveFile(disk)
   // A memory file of the wrong size would end the VM with SIGBUS at some later page.
   await checkSaved(join(dir, place), config.memoryMib)
-  if (runAs !== undefined) await giveToRead(join(dir, place), runAs)
+  if (runAs !== undefined) await letRead(join(dir, place), runAs)
   const { identity, ready } = await startFirecracker(options, async (version) => version)
   try {
     await Promise.race([load(options, place, ready), abortOf(signal)])

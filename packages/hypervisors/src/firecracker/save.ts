@@ -1,19 +1,17 @@
-import { readdir } from "node:fs/promises"
+import { readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { reportWritten } from "../report-written.ts"
 import type { SavedFile } from "../saved-files.ts"
+import { seenFrom } from "../seen-from.ts"
 import type { SaveOptions } from "../vm-control.ts"
 import { call, isTimeout, vmState } from "./api.ts"
-import { checkSaved } from "./check-saved.ts"
 import { savedNames } from "./files.ts"
 import { createSnapshot } from "./requests.ts"
-import { savePlace, type SavePlace } from "./save-place.ts"
 
 export interface FirecrackerSave extends SaveOptions {
   readonly vmDir: string
   readonly dir: string
-  readonly memoryMib: number
   readonly withinMs: number
 }
 
@@ -22,19 +20,20 @@ export interface FirecrackerSave extends SaveOptions {
  * nobody writes any more when the files are removed.
  */
 export async function saveVm(options: FirecrackerSave): Promise<SavedFile[]> {
-  const { signal, memoryMib } = options
+  const { signal, dir } = options
   if (signal.aborted) throw cancelled()
-  await assertEmpty(options.dir)
-  const place = await savePlace(options)
+  await assertEmpty(dir)
   try {
-    await create(place, options)
-    await checkSaved(place.path, memoryMib)
+    await create(options)
     if (signal.aborted) throw cancelled()
   } catch (error) {
-    await place.remove()
+    for (const name of Object.values(savedNames)) await rm(join(dir, name), { force: true })
     throw toStillframeError(error)
   }
-  return (["memory", "state"] as const).map((role) => savedFile(place, role))
+  return [
+    { name: savedNames.memory, role: "memory" },
+    { name: savedNames.state, role: "state" },
+  ]
 }
 
 /** Firecracker writes over what is there, and what is there may be mapped by a VM. */
@@ -47,10 +46,10 @@ async function assertEmpty(dir: string): Promise<void> {
     )
 }
 
-async function create(place: SavePlace, { vmDir, withinMs, onProgress }: FirecrackerSave): Promise<void> {
-  await reportWritten(join(place.path, savedNames.memory), onProgress, async () => {
+async function create({ vmDir, dir, withinMs, onProgress }: FirecrackerSave): Promise<void> {
+  await reportWritten(join(dir, savedNames.memory), onProgress, async () => {
     try {
-      await call(vmDir, createSnapshot(place.name), withinMs)
+      await call(vmDir, createSnapshot(seenFrom(vmDir, dir)), withinMs)
     } catch (error) {
       if (isTimeout(error)) await answers(vmDir, withinMs)
       throw error
@@ -63,11 +62,6 @@ async function answers(vmDir: string, withinMs: number): Promise<void> {
   await vmState(vmDir, withinMs).catch((error: unknown) => {
     if (!(error instanceof StillframeError)) throw error
   })
-}
-
-function savedFile(place: SavePlace, role: SavedFile["role"]): SavedFile {
-  const name = savedNames[role]
-  return { name, role, ...(place.staged && { staged: join(place.path, name) }) }
 }
 
 const cancelled = (): StillframeError => new StillframeError("cancelled", "the save was cancelled")

@@ -1,13 +1,14 @@
-import { rm, writeFile } from "node:fs/promises"
+import { constants } from "node:fs"
+import { open, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ProcessIdentity } from "../processes.ts"
 import { startProcess } from "../start-process.ts"
+import { giveFiles } from "../vm-user-files.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { call, type InstanceInfo } from "./api.ts"
 import { firecrackerFiles } from "./files.ts"
-import { giveToWrite } from "./own-files.ts"
 import { describeInstance, driveFile } from "./requests.ts"
 import { parseVersion, type FirecrackerVersion } from "./version.ts"
 
@@ -19,12 +20,11 @@ export async function startFirecracker<T>(
   options: VmmLaunch,
   untilReady: (version: FirecrackerVersion) => Promise<T>,
 ): Promise<{ identity: ProcessIdentity; ready: T }> {
-  const { dir, binary, disks, identity, runAs, signal } = options
+  const { dir, binary, identity, runAs, signal } = options
   // It refuses to bind a name that exists, and its older versions make no log.
   await rm(join(dir, firecrackerFiles.socket), { force: true })
-  await writeFile(join(dir, firecrackerFiles.log), "", { mode: 0o600 })
-  const written = disks.filter(({ readonly }) => !readonly).map(driveFile)
-  if (runAs !== undefined) await giveToWrite(dir, [firecrackerFiles.log, ...written], runAs)
+  await makeLog(join(dir, firecrackerFiles.log), runAs)
+  if (runAs !== undefined) await giveFiles(options, driveFile, runAs)
   return await startProcess({
     program: "Firecracker",
     setting: "FIRECRACKER_BINARY",
@@ -39,6 +39,17 @@ export async function startFirecracker<T>(
     runAs,
     untilReady: async () => await untilReady(await apiAnswers(dir, signal)),
   })
+}
+
+/** The directory may be its user's already, who may have given the name to something else. */
+async function makeLog(path: string, runAs: VmmLaunch["runAs"]): Promise<void> {
+  const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants
+  const file = await open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600)
+  try {
+    if (runAs !== undefined) await file.chown(runAs.uid, runAs.gid)
+  } finally {
+    await file.close()
+  }
 }
 
 async function apiAnswers(dir: string, signal: AbortSignal): Promise<FirecrackerVersion> {

@@ -8,6 +8,7 @@ import { stopFirecracker } from "./stop.ts"
 
 export const firecracker: Vmm = {
   memoryName: savedNames.memory,
+  mapsSaved: true,
   probe: probeFirecracker,
   launch: launchFirecracker,
   begin: beginGuest,

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { VmControl, VmState } from "../vm-control.ts"
-import { saveMachine } from "./save.ts"
+import { assertWhole, saveMachine } from "./save.ts"
 import { command, settledState, untilState, type Shim, type ShimCommand } from "./shim.ts"
 
 /** Errors after which the VM may be in the wanted state all the same: the answer was lost, or it was there before. */
@@ -14,6 +14,7 @@ export function vzControl(shim: Shim): VmControl {
     pause: async () => await change(shim, "vm.pause", "Paused"),
     resume: async () => await change(shim, "vm.resume", "Running"),
     save: async (dir, options) => await saveMachine(shim, dir, options),
+    assertWhole,
   }
 }
 

@@ -30,7 +30,8 @@ export async function saveMachine(
   try {
     await command(shim, "vm.snapshot", { destination_path: from })
     if (signal.aborted) throw cancelled(signal)
-    await assertWhole(from, machine_identifier)
+    // What the shim says of its save goes with its directory, and takes no longer to read than that to remove.
+    await assertOfMachine(from, machine_identifier)
     await rename(join(from, savedFiles.state), join(to, savedFiles.state))
     await copyFile(join(shim.dir, vzFiles.machine), join(to, savedFiles.machine))
     return [
@@ -54,23 +55,32 @@ async function assertUnsaved(dir: string): Promise<void> {
     throw new StillframeError("hypervisor_failed", `${dir} holds a save already; save into a new directory`)
 }
 
-async function assertWhole(dir: string, machineIdentifier: string): Promise<void> {
+/** Throws `hypervisor_failed` where the framework's file, which only it can read, holds nothing at all. */
+export async function assertWhole(dir: string): Promise<void> {
+  const { size } = await stat(join(dir, savedFiles.state)).catch((error: Error) => {
+    throw notRestorable(error.message, error)
+  })
+  if (size === 0) throw notRestorable(`${savedFiles.state} is empty`)
+}
+
+async function assertOfMachine(dir: string, machineIdentifier: string): Promise<void> {
   try {
-    const { size } = await stat(join(dir, savedFiles.state))
-    if (size === 0) throw new Error(`${savedFiles.state} is empty`)
     const { shim_config } = JSON.parse(await readFile(join(dir, shimManifest), "utf8")) as {
       shim_config?: { machine_identifier_data?: string }
     }
     if (shim_config?.machine_identifier_data !== machineIdentifier)
       throw new Error("it is of another machine than the VM's")
   } catch (error) {
-    throw new StillframeError(
-      "hypervisor_failed",
-      `the vz shim saved nothing that could be restored (${(error as Error).message}); look into ${vzFiles.log} in the VM's directory`,
-      { cause: error },
-    )
+    throw notRestorable((error as Error).message, error)
   }
 }
+
+const notRestorable = (why: string, cause?: unknown): StillframeError =>
+  new StillframeError(
+    "hypervisor_failed",
+    `the vz shim saved nothing that could be restored (${why}); look into ${vzFiles.log} in the VM's directory`,
+    { cause },
+  )
 
 /** A save whose answer never came may still be writing; the shim answers nothing else before it is done. */
 async function untilIdle(shim: Shim, error: unknown): Promise<void> {

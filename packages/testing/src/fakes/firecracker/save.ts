@@ -31,19 +31,22 @@ export async function save(
   try {
     for (let offset = 0; offset < bytes; offset += chunkBytes) {
       if (offset >= bytes / 2) {
-        if (wrong === "enospc_memory")
-          throw new Error(`Cannot write memory file: Cannot dump memory: ${full}`)
+        if (wrong === "enospc_memory") throw noRoom()
         if (wrong === "die") process.kill(process.pid, "SIGKILL")
       }
       writeSync(fd, guest.chunk(offset), 0, chunkBytes, offset)
       if (wrong === "slow") await delay(slowMs)
     }
     fsyncSync(fd)
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === "ENOSPC" ? noRoom() : error
   } finally {
     closeSync(fd)
   }
   if (wrong === "cut_memory") truncateSync(mem_file_path, bytes / 2)
 }
+
+const noRoom = (): Error => new Error(`Cannot write memory file: Cannot dump memory: ${full}`)
 
 function saveState(path: string, state: SavedState, wrong: string | undefined): void {
   const bytes = encodeState(state)

@@ -1,0 +1,75 @@
+import { readdir } from "node:fs/promises"
+import { captureVmm } from "@stillframe/hypervisors/capture-vmm"
+import { freezeRawDisks } from "@stillframe/hypervisors/raw-disks"
+import type { VmControl } from "@stillframe/hypervisors/vm-control"
+import { describe, expect, test } from "vitest"
+import { captureHosted, failSaves, hosted, hostedTools, launchHosted } from "./hosted-vm.ts"
+import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
+
+/** Tells what is asked of a VM, in order. */
+function telling(control: VmControl, asked: string[]): VmControl {
+  const told = (name: string): VmControl => {
+    asked.push(name)
+    return control
+  }
+  return {
+    state: () => told("state").state(),
+    pause: () => told("pause").pause(),
+    resume: () => told("resume").resume(),
+    save: (dir, options) => told("save").save(dir, options),
+    assertWhole: (dir) => told("assertWhole").assertWhole(dir),
+  }
+}
+
+describe.each(hosted)("what %s saved", (name) => {
+  test.each([
+    { keepPaused: false, order: ["state", "pause", "save", "resume", "state", "assertWhole"] },
+    { keepPaused: true, order: ["state", "pause", "save", "assertWhole"] },
+  ])(
+    "is looked at once the guest runs again, or before it ends: $keepPaused",
+    async ({ keepPaused, order }) => {
+      await using place = await ground()
+      const { dir, control } = await launchHosted(place, await hostedTools(name, place.root))
+      const asked: string[] = []
+
+      await captureVmm({
+        control: telling(control, asked),
+        freeze: await freezeRawDisks([], { dir, payload: place.root, signal: never }),
+        dir: await place.folder("payload"),
+        memoryBytes: 1024 ** 2,
+        keep: async () => void asked.push("keep"),
+        beforePause: () => {},
+        keepPaused,
+        pauseExpectedMs: 30_000,
+        pauseLimitMs: 30_000,
+        signal: never,
+      })
+
+      expect(asked).toEqual([...order, "keep"])
+    },
+  )
+
+  test.each([
+    { how: "cut_state", keepPaused: false },
+    { how: "cut_memory", keepPaused: false },
+    { how: "cut_memory", keepPaused: true },
+  ] as const)(
+    "is not taken when it was cut short ($how, kept paused: $keepPaused): the VM runs and nothing is left",
+    async ({ how, keepPaused }) => {
+      await using place = await ground()
+      const vm = await launchHosted(place, await hostedTools(name, place.root))
+      const payload = await place.folder("payload")
+      await failSaves(vm, name, how)
+
+      await expect(captureHosted(vm, payload, { keepPaused })).rejects.toMatchObject({
+        code: "hypervisor_failed",
+        message: expect.stringMatching(/state|memory/),
+      })
+
+      expect(await readdir(payload)).toEqual([])
+      expect(await vm.control.state()).toBe("running")
+      await untilTicks(vm.dir, 3, ticks(serial(vm.dir)).length)
+      expect(firstGap(serial(vm.dir))).toBeUndefined()
+    },
+  )
+})
