@@ -12,7 +12,7 @@ export function controlVm(dir: string, deadlineMs: number): VmControl {
   return {
     state: async () => await vmState(dir, deadlineMs),
     pause: async () => await pauseVm(dir, deadlineMs),
-    resume: async () => await order(dir, "vm.resume", { deadlineMs, alreadySo: alreadyRunning }),
+    resume: async () => await resumeVm(dir, deadlineMs),
     save: async (target, options) => await saveVm(dir, target, deadlineMs, options),
     assertWhole,
   }
@@ -30,8 +30,22 @@ async function pauseVm(dir: string, deadlineMs: number): Promise<void> {
   } catch (error) {
     if (error instanceof StillframeError && error.code === "hypervisor_failed")
       await releaseProcessors(dir, deadlineMs)
-    throw error
+    if (!(await isSoLate(error, "paused", dir, deadlineMs))) throw error
   }
+}
+
+async function resumeVm(dir: string, deadlineMs: number): Promise<void> {
+  try {
+    await order(dir, "vm.resume", { deadlineMs, alreadySo: alreadyRunning })
+  } catch (error) {
+    if (!(await isSoLate(error, "running", dir, deadlineMs))) throw error
+  }
+}
+
+/** After a time-out nothing is known but by asking; and the question is heard only when what came before is done. */
+async function isSoLate(error: unknown, wanted: VmState, dir: string, deadlineMs: number): Promise<boolean> {
+  if (!(error instanceof StillframeError) || error.code !== "timeout") return false
+  return (await vmState(dir, deadlineMs)) === wanted
 }
 
 /**
