@@ -11,6 +11,7 @@ import {
 } from "@stillframe/runtime/settings"
 import { spaceFloorBytes } from "@stillframe/storage/space"
 import { z } from "zod"
+import { stagingSetting } from "./staging-setting.ts"
 
 export interface CaptureWorkerConfig {
   readonly databaseUrl: string
@@ -32,6 +33,10 @@ export interface CaptureWorkerConfig {
   readonly attachBinaries: readonly string[]
   /** `auto`: KVM where a guest really boots on it, else TCG. */
   readonly accelerator: "auto" | "kvm" | "tcg"
+  /** What hypervisors that know nothing else need; tests name another. */
+  readonly kvmDevice: string
+  /** A directory on a tmpfs for saves that a disk would keep waiting. */
+  readonly staging: string | undefined
   readonly pauseLimitMs: number
   /** What a guest gets to shut itself down before its VM is ended. */
   readonly stopGraceMs: number
@@ -68,6 +73,7 @@ const settings = {
   QEMU_ACCELERATOR: z.enum(["auto", "kvm", "tcg"], { error: "must be auto, kvm or tcg" }).default("auto"),
   CLOUD_HYPERVISOR_BINARY: z.string().optional(),
   FIRECRACKER_BINARY: z.string().optional(),
+  CAPTURE_STAGING: stagingSetting,
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
   STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
   CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(1),
@@ -96,6 +102,8 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     vmms: vmmBinaries(set, env["PATH"]),
     attachBinaries: [qemuBinary, ...(set.ATTACH_BINARIES?.split(":") ?? [])],
     accelerator: set.QEMU_ACCELERATOR,
+    kvmDevice: "/dev/kvm",
+    staging: set.CAPTURE_STAGING,
     spaceFloorBytes,
     mergeQuietMs: 5_000,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,

@@ -8,28 +8,20 @@ import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe"
-import { canRunAs } from "@stillframe/hypervisors/run-as"
 import type { Logger } from "@stillframe/runtime/logger"
 import { writeDurably } from "@stillframe/storage/durable"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { resolveLaunch } from "./resolve-launch.ts"
+import { vmUser } from "./vm-user.ts"
 import type { HostHypervisor } from "./worker.ts"
-
-/** Nobody's: no account has it, so a QEMU that is broken out of owns nothing but its VM's directory. */
-const qemuUser = { uid: 64_055, gid: 64_055 }
 
 /** Finds out what this host's QEMU can do. Throws `hypervisor_unavailable` with the remedy where there is none. */
 export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): Promise<HostHypervisor> {
   const signal = new AbortController().signal
   const probe = await probeQemu(config.qemuBinary, signal)
   const accel = await accelerator(config, probe, log)
-  const runAs =
-    process.getuid?.() === 0 && (await canRunAs(config.qemuBinary, qemuUser, signal)) ? qemuUser : undefined
-  if (process.getuid?.() === 0 && runAs === undefined)
-    log.warn(
-      { binary: config.qemuBinary },
-      "qemu runs as root: its binary lies where no other user can execute it",
-    )
+  const kvm = accel === "kvm" ? config.kvmDevice : undefined
+  const runAs = await vmUser(config.qemuBinary, { name: "qemu", kvm, log })
   log.info({ version: probe.version, accel }, "qemu found")
   const tools: HypervisorTools = {
     name: "qemu",

@@ -1,8 +1,11 @@
+import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"
+import { canEnterAs } from "@stillframe/hypervisors/run-as"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { resolveGuest } from "./resolve-launch.ts"
+import { vmUser } from "./vm-user.ts"
 import type { HostHypervisor } from "./worker.ts"
 
 /**
@@ -11,7 +14,7 @@ import type { HostHypervisor } from "./worker.ts"
  */
 export async function probeHostVmms(
   config: CaptureWorkerConfig,
-  log: Logger,
+  { staging, log }: { staging: string | undefined; log: Logger },
 ): Promise<Map<Hypervisor, HostHypervisor>> {
   const found = new Map<Hypervisor, HostHypervisor>()
   for (const [name, { path: binary, setting }] of config.vmms) {
@@ -25,6 +28,8 @@ export async function probeHostVmms(
           name,
           binary,
           qemuImg: config.qemuImg,
+          runAs: await vmUser(binary, { name, kvm: config.kvmDevice, log }),
+          staging,
           ...(capabilities.restores === "same_version" && { loadsOnly: capabilities.version }),
         },
         resolveLaunch: (stored) => resolveGuest(stored, config.imagesDir),
@@ -34,5 +39,18 @@ export async function probeHostVmms(
       log.warn({ err, hypervisor: name, binary }, "hypervisor not offered")
     }
   }
+  if (staging !== undefined) await assertReached(staging, found)
   return found
+}
+
+/** Throws `invalid_request` where the users that VMs run as can't walk to `staging`. */
+async function assertReached(staging: string, found: ReadonlyMap<Hypervisor, HostHypervisor>): Promise<void> {
+  for (const { tools } of found.values()) {
+    const { name, runAs } = tools
+    if (runAs === undefined || (await canEnterAs(staging, runAs, new AbortController().signal))) continue
+    throw new StillframeError(
+      "invalid_request",
+      `CAPTURE_STAGING: ${name} runs as the user ${runAs.uid}, who can't walk to ${staging}; let all enter the directories above it (chmod o+x), or name another such as /dev/shm`,
+    )
+  }
 }

@@ -21,6 +21,7 @@ import { standbyHandler, startHandler, stopHandler } from "./instance-operations
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
 import { release } from "./release.ts"
 import { goOn, restoreHandler } from "./restore.ts"
+import { openStaging } from "./staging.ts"
 import type { Growth } from "./takeover.ts"
 import { tidyInstance } from "./tidy.ts"
 import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
@@ -44,7 +45,8 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
 
-  const hypervisors = await probeHostVmms(config, log)
+  const staging = await openStaging(config)
+  const hypervisors = await probeHostVmms(config, { staging, log })
   hypervisors.set("qemu", await probeHostQemu(config, log))
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
   resources.use(await keepRegistered(db, await registration(config, hypervisors), log))

@@ -69,6 +69,8 @@ export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promis
     else
       await hypervisorOf(intent.hypervisor).settle(dir, {
         wasRunning: intent.wasRunning,
+        // Payloads are named after the token of the operation that makes them.
+        payload: intent.token,
         async onPresent() {
           // Once the guest goes on, the image it was to be put away in is of another moment.
           if (intent.snapshotId === undefined)

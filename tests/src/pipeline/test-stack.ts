@@ -127,6 +127,9 @@ export async function testStack({
     qemuImg: qemu.qemuImg,
     attachBinaries: [qemu.binary],
     accelerator: "tcg",
+    // Stand-ins open none.
+    kvmDevice: join(root, "kvm"),
+    staging: undefined,
     spaceFloorBytes: 0,
     pauseLimitMs: 60_000,
     // Our own guest knows no power button.
