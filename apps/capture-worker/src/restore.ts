@@ -18,6 +18,7 @@ import { reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
+import { withUnpackingRoom } from "./unpacking-room.ts"
 import { vmOrder, type PlacedVm } from "./vm-order.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
@@ -39,10 +40,12 @@ export function restoreHandler(worker: Worker): OperationHandler {
       await release(worker, instance, { forget: false })
       const next = nextGeneration(instance)
       const build = async (payload: Payload): Promise<void> => {
-        const vm = await worker.captors.order(
-          { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
-          { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
-        )
+        const order = () =>
+          worker.captors.order(
+            { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
+            { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
+          )
+        const vm = await withUnpackingRoom(worker, { vm: next, payload, target }, order)
         await commit(worker, operation, { next, target, vm, launch: payload.launch })
       }
       await (operation.snapshotId === null

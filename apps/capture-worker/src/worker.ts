@@ -9,6 +9,7 @@ import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import type { StoredLaunch } from "./resolve-launch.ts"
 import type { Growth } from "./takeover.ts"
+import type { Unpacking } from "./unpacking-room.ts"
 import type { Watches } from "./watches.ts"
 
 /** What the handlers of one capture-worker work with. */
@@ -20,6 +21,7 @@ export interface Worker {
   readonly watches: Watches
   readonly captors: Pick<Captors, "order">
   readonly grown: Growth
+  readonly unpacking: Unpacking
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger

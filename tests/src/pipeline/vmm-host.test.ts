@@ -1,0 +1,157 @@
+import { existsSync } from "node:fs"
+import { chmod, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises"
+import { tmpdir, uptime } from "node:os"
+import { join } from "node:path"
+import { readIntent, writeIntent } from "@stillframe/capture-worker/intent"
+import { takeOver } from "@stillframe/capture-worker/takeover"
+import type { InstanceResource } from "@stillframe/domain/instance"
+import { readVmRecord } from "@stillframe/hypervisors/vm-record"
+import { vmms } from "@stillframe/hypervisors/vmms"
+import { fakeBinary } from "@stillframe/testing/fake-binary"
+import { expect, test } from "vitest"
+import { userOf } from "../hypervisors/hosted-vm.ts"
+import { deadProcess } from "./dead-process.ts"
+import { forkRuns } from "./fork-runs.ts"
+import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+
+const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
+const nobody = { uid: 64_055, gid: 64_055 }
+const roomOfNoDisk = Number.MAX_SAFE_INTEGER
+
+/** A folder that every user can walk to, with a program and, where the system has that, in memory. */
+async function reachable(): Promise<AsyncDisposable & { folder: string; binary: string; staging: string }> {
+  const folder = await mkdtemp(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "stillframe-host-"))
+  await chmod(folder, 0o711)
+  const staging = join(folder, "staging")
+  await mkdir(staging, { mode: 0o711 })
+  const programs = await mkdtemp(join(tmpdir(), "stillframe-programs-"))
+  await chmod(programs, 0o711)
+  return {
+    folder,
+    staging,
+    binary: await fakeBinary(programs, "firecracker", "1.16.1"),
+    async [Symbol.asyncDispose]() {
+      for (const made of [folder, programs]) await rm(made, { recursive: true })
+    },
+  }
+}
+
+async function launch(stack: TestStack, name: string): Promise<InstanceResource> {
+  const instance = await stack.api.request<InstanceResource>("POST", "/instances", {
+    name,
+    hypervisor: "firecracker",
+    launch: { image: "heartbeat" },
+  })
+  const dir = stack.generationDir(instance)
+  await untilTrue(dir, async () => (await serialLines(dir)) >= 3)
+  return instance
+}
+
+test("a host that names a tmpfs saves there, and leaves nothing there that no captor needs", async () => {
+  await using host = await reachable()
+  await using stack = await testStack()
+  const { binary, staging } = host
+  const worker = { vmms: new Map([["firecracker" as const, { path: binary }]]), staging }
+  await (await stack.startCaptureWorker(worker))[Symbol.asyncDispose]()
+  const [own = ""] = await readdir(staging)
+  const dir = join(staging, own)
+  await mkdir(join(dir, "saving-forgotten.64"))
+  await stack.startCaptureWorker(worker)
+  await stack.startCompressionWorker()
+  expect(await readdir(dir)).toEqual([])
+
+  const source = await launch(stack, "source")
+  const { id } = await stack.snapshot(source, zstd)
+  expect(await stack.settled(id)).toMatchObject({ status: "ready", compression_state: "compressed" })
+  await forkRuns(stack, id, { name: "copy", source, tick: 3 })
+  await stack.api.request("POST", `/instances/${source.id}/standby`)
+  const back = await stack.api.request<InstanceResource>("POST", `/instances/${source.id}/restore`)
+
+  expect(back.state).toBe("Running")
+  expect(await readdir(dir)).toEqual([])
+  expect((await stat(dir)).mode & 0o777).toBe(0o711)
+  const { process: vm } = await readVmRecord(stack.generationDir(source, 2))
+  // Only root can be another.
+  expect(userOf(vm).uid).toBe(process.getuid?.() === 0 ? nobody.uid : process.getuid?.())
+})
+
+test.skipIf(process.getuid?.() !== 0)(
+  "a tmpfs that the VMs' user can't walk to is no setting to start with",
+  async () => {
+    await using host = await reachable()
+    await using stack = await testStack()
+    const { binary, staging } = host
+    await chmod(host.folder, 0o700)
+
+    const attempt = stack.startCaptureWorker({ vmms: new Map([["firecracker", { path: binary }]]), staging })
+
+    await expect(attempt).rejects.toMatchObject({
+      code: "invalid_request",
+      message: expect.stringContaining("CAPTURE_STAGING: firecracker runs as the user 64055"),
+    })
+  },
+)
+
+test("what a dead captor staged is removed by what lies on the host alone", async () => {
+  await using host = await reachable()
+  await using stack = await testStack()
+  const { binary, staging } = host
+  const worker = { vmms: new Map([["firecracker" as const, { path: binary }]]), staging }
+  await stack.startCaptureWorker(worker)
+  const source = await launch(stack, "paused")
+  const dir = stack.generationDir(source)
+  const { config } = await readVmRecord(dir)
+  await vmms.get("firecracker")?.control(dir, config).pause()
+  const left = join(staging, "saving-dead.64")
+  await mkdir(left)
+  const home = join(stack.dataDir, "instances", source.id)
+  await writeIntent(home, {
+    clusterId: stack.clusterId,
+    instanceId: source.id,
+    generation: 1,
+    hypervisor: { name: "firecracker", binary, qemuImg: "", staging },
+    token: "dead",
+    snapshotId: "s",
+    captor: await deadProcess(),
+    wasRunning: true,
+    deadlineUptime: uptime() + 60,
+    limitUptime: uptime() + 60,
+  })
+
+  // The host's sweep may be first.
+  await takeOver(stack.dataDir, source.id)
+
+  await expect.poll(() => readIntent(home)).toBeUndefined()
+  expect(existsSync(left)).toBe(false)
+})
+
+test("frames that a VM would need as a file are not unpacked where there is no room for it", async () => {
+  await using host = await reachable()
+  await using stack = await testStack()
+  const vmmBinaries = { vmms: new Map([["firecracker" as const, { path: host.binary }]]) }
+  const worker = await stack.startCaptureWorker(vmmBinaries)
+  await stack.startCompressionWorker()
+  const source = await launch(stack, "source")
+  const [framed, raw] = [await stack.snapshot(source, zstd), await stack.snapshot(source)]
+  await Promise.all([framed, raw].map(({ id }) => stack.settled(id)))
+  await worker[Symbol.asyncDispose]()
+  await stack.startCaptureWorker({ ...vmmBinaries, spaceFloorBytes: roomOfNoDisk })
+  const fork = (id: string, name: string, body = {}) =>
+    stack.ask("POST", `/snapshots/${id}/fork`, { body: { name, ...body } })
+
+  const refused = await fork(framed.id, "framed")
+  const stopped = await fork(framed.id, "stopped", { target_state: "Stopped" })
+  const linked = await fork(raw.id, "raw")
+  await stack.api.request("POST", `/instances/${source.id}/stop`)
+  const inPlace = await stack.ask("POST", `/instances/${source.id}/snapshots/${framed.id}/restore`, {
+    body: {},
+  })
+
+  for (const { body } of [refused, inPlace])
+    expect(body).toMatchObject({
+      code: "insufficient_resources",
+      message: expect.stringMatching(/needs \d{8,} there for firecracker to load it/),
+    })
+  expect([stopped.status, linked.status]).toEqual([201, 201])
+  expect((await stack.api.request<InstanceResource>("GET", `/instances/${source.id}`)).state).toBe("Stopped")
+})
