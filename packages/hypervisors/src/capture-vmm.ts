@@ -13,7 +13,10 @@ export interface VmmCapture extends CaptureRequest {
   readonly freeze: DiskFreeze
   /** Absolute; nothing in it has a name that the VMM gives its files, and the VM's process can write to it. */
   readonly dir: string
-  /** What becomes of what was saved there, once it is known to be whole and the guest runs again. */
+  /**
+   * Brings what was saved to its place and makes sure there that it is whole, once the guest runs again. Without it the files
+   * stay where they are.
+   */
   readonly keep?: (files: readonly SavedFile[]) => Promise<void>
   /** Bytes; what the VMM will write, more or less. */
   readonly memoryBytes: number
@@ -88,8 +91,7 @@ async function finish(
   wasRunning: boolean,
 ): Promise<number> {
   try {
-    await control.assertWhole(dir)
-    await keep?.(files)
+    await (keep === undefined ? control.assertWhole(dir) : keep(files))
     return await freeze.finish()
   } catch (error) {
     let failure = error

@@ -1,4 +1,5 @@
-import { chown, mkdir, rm, stat, statfs } from "node:fs/promises"
+import { constants } from "node:fs"
+import { mkdir, open, rm, rmdir, stat, statfs, unlink } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { namesOf } from "./names-of.ts"
 
@@ -6,6 +7,8 @@ import { namesOf } from "./names-of.ts"
 export interface SavePlace {
   /** Absolute, an empty directory that the VM's process can write to. */
   readonly path: string
+  /** The same by a name that its owner can't give to another directory; valid until it is removed. */
+  readonly inside: string
   /** Whether it lies on the tmpfs, whose room others may have taken by the time it is needed. */
   readonly staged: boolean
   /** Removes it with all that is in it. */
@@ -23,6 +26,9 @@ export interface SaveSpot {
 }
 
 const mib = 1024 ** 2
+/** What systems say of a directory that is to be unlinked, or that holds one. */
+const isDirectory: ReadonlySet<string | undefined> = new Set(["EISDIR", "EPERM", "ENOTEMPTY"])
+const directoryItself = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const bytesPerBlock = 512
 /** For the state file, beside each memory. */
 const slackBytes = 16 * mib
@@ -47,10 +53,10 @@ export async function removeStaged(options: {
   staging?: string | undefined
 }): Promise<void> {
   const { vmDir, name, staging } = options
-  await rm(join(vmDir, name), { recursive: true, force: true })
+  await removeFlat(join(vmDir, name))
   if (staging === undefined) return
   for (const found of await namesOf(staging))
-    if (found.startsWith(`${name}.`)) await rm(join(staging, found), { recursive: true, force: true })
+    if (found.startsWith(`${name}.`)) await removeFlat(join(staging, found))
 }
 
 /** Its name says how many MiB it may grow to, for whoever counts what is left beside it. */
@@ -70,11 +76,46 @@ async function makePlace(
   path: string,
   { owner, staged }: { owner: { uid: number; gid: number }; staged: boolean },
 ): Promise<SavePlace> {
-  const remove = async (): Promise<void> => await rm(path, { recursive: true, force: true })
-  await remove()
+  await removeFlat(path)
   await mkdir(path, { mode: 0o700 })
-  if (owner.uid !== process.geteuid?.()) await chown(path, owner.uid, owner.gid)
-  return { path, staged, remove }
+  if (owner.uid === process.geteuid?.())
+    return { path, inside: path, staged, remove: () => rm(path, { recursive: true, force: true }) }
+  const directory = await open(path, directoryItself)
+  await directory.chown(owner.uid, owner.gid)
+  return {
+    path,
+    inside: `/proc/self/fd/${directory.fd}`,
+    staged,
+    async remove() {
+      await directory.close()
+      await removeFlat(path)
+    },
+  }
+}
+
+/**
+ * Removes a directory of files, whatever stands in its place. It goes no deeper, where a process that was broken out of could
+ * lead it to another place: directories in there are left, and end with the VM's own.
+ */
+async function removeFlat(path: string): Promise<void> {
+  const directory = await open(path, directoryItself).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined
+    if (error.code !== "ELOOP" && error.code !== "ENOTDIR") throw error
+    await unlink(path)
+    return undefined
+  })
+  if (directory === undefined) return
+  try {
+    const inside = `/proc/self/fd/${directory.fd}`
+    for (const name of await namesOf(inside)) await unlink(join(inside, name)).catch(unlessDirectory)
+  } finally {
+    await directory.close()
+  }
+  await rmdir(path).catch(unlessDirectory)
+}
+
+function unlessDirectory(error: NodeJS.ErrnoException): void {
+  if (!isDirectory.has(error.code)) throw error
 }
 
 async function hasRoom(staging: string): Promise<boolean> {

@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises"
+import { mkdir, rename, rm } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { bringIn } from "./bring-in.ts"
@@ -47,22 +47,27 @@ async function captureOnce(
   const { memoryMib } = config
   const saving = join(into.dir, savingName(into.dir))
   const place = await savePlace({ vmDir: dir, dir: saving, staging, memoryMib })
+  const control = vmm.control(dir, config)
   const kept: SavedFile[] = []
+  const keep = async (files: readonly SavedFile[]): Promise<void> => {
+    if (place.path !== saving) await mkdir(saving, { mode: 0o700 })
+    for (const { name } of files) await bringIn(join(place.inside, name), join(saving, name))
+    // Not before: nobody but us can change them any more.
+    await control.assertWhole(saving)
+    for (const { name, role } of files) {
+      const file = { name: role === "memory" ? into.memoryName : name, role }
+      kept.push(file)
+      await rename(join(saving, name), join(into.dir, file.name))
+    }
+  }
   try {
-    const control = vmm.control(dir, config)
     const captured = await captureVmm({
       ...request,
       control: place.staged ? notingFull(control, attempt) : control,
       freeze: await freezeRawDisks(disks, { dir, payload: into.dir, signal: request.signal }),
       dir: place.path,
       memoryBytes: memoryMib * 1024 ** 2,
-      keep: async (files) => {
-        for (const { name, role } of files) {
-          const file = { name: role === "memory" ? into.memoryName : name, role }
-          kept.push(file)
-          await bringIn(join(place.path, name), join(into.dir, file.name))
-        }
-      },
+      keep,
     })
     return { ...captured, files: kept }
   } catch (error) {
@@ -70,6 +75,7 @@ async function captureOnce(
     throw error
   } finally {
     await place.remove()
+    await rm(saving, { recursive: true, force: true })
   }
 }
 

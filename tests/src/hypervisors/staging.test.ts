@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { bringIn } from "@stillframe/hypervisors/bring-in"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import { savePlace } from "@stillframe/hypervisors/save-place"
+import { removeStaged, savePlace } from "@stillframe/hypervisors/save-place"
 import { describe, expect, test } from "vitest"
 import { captureHosted, failSaves, forkHosted, hosted, hostedTools, launchHosted } from "./hosted-vm.ts"
 import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
@@ -130,3 +130,16 @@ test.each(["on this file system", "in memory"])(
     expect((await stat(secret)).mode & 0o777).toBe(0o640)
   },
 )
+
+test("what stands in the place of a staged save is removed, and nothing that it leads to", async () => {
+  await using place = await ground()
+  const [vmDir, other] = [await place.folder("vm"), await place.folder("other")]
+  await writeFile(join(other, "memory"), "of another VM")
+  await symlink(other, join(vmDir, "saving-a"))
+  await mkdir(join(vmDir, "saving-b"))
+  await symlink(other, join(vmDir, "saving-b", "memory"))
+
+  for (const name of ["saving-a", "saving-b", "saving-c"]) await removeStaged({ vmDir, name })
+
+  expect([await readdir(vmDir), await readdir(other)]).toEqual([[], ["memory"]])
+})
