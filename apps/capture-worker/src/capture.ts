@@ -22,6 +22,7 @@ import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
 import { attachedInstance } from "./attached-instance.ts"
+import { savingRoom, withHostRoom } from "./host-room.ts"
 import type { CaptureSource } from "./orders.ts"
 import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder } from "./vm-order.ts"
@@ -69,25 +70,26 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   const write = progressWriter(worker.db, snapshot.id, (err) =>
     worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
   )
-  return worker.captors.order(
-    {
-      kind: "capture",
-      ...saveOrder(worker, context, instance),
-      snapshotId: snapshot.id,
-      storageDir: worker.config.storageDir,
-      source: captureSource(worker, instance),
+  const order = {
+    kind: "capture" as const,
+    ...saveOrder(worker, context, instance),
+    snapshotId: snapshot.id,
+    storageDir: worker.config.storageDir,
+    source: captureSource(worker, instance),
+  }
+  const options = {
+    signal,
+    onProgress(progress: number) {
+      grow(progress)
+      write(progress)
     },
-    {
-      signal,
-      onProgress(progress) {
-        grow(progress)
-        write(progress)
-      },
-      onLost: async () => {
-        await takeOver(worker.config.dataDir, instance.id)
-      },
+    onLost: async () => {
+      await takeOver(worker.config.dataDir, instance.id)
     },
-  )
+  }
+  const { bytes, ...room } = await savingRoom(worker.config, instance, order.hypervisor)
+  const needed = order.source.state === "Running" ? bytes : 0
+  return withHostRoom(worker, { ...room, bytes: needed }, () => worker.captors.order(order, options))
 }
 
 function captureSource({ config }: Worker, instance: InstanceRow): CaptureSource {

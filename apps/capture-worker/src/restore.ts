@@ -13,12 +13,12 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, standbyDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import { endVm } from "./end-vm.ts"
+import { unpackingRoom, withHostRoom } from "./host-room.ts"
 import { recordStateError } from "./instance-operations.ts"
 import { reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
-import { withUnpackingRoom } from "./unpacking-room.ts"
 import { vmOrder, type PlacedVm } from "./vm-order.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
@@ -40,12 +40,13 @@ export function restoreHandler(worker: Worker): OperationHandler {
       await release(worker, instance, { forget: false })
       const next = nextGeneration(instance)
       const build = async (payload: Payload): Promise<void> => {
+        const room = await unpackingRoom(worker.config, next, { ...payload, target })
         const order = () =>
           worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
             { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
           )
-        const vm = await withUnpackingRoom(worker, { vm: next, payload, target }, order)
+        const vm = await withHostRoom(worker, room, order)
         await commit(worker, operation, { next, target, vm, launch: payload.launch })
       }
       await (operation.snapshotId === null

@@ -63,7 +63,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
     committed,
     log,
     grown,
-    unpacking: new Map(),
+    room: new Map(),
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))

@@ -16,9 +16,9 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
+import { unpackingRoom, withHostRoom } from "./host-room.ts"
 import { reportDamage, targetOf, withPayload } from "./payload.ts"
 import { release } from "./release.ts"
-import { withUnpackingRoom } from "./unpacking-room.ts"
 import { vmOrder } from "./vm-order.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
@@ -59,12 +59,13 @@ export function forkHandler(worker: Worker): OperationHandler {
       const instance = await instanceToStart(worker, context)
       const target = targetOf(operation)
       await withPayload(worker, operation.snapshotId ?? "", async (payload) => {
+        const room = await unpackingRoom(worker.config, instance, { ...payload, target })
         const order = () =>
           worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: true, ...vmOrder(worker, context, instance) },
             { signal: context.signal, onLost: async () => endVm(worker, context, instance, "instance") },
           )
-        const vm = await withUnpackingRoom(worker, { vm: instance, payload, target }, order)
+        const vm = await withHostRoom(worker, room, order)
         await inTransaction(worker.db, async (tx) => {
           await setLaunch(tx, instance.id, { ...payload.launch })
           const forked = await advanceInstance(tx, instance.id, target, {

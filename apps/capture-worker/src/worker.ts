@@ -7,9 +7,9 @@ import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { HostRoom } from "./host-room.ts"
 import type { StoredLaunch } from "./resolve-launch.ts"
 import type { Growth } from "./takeover.ts"
-import type { Unpacking } from "./unpacking-room.ts"
 import type { Watches } from "./watches.ts"
 
 /** What the handlers of one capture-worker work with. */
@@ -21,7 +21,7 @@ export interface Worker {
   readonly watches: Watches
   readonly captors: Pick<Captors, "order">
   readonly grown: Growth
-  readonly unpacking: Unpacking
+  readonly room: HostRoom
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger

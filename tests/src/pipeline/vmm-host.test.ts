@@ -150,7 +150,7 @@ test("frames that a VM would need as a file are not unpacked where there is no r
   for (const { body } of [refused, inPlace])
     expect(body).toMatchObject({
       code: "insufficient_resources",
-      message: expect.stringMatching(/needs \d{8,} there for firecracker to load it/),
+      message: expect.stringMatching(/\d{8,} are needed there, for firecracker to load the snapshot/),
     })
   expect([stopped.status, linked.status]).toEqual([201, 201])
   expect((await stack.api.request<InstanceResource>("GET", `/instances/${source.id}`)).state).toBe("Stopped")
