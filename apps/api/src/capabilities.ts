@@ -17,6 +17,7 @@ const capabilitiesSchema = z
       .boolean()
       .meta({ description: "whether a restored VM's disks may have other names than the captured one's" }),
     compressible_memory: z.boolean(),
+    compressible_memory_reason: z.string().optional().meta({ description: "why not" }),
     restores: z.enum(["same_version", "same_machine"]),
     cancel: z.boolean().meta({
       description: "whether a save that is under way can be called off; else one that is too long is refused",

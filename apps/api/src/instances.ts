@@ -1,13 +1,14 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { liveHosts, type LiveHost } from "@stillframe/db/hosts"
+import { liveHosts } from "@stillframe/db/hosts"
 import { createInstance, listInstances, lockInstance, resolveInstance } from "@stillframe/db/instances"
 import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
 import { failCapturesOf } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
-import { instanceResource, instanceStates, type Hypervisor } from "@stillframe/domain/instance"
+import { instanceResource, instanceStates } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { z } from "zod"
+import { chooseHost } from "./choose-host.ts"
 import { createInstanceSchema, originOf } from "./launch.ts"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from "./operations.ts"
@@ -107,32 +108,6 @@ async function launchInstance(
   deps.waker.wake("events")
   const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
   return answerWithInstance(deps, created, { timeoutMs, signal, status: 201 })
-}
-
-function chooseHost(
-  hosts: readonly LiveHost[],
-  { wanted, hypervisor }: { wanted: string | undefined; hypervisor: Hypervisor },
-): LiveHost {
-  const [first, second] = hosts
-  if (first === undefined)
-    throw new StillframeError(
-      "unavailable",
-      "no host is up; start a capture-worker on a machine for VMs and try again",
-    )
-  const names = hosts.map(({ name }) => name).join(", ")
-  if (wanted === undefined && second !== undefined)
-    throw new StillframeError("invalid_request", `several hosts are up; name one of them as "host": ${names}`)
-  const host = wanted === undefined ? first : hosts.find(({ name }) => name === wanted)
-  if (host === undefined)
-    throw new StillframeError("invalid_request", `host "${wanted}" is not up; hosts that are: ${names}`)
-  if (host.hypervisors[hypervisor] === undefined) {
-    const offered = Object.keys(host.hypervisors).join(", ") || "none"
-    throw new StillframeError(
-      "not_supported",
-      `host "${host.name}" does not offer hypervisor "${hypervisor}"; it offers: ${offered}`,
-    )
-  }
-  return host
 }
 
 /** 204 when the VM has ended, or when it has not within the answer's time: then it still will. A second DELETE joins the first. */

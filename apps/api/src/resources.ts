@@ -43,6 +43,10 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       .string()
       .exactOptional()
       .meta({ description: "why the last compression failed; with `compressed`, the one before is kept" }),
+    compression_reason: z.string().exactOptional().meta({
+      description:
+        "why its memory can't be compressed, whatever `compression` asks for: `compression_state` stays `none`",
+    }),
     compressed_size_bytes: bytes.exactOptional(),
     uncompressed_size_bytes: bytes.exactOptional(),
     status: z.enum(snapshotStatuses),

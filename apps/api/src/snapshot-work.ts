@@ -23,7 +23,7 @@ import { requireSnapshot } from "./snapshots.ts"
 export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
   const work = {
     answers: { 200: snapshotSchema, 202: snapshotSchema },
-    errors: [409],
+    errors: [409, 501],
     scope: "snapshot:write",
     holds: true,
     replay: (call: Call<unknown, unknown>, made: Made) => answer(deps, call, made),
@@ -109,6 +109,11 @@ async function compress(
   if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)
   if (snapshot.kind === "Stopped")
     throw new StillframeError("invalid_request", "compression is only supported for standby snapshots")
+  if (snapshot.compression_reason !== null)
+    throw new StillframeError(
+      "not_supported",
+      `this snapshot can't be compressed: ${snapshot.compression_reason}. It stays as it is`,
+    )
   requireSound(snapshot)
   const { compression: before, compression_state: state } = snapshot
   if (state === "compressing")

@@ -142,6 +142,8 @@ async function publish(
   manifest: Manifest,
 ): Promise<void> {
   const memory = memoryEntry(manifest)
+  const { opaque_memory: incompressible } = manifest
+  const compress = snapshot.compression !== null && incompressible === undefined
   const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
   await inTransaction(db, async (tx) => {
     const ready = await publishCapture(tx, snapshot.id, {
@@ -151,17 +153,18 @@ async function publish(
       ...sizes,
       pauseMs: manifest.pause_ms,
       capturedAt: new Date(manifest.captured_at),
-      compress: snapshot.compression !== null,
+      compress,
+      ...(incompressible !== undefined && { incompressible }),
     })
     await finishDone(tx, operation)
     if (ready === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")
-    if (snapshot.compression !== null)
+    if (compress)
       await createOperation(tx, {
         kind: "compress",
         queue: compressQueue(snapshot.pool),
         snapshotId: snapshot.id,
       })
     await appendSnapshotEvent(tx, "snapshot.captured", ready)
-    if (snapshot.compression === null) await appendSnapshotEvent(tx, "snapshot.completed", ready)
+    if (!compress) await appendSnapshotEvent(tx, "snapshot.completed", ready)
   })
 }

@@ -1,19 +1,34 @@
 import { createReadStream } from "node:fs"
-import { basename, dirname } from "node:path"
+import { join } from "node:path"
 import { decompressFile, decompressFrames } from "@stillframe/codec/decompress"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { CapturedMemory } from "@stillframe/hypervisors/hypervisor"
 import { linkFile } from "@stillframe/hypervisors/link-files"
 import { rawMemoryName } from "@stillframe/storage/layout"
-import type { Manifest } from "@stillframe/storage/manifest"
+import { memoryEntry, type Manifest } from "@stillframe/storage/manifest"
 
 /** Whole streams of a raw memory file; small pieces cost more calls than they save memory. */
 const readBytes = 1024 ** 2
 const threads = 2
 
-/** The memory of a payload, whose file is the raw one or one of frames. */
-export function capturedMemory(path: string, manifest: Manifest, signal: AbortSignal): CapturedMemory {
-  const raw = basename(path) === rawMemoryName
+/** Where a payload's memory lies, and in which form. */
+export interface MemoryPlace {
+  readonly payloadDir: string
+  /** The raw one or one of frames. Absent where the memory is in the state. */
+  readonly memoryFile?: string
+}
+
+/** Throws `corrupted` for a payload of kind Standby that has no memory where it should. */
+export function capturedMemory(
+  { payloadDir: dir, memoryFile }: MemoryPlace,
+  manifest: Manifest,
+  signal: AbortSignal,
+): CapturedMemory {
+  const names = manifest.files.filter(({ role }) => role === "state").map(({ name }) => name)
+  const state = { dir, names }
+  if (memoryEntry(manifest) === undefined) return { ...inState, state }
+  const path = join(dir, memoryFile ?? "")
+  const raw = memoryFile === rawMemoryName
   if (!raw && !/\.(zst|lz4)$/.test(path))
     throw new StillframeError("corrupted", `${path} is no memory file of ours`)
   return {
@@ -26,9 +41,20 @@ export function capturedMemory(path: string, manifest: Manifest, signal: AbortSi
       if (raw) await linkFile(path, destination, signal)
       else await decompressFile({ source: path, destination, threads, signal, sync: false })
     },
-    state: {
-      dir: dirname(path),
-      names: manifest.files.filter(({ role }) => role === "state").map(({ name }) => name),
-    },
+    state,
   }
+}
+
+/** Memory that only its hypervisor finds, in a file of its own. */
+const inState: Pick<CapturedMemory, "stream" | "place"> = {
+  stream() {
+    throw noFile()
+  },
+  async place() {
+    throw noFile()
+  },
+}
+
+function noFile(): StillframeError {
+  return new StillframeError("internal_error", "the snapshot's memory is in its state and has no file")
 }

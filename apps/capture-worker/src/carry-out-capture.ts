@@ -6,7 +6,7 @@ import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillfram
 import { readManifest, type Manifest } from "@stillframe/storage/manifest"
 import type { CaptureOrder } from "./orders.ts"
 import { saveVm, type Captor } from "./save-vm.ts"
-import { memoryFileOf, seal, sealCopy } from "./seal.ts"
+import { seal, sealCopy } from "./seal.ts"
 
 /** Captures a VM and seals the payload: when it resolves, everything is on the device and the manifest says so. */
 export async function carryOutCapture(order: CaptureOrder, captor: Captor): Promise<Manifest> {
@@ -35,7 +35,7 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   }
   const from = source.payloadDir
   const manifest = await readManifest(from)
-  return sealCopy(order, dir, { from, manifest, memoryFile: memoryFileOf(manifest) ?? "" })
+  return sealCopy(order, dir, { from, manifest })
 }
 
 /** What earlier tries left: nothing names it, and their captors are dead, or the lock would not be ours. */

@@ -9,7 +9,7 @@ import { linkFiles } from "@stillframe/hypervisors/link-files"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
-import { capturedMemory } from "./captured-memory.ts"
+import { capturedMemory, type MemoryPlace } from "./captured-memory.ts"
 import { carryOutEnd, whoseVm } from "./carry-out-launch.ts"
 import type { RestoreOrder } from "./orders.ts"
 import { syncPayload } from "./seal.ts"
@@ -25,7 +25,7 @@ export async function carryOutRestore(
   try {
     const manifest = await readManifest(order.payloadDir)
     const frozen = manifest.disks as unknown as Disk[]
-    if (order.target === "Running" && order.memoryFile !== undefined) assertLoads(order, manifest)
+    if (order.target === "Running" && manifest.kind === "Standby") assertLoads(order, manifest)
     await assertSourcesUnchanged(order.payloadDir, frozen)
     if (order.target === "Standby") return await keepMemory(order, manifest, signal)
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
@@ -61,44 +61,61 @@ async function startIn(
   const hypervisor = hypervisorOf(order.hypervisor)
   const disks = await hypervisor.top(frozen, { dir, signal })
   const vm = { dir, disks, signal, ...whoseVm(order) }
-  const { memoryFile } = order
   const process =
-    memoryFile === undefined
+    manifest.kind === "Stopped"
       ? await hypervisor.launch(vm)
-      : await loadMemory(join(order.payloadDir, memoryFile), { hypervisor, manifest, vm })
+      : await loadMemory(order, { hypervisor, manifest, vm })
   if (order.startGuest) await hypervisor.begin(dir)
   return process
 }
 
-/** No guest goes on with memory that is not what was captured: frames have checksums, the raw file is hashed while it is loaded. */
+/** No guest goes on with memory that is not what was captured: frames have checksums, any other file is hashed while it is loaded. */
 async function loadMemory(
-  path: string,
+  place: MemoryPlace,
   { hypervisor, manifest, vm }: { hypervisor: Hypervisor; manifest: Manifest; vm: VmLaunch },
 ): Promise<ProcessIdentity> {
-  const raw = path.endsWith(`/${rawMemoryName}`)
   const [loaded, hashed] = await Promise.allSettled([
-    hypervisor.restore({ ...vm, memory: capturedMemory(path, manifest, vm.signal) }),
-    raw ? sha256File(path, { signal: vm.signal }) : undefined,
+    hypervisor.restore({ ...vm, memory: capturedMemory(place, manifest, vm.signal) }),
+    assertAsCaptured(place, manifest, vm.signal),
   ])
+  // Where both fail, damage is why it could not be loaded.
+  if (hashed.status === "rejected" && isDamage(hashed.reason)) throw hashed.reason
   if (loaded.status === "rejected") throw loaded.reason
   if (hashed.status === "rejected") throw hashed.reason
-  const captured = memoryEntry(manifest)?.sha256
-  if (hashed.value !== undefined && hashed.value.sha256 !== captured)
-    throw new StillframeError(
-      "corrupted",
-      `the memory has the SHA-256 ${hashed.value.sha256} instead of ${captured}`,
-    )
   return loaded.value
+}
+
+function isDamage(error: unknown): boolean {
+  return error instanceof StillframeError && error.code === "corrupted"
+}
+
+async function assertAsCaptured(
+  { payloadDir, memoryFile }: MemoryPlace,
+  manifest: Manifest,
+  signal: AbortSignal,
+): Promise<void> {
+  const memory = memoryEntry(manifest)
+  const files =
+    memory === undefined
+      ? manifest.files.filter(({ role }) => role === "state")
+      : [memory].filter(() => memoryFile === rawMemoryName)
+  for (const { name, sha256: captured } of files) {
+    const { sha256 } = await sha256File(join(payloadDir, name), { signal })
+    if (sha256 !== captured)
+      throw new StillframeError("corrupted", `${name} has the SHA-256 ${sha256} instead of ${captured}`)
+  }
 }
 
 /** The image of an instance in Standby: the whole payload, its memory in whatever form it lies there. */
 async function keepMemory(order: RestoreOrder, manifest: Manifest, signal: AbortSignal): Promise<null> {
   const { memoryFile } = order
-  if (memoryFile === undefined)
+  if (manifest.kind === "Stopped")
     throw new StillframeError("invalid_request", "a snapshot without memory can't be put into Standby")
   const dir = join(standbyDir(order.dataDir, order.instanceId), order.token)
   await mkdir(dir, { recursive: true, mode: 0o700 })
-  const files = manifest.files.map((file) => (file.role === "memory" ? { ...file, name: memoryFile } : file))
+  const files = manifest.files.map((file) =>
+    file.role === "memory" ? { ...file, name: memoryFile ?? file.name } : file,
+  )
   const names = files.map(({ name }) => name)
   await linkFiles(names, order.payloadDir, dir, signal)
   await syncPayload(dir, names)

@@ -74,15 +74,18 @@ const settings = {
   CLOUD_HYPERVISOR_BINARY: z.string().optional(),
   FIRECRACKER_BINARY: z.string().optional(),
   CAPTURE_STAGING: stagingSetting,
+  VZ_SHIM_BINARY: z.string().optional(),
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
   STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
   CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(1),
 }
 
-const vmmSettings = {
-  "cloud-hypervisor": "CLOUD_HYPERVISOR_BINARY",
-  firecracker: "FIRECRACKER_BINARY",
-} as const
+/** The settings that name a hypervisor's program, and what that is called on `PATH`. */
+const vmmPrograms = [
+  { name: "cloud-hypervisor", setting: "CLOUD_HYPERVISOR_BINARY", program: "cloud-hypervisor" },
+  { name: "firecracker", setting: "FIRECRACKER_BINARY", program: "firecracker" },
+  { name: "vz", setting: "VZ_SHIM_BINARY", program: "vz-shim" },
+] as const
 
 export function configFromEnv(env: Env): CaptureWorkerConfig {
   const set = parseEnv(settings, env)
@@ -113,14 +116,13 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
 }
 
 function vmmBinaries(
-  set: Readonly<Partial<Record<(typeof vmmSettings)[keyof typeof vmmSettings], string | undefined>>>,
+  set: Readonly<Partial<Record<(typeof vmmPrograms)[number]["setting"], string | undefined>>>,
   path: string | undefined,
 ): Map<Hypervisor, VmmBinary> {
   const found = new Map<Hypervisor, VmmBinary>()
-  for (const name of ["cloud-hypervisor", "firecracker"] as const) {
-    const setting = vmmSettings[name]
+  for (const { name, setting, program } of vmmPrograms) {
     const named = set[setting]
-    const binary = findProgram(named ?? name, path)
+    const binary = findProgram(named ?? program, path)
     if (named !== undefined) found.set(name, { path: binary, setting })
     else if (isAbsolute(binary)) found.set(name, { path: binary })
   }

@@ -31,6 +31,10 @@ export async function probeHostVmms(
           runAs: await vmUser(binary, { name, kvm: config.kvmDevice, log }),
           staging,
           ...(capabilities.restores === "same_version" && { loadsOnly: capabilities.version }),
+          ...(!capabilities.compressible_memory && {
+            opaqueMemory:
+              capabilities.compressible_memory_reason ?? `${name} saves no memory that compresses`,
+          }),
         },
         resolveLaunch: (stored) => resolveGuest(stored, config.imagesDir),
       })

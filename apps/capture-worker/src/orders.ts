@@ -98,7 +98,7 @@ export interface StartOrder extends VmOrder {
 export interface RestoreOrder extends VmOrder {
   readonly kind: "restore"
   readonly payloadDir: string
-  /** Absent for kind Stopped. */
+  /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string
   readonly target: TargetState
   readonly launch: GuestConfig

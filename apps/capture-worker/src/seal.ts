@@ -44,6 +44,7 @@ export async function seal(
     hypervisor: { name: order.hypervisor.name, version: order.hypervisorVersion },
     launch: { ...order.launch },
     ...(attached?.option !== undefined && { not_restorable: attached.option }),
+    ...opaqueMemory(order, captured),
     disks: captured.disks.map((disk) => ({ ...disk })),
     captured_at: captured.capturedAt.toISOString(),
     // To the microsecond: what a clock has beyond that is noise.
@@ -55,29 +56,29 @@ export async function seal(
 }
 
 /**
- * Makes `dir` a payload of the same content as the sealed one in `from`, by links where that is possible. `memoryFile` is
- * the form in which the memory lies there; `unpack` leaves it as the raw file here.
+ * Makes `dir` a payload of the same content as the sealed one in `from`, by links where that is possible. Memory that lies
+ * there as frames is the raw file here.
  */
 export async function sealCopy(
   order: CaptureOrder,
   dir: string,
-  { from, manifest, memoryFile }: { from: string; manifest: Manifest; memoryFile: string },
+  { from, manifest }: { from: string; manifest: Manifest },
 ): Promise<Manifest> {
   const { signal } = new AbortController()
+  const memory = memoryEntry(manifest)
   const others = manifest.files.filter(({ role }) => role !== "memory").map(({ name }) => name)
   await linkFiles(others, from, dir, signal)
-  if (memoryFile === rawMemoryName) await linkFiles([memoryFile], from, dir, signal)
-  else
+  if (memory?.name === rawMemoryName) await linkFiles([rawMemoryName], from, dir, signal)
+  else if (memory !== undefined)
     await decompressFile({
-      source: join(from, memoryFile),
+      source: join(from, memory.name),
       destination: join(dir, rawMemoryName),
       threads: decompressThreads,
       signal,
       // With the rest of the payload, below.
       sync: false,
     })
-  await syncPayload(dir, [...others, rawMemoryName])
-  const memory = memoryEntry(manifest)
+  await syncPayload(dir, memory === undefined ? others : [...others, rawMemoryName])
   const copy: Manifest = {
     ...manifest,
     ...header(order),
@@ -94,6 +95,15 @@ export async function sealCopy(
 /** Which file of a payload holds its memory, raw or compressed. */
 export function memoryFileOf(manifest: Manifest): string | undefined {
   return memoryEntry(manifest)?.name
+}
+
+function opaqueMemory(
+  { hypervisor }: CaptureOrder | StandbyOrder,
+  { kind }: Captured,
+): Pick<Manifest, "opaque_memory"> {
+  return kind === "Standby" && hypervisor.opaqueMemory !== undefined
+    ? { opaque_memory: hypervisor.opaqueMemory }
+    : {}
 }
 
 /** Brings what was linked or copied to the device, except the callers' files: those were durable before we came. */

@@ -1,6 +1,7 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
+import { hostNeeds } from "@stillframe/domain/hypervisor-needs"
 import type { Hypervisor } from "@stillframe/domain/instance"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
@@ -44,7 +45,7 @@ export function hostHypervisor(
   if (found === undefined)
     throw new StillframeError(
       "hypervisor_unavailable",
-      `this host has no ${name} any more; check its settings`,
+      `this host does not offer hypervisor "${name}" any more: ${hostNeeds[name]}`,
     )
   return found
 }

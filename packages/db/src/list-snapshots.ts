@@ -25,6 +25,7 @@ const columns = [
   "compression",
   "compression_state",
   "compression_error",
+  "compression_reason",
   "size_bytes",
   "uncompressed_size_bytes",
   "compressed_size_bytes",

@@ -94,6 +94,7 @@ export interface SnapshotsTable {
   compression: ColumnType<EffectiveCompression | null, string | null, string | null>
   compression_state: Defaulted<CompressionState>
   compression_error: string | null
+  compression_reason: string | null
   size_bytes: Defaulted<number>
   uncompressed_size_bytes: number | null
   compressed_size_bytes: number | null

@@ -91,6 +91,7 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
 const unset = {
   compression_state: "none",
   compression_error: null,
+  compression_reason: null,
   size_bytes: 0,
   uncompressed_size_bytes: null,
   compressed_size_bytes: null,
@@ -151,6 +152,8 @@ export interface CapturedPayload {
   readonly storedBytes: number
   readonly pauseMs: number
   readonly capturedAt: Date
+  /** Why its memory can't be compressed. Absent where it can. */
+  readonly incompressible?: string
 }
 
 /** Moves a snapshot on if its status allows it; the row afterwards, or undefined when it was not this caller's to move. */
@@ -192,6 +195,7 @@ export function publishCapture(
     pause_ms: captured.pauseMs,
     captured_at: captured.capturedAt,
     compression_state: captured.compress ? "compressing" : "none",
+    compression_reason: captured.incompressible ?? null,
     progress: null,
   })
 }

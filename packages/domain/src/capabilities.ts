@@ -11,8 +11,9 @@ export interface Capabilities {
   readonly fork: boolean
   /** Whether a restored VM's disks may have other names than the captured one's. */
   readonly disk_override: boolean
-  /** Whether the memory file is one that compresses; where not, its snapshots stay as they are. */
+  /** Whether the memory is a file that compresses, and why not: then its snapshots stay as they are. */
   readonly compressible_memory: boolean
+  readonly compressible_memory_reason?: string
   /** Which versions may load a snapshot: the very same, or that of the same machine type. */
   readonly restores: "same_version" | "same_machine"
   /** Whether a save that is under way can be called off. Where not, one that would take too long is refused beforehand. */

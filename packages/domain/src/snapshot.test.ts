@@ -13,6 +13,7 @@ const record: SnapshotRecord = {
   compression: null,
   compression_state: "none",
   compression_error: null,
+  compression_reason: null,
   size_bytes: 100,
   uncompressed_size_bytes: 90,
   compressed_size_bytes: 9,

@@ -47,6 +47,8 @@ export interface SnapshotRecord {
   readonly compression: EffectiveCompression | null
   readonly compression_state: CompressionState
   readonly compression_error: string | null
+  /** Why its memory can't be compressed, whatever was asked for. */
+  readonly compression_reason: string | null
   readonly size_bytes: number
   readonly uncompressed_size_bytes: number | null
   readonly compressed_size_bytes: number | null
@@ -75,6 +77,7 @@ export interface SnapshotResource {
   readonly compression?: CompressionConfig
   readonly compression_state: CompressionState
   readonly compression_error?: string
+  readonly compression_reason?: string
   readonly compressed_size_bytes?: number
   readonly uncompressed_size_bytes?: number
   readonly status: SnapshotStatus
@@ -103,6 +106,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     compression_state: record.compression_state,
     ...((compressed || record.compression_state === "error") &&
       optional("compression_error", record.compression_error && shownReason(record.compression_error))),
+    ...optional("compression_reason", record.compression_reason),
     ...(compressed && optional("compressed_size_bytes", record.compressed_size_bytes)),
     ...(compressed && optional("uncompressed_size_bytes", record.uncompressed_size_bytes)),
     status: record.status,

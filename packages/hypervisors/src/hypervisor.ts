@@ -15,6 +15,8 @@ export interface HypervisorTools {
   readonly qemuImg: string
   /** The only version whose saves it loads: its own. Absent where the machine type decides. */
   readonly loadsOnly?: string
+  /** Why its saves hold no memory file that could be compressed. Absent where they do. */
+  readonly opaqueMemory?: string
   /** The unprivileged user that its processes run as where this process is root. */
   readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
   /** Absolute; on a tmpfs. Where saves are written before they are brought into their payloads; QEMU's need no such place. */

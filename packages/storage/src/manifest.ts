@@ -28,6 +28,8 @@ const manifestSchema = z.object({
   launch: z.record(z.string(), z.unknown()),
   /** Why there is none: the first option of its owner's command line that a launch can't say. */
   not_restorable: z.string().optional(),
+  /** Why it has no memory file: its hypervisor keeps the memory in its state, where nobody else can read it. */
+  opaque_memory: z.string().optional(),
   disks: z.array(z.record(z.string(), z.unknown())),
   captured_at: z.iso.datetime(),
   pause_ms: z.number(),
@@ -64,9 +66,9 @@ export async function sealedAttempt(dir: string): Promise<Manifest | undefined> 
   return undefined
 }
 
-/** The memory file's entry; undefined for kind Stopped. Throws `corrupted` when it should have one and has not. */
+/** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */
 export function memoryEntry(manifest: Manifest): (ManifestFile & { sha256: string }) | undefined {
-  if (manifest.kind === "Stopped") return undefined
+  if (manifest.kind === "Stopped" || manifest.opaque_memory !== undefined) return undefined
   const entry = manifest.files.find(({ role }) => role === "memory")
   if (entry?.sha256 === undefined)
     throw new StillframeError("corrupted", `the manifest of payload ${manifest.token} names no memory file`)

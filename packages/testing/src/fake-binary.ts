@@ -3,18 +3,18 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 /**
- * An executable in `folder` that behaves like a hypervisor's binary of the given version, such as `v53.0`: a program of
- * ours in `fakes/`, which any test may name wherever it could name the real one.
+ * An executable in `folder` that behaves like a hypervisor's binary of the given version, such as `v53.0` (a shim of vz has
+ * none): a program of ours in `fakes/`, which any test may name wherever it could name the real one.
  */
 export async function fakeBinary(
   folder: string,
-  name: "cloud-hypervisor" | "firecracker",
-  version: string,
+  ...[name, version]: [name: "cloud-hypervisor" | "firecracker", version: string] | [name: "vz-shim"]
 ): Promise<string> {
   const script = fileURLToPath(new URL(`./fakes/${name}.ts`, import.meta.url))
-  const path = join(folder, `${name}-${version}`)
+  const path = join(folder, version === undefined ? name : `${name}-${version}`)
+  const own = version === undefined ? "" : ` --fake-version ${version}`
   // A fake starts in an environment without a PATH to this Node.
-  await writeFile(path, `#!/bin/sh\nexec '${process.execPath}' '${script}' --fake-version ${version} "$@"\n`)
+  await writeFile(path, `#!/bin/sh\nexec '${process.execPath}' '${script}'${own} "$@"\n`)
   await chmod(path, 0o755)
   return path
 }

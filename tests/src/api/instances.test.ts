@@ -108,8 +108,17 @@ test("the host is the one that is up, or the one that is named, and it must offe
   expect((await launch(api, { ...vm, host: "h3" })).body.message).toBe(
     'host "h3" is not up; hosts that are: h1, h2',
   )
-  const other = await launch(api, { ...vm, host: "h1", hypervisor: "firecracker" })
-  expect([other.status, other.body.code]).toEqual([501, "not_supported"])
+  for (const hypervisor of ["firecracker", "vz"]) {
+    const other = await launch(api, { ...vm, host: "h1", hypervisor })
+    expect([other.status, other.body.code]).toEqual([501, "not_supported"])
+    expect(other.body.message).toContain(`no host that is up offers hypervisor "${hypervisor}"`)
+  }
+  const nowhere = await launch(api, { ...vm, hypervisor: "vz" })
+  expect(nowhere.body).toEqual({
+    code: "not_supported",
+    message:
+      'no host that is up offers hypervisor "vz": vz needs macOS 14 or later on Apple silicon; use another hypervisor here, or a host that is such a Mac. Offered: qemu',
+  })
   expect((await launch(api, { ...vm, host: "h2" }, now)).body.host).toBe("h2")
 })
 

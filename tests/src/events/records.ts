@@ -15,6 +15,7 @@ export function snapshotRecord(changes: Partial<SnapshotRecord> = {}): SnapshotR
     compression: null,
     compression_state: "none",
     compression_error: null,
+    compression_reason: null,
     size_bytes: 0,
     uncompressed_size_bytes: null,
     compressed_size_bytes: null,

@@ -4,13 +4,13 @@ import { processAlive } from "@stillframe/hypervisors/processes"
 import type { VmControl } from "@stillframe/hypervisors/vm-control"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
+import { mac } from "./mac.ts"
 import { ground, never, pidsIn } from "./test-vm.ts"
 import {
   fault,
   guest,
   impatient,
   launchOptions,
-  mac,
   machineOf,
   restoreOptions,
   save,

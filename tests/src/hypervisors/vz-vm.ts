@@ -1,22 +1,14 @@
-import { chmod, copyFile, link, mkdir, readFile, writeFile } from "node:fs/promises"
+import { copyFile, link, mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { SavedFile } from "@stillframe/hypervisors/saved-files"
 import type { VmControl } from "@stillframe/hypervisors/vm-control"
 import type { Vmm, VmmLaunch } from "@stillframe/hypervisors/vmm"
-import type { VzHost } from "@stillframe/hypervisors/vz/host"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
+import { fakeBinary } from "@stillframe/testing/fake-binary"
+import { mac } from "./mac.ts"
 import { heartbeat, never, serial, untilTicks, type Ground } from "./test-vm.ts"
-
-/** What an Apple silicon Mac with macOS 14 says of itself. */
-export const mac: VzHost = {
-  platform: "darwin",
-  arch: "arm64",
-  release: "23.6.0",
-  hardwareUuid: async () => "9C2D8E7A-0000-4000-8000-000000000001",
-}
 
 export const vz = vzOn({ host: mac })
 /** For what is never answered. */
@@ -32,11 +24,7 @@ export interface VzVm {
 
 /** A program that is the fake shim, as the service would be told of it. */
 export async function fakeShim({ folder }: Ground): Promise<string> {
-  const program = join(await folder("bin"), "vz-shim")
-  const script = fileURLToPath(import.meta.resolve("@stillframe/testing/fakes/vz-shim"))
-  await writeFile(program, `#!/bin/sh\nexec ${process.execPath} ${script} "$@"\n`)
-  await chmod(program, 0o755)
-  return program
+  return await fakeBinary(await folder("bin"), "vz-shim")
 }
 
 export async function launchOptions(

@@ -4,13 +4,13 @@ import { processAlive } from "@stillframe/hypervisors/processes"
 import { keepRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { vz as hostsOwn, vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
+import { mac } from "./mac.ts"
 import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
 import {
   fakeShim,
   fault,
   guest,
   launchOptions,
-  mac,
   machineOf,
   restored,
   restoreOptions,

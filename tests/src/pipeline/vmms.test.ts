@@ -3,45 +3,28 @@ import { uptime } from "node:os"
 import { join } from "node:path"
 import { readIntent, writeIntent } from "@stillframe/capture-worker/intent"
 import { takeOver } from "@stillframe/capture-worker/takeover"
+import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { findProcess } from "@stillframe/hypervisors/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
-import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { deadProcess } from "./dead-process.ts"
+import { flipBit } from "./flip-bit.ts"
 import { forkRuns } from "./fork-runs.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { fakeOf, fakeVersions, launchOn, stackWith } from "./vmm-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
 
-type Vmm = keyof typeof versions
-
-const versions = { "cloud-hypervisor": ["v53.0", "v48.0"], firecracker: ["1.16.1", "1.15.0"] } as const
-
-/** A stack with a host that has a stand-in of this hypervisor. */
-async function stackWith(name: Vmm): Promise<TestStack> {
-  await using opened = new AsyncDisposableStack()
-  const stack = opened.use(await testStack())
-  const path = await fakeBinary(stack.dataDir, name, versions[name][0])
-  await stack.startCaptureWorker({ vmms: new Map([[name, { path }]]) })
-  await stack.startCompressionWorker()
-  opened.move()
-  return stack
+/** What asking for compression comes to. */
+const outcomes = {
+  "cloud-hypervisor": { compression_state: "compressed" },
+  firecracker: { compression_state: "compressed" },
+  vz: { compression_state: "none", compression_reason: expect.stringContaining("encrypts what it saves") },
 }
 
-async function launch(stack: TestStack, hypervisor: Vmm, name: string): Promise<InstanceResource> {
-  const instance = await stack.api.request<InstanceResource>("POST", "/instances", {
-    name,
-    hypervisor,
-    launch: { image: "heartbeat" },
-  })
-  const dir = stack.generationDir(instance)
-  await untilTrue(dir, async () => (await serialLines(dir)) >= 3)
-  return instance
-}
-
-describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
+describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", (hypervisor) => {
   let stack: TestStack
   beforeAll(async () => {
     stack = await stackWith(hypervisor)
@@ -49,7 +32,7 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   afterAll(() => stack[Symbol.asyncDispose]())
 
   test("is launched, captured, compressed, verified and forked, and goes on all the while", async () => {
-    const source = await launch(stack, hypervisor, "source")
+    const source = await launchOn(stack, hypervisor, "source")
 
     const { id } = await stack.snapshot(source, zstd)
     const settled = await stack.settled(id)
@@ -59,9 +42,10 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
     expect(source.hypervisor).toBe(hypervisor)
     expect(settled).toMatchObject({
       status: "ready",
-      compression_state: "compressed",
       source_hypervisor: hypervisor,
+      ...outcomes[hypervisor],
     })
+    expect(settled).not.toHaveProperty("compression_error")
     const verified = await stack.ask("POST", `/snapshots/${id}/verify`, { headers: { prefer: "wait=55" } })
     expect(verified.body.verified_at).toEqual(expect.any(String))
     expect(await serialLines(stack.generationDir(source))).toBeGreaterThanOrEqual(tick)
@@ -71,7 +55,7 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("is forked from the raw memory too, after it is gone", async () => {
-    const source = await launch(stack, hypervisor, "stopped")
+    const source = await launchOn(stack, hypervisor, "stopped")
 
     const { id } = await stack.snapshot(source)
     await stack.settled(id)
@@ -79,12 +63,12 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
     await forkRuns(stack, id, { name: "copy-of-stopped", source, tick: 3 })
 
     const files = await readdir(await stack.payloadDir(id))
-    expect(files).toContain("memory")
+    expect(files).toContain(hypervisor === "vz" ? "machine-state.vzm" : "memory")
     expect(files.filter((name) => name.startsWith("saving"))).toEqual([])
   })
 
   test("goes into Standby and comes back, and back in time in place", async () => {
-    const source = await launch(stack, hypervisor, "away")
+    const source = await launchOn(stack, hypervisor, "away")
     const act = (action: string) =>
       stack.api.request<InstanceResource>("POST", `/instances/${source.id}/${action}`)
 
@@ -105,7 +89,7 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("whose captor died in the pause runs again by what lies on the host alone", async () => {
-    const source = await launch(stack, hypervisor, "paused")
+    const source = await launchOn(stack, hypervisor, "paused")
     const dir = stack.generationDir(source)
     const { config } = await readVmRecord(dir)
     const control = vmms.get(hypervisor)!.control(dir, config)
@@ -131,26 +115,29 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
   })
 
   test("ends when it is deleted, and nothing of it is left on the host", async () => {
-    const source = await launch(stack, hypervisor, "deleted")
+    const source = await launchOn(stack, hypervisor, "deleted")
 
     expect((await stack.ask("DELETE", `/instances/${source.id}`)).status).toBe(204)
 
     expect(await findProcess(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
     expect(await readdir(join(stack.dataDir, "instances"))).not.toContain(source.id)
   })
+})
 
-  test("is not loaded by another version; its disks can be had", async () => {
+test.each(["cloud-hypervisor", "firecracker"] as const)(
+  "a VM of %s is not loaded by another version; its disks can be had",
+  async (hypervisor) => {
     await using stack = await testStack()
-    const [made, other] = versions[hypervisor]
+    const [made, other] = fakeVersions[hypervisor]
     const worker = await stack.startCaptureWorker({
-      vmms: new Map([[hypervisor, { path: await fakeBinary(stack.dataDir, hypervisor, made) }]]),
+      vmms: new Map([[hypervisor, { path: await fakeOf(stack.dataDir, hypervisor, made) }]]),
     })
-    const source = await launch(stack, hypervisor, "source")
+    const source = await launchOn(stack, hypervisor, "source")
     const { id } = await stack.snapshot(source)
     await stack.settled(id)
     await worker[Symbol.asyncDispose]()
     await stack.startCaptureWorker({
-      vmms: new Map([[hypervisor, { path: await fakeBinary(stack.dataDir, hypervisor, other) }]]),
+      vmms: new Map([[hypervisor, { path: await fakeOf(stack.dataDir, hypervisor, other) }]]),
     })
 
     const refused = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "running" } })
@@ -161,5 +148,59 @@ describe.each(Object.keys(versions) as Vmm[])("a VM of %s", (hypervisor) => {
     expect([refused.status, refused.body.code]).toEqual([501, "not_supported"])
     expect(refused.body.message).toContain("bring that version back")
     expect([disks.status, disks.body.state]).toEqual([201, "Stopped"])
+  },
+)
+
+test("a snapshot of vz is completed when it is captured, whatever compression was asked for, and takes none later", async () => {
+  await using stack = await stackWith("vz")
+  const source = await launchOn(stack, "vz", "source")
+
+  const { id } = await stack.snapshot(source, zstd)
+  const settled = await stack.settled(id)
+  const asked = await stack.ask("POST", `/snapshots/${id}/compress`, { body: {} })
+
+  expect(settled.compression).toMatchObject({ enabled: true, algorithm: "zstd" })
+  expect([asked.status, asked.body.code, asked.headers.get("x-should-retry")]).toEqual([
+    501,
+    "not_supported",
+    "false",
+  ])
+  expect(asked.body.message).toContain("encrypts what it saves")
+  await stack.until(async () => {
+    const events = await stack.api.request<EventEnvelope[]>("GET", "/events")
+    const types = events.filter(({ subject }) => subject.id === id).map(({ type }) => type)
+    return types.join() === "snapshot.created,snapshot.captured,snapshot.completed" || undefined
   })
+})
+
+test("a saved state of vz that is not what was captured is not loaded, and the snapshot is found to be corrupted", async () => {
+  await using stack = await stackWith("vz")
+  const source = await launchOn(stack, "vz", "source")
+  const { id } = await stack.snapshot(source)
+  await stack.settled(id)
+  await flipBit(join(await stack.payloadDir(id), "machine.json"))
+
+  const fork = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "copy" } })
+
+  expect([fork.status, fork.body.code]).toEqual([409, "conflict"])
+  await stack.until(async () => (await stack.settled(id)).corrupted_at)
+})
+
+test("a snapshot of an instance that vz has put away needs no VM, and is forked", async () => {
+  await using stack = await stackWith("vz")
+  const source = await launchOn(stack, "vz", "source")
+  const standby = await stack.ask("POST", `/instances/${source.id}/standby`)
+
+  const { id } = await stack.snapshot(source, zstd)
+  const settled = await stack.settled(id)
+
+  expect(standby.body.state).toBe("Standby")
+  expect(settled).toMatchObject({ status: "ready", ...outcomes.vz })
+  await forkRuns(stack, id, { name: "copy", source, tick: 3 })
+  const put = await stack.ask("POST", `/snapshots/${id}/fork`, {
+    body: { name: "put-away", target_state: "Standby" },
+  })
+  expect([put.status, put.body.state]).toEqual([201, "Standby"])
+  const resumed = await stack.ask("POST", "/instances/put-away/restore")
+  expect([resumed.status, resumed.body.state]).toEqual([200, "Running"])
 })

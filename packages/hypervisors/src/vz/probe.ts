@@ -18,8 +18,9 @@ export async function probeVz(host: VzHost, binary: string, signal: AbortSignal)
     attach: false,
     fork: true,
     disk_override: true,
-    // The framework encrypts what it saves.
     compressible_memory: false,
+    compressible_memory_reason:
+      "Virtualization.framework encrypts what it saves, memory and devices in one file, and that gets no smaller",
     // Whether a later system still loads a state only the framework can say; that it is the same Mac, `restore` sees to.
     restores: "same_machine",
     cancel: false,
