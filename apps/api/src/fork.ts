@@ -12,7 +12,7 @@ import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { forkSnapshotSchema } from "./schemas.ts"
 import { requireSnapshot } from "./snapshots.ts"
-import { requireRestorable, requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
+import { hypervisorFor, requireRestorable, requireUsable, useOf, whenCaptured } from "./use-snapshot.ts"
 
 type ForkRequest = z.output<typeof forkSnapshotSchema>
 
@@ -61,7 +61,7 @@ async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): 
   const instance = await createInstance(tx, {
     name: body.name,
     image: source.image,
-    hypervisor: source.hypervisor,
+    hypervisor: hypervisorFor(snapshot, body),
     host: snapshot.host,
     launch: source.launch,
     vcpus: source.vcpus,
@@ -71,13 +71,13 @@ async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): 
     sourceSnapshotId: snapshot.id,
   })
   // After the name, as the contract judges; what is thrown here undoes it.
-  const target = targetFor(snapshot, body)
+  const use = await useOf(tx, snapshot, source, body)
   const operationId = await createOperation(tx, {
     kind: "fork",
     queue: captureQueue(snapshot.host),
     instanceId: instance.id,
     snapshotId: snapshot.id,
-    params: { target },
+    params: { ...use },
   })
   await appendInstanceEvent(tx, "instance.created", instance)
   return instanceWork(instance, operationId)

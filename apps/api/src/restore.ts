@@ -1,9 +1,9 @@
 import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
 import { createOperation } from "@stillframe/db/operations"
+import type { Database } from "@stillframe/db/schema"
 import { findSnapshot, lockSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"
-import type { TargetState } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import type { z } from "zod"
 import { action, claimState } from "./instance-actions.ts"
@@ -13,7 +13,7 @@ import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { restoreSnapshotSchema } from "./schemas.ts"
-import { requireRestorable, requireUsable, targetFor, whenCaptured } from "./use-snapshot.ts"
+import { requireRestorable, requireUsable, useOf, whenCaptured, type SnapshotUse } from "./use-snapshot.ts"
 
 type RestoreRequest = z.output<typeof restoreSnapshotSchema>
 
@@ -52,20 +52,20 @@ async function restore(
     return requireOf(snapshot, instanceId)
   }
   // What can never be done is said before anything is waited for.
-  targetAfterState(await read(), resolved, body)
+  await useAfterState(deps.db, await read(), resolved, body)
   const waited = await whenCaptured(deps, read, left())
   if ("answer" in waited) return waited.answer
   const begun = await once(deps, identity, async (tx) => {
     const instance = await claimState(tx, instanceId)
     const snapshot = requireOf(await lockSnapshot(tx, snapshotId), instanceId)
     requireUsable(snapshot, "restored")
-    const target = targetAfterState(snapshot, instance, body)
+    const use = await useAfterState(tx, snapshot, instance, body)
     const operationId = await createOperation(tx, {
       kind: "restore",
       queue: captureQueue(instance.host),
       instanceId,
       snapshotId: snapshot.id,
-      params: { target },
+      params: { ...use },
     })
     return instanceWork(instance, operationId)
   })
@@ -74,10 +74,15 @@ async function restore(
 }
 
 /** In the contract's order: the instance's state, then what the snapshot's kind allows. */
-function targetAfterState(snapshot: SnapshotRow, instance: InstanceRow, body: RestoreRequest): TargetState {
+async function useAfterState(
+  db: Database,
+  snapshot: SnapshotRow,
+  instance: InstanceRow,
+  body: RestoreRequest,
+): Promise<SnapshotUse> {
   action("restore", instance)
   requireRestorable(instance)
-  return targetFor(snapshot, body)
+  return useOf(db, snapshot, instance, body)
 }
 
 function requireOf(snapshot: SnapshotRow | undefined, instanceId: string): SnapshotRow {

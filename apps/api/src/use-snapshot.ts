@@ -1,8 +1,12 @@
+import { offersOf } from "@stillframe/db/hosts"
 import type { InstanceRow } from "@stillframe/db/instances"
+import type { Database } from "@stillframe/db/schema"
 import { requireSound, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
+import { guestObstacle } from "@stillframe/domain/hypervisor-needs"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
 import { snapshotTargets } from "@stillframe/domain/snapshot"
+import { offeredBy } from "./choose-host.ts"
 import { problem } from "./problem.ts"
 import type { Answer, ApiDeps } from "./route.ts"
 import { waitUntil } from "./wait.ts"
@@ -44,28 +48,65 @@ export function requireRestorable({ attached }: InstanceRow): void {
   )
 }
 
-/** What a restore or fork of a snapshot ends in. Throws `invalid_request` for what its kind does not allow. */
-export function targetFor(
-  { kind, source_hypervisor }: SnapshotRow,
-  {
-    target_state,
-    target_hypervisor,
-  }: { target_state?: TargetState | undefined; target_hypervisor?: Hypervisor | undefined },
-): TargetState {
+/** What is to become of a snapshot. */
+export interface SnapshotUse {
+  readonly target: TargetState
+  readonly hypervisor: Hypervisor
+}
+
+interface AskedUse {
+  readonly target_state?: TargetState | undefined
+  readonly target_hypervisor?: Hypervisor | undefined
+}
+
+/** The hypervisor of an instance that is made from a snapshot: not its source's, which may have changed since. */
+export function hypervisorFor(
+  { source_hypervisor }: Pick<SnapshotRow, "source_hypervisor">,
+  { target_hypervisor }: AskedUse,
+): Hypervisor {
+  return target_hypervisor ?? source_hypervisor
+}
+
+/**
+ * What a restore or fork of a snapshot ends in, and on what. Throws `invalid_request` for what its kind, its host or its
+ * guest do not allow.
+ */
+export async function useOf(
+  db: Database,
+  snapshot: SnapshotRow,
+  source: Pick<InstanceRow, "launch" | "vcpus">,
+  asked: AskedUse,
+): Promise<SnapshotUse> {
+  const { kind } = snapshot
   const [unasked] = snapshotTargets[kind]
-  const target = target_state ?? unasked
+  const target = asked.target_state ?? unasked
   if (!snapshotTargets[kind].includes(target))
-    throw new StillframeError(
-      "invalid_request",
+    throw invalid(
       `target_state ${target} is not possible from a ${kind} snapshot; use ${snapshotTargets[kind].join(" or ")}`,
     )
-  if (target_hypervisor === undefined) return target
-  if (kind === "Standby")
-    throw new StillframeError("invalid_request", "target_hypervisor is only allowed for stopped snapshots")
-  if (target_hypervisor !== source_hypervisor)
-    throw new StillframeError(
-      "invalid_request",
-      `unsupported target hypervisor "${target_hypervisor}"; the snapshot is of ${source_hypervisor}`,
+  const { target_hypervisor } = asked
+  if (target_hypervisor !== undefined) await checkTarget(db, snapshot, source, target_hypervisor)
+  return { target, hypervisor: hypervisorFor(snapshot, asked) }
+}
+
+async function checkTarget(
+  db: Database,
+  { kind, host, source_hypervisor }: SnapshotRow,
+  { launch, vcpus }: Pick<InstanceRow, "launch" | "vcpus">,
+  target: Hypervisor,
+): Promise<void> {
+  // A saved memory is no other hypervisor's, and its devices' state neither.
+  if (kind === "Standby") throw invalid("target_hypervisor is only allowed for stopped snapshots")
+  const hypervisors = await offersOf(db, host)
+  if (hypervisors[target] === undefined)
+    throw invalid(
+      `unsupported target hypervisor "${target}"; host "${host}" offers: ${offeredBy([{ hypervisors }])}`,
     )
-  return target
+  if (target === source_hypervisor) return
+  const obstacle = guestObstacle(target, { kernel: launch["kernel"], vcpus })
+  if (obstacle !== undefined) throw invalid(obstacle)
+}
+
+function invalid(message: string): StillframeError {
+  return new StillframeError("invalid_request", message)
 }

@@ -1,5 +1,6 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { findVms } from "@stillframe/hypervisors/find-vms"
 import type { VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
@@ -51,8 +52,7 @@ export async function carryOutStop(order: StopOrder, signal: AbortSignal): Promi
 
 /** Ends the VM's process, however it is found, and removes its files. Done twice it is done. */
 export async function carryOutEnd(order: EndOrder): Promise<null> {
-  const running = await hypervisorOf(order.hypervisor).find(identityOf(order))
-  if (running !== undefined) await endProcess(running, { graceMs: endGraceMs })
+  for (const running of await findVms(identityOf(order))) await endProcess(running, { graceMs: endGraceMs })
   const { dataDir, instanceId, token } = order
   const made =
     order.remove === "instance"

@@ -31,9 +31,9 @@ export async function carryOutRestore(
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const place = { config: order.launch, from: order.payloadDir, dir, signal }
-    await hypervisorOf(order.hypervisor).bring(frozen, place)
-    if (order.target === "Running") return await startIn(dir, { order, manifest, frozen, signal })
-    await writeDisks(dir, frozen)
+    const brought = await hypervisorOf(order.hypervisor).bring(frozen, place)
+    if (order.target === "Running") return await startIn(dir, { order, manifest, frozen: brought, signal })
+    await writeDisks(dir, brought)
     return null
   } catch (error) {
     await carryOutEnd({ ...order, kind: "end", remove: "generation" })

@@ -11,7 +11,7 @@ import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/q
 import type { Logger } from "@stillframe/runtime/logger"
 import { writeDurably } from "@stillframe/storage/durable"
 import type { CaptureWorkerConfig } from "./config.ts"
-import { resolveLaunch } from "./resolve-launch.ts"
+import { adoptOnQemu, resolveLaunch } from "./resolve-launch.ts"
 import { vmUser } from "./vm-user.ts"
 import type { HostHypervisor } from "./worker.ts"
 
@@ -29,11 +29,12 @@ export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): P
     qemuImg: config.qemuImg,
     runAs,
   }
+  const host = { machines: probe.machines, accel, imagesDir: config.imagesDir }
   return {
     capabilities: qemuCapabilities(probe),
     tools,
-    resolveLaunch: (stored) =>
-      resolveLaunch(stored, { machines: probe.machines, accel, imagesDir: config.imagesDir }),
+    resolveLaunch: (stored) => resolveLaunch(stored, host),
+    adopt: (guest) => adoptOnQemu(guest, host),
   }
 }
 

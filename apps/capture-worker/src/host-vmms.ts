@@ -4,7 +4,7 @@ import { canEnterAs } from "@stillframe/hypervisors/run-as"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "./config.ts"
-import { resolveGuest } from "./resolve-launch.ts"
+import { adoptGuest, resolveGuest } from "./resolve-launch.ts"
 import { vmUser } from "./vm-user.ts"
 import type { HostHypervisor } from "./worker.ts"
 
@@ -37,6 +37,7 @@ export async function probeHostVmms(
           }),
         },
         resolveLaunch: (stored) => resolveGuest(stored, config.imagesDir),
+        adopt: (guest) => adoptGuest(guest, name),
       })
     } catch (err) {
       if (setting !== undefined) throw err

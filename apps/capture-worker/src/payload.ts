@@ -4,12 +4,13 @@ import type { Database } from "@stillframe/db/schema"
 import { lockSnapshot } from "@stillframe/db/snapshots"
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { TargetState } from "@stillframe/domain/instance"
+import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import type { RestoreOrder } from "./orders.ts"
-import type { Worker } from "./worker.ts"
+import { assertRoomToBring } from "./room.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** What an instance is built from. */
 export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch">
@@ -30,12 +31,20 @@ export async function reportDamage(
   if (snapshot !== undefined) await requestVerification(tx, snapshot)
 }
 
-/** Holds a snapshot's files while `work` reads them. */
+/** The hypervisor of what is built from a snapshot. Absent where an instance's own image is put back. */
+export function hypervisorIn({ params }: ClaimedOperation): Hypervisor | undefined {
+  return params["hypervisor"] as Hypervisor | undefined
+}
+
+/** Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them. */
 export async function withPayload(
-  { db, config, log }: Worker,
-  snapshotId: string,
+  worker: Worker,
+  operation: ClaimedOperation,
+  hypervisor: Hypervisor,
   work: (payload: Payload) => Promise<void>,
 ): Promise<void> {
+  const { db, config, log } = worker
+  const snapshotId = operation.snapshotId ?? ""
   await using reader = await openReader(db, snapshotId, {
     onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
   })
@@ -47,7 +56,10 @@ export async function withPayload(
       "not_supported",
       `its VM was started with ${manifest.not_restorable}, which a VM of ours can't have; the snapshot can only be kept`,
     )
-  const launch = manifest.launch as unknown as GuestConfig
+  const captured = manifest.launch as unknown as GuestConfig
+  const host = hostHypervisor(worker, hypervisor)
+  const launch = manifest.hypervisor.name === hypervisor ? captured : host.adopt(captured)
+  await assertRoomToBring(worker, operation, { pool: snapshot.pool, host, manifest, dir })
   const { memory_file: memoryFile } = snapshot
   await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
 }

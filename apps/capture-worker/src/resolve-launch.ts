@@ -1,4 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { guestObstacle } from "@stillframe/domain/hypervisor-needs"
+import type { Hypervisor } from "@stillframe/domain/instance"
 import { builtinImage } from "@stillframe/hypervisors/images"
 import {
   checkGuestConfig,
@@ -39,12 +41,19 @@ export function resolveLaunch(
   stored: StoredLaunch,
   { machines, accel, imagesDir }: QemuOfHost,
 ): LaunchConfig {
-  const launch: LaunchConfig = {
-    machine: pinMachine(stored.machine ?? "q35", machines),
-    accel,
-    cpu: accel === "kvm" ? "host" : "qemu64",
-    ...guestOf(stored, imagesDir),
-  }
+  return onQemu(guestOf(stored, imagesDir), { machine: pinMachine(stored.machine ?? "q35", machines), accel })
+}
+
+/** What a guest of another hypervisor is launched with on this host's QEMU. */
+export function adoptOnQemu(guest: GuestConfig, { machines, accel }: QemuOfHost): LaunchConfig {
+  return onQemu(guest, { machine: machines.q35, accel })
+}
+
+function onQemu(
+  guest: GuestConfig,
+  { machine, accel }: Pick<LaunchConfig, "machine" | "accel">,
+): LaunchConfig {
+  const launch: LaunchConfig = { machine, accel, cpu: accel === "kvm" ? "host" : "qemu64", ...guest }
   checkLaunchConfig(launch)
   return launch
 }
@@ -56,6 +65,23 @@ export function resolveGuest(stored: StoredLaunch, imagesDir: string): GuestConf
   const guest = guestOf(stored, imagesDir)
   checkGuestConfig(guest)
   return guest
+}
+
+/** Likewise of a guest that another hypervisor has run, without what was that one's own. */
+export function adoptGuest(
+  { memoryMib, vcpus, kernel, initrd, cmdline, disks }: GuestConfig,
+  hypervisor: Hypervisor,
+): GuestConfig {
+  const obstacle = guestObstacle(hypervisor, { kernel, vcpus })
+  if (obstacle !== undefined) throw new StillframeError("invalid_request", obstacle)
+  return {
+    memoryMib,
+    vcpus,
+    ...(kernel !== undefined && { kernel }),
+    ...(initrd !== undefined && { initrd }),
+    ...(cmdline !== undefined && { cmdline }),
+    disks,
+  }
 }
 
 function guestOf(stored: StoredLaunch, imagesDir: string): GuestConfig {

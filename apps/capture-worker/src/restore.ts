@@ -15,7 +15,7 @@ import { readManifest } from "@stillframe/storage/manifest"
 import { endVm } from "./end-vm.ts"
 import { unpackingRoom, withHostRoom } from "./host-room.ts"
 import { recordStateError } from "./instance-operations.ts"
-import { reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
+import { hypervisorIn, reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
@@ -38,7 +38,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
       const instance = await instanceToRestore(worker, context)
       const target = targetOf(operation)
       await release(worker, instance, { forget: false })
-      const next = nextGeneration(instance)
+      const next = nextGeneration(instance, operation)
       const build = async (payload: Payload): Promise<void> => {
         const room = await unpackingRoom(worker.config, next, { ...payload, target })
         const order = () =>
@@ -51,7 +51,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
       }
       await (operation.snapshotId === null
         ? build(await ownImage(worker, instance))
-        : withPayload(worker, operation.snapshotId, build))
+        : withPayload(worker, operation, next.hypervisor, build))
       // The rest is done again when this worker dies before it: by its next start.
       worker.committed()
       if (target === "Running") await goOn(worker, next)
@@ -74,8 +74,8 @@ export async function goOn(worker: Worker, vm: PlacedVm): Promise<void> {
   watches.start({ ...vm, attached: null })
 }
 
-function nextGeneration({ id, generation, hypervisor }: InstanceRow): PlacedVm {
-  return { id, generation: generation + 1, hypervisor }
+function nextGeneration({ id, generation, hypervisor }: InstanceRow, operation: ClaimedOperation): PlacedVm {
+  return { id, generation: generation + 1, hypervisor: hypervisorIn(operation) ?? hypervisor }
 }
 
 async function ownImage({ config }: Worker, instance: InstanceRow): Promise<Payload> {
@@ -101,7 +101,7 @@ async function instanceToRestore(worker: Worker, context: OperationContext): Pro
       `the instance is ${instance.state}, not ${allowed.join(" or ")}`,
     )
   if (operation.attempt <= operationAttempts.restore.max) return instance
-  const next = nextGeneration(instance)
+  const next = nextGeneration(instance, operation)
   await endVm(worker, context, next, "generation")
   throw new StillframeError("hypervisor_gone", "the worker died while it restored the VM; try again")
 }
@@ -124,6 +124,7 @@ async function commit(
   await inTransaction(db, async (tx) => {
     const restored = await advanceInstance(tx, next.id, target, {
       generation: next.generation,
+      hypervisor: next.hypervisor,
       pid: vm?.pid ?? null,
       launch: JSON.stringify(launch),
       vcpus: launch.vcpus,

@@ -58,7 +58,7 @@ export function forkHandler(worker: Worker): OperationHandler {
       const { operation } = context
       const instance = await instanceToStart(worker, context)
       const target = targetOf(operation)
-      await withPayload(worker, operation.snapshotId ?? "", async (payload) => {
+      await withPayload(worker, operation, instance.hypervisor, async (payload) => {
         const room = await unpackingRoom(worker.config, instance, { ...payload, target })
         const order = () =>
           worker.captors.order(

@@ -34,6 +34,8 @@ export interface HostHypervisor {
   readonly tools: HypervisorTools
   /** What a launch that was stored as its caller spelt it comes down to on this host. Throws `invalid_request`. */
   resolveLaunch(stored: StoredLaunch): GuestConfig
+  /** What a guest that another hypervisor has run is launched with. Throws `invalid_request` for one that can't be. */
+  adopt(guest: GuestConfig): GuestConfig
 }
 
 /** Throws `hypervisor_unavailable` where the host has none of that name. */

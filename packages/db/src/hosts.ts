@@ -45,6 +45,12 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
   }
 }
 
+/** What a host was last heard to offer; nothing for one that was never heard of. */
+export async function offersOf(db: Database, host: string): Promise<HostCapabilities> {
+  const row = await db.selectFrom("hosts").select("capabilities").where("name", "=", host).executeTakeFirst()
+  return row?.capabilities ?? {}
+}
+
 export interface LiveHost {
   readonly name: string
   readonly pool: string

@@ -64,11 +64,16 @@ export interface Hypervisor {
   ): Promise<Disk[]>
   /** The disks of a VM that is to boot again in its own directory. */
   renew(dir: string, signal: AbortSignal): Promise<Disk[]>
-  /** Brings what a payload holds beside the memory into another directory. */
+  /** Bytes that `bring` may have to write because another hypervisor's disks are not as this one's are. */
+  roomToBring(frozen: readonly Disk[], from: string): Promise<number>
+  /**
+   * Brings what a payload holds beside the memory into another directory. Resolves with the disks as they lie there: those of
+   * another hypervisor in a form that this one has.
+   */
   bring(
     frozen: readonly Disk[],
     place: { config: GuestConfig; from: string; dir: string; signal: AbortSignal },
-  ): Promise<void>
+  ): Promise<readonly Disk[]>
   /** What a VM can write to, on top of what was brought. */
   top(frozen: readonly Disk[], place: { dir: string; signal: AbortSignal }): Promise<Disk[]>
 

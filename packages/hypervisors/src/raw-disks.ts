@@ -2,6 +2,7 @@ import { chmod, rm, stat, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { cloneObstacle, tryClone, type Clone } from "./clone-file.ts"
+import { convertToRaw, isRawDisk } from "./convert-disks.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
 import { sourceFacts, type Disk } from "./disks.ts"
 import { fileExists } from "./file-exists.ts"
@@ -99,16 +100,38 @@ export async function keepRawDisks(
   }
 }
 
-/** Gives a new VM in `dir` disks of its own with what `payload` has kept, which stays as it is. */
+/**
+ * Gives a new VM in `dir` disks of its own with what `payload` has kept, which stays as it is. Chains of layers, such as QEMU's,
+ * become single raw files. Resolves with the disks as they are in `dir`. Throws `insufficient_storage`.
+ */
 export async function placeRawDisks(
   disks: readonly Disk[],
-  { payload, dir, signal }: { payload: string; dir: string; signal: AbortSignal },
-): Promise<void> {
-  await linkFiles(unwrittenNames(disks), payload, dir, signal)
-  for (const name of writtenNames(disks)) {
+  { payload, dir, qemuImg, signal }: { payload: string; dir: string; qemuImg: string; signal: AbortSignal },
+): Promise<Disk[]> {
+  const raw = disks.filter(isRawDisk)
+  await linkFiles(unwrittenNames(raw), payload, dir, signal)
+  for (const name of writtenNames(raw)) {
     await cloneOrCopy({ from: join(payload, name), to: join(dir, name) }, signal)
     await makeOwn(dir, name)
   }
+  const placed: Disk[] = []
+  for (const [index, disk] of disks.entries()) {
+    if (isRawDisk(disk)) placed.push(disk)
+    else placed.push(await convertedOf(disk, index, { from: payload, dir, qemuImg, signal }))
+  }
+  return placed
+}
+
+async function convertedOf(
+  disk: Disk,
+  index: number,
+  { dir, ...tools }: { from: string; dir: string; qemuImg: string; signal: AbortSignal },
+): Promise<Disk> {
+  const name = disk.readonly ? baseName(index) : rawName(index)
+  await convertToRaw(disk, { ...tools, to: join(dir, name) })
+  await (disk.readonly ? sealCopy(join(dir, name)) : makeOwn(dir, name))
+  // Nothing below it is needed any more.
+  return { ...disk, layers: [{ file: name, format: "raw" }], sources: [] }
 }
 
 const writtenNames = (disks: readonly Disk[]): string[] =>

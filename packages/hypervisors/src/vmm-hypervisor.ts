@@ -2,6 +2,7 @@ import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { takeInBootFiles } from "./boot-files.ts"
 import { bootNames } from "./boot-names.ts"
+import { convertedBytes } from "./convert-disks.ts"
 import { assertSourcesUnchanged, readDisks, writeDisks, type Disk } from "./disks.ts"
 import { ensureRuns } from "./ensure-runs.ts"
 import { findProcess } from "./find-process.ts"
@@ -21,7 +22,7 @@ import { watchProcess } from "./watch-process.ts"
 const savedName = "saved"
 
 /** VMs whose disks are single raw files, and which are saved and loaded as files. */
-export function vmmHypervisor(vmm: Vmm, { binary, runAs, staging }: HypervisorTools): Hypervisor {
+export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: HypervisorTools): Hypervisor {
   const tools = { binary, ...(runAs !== undefined && { runAs }) }
 
   async function started(
@@ -49,9 +50,10 @@ export function vmmHypervisor(vmm: Vmm, { binary, runAs, staging }: HypervisorTo
       await assertSourcesUnchanged(dir, disks)
       return disks
     },
+    roomToBring: convertedBytes,
     async bring(frozen, { config, from, dir, signal }) {
       await linkFiles(bootNames(config), from, dir, signal)
-      await placeRawDisks(frozen, { payload: from, dir, signal })
+      return await placeRawDisks(frozen, { payload: from, dir, qemuImg, signal })
     },
     top: async (frozen) => [...frozen],
     disksAtRest: disksIn,

@@ -6,7 +6,7 @@ import type { CheckedDisk } from "@stillframe/hypervisors/host-paths"
 import { freezeRawDisks, keepRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { expect, test } from "vitest"
 import { canReflink, reflinkingGround } from "./reflinking.ts"
-import { ground, never, type Ground } from "./test-vm.ts"
+import { ground, never, qemu, type Ground } from "./test-vm.ts"
 
 const diskBytes = 1024 ** 2
 
@@ -231,7 +231,7 @@ async function lay(place: Ground, checked: CheckedDisk[]): Promise<{ dir: string
 
 async function placed(place: Ground, disks: readonly Disk[], payload: string, name: string): Promise<string> {
   const dir = await place.folder(name)
-  await placeRawDisks(disks, { payload, dir, signal: never })
+  await placeRawDisks(disks, { payload, dir, qemuImg: qemu.qemuImg, signal: never })
   return dir
 }
 

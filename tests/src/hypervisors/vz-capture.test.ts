@@ -6,7 +6,7 @@ import type { Disk } from "@stillframe/hypervisors/disks"
 import { freezeRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { expect, test } from "vitest"
 import { canReflink, reflinkingGround } from "./reflinking.ts"
-import { firstGap, ground, never, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
+import { firstGap, ground, never, qemu, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
 import { fault, guest, restoreOptions, startVz, vz, type VzVm } from "./vz-vm.ts"
 
 const diskBytes = 4_096
@@ -96,7 +96,7 @@ async function expectForkGoesOn(
 ): Promise<string> {
   const payload = join(place.root, "payload")
   const options = await restoreOptions(place, payload, "fork", { disks })
-  await placeRawDisks(disks, { payload, dir: options.dir, signal: never })
+  await placeRawDisks(disks, { payload, dir: options.dir, qemuImg: qemu.qemuImg, signal: never })
   place.own(await vz.restore(options))
   await vz.begin(options.dir, guest)
   await untilTicks(options.dir, 3)

@@ -5,7 +5,7 @@ import { keepRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisor
 import { vz as hostsOwn, vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
 import { mac } from "./mac.ts"
-import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
+import { firstGap, ground, never, qemu, serial, ticks, untilTicks } from "./test-vm.ts"
 import {
   fakeShim,
   fault,
@@ -147,7 +147,7 @@ test("a fork goes on with disks of its own", async () => {
   await vm.control.resume()
 
   const options = await restoreOptions(place, saved.dir, "fork", { disks })
-  await placeRawDisks(disks, { payload: saved.dir, dir: options.dir, signal: never })
+  await placeRawDisks(disks, { payload: saved.dir, dir: options.dir, qemuImg: qemu.qemuImg, signal: never })
   place.own(await vz.restore(options))
   await vz.begin(options.dir, guest)
 

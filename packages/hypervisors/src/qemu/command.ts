@@ -67,7 +67,8 @@ function diskArguments(disk: Disk, index: number, driver: string): string[] {
 }
 
 /** The whole chain is spelled out, so QEMU opens what we name and never what an image's header names. */
-function blockNode(disk: number, layers: readonly DiskLayer[], readonly: boolean): object {
+/** A chain as QEMU's programs are told of it; relative names are of their working directory. */
+export function blockNode(disk: number, layers: readonly DiskLayer[], readonly: boolean): object {
   const [top, ...below] = layers
   if (top === undefined)
     throw new StillframeError("internal_error", `disk ${disk} has a chain without an end`)

@@ -29,8 +29,12 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
       await assertSourcesUnchanged(dir, atRest)
       return renewTops(atRest, { dir, qemuImg, signal })
     },
-    bring: (frozen, { config, from, dir, signal }) =>
-      linkFiles(immutableNames(config, frozen), from, dir, signal),
+    // A raw disk of another hypervisor becomes the lowest layer of a chain.
+    roomToBring: async () => 0,
+    async bring(frozen, { config, from, dir, signal }) {
+      await linkFiles(immutableNames(config, frozen), from, dir, signal)
+      return frozen
+    },
     top: (frozen, place) => addOverlays(frozen, { ...place, qemuImg }),
     disksAtRest: readDisksAtRest,
     keep,

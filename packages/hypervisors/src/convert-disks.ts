@@ -1,0 +1,44 @@
+import { stat } from "node:fs/promises"
+import { isAbsolute, join } from "node:path"
+import type { Disk } from "./disks.ts"
+import { blockNode } from "./qemu/command.ts"
+import { readQcow2Header } from "./qemu/qcow2-header.ts"
+import { runProgram } from "./run-program.ts"
+
+const statBlockBytes = 512
+
+/** Whether a disk is one raw file in the directory of its VM or payload, as all but QEMU have them. */
+export function isRawDisk({ layers }: Disk): boolean {
+  const [only, ...below] = layers
+  return only?.format === "raw" && below.length === 0 && !isAbsolute(only.file)
+}
+
+/** How much room raw files of those disks in `dir` that are none yet take at most. */
+export async function convertedBytes(disks: readonly Disk[], dir: string): Promise<number> {
+  const sizes = disks.filter((disk) => !isRawDisk(disk)).map((disk) => allocatedBytes(disk, dir))
+  return (await Promise.all(sizes)).reduce((sum, bytes) => sum + bytes, 0)
+}
+
+/**
+ * Writes what the chain in `from` comes to into one sparse raw file, absolute. The chain is spelled out: whatever stands in the
+ * layers' headers, nothing else is opened. Throws `insufficient_storage`, `cancelled`, `hypervisor_failed`.
+ */
+export async function convertToRaw(
+  { layers }: Disk,
+  { from, to, qemuImg, signal }: { from: string; to: string; qemuImg: string; signal: AbortSignal },
+): Promise<void> {
+  for (const { file, format } of layers)
+    if (format === "qcow2") await readQcow2Header(inDirectory(from, file))
+  const chain = `json:${JSON.stringify(blockNode(0, layers, true))}`
+  await runProgram(qemuImg, ["convert", "-q", "-O", "raw", chain, to], { cwd: from, signal })
+}
+
+/** At most the blocks of all its layers, or all of it where a caller's qcow2 may be compressed. */
+async function allocatedBytes({ layers, sources, virtualSize }: Disk, dir: string): Promise<number> {
+  if (sources.length > 0 && layers.at(-1)?.format === "qcow2") return virtualSize
+  const blocks = await Promise.all(layers.map(({ file }) => stat(inDirectory(dir, file))))
+  const bytes = blocks.reduce((sum, { blocks }) => sum + blocks * statBlockBytes, 0)
+  return Math.min(virtualSize, bytes)
+}
+
+const inDirectory = (dir: string, file: string): string => (isAbsolute(file) ? file : join(dir, file))
