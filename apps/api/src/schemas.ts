@@ -37,18 +37,22 @@ export const createSnapshotSchema = z
   })
   .meta({ id: "CreateSnapshotRequest" })
 
+const targetHypervisorSchema = z.enum(hypervisors).optional().meta({
+  description: "one that the snapshot's host offers; of Stopped snapshots only. Else what it was taken on",
+})
+
 export const forkSnapshotSchema = z
   .object({
     name: nameSchema,
     target_state: z.enum(targetStates).optional(),
-    target_hypervisor: z.enum(hypervisors).optional(),
+    target_hypervisor: targetHypervisorSchema,
   })
   .meta({ id: "ForkSnapshotRequest" })
 
 export const restoreSnapshotSchema = z
   .object({
     target_state: z.enum(targetStates).optional(),
-    target_hypervisor: z.enum(hypervisors).optional(),
+    target_hypervisor: targetHypervisorSchema,
   })
   .meta({ id: "RestoreSnapshotRequest" })
 

@@ -1,8 +1,8 @@
 import type { OperationContext } from "@stillframe/db/run-operation"
-import { vmOrder, type PlacedVm } from "./vm-order.ts"
+import { operationOrder, type PlacedVm } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
 
-/** Ends the VM's process and removes what this generation, or the whole instance, has on the host. */
+/** Ends the VM's process and removes what this generation, or the whole instance, has on the host, whether its hypervisor is still there or not. */
 export async function endVm(
   worker: Worker,
   context: OperationContext,
@@ -10,7 +10,7 @@ export async function endVm(
   remove: "generation" | "instance",
 ): Promise<void> {
   await worker.captors.order(
-    { kind: "end", remove, ...vmOrder(worker, context, instance) },
+    { kind: "end", remove, ...operationOrder(worker, context, instance) },
     { signal: new AbortController().signal, onLost: async () => {} },
   )
 }

@@ -16,11 +16,15 @@ interface VmPlace {
 }
 
 /** What every order of an operation carries. */
-export interface VmOrder extends VmPlace {
+export interface OperationOrder extends VmPlace {
   readonly operationId: string
   readonly token: string
   /** How long, from its arrival, the operation's lease can be trusted. */
   readonly leaseMs: number
+}
+
+/** What an order carries that needs the VM's hypervisor. */
+export interface VmOrder extends OperationOrder {
   readonly hypervisor: HypervisorTools
 }
 
@@ -117,7 +121,7 @@ export interface MergeOrder extends VmPlace {
 }
 
 /** Ends the VM's process if there is one, and removes what was built for this generation, or all of the instance. */
-export interface EndOrder extends VmOrder {
+export interface EndOrder extends OperationOrder {
   readonly kind: "end"
   readonly remove: "generation" | "instance"
 }

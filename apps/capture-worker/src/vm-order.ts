@@ -2,19 +2,18 @@ import type { InstanceRow } from "@stillframe/db/instances"
 import type { OperationContext } from "@stillframe/db/run-operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { attachedInstance } from "./attached-instance.ts"
-import type { SaveOrder, VmOrder } from "./orders.ts"
+import type { OperationOrder, SaveOrder, VmOrder } from "./orders.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** A VM of this host, or what is to become one. */
 export type PlacedVm = Pick<InstanceRow, "id" | "generation" | "hypervisor">
 
 /** The part that every order has. */
-export function vmOrder(
-  worker: Worker,
+export function operationOrder(
+  { clusterId, config }: Worker,
   { operation, leaseRemainingMs }: OperationContext,
-  instance: PlacedVm,
-): VmOrder {
-  const { clusterId, config } = worker
+  instance: Pick<PlacedVm, "id" | "generation">,
+): OperationOrder {
   return {
     clusterId,
     dataDir: config.dataDir,
@@ -23,6 +22,13 @@ export function vmOrder(
     operationId: operation.id,
     token: operation.token,
     leaseMs: leaseRemainingMs(),
+  }
+}
+
+/** Likewise of an order that needs the VM's hypervisor. Throws `hypervisor_unavailable` where the host has it no more. */
+export function vmOrder(worker: Worker, context: OperationContext, instance: PlacedVm): VmOrder {
+  return {
+    ...operationOrder(worker, context, instance),
     hypervisor: hostHypervisor(worker, instance.hypervisor).tools,
   }
 }

@@ -186,6 +186,27 @@ test("a saved state of vz that is not what was captured is not loaded, and the s
   await stack.until(async () => (await stack.settled(id)).corrupted_at)
 })
 
+test("what was made on a host that offers vz no more is refused with what that needs, and can be deleted", async () => {
+  await using stack = await testStack()
+  const path = await fakeOf(stack.dataDir, "vz")
+  const worker = await stack.startCaptureWorker({ vmms: new Map([["vz", { path }]]) })
+  const source = await launchOn(stack, "vz", "source")
+  const { id } = await stack.snapshot(source)
+  await stack.settled(id)
+  await worker[Symbol.asyncDispose]()
+  await stack.startCaptureWorker()
+
+  const fork = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "copy" } })
+  const standby = await stack.ask("POST", `/instances/${source.id}/standby`)
+
+  for (const { status, body } of [fork, standby]) {
+    expect([status, body.code]).toEqual([501, "not_supported"])
+    expect(body.message).toContain("vz needs macOS 14 or later on Apple silicon")
+  }
+  expect((await stack.ask("DELETE", `/instances/${source.id}`)).status).toBe(204)
+  expect(await findProcess(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
+})
+
 test("a snapshot of an instance that vz has put away needs no VM, and is forked", async () => {
   await using stack = await stackWith("vz")
   const source = await launchOn(stack, "vz", "source")
