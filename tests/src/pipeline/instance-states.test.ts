@@ -229,12 +229,12 @@ describe("restore in place", () => {
     const earlier = await serial(stack.generationDir(vm))
 
     await expect(restore(stack, vm, snapshot)).rejects.toMatchObject({
-      status: 500,
-      body: expect.stringContaining("refused the snapshot's memory"),
+      status: 409,
+      body: expect.stringContaining("memory has the SHA-256"),
     })
     const after = await stack.api.request<InstanceResource>("GET", "/instances/vm")
 
-    expect([after.state, after.state_error]).toEqual(["Standby", expect.stringContaining("refused")])
+    expect([after.state, after.state_error]).toEqual(["Standby", expect.stringContaining("SHA-256")])
     expect(await processOf(stack, vm)).toBeUndefined()
     expect((await readdir(join(stack.dataDir, "instances", vm.id))).toSorted()).toEqual(["1", "standby"])
     const again = await act(stack, vm, "restore")
