@@ -1,4 +1,4 @@
-import { access } from "node:fs/promises"
+import { access, readdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { afterAll, beforeAll, expect, test } from "vitest"
@@ -34,6 +34,9 @@ test.each(["qemu", "cloud-hypervisor", "firecracker", "vz"] as const)(
     const source = hypervisor === "qemu" ? await stack.launch(name) : await launchOn(stack, hypervisor, name)
     const { id } = await stack.snapshot(source)
     await stack.settled(id)
+    const files = await readdir(await stack.payloadDir(id))
+    expect(files).toContain(hypervisor === "vz" ? "machine-state.vzm" : "memory")
+    expect(files.filter((name) => name.startsWith("saving"))).toEqual([])
     const [then] = ticks(await serial(stack.generationDir(source)))
     const fork = (name: string) => stack.ask("POST", `/snapshots/${id}/fork`, { body: { name } })
 
@@ -57,8 +60,7 @@ test.each(["qemu", "cloud-hypervisor", "firecracker", "vz"] as const)(
     const late = await fork(`late-${hypervisor}`)
     expect([late.status, late.body.state]).toEqual([201, "Running"])
     expect((await stack.ask("DELETE", `/snapshots/${id}`)).status).toBe(204)
-    const files = join(stack.storageDir, "snapshots", id)
-    await expect.poll(() => isGone(files)).toBe(true)
+    await expect.poll(() => isGone(join(stack.storageDir, "snapshots", id))).toBe(true)
     await Promise.all([...forks, late.body].map(runsOn))
     for (const { id } of [...forks, late.body])
       expect((await stack.ask("DELETE", `/instances/${id}`)).status).toBe(204)

@@ -54,19 +54,6 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
     )
   })
 
-  test("is forked from the raw memory too, after it is gone", async () => {
-    const source = await launchOn(stack, hypervisor, "stopped")
-
-    const { id } = await stack.snapshot(source)
-    await stack.settled(id)
-    await stack.api.request("POST", `/instances/${source.id}/stop`)
-    await forkRuns(stack, id, { name: "copy-of-stopped", source, tick: 3 })
-
-    const files = await readdir(await stack.payloadDir(id))
-    expect(files).toContain(hypervisor === "vz" ? "machine-state.vzm" : "memory")
-    expect(files.filter((name) => name.startsWith("saving"))).toEqual([])
-  })
-
   test("goes into Standby and comes back, and back in time in place", async () => {
     const source = await launchOn(stack, hypervisor, "away")
     const act = (action: string) =>
