@@ -1,4 +1,4 @@
-import { offersOf } from "@stillframe/db/hosts"
+import { capabilitiesOf } from "@stillframe/db/hosts"
 import type { InstanceRow } from "@stillframe/db/instances"
 import type { Database } from "@stillframe/db/schema"
 import { requireSound, type SnapshotRow } from "@stillframe/db/snapshots"
@@ -97,7 +97,7 @@ async function checkTarget(
 ): Promise<void> {
   // A saved memory is no other hypervisor's, and its devices' state neither.
   if (kind === "Standby") throw invalid("target_hypervisor is only allowed for stopped snapshots")
-  const hypervisors = await offersOf(db, host)
+  const hypervisors = (await capabilitiesOf(db, host)) ?? {}
   if (hypervisors[target] === undefined)
     throw invalid(
       `unsupported target hypervisor "${target}"; host "${host}" offers: ${offeredBy([{ hypervisors }])}`,

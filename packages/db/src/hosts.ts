@@ -45,10 +45,14 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
   }
 }
 
-/** What a host was last heard to offer; nothing for one that was never heard of. */
-export async function offersOf(db: Database, host: string): Promise<HostCapabilities> {
-  const row = await db.selectFrom("hosts").select("capabilities").where("name", "=", host).executeTakeFirst()
-  return row?.capabilities ?? {}
+/** What a host said last, up or not; undefined for one that was never heard of. */
+export async function capabilitiesOf(db: Database, host: string): Promise<HostCapabilities | undefined> {
+  const found = await db
+    .selectFrom("hosts")
+    .select("capabilities")
+    .where("name", "=", host)
+    .executeTakeFirst()
+  return found?.capabilities
 }
 
 export interface LiveHost {
