@@ -13,17 +13,17 @@ import {
   startCapture,
   type SnapshotRow,
 } from "@stillframe/db/snapshots"
+import { reserveSpace } from "@stillframe/db/space"
 import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { compressQueue } from "@stillframe/domain/queues"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
-import { measureDir } from "@stillframe/storage/space"
+import { freeBytes, measureDir } from "@stillframe/storage/space"
 import { attachedInstance } from "./attached-instance.ts"
 import { savingRoom, withHostRoom } from "./host-room.ts"
 import type { CaptureSource } from "./orders.ts"
-import { reserveRoom } from "./room.ts"
 import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
@@ -111,23 +111,28 @@ async function sourceOf(db: OwnedDatabase, snapshot: SnapshotRow): Promise<Insta
 }
 
 async function assertRoom(
-  worker: Worker,
+  { db, config }: Worker,
   operation: ClaimedOperation,
   snapshot: SnapshotRow,
   instance: InstanceRow,
 ): Promise<void> {
-  const { storageDir } = worker.config
-  await mkdir(storageDir, { recursive: true, mode: 0o700 })
+  await mkdir(config.storageDir, { recursive: true, mode: 0o700 })
+  const free = await freeBytes(config.storageDir)
   const memoryBytes = snapshot.kind === "Standby" ? instance.memory_mib * 1024 ** 2 : 0
   const diskBytes = attachedInstance(instance)?.diskBytesMax ?? 0
   const bytes = memoryBytes + diskBytes + spaceMarginBytes
-  await reserveRoom(worker, operation, {
+  const request = {
+    operationId: operation.id,
     pool: snapshot.pool,
-    dir: storageDir,
     bytes,
-    where: `the storage pool ${snapshot.pool}`,
-    whose: "a snapshot of this VM",
-  })
+    freeBytes: free,
+    floorBytes: config.spaceFloorBytes,
+  }
+  if (await reserveSpace(db, request)) return
+  throw new StillframeError(
+    "insufficient_storage",
+    `the storage pool ${snapshot.pool} has ${free} bytes free; a snapshot of this VM may take ${bytes}, and ${config.spaceFloorBytes} stay free. Delete snapshots or enlarge the pool`,
+  )
 }
 
 async function publish(

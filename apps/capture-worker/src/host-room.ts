@@ -1,12 +1,17 @@
 import { stat } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import type { Disk } from "@stillframe/hypervisors/disks"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { rawMemoryName } from "@stillframe/storage/layout"
+import { readManifest } from "@stillframe/storage/manifest"
 import { freeBytes } from "@stillframe/storage/space"
 import type { CaptureWorkerConfig } from "./config.ts"
 import type { Payload } from "./payload.ts"
+import type { PlacedVm } from "./vm-order.ts"
+import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** By instance, the bytes that what is under way may still write into this host's `DATA_DIR`. */
 export type HostRoom = Map<string, number>
@@ -42,18 +47,28 @@ export async function withHostRoom<T>(
   }
 }
 
-/** For the memory of a payload, which hypervisors that load whole files get as one in the VM's directory. */
-export async function unpackingRoom(
-  { dataDir }: Pick<CaptureWorkerConfig, "dataDir">,
-  vm: { id: string; hypervisor: HypervisorTools["name"] },
-  { payloadDir, memoryFile, launch, target }: Payload & { target: TargetState },
+/**
+ * For what a payload's memory and disks become in the VM's directory: hypervisors that load whole files get the memory as one,
+ * and the disks of another hypervisor in a form that they read.
+ */
+export async function buildingRoom(
+  { config, hypervisors }: Pick<Worker, "config" | "hypervisors">,
+  { id, hypervisor }: Pick<PlacedVm, "id" | "hypervisor">,
+  payload: Payload & { target: TargetState },
 ): Promise<RoomRequest> {
-  const why = `for ${vm.hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
+  const { payloadDir, memoryFile, launch, target } = payload
   // QEMU reads the frames as they are.
-  const asFile = vmms.get(vm.hypervisor)?.memoryName !== undefined
-  const linked = memoryFile === rawMemoryName && (await onFileSystemOf(dataDir, payloadDir))
-  const unpacked = target === "Running" && memoryFile !== undefined && asFile && !linked
-  return { instanceId: vm.id, bytes: unpacked ? launch.memoryMib * 1024 ** 2 : 0, why }
+  const asFile = vmms.get(hypervisor)?.memoryName !== undefined
+  const linked = memoryFile === rawMemoryName && (await onFileSystemOf(config.dataDir, payloadDir))
+  if (target === "Running" && memoryFile !== undefined && asFile && !linked) {
+    const why = `for ${hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
+    return { instanceId: id, bytes: launch.memoryMib * 1024 ** 2, why }
+  }
+  const { disks } = await readManifest(payloadDir)
+  const { tools } = hostHypervisor({ hypervisors }, hypervisor)
+  const bytes = await hypervisorOf(tools).roomToBring(disks as unknown as Disk[], payloadDir)
+  const why = `for the snapshot's disks in the form that ${hypervisor} reads: free some, or enlarge the disk`
+  return { instanceId: id, bytes, why }
 }
 
 /** For a save into the VM's own directory, where its process can't walk to the payload, and the payload is no rename away. */

@@ -28,7 +28,8 @@ export async function probeHostVmms(
           name,
           binary,
           qemuImg: config.qemuImg,
-          runAs: await vmUser(binary, { name, kvm: config.kvmDevice, log }),
+          // A shim of vz runs as we do: macOS has no such user.
+          ...(name !== "vz" && { runAs: await vmUser(binary, { name, kvm: config.kvmDevice, log }) }),
           staging,
           ...(capabilities.restores === "same_version" && { loadsOnly: capabilities.version }),
           ...(!capabilities.compressible_memory && {

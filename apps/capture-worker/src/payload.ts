@@ -9,7 +9,6 @@ import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import type { RestoreOrder } from "./orders.ts"
-import { assertRoomToBring } from "./room.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** What an instance is built from. */
@@ -57,9 +56,8 @@ export async function withPayload(
       `its VM was started with ${manifest.not_restorable}, which a VM of ours can't have; the snapshot can only be kept`,
     )
   const captured = manifest.launch as unknown as GuestConfig
-  const host = hostHypervisor(worker, hypervisor)
-  const launch = manifest.hypervisor.name === hypervisor ? captured : host.adopt(captured)
-  await assertRoomToBring(worker, operation, { pool: snapshot.pool, host, manifest, dir })
+  const launch =
+    manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)
   const { memory_file: memoryFile } = snapshot
   await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
 }

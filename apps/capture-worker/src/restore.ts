@@ -13,7 +13,7 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, standbyDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import { endVm } from "./end-vm.ts"
-import { unpackingRoom, withHostRoom } from "./host-room.ts"
+import { buildingRoom, withHostRoom } from "./host-room.ts"
 import { recordStateError } from "./instance-operations.ts"
 import { hypervisorIn, reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
@@ -40,7 +40,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
       await release(worker, instance, { forget: false })
       const next = nextGeneration(instance, operation)
       const build = async (payload: Payload): Promise<void> => {
-        const room = await unpackingRoom(worker.config, next, { ...payload, target })
+        const room = await buildingRoom(worker, next, { ...payload, target })
         const order = () =>
           worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },

@@ -16,7 +16,7 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
-import { unpackingRoom, withHostRoom } from "./host-room.ts"
+import { buildingRoom, withHostRoom } from "./host-room.ts"
 import { reportDamage, targetOf, withPayload } from "./payload.ts"
 import { release } from "./release.ts"
 import { vmOrder } from "./vm-order.ts"
@@ -59,7 +59,7 @@ export function forkHandler(worker: Worker): OperationHandler {
       const instance = await instanceToStart(worker, context)
       const target = targetOf(operation)
       await withPayload(worker, operation, instance.hypervisor, async (payload) => {
-        const room = await unpackingRoom(worker.config, instance, { ...payload, target })
+        const room = await buildingRoom(worker, instance, { ...payload, target })
         const order = () =>
           worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: true, ...vmOrder(worker, context, instance) },

@@ -15,7 +15,7 @@ import { keepRawDisks, layRawDisks, placeRawDisks } from "./raw-disks.ts"
 import { removeStaged } from "./save-place.ts"
 import { readVmRecord, writeVmRecord } from "./vm-record.ts"
 import { captureIntoPayload, savingName } from "./vmm-payload.ts"
-import type { Vmm } from "./vmm.ts"
+import type { Vmm, VmmLaunch } from "./vmm.ts"
 import { watchProcess } from "./watch-process.ts"
 
 /** In a VM's directory: what it was loaded from, for as long as its process lives. */
@@ -59,15 +59,7 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
     disksAtRest: disksIn,
     keep,
     launch: (vm) => started(vm, () => vmm.launch({ ...vm, ...tools })),
-    restore: (vm) =>
-      started(vm, async () => {
-        const saved = join(vm.dir, savedName)
-        await laySaved(vmm, vm.memory, saved, vm.signal)
-        const process = await vmm.restore({ ...vm, ...tools, saved: savedName })
-        // It may be as large as the VM's memory, which is a copy of it now.
-        if (vmm.mapsSaved !== true) await rm(saved, { recursive: true, force: true })
-        return process
-      }),
+    restore: (vm) => started(vm, () => load(vmm, vm, tools)),
     async begin(dir) {
       const { config } = await readVmRecord(dir)
       await vmm.begin(dir, config)
@@ -117,6 +109,19 @@ async function keep(
       layers.map(({ file }): KeptFile => ({ name: file, role: readonly ? "base" : "disk" })),
     ),
   ]
+}
+
+async function load(
+  vmm: Vmm,
+  { memory, ...vm }: VmLaunch & { readonly memory: CapturedMemory },
+  tools: Pick<VmmLaunch, "binary" | "runAs">,
+): Promise<ProcessIdentity> {
+  const saved = join(vm.dir, savedName)
+  await laySaved(vmm, memory, saved, vm.signal)
+  const process = await vmm.restore({ ...vm, ...tools, saved: savedName })
+  // It may be as large as the VM's memory, which is a copy of it now.
+  if (vmm.mapsSaved !== true) await rm(saved, { recursive: true, force: true })
+  return process
 }
 
 async function laySaved(

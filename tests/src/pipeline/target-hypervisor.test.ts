@@ -139,7 +139,7 @@ test("disks for whose other form there is no room are not converted, and nothing
   })
 
   expect([status, body.code]).toEqual([409, "insufficient_resources"])
-  expect(body.message).toContain("the disks as firecracker reads them")
+  expect(body.message).toContain("the snapshot's disks in the form that firecracker reads")
   expect(await readdir(join(full.dataDir, "instances"))).toHaveLength(1)
   expect((await full.ask("GET", "/instances/copy")).status).toBe(404)
 })
