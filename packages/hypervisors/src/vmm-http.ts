@@ -1,4 +1,5 @@
 import { request, type IncomingMessage } from "node:http"
+import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openDirectory } from "./open-directory.ts"
 
@@ -23,20 +24,28 @@ export interface VmmAnswer {
 /** The largest answer of any VMM is its whole configuration, of some KiB. */
 const answerBytesMax = 4 * 1024 ** 2
 const nobodyListens: ReadonlySet<string | undefined> = new Set(["ENOENT", "ECONNREFUSED"])
-const cutOff: ReadonlySet<string | undefined> = new Set(["ECONNRESET", "EPIPE"])
+/** `micro_http`, which Firecracker and Cloud Hypervisor serve their API with, holds ten connections and turns the next ones away. */
+const turnedAway = "Too many open connections"
+const turnedAwayPollMs = 20
 
 /**
- * One request to a VMM's API on its unix socket, over a connection of its own. Throws `hypervisor_gone` when nobody listens
- * or the connection ends before the answer does, and `timeout` when none came: then the VMM may still be at it.
+ * One request to a VMM's API on its unix socket, over a connection of its own; a VMM that has too many of them is asked again.
+ * Throws `hypervisor_gone` when nobody listens or the connection ends before the answer does, and `timeout` when none came:
+ * then the VMM may still be at it.
  */
-export async function askVmm({
-  dir,
-  socket,
-  method,
-  path,
-  body,
-  deadlineMs,
-}: VmmRequest): Promise<VmmAnswer> {
+export async function askVmm(asked: VmmRequest): Promise<VmmAnswer> {
+  const end = performance.now() + asked.deadlineMs
+  for (;;) {
+    const answer = await ask(asked, end - performance.now())
+    if (answer !== undefined) return answer
+    if (performance.now() + turnedAwayPollMs >= end) throw late(asked)
+    await delay(turnedAwayPollMs)
+  }
+}
+
+/** Undefined where the VMM has not heard the request. */
+async function ask(vmmRequest: VmmRequest, withinMs: number): Promise<VmmAnswer | undefined> {
+  const { dir, socket, method, path, body } = vmmRequest
   const directory = openDirectory(dir)
   const text = body === undefined ? undefined : JSON.stringify(body)
   // Never chunked: the HTTP parsers of VMMs are small.
@@ -50,14 +59,17 @@ export async function askVmm({
     { socketPath: `${directory.path}/${socket}`, agent: false, method, path, headers },
     (response) => void read(response).then(answered.resolve, answered.reject),
   )
-  const timer = setTimeout(() => asked.destroy(late(method, path, deadlineMs)), deadlineMs)
+  const timer = setTimeout(() => asked.destroy(late(vmmRequest)), withinMs)
   asked.on("error", (error) => answered.reject(error))
   asked.on("socket", (connection) => connection.once("connect", directory.close))
   asked.on("close", directory.close)
   asked.end(text)
   try {
-    return await answered.promise
+    const answer = await answered.promise
+    return answer.status === 503 && answer.body.includes(turnedAway) ? undefined : answer
   } catch (error) {
+    // It closed the connection before it took a byte. Whether it has ended meanwhile the next try finds out.
+    if ((error as NodeJS.ErrnoException).code === "EPIPE") return undefined
     throw explained(error, `${method} ${path}`)
   } finally {
     clearTimeout(timer)
@@ -77,7 +89,7 @@ async function read(response: IncomingMessage): Promise<VmmAnswer> {
   return { status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }
 }
 
-function late(method: string, path: string, deadlineMs: number): StillframeError {
+function late({ method, path, deadlineMs }: VmmRequest): StillframeError {
   return new StillframeError(
     "timeout",
     `the VMM did not answer ${method} ${path} within ${deadlineMs / 1_000} s; it may still be at it`,
@@ -90,7 +102,7 @@ function explained(error: unknown, what: string): unknown {
     return new StillframeError("hypervisor_gone", `nobody hears ${what}: the VM's process has ended`, {
       cause: error,
     })
-  if (cutOff.has(code))
+  if (code === "ECONNRESET")
     return new StillframeError(
       "hypervisor_gone",
       `the VMM closed its connection before it answered ${what}`,
