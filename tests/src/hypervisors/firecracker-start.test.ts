@@ -43,7 +43,7 @@ test("a snapshot of another version is refused with Firecracker's reason, and no
 
   await expect(restoring).rejects.toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringContaining("Invalid data version: 9.0.0"),
+    message: expect.stringContaining("bitcode error"),
   })
   expect(await pidsIn(join(place.root, "fork"))).toEqual([])
 })
@@ -57,7 +57,7 @@ test("a process that dies in a load leaves its last words, and no process", asyn
 
   await expect(restoreVm(place, binary, payload)).rejects.toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringContaining("Running Firecracker v1.16.1"),
+    message: expect.stringContaining('Put request on "/snapshot/load"'),
   })
 
   expect(await pidsIn(dir)).toEqual([])

@@ -113,10 +113,8 @@ export const impatient = ({ dir, config }: FirecrackerVm, withinMs = 300): VmCon
 
 /** Until the stand-in behind a VM has been sent these requests, one after the other and others between, since it was started. */
 export async function untilReceived({ dir }: { dir: string }, ...requests: string[]): Promise<void> {
-  const inOrder = new RegExp(requests.map((request) => `${request.replaceAll("/", "\\/")}"`).join(".*"), "s")
-  const log = (): string =>
-    readFileSync(join(dir, "firecracker.log"), "utf8").replaceAll(' request on "', " ")
-  await expect.poll(log).toMatch(inOrder)
+  const inOrder = new RegExp(requests.map((request) => `^${request}$`).join(".*"), "ms")
+  await expect.poll(() => readFileSync(join(dir, "received.log"), "utf8")).toMatch(inOrder)
 }
 
 /** All that was asked of the stand-ins below a folder, each checked against the official description of its version. */

@@ -77,6 +77,16 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     await expectDescribed(place)
   })
 
+  test("more callers than it has connections for are all answered", async () => {
+    await using place = await ground()
+    const { control } = await startVm(place, await binaryIn(place))
+    await control.pause()
+
+    const states = await Promise.all(Array.from({ length: 30 }, async () => await control.state()))
+
+    expect(new Set(states)).toEqual(new Set(["paused"]))
+  })
+
   test("a save writes whole files and leaves the VM paused", async () => {
     await using place = await ground()
     const { control } = await startVm(place, await binaryIn(place))

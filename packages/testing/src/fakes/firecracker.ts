@@ -1,20 +1,27 @@
-import { appendFileSync, closeSync, openSync, writeSync } from "node:fs"
+import { appendFileSync } from "node:fs"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { createServer as createFront } from "node:net"
 import { parseArgs } from "node:util"
+import { exitWell, exitWith, openLog, toStdout, type Log } from "./firecracker/log.ts"
 import { microvm, type Answer } from "./firecracker/microvm.ts"
 import { formatOf } from "./firecracker/state-file.ts"
 
 // A stand-in for the firecracker binary, started as one: the same arguments, the same API on its socket, the same files. What is
-// its own is `--fake-version`, which Firecracker it is, and `--record`, which leaves every exchange in `exchanges.jsonl`.
+// its own is `--fake-version`, which Firecracker it is, and `--record`, which leaves every request in `received.log` as it comes and every
+// exchange in `exchanges.jsonl`. Its log has a request only once it gets to it.
 const exitArguments = 153
 const payloadBytesMax = 51_200
+const connectionsMax = 10
+const turnedAway =
+  'HTTP/1.1 503\r\nServer: Firecracker API\r\nConnection: close\r\nContent-Length: 40\r\n\r\n{ "error": "Too many open connections" }'
+const dropped = "All previous unanswered requests will be dropped."
 
 const { values } = readArguments()
 const version = values["fake-version"]
 const minor = Number(version.split(".")[1])
 
-if (values.version) process.stdout.write(`Firecracker v${version}\n\n`)
-else if (values["snapshot-version"]) process.stdout.write(`v${formatOf(minor)}\n`)
+if (values.version) tell(`Firecracker v${version}\n\n`)
+else if (values["snapshot-version"]) tell(`v${formatOf(minor)}\n`)
 else serve()
 
 function readArguments() {
@@ -30,56 +37,104 @@ function readArguments() {
       },
     })
   } catch (error) {
-    process.stderr.write(`Error: ParseArguments(${(error as Error).message})\n`)
-    process.exit(exitArguments)
+    const argument = /[\w-]*\w/.exec((error as Error).message.replace(/^\D*?'-*/, ""))?.[0] ?? ""
+    exitWith(
+      toStdout,
+      `Arguments parsing error: Found argument '${argument}' which wasn't expected, or isn't valid in this context.`,
+      `ParseArguments(UnexpectedArgument("${argument}"))`,
+      exitArguments,
+    )
   }
 }
 
+/** Its log goes to standard output too, as long as it has no other place. */
+function tell(text: string): never {
+  process.stdout.write(text)
+  exitWell(toStdout)
+}
+
 function serve(): void {
-  const log = openLog()
+  const log = openLog(values["log-path"], minor)
   log(`Running Firecracker v${version}`)
   const vm = microvm(version)
   // One thread answers the API, and it waits for the VM.
   let last: Promise<unknown> = Promise.resolve()
   const server = createServer((request, response) => {
-    log(`The API server received a ${request.method} request on "${request.url}".`)
+    if (values.record) appendFileSync("received.log", `${request.method} ${request.url}\n`)
     // What has come is done, also when its client has gone meanwhile.
     const body = bodyOf(request).catch(() => "")
     last = last.then(async () => await exchange(request, await body, response))
   })
-  server.on("error", () => {
-    process.stderr.write(`Error: RunWithApi(FailedToBindSocket("${values["api-sock"]}"))\n`)
-    process.exit(1)
-  })
-  server.listen({ path: values["api-sock"] })
+  listen(server, log)
 
   async function exchange(request: IncomingMessage, body: string, response: ServerResponse): Promise<void> {
     const { method = "", url = "" } = request
-    const answer = await answerTo(method, url, request, body)
-    if (values.record) {
-      const exchanged = { version, method, path: url, body, status: answer.status, answer: answer.body }
-      appendFileSync("exchanges.jsonl", `${JSON.stringify(exchanged)}\n`)
-    }
-    if (answer.body !== undefined && answer.status === 400)
-      log(`Received Error. Status code: 400 Bad Request. Message: ${JSON.stringify(answer.body)}`)
-    response.writeHead(answer.status, { Server: "Firecracker API", "Content-Type": "application/json" })
-    response.end(answer.body === undefined ? undefined : JSON.stringify(answer.body), () => {
+    const answer = unread(request, body) ?? (await heard(method, url, body))
+    const text = typeof answer.body === "object" ? JSON.stringify(answer.body) : answer.body
+    const type = text === undefined ? {} : { "Content-Type": "application/json" }
+    response.writeHead(answer.status, "", { Server: "Firecracker API", Connection: "keep-alive", ...type })
+    response.end(text, () => {
       if (answer.exit !== undefined) end(answer.exit, log)
     })
   }
 
-  async function answerTo(
-    method: string,
-    path: string,
-    request: IncomingMessage,
-    body: string,
-  ): Promise<Answer> {
-    const tooMuch = body.length > payloadBytesMax
-    // Its HTTP parser knows no chunks.
-    if (request.headers["transfer-encoding"] !== undefined || tooMuch)
-      return { status: 400, body: { fault_message: "Invalid request." } }
-    return await vm(method, path, body === "" ? undefined : (JSON.parse(body) as Record<string, unknown>))
+  async function heard(method: string, path: string, body: string): Promise<Answer> {
+    const verb = `${method.slice(0, 1)}${method.slice(1).toLowerCase()}`
+    const withBody = body === "" ? "" : ` with body ${JSON.stringify(body)}`
+    log(`The API server received a ${verb} request on "${path}"${withBody}.`, "fc_api")
+    const answer = await vm(method, path, body)
+    if (values.record) {
+      const exchanged = { version, method, path, body, status: answer.status, answer: answer.body }
+      appendFileSync("exchanges.jsonl", `${JSON.stringify(exchanged)}\n`)
+    }
+    log(outcome(answer), "fc_api")
+    return answer
   }
+}
+
+/** It serves some connections at once, and turns the next ones away before it has read anything. */
+function listen(server: ReturnType<typeof createServer>, log: Log): void {
+  const path = values["api-sock"]
+  let open = 0
+  const front = createFront((connection) => {
+    connection.on("error", () => connection.destroy())
+    if (open === connectionsMax) connection.end(turnedAway, () => connection.destroy())
+    else {
+      open++
+      connection.once("close", () => open--)
+      server.emit("connection", connection)
+    }
+  })
+  front.on("error", () => {
+    exitWith(
+      log,
+      `RunWithApiError error: Failed to open the API socket at: ${path}. Check that it is not already used.`,
+      `RunWithApi(FailedToBindSocket("${path}"))`,
+    )
+  })
+  front.listen({ path }, () => {
+    log(`Listening on API socket ("${path}").`)
+    log("API server started.", "fc_api")
+  })
+}
+
+/** What its HTTP server refuses before anything is parsed; it knows no chunks. The body is no JSON: it holds a line's end. */
+function unread({ headers }: IncomingMessage, body: string): Answer | undefined {
+  const bytes = Buffer.byteLength(body)
+  if (headers["transfer-encoding"] !== undefined)
+    return { status: 400, body: `{ "error": "Invalid request.\n${dropped}" }` }
+  if (bytes > payloadBytesMax)
+    return {
+      status: 400,
+      body: `{ "error": "Request payload with size ${bytes} is larger than the limit of ${payloadBytesMax} allowed by server.\n${dropped}" }`,
+    }
+  return undefined
+}
+
+function outcome({ status, body }: Answer): string {
+  if (status === 400)
+    return `Received Error. Status code: 400 Bad Request. Message: ${(body as { fault_message: string }).fault_message}`
+  return `The request was executed successfully. Status code: ${status === 204 ? "204 No Content" : "200 OK"}.`
 }
 
 async function bodyOf(request: IncomingMessage): Promise<string> {
@@ -88,26 +143,15 @@ async function bodyOf(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString("utf8")
 }
 
-/** Before 1.13 a log that is missing is an error; none is opened to append. */
-function openLog(): (line: string) => void {
-  const path = values["log-path"]
-  if (path === undefined) return (line) => void process.stdout.write(`${line}\n`)
-  let fd: number
-  try {
-    fd = openSync(path, "r+")
-  } catch {
-    process.stderr.write(`Error: LoggerInitialization(LoggerUpdateError)\n`)
-    process.exit(1)
+function end(code: number, log: Log): void {
+  if (code === 0) {
+    log("Vmm is stopping.")
+    exitWell(log)
   }
-  process.once("exit", () => closeSync(fd))
-  return (line) => void writeSync(fd, `[anonymous-instance:main] ${line}\n`)
-}
-
-function end(code: number, log: (line: string) => void): void {
-  if (code !== 0) {
-    log("RunWithApiError error: Failed to build MicroVM: Loading snapshot failed.")
-    log(`Firecracker exiting with error. exit_code=${code}`)
-    process.stderr.write(`Error: RunWithApi(BuildMicroVmError(Restore))\n`)
-  }
-  process.exit(code)
+  exitWith(
+    log,
+    "RunWithApiError error: Failed to build MicroVM: Loading snapshot failed..",
+    "RunWithApi(BuildMicroVmError(Restore))",
+    code,
+  )
 }

@@ -17,6 +17,12 @@ import { encodeState, type SavedState } from "./state-file.ts"
 const slowMs = 20
 const full = "No space left on device (os error 28)"
 
+const words: Readonly<Record<string, string>> = {
+  ENOENT: "No such file or directory",
+  EISDIR: "Is a directory",
+  EACCES: "Permission denied",
+}
+
 /** State first, then memory, each synced; the memory file gets its size before its content. Throws with Firecracker's words. */
 export async function save(
   { snapshot_path, mem_file_path }: { snapshot_path: string; mem_file_path: string },
@@ -46,7 +52,8 @@ export async function save(
   if (wrong === "cut_memory") truncateSync(mem_file_path, bytes / 2)
 }
 
-const noRoom = (): Error => new Error(`Cannot write memory file: Cannot dump memory: ${full}`)
+const noRoom = (): Error =>
+  new Error(`Cannot write memory file: Cannot dump memory: Guest memory error: ${full}`)
 
 function saveState(path: string, state: SavedState, wrong: string | undefined): void {
   const bytes = encodeState(state)
@@ -72,6 +79,6 @@ function openMemory(path: string, bytes: number): number {
 
 function backingFile(which: string, error: unknown): Error {
   const { code, errno } = error as NodeJS.ErrnoException
-  const words = code === "ENOENT" ? "No such file or directory" : "Permission denied"
-  return new Error(`Cannot perform open on the ${which} backing file: ${words} (os error ${-(errno ?? 0)})`)
+  const said = words[code ?? ""] ?? code
+  return new Error(`Cannot perform open on the ${which} backing file: ${said} (os error ${-(errno ?? 0)})`)
 }

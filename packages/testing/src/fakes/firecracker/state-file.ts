@@ -1,15 +1,27 @@
 import { readFileSync } from "node:fs"
 
+export interface Machine {
+  vcpu_count: number
+  mem_size_mib: number
+}
+
 /** What the fake keeps in its state file, between a header and the checksum that the real one has. */
 export interface SavedState {
   /** The format's version, of which a binary loads only its own major. */
   format: string
-  machine: { vcpu_count: number; mem_size_mib: number }
+  machine: Machine
+  bootSource: Record<string, unknown>
   drives: Record<string, unknown>[]
 }
 
 /** Of 1.<minor>. */
 const formats: Readonly<Record<number, string>> = { 12: "6.0.0", 13: "8.0.0", 14: "8.0.0", 15: "9.0.0" }
+const unreadable: Readonly<Record<number, string>> = {
+  12: "An error occured with serialization/deserialization: LimitExceeded",
+  13: "An error occured with serialization/deserialization: LimitExceeded",
+  14: "An error occured during bincode decoding: LimitExceeded",
+  15: "An error occured during bitcode serialization: bitcode error",
+}
 const polynomial = 0x95ac_9329_ac4b_c9b5n
 
 export const formatOf = (minor: number): string => formats[minor] ?? "10.0.0"
@@ -29,12 +41,34 @@ export function decodeState(path: string, minor: number): SavedState {
   } catch {
     throw new Error("Failed to open snapshot file: No such file or directory (os error 2)")
   }
-  const failed = "Failed to load snapshot state from file: "
-  if (bytes.length < 8 || crc64(bytes) !== 0n) throw new Error(`${failed}CRC64 validation failed`)
-  const state = JSON.parse(bytes.subarray(0, -8).toString()) as SavedState
-  if (state.format.split(".")[0] !== formatOf(minor).split(".")[0])
-    throw new Error(`${failed}Invalid data version: ${state.format}`)
+  try {
+    return decode(bytes, minor)
+  } catch (error) {
+    throw new Error(`Failed to load snapshot state from file: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Since 1.14 the checksum is looked at last. */
+function decode(bytes: Buffer, minor: number): SavedState {
+  if (bytes.length < 8) throw new Error("IO Error: File too short to contain CRC")
+  const checksum = (): void => {
+    if (crc64(bytes) !== 0n) throw new Error("CRC64 validation failed")
+  }
+  if (minor < 14) checksum()
+  const state = parsed(bytes, minor)
+  checksum()
   return state
+}
+
+/** A state of another format is seldom so alike that Firecracker comes to read its version. */
+function parsed(bytes: Buffer, minor: number): SavedState {
+  try {
+    const state = JSON.parse(bytes.subarray(0, -8).toString()) as SavedState
+    if (state.format === formatOf(minor)) return state
+  } catch {
+    // Nor is there a difference between that and no state at all.
+  }
+  throw new Error(unreadable[minor] ?? "An error occurred during bitcode serialization: bitcode error")
 }
 
 /** CRC-64 of Jones, bit by bit. */
