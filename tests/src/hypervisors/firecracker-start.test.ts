@@ -35,18 +35,26 @@ test("a guest that obeys Ctrl, Alt and Delete ends by itself; a process that ign
   expect(await processAlive(stuck.process)).toBe(false)
 })
 
-test("a snapshot of another version is refused with Firecracker's reason, and no process is left", async () => {
-  await using place = await ground()
-  const { payload } = await capture(place, await startVm(place, await fakeFirecracker(place, "1.15.1")))
+test.each([
+  ["1.15.1", "1.16.1", "bitcode error"],
+  ["1.12.1", "1.14.4", "Invalid data version: 6.0.0"],
+  // Both call their format 8.0.0.
+  ["1.13.2", "1.14.4", "bincode decoding"],
+])(
+  "a snapshot of %s is refused by %s with its reason, and no process is left",
+  async (made, other, reason) => {
+    await using place = await ground()
+    const { payload } = await capture(place, await startVm(place, await fakeFirecracker(place, made)))
 
-  const restoring = restoreVm(place, await fakeFirecracker(place, "1.16.1"), payload)
+    const restoring = restoreVm(place, await fakeFirecracker(place, other), payload)
 
-  await expect(restoring).rejects.toMatchObject({
-    code: "hypervisor_failed",
-    message: expect.stringContaining("bitcode error"),
-  })
-  expect(await pidsIn(join(place.root, "fork"))).toEqual([])
-})
+    await expect(restoring).rejects.toMatchObject({
+      code: "hypervisor_failed",
+      message: expect.stringContaining(reason),
+    })
+    expect(await pidsIn(join(place.root, "fork"))).toEqual([])
+  },
+)
 
 test("a process that dies in a load leaves its last words, and no process", async () => {
   await using place = await ground()

@@ -68,7 +68,7 @@ function openMemory({ mem_backend, mem_file_path }: Load, bytes: number, minor: 
   if (fstatSync(fd).size < bytes)
     throw new Error(
       `${unmapped}${
-        minor < 13
+        minor < 14
           ? "Cannot create mmap region: The specified file offset and length is greater then file length"
           : "Total sum of memory regions exceeds largest possible file offset"
       }`,

@@ -3,11 +3,11 @@ import { closeSync, openSync, writeSync } from "node:fs"
 /** Firecracker's log, a line of one of its threads at a time. */
 export type Log = (line: string, thread?: "main" | "fc_api") => void
 
-const newestWithoutLog = 12
+const newestWithoutLog = 13
 
 export const toStdout: Log = (line, thread) => void process.stdout.write(logged(line, thread))
 
-/** Before 1.13 a log that is missing is an error. */
+/** Before 1.14 a log that is missing is an error. */
 export function openLog(path: string | undefined, minor: number): Log {
   if (path === undefined) return toStdout
   let fd: number

@@ -4,7 +4,7 @@ import { startGuest, type Guest } from "./guest.ts"
 import { openDrive, readSaved, type Load } from "./load.ts"
 import { parseChange, type Fields } from "./requests.ts"
 import { save } from "./save.ts"
-import { formatOf, type SavedState } from "./state-file.ts"
+import type { SavedState } from "./state-file.ts"
 
 export interface Answer {
   status: 200 | 204 | 400
@@ -109,7 +109,7 @@ export function microvm(version: string): (method: string, path: string, body: s
       )
     try {
       const saved = {
-        format: formatOf(minor),
+        minor,
         machine,
         bootSource: bootSource ?? {},
         drives: [...drives.values()],

@@ -7,8 +7,8 @@ export interface Machine {
 
 /** What the fake keeps in its state file, between a header and the checksum that the real one has. */
 export interface SavedState {
-  /** The format's version, of which a binary loads only its own major. */
-  format: string
+  /** Which 1.x made it, and alone can load it. */
+  minor: number
   machine: Machine
   bootSource: Record<string, unknown>
   drives: Record<string, unknown>[]
@@ -22,6 +22,12 @@ const unreadable: Readonly<Record<number, string>> = {
   14: "An error occured during bincode decoding: LimitExceeded",
   15: "An error occured during bitcode serialization: bitcode error",
 }
+const tooShort: Readonly<Record<number, string>> = {
+  12: "Snapshot file is smaller than CRC length.",
+  13: "Snapshot file is smaller than CRC length.",
+  14: "An error occured during bincode decoding: UnexpectedEnd { additional: 4 }",
+}
+const checksumBytes = 8
 const polynomial = 0x95ac_9329_ac4b_c9b5n
 
 export const formatOf = (minor: number): string => formats[minor] ?? "10.0.0"
@@ -50,24 +56,27 @@ export function decodeState(path: string, minor: number): SavedState {
 
 /** Since 1.14 the checksum is looked at last. */
 function decode(bytes: Buffer, minor: number): SavedState {
-  if (bytes.length < 8) throw new Error("IO Error: File too short to contain CRC")
-  const checksum = (): void => {
-    if (crc64(bytes) !== 0n) throw new Error("CRC64 validation failed")
-  }
-  if (minor < 14) checksum()
+  if (bytes.length < checksumBytes)
+    throw new Error(tooShort[minor] ?? "IO Error: File too short to contain CRC")
+  const crc = crc64(bytes)
+  if (crc !== 0n && minor < 14) throw new Error(`CRC64 validation failed: ${crc}`)
   const state = parsed(bytes, minor)
-  checksum()
+  if (crc !== 0n) throw new Error("CRC64 validation failed")
   return state
 }
 
-/** A state of another format is seldom so alike that Firecracker comes to read its version. */
+/** Firecracker seldom comes to read the version of another one's state: it fails before, also where both have the same format. */
 function parsed(bytes: Buffer, minor: number): SavedState {
+  let made: number | undefined
   try {
-    const state = JSON.parse(bytes.subarray(0, -8).toString()) as SavedState
-    if (state.format === formatOf(minor)) return state
+    const state = JSON.parse(bytes.subarray(0, -checksumBytes).toString()) as SavedState
+    if (state.minor === minor) return state
+    made = state.minor
   } catch {
     // Nor is there a difference between that and no state at all.
   }
+  if (made === 12 && (minor === 13 || minor === 14))
+    throw new Error(`Invalid data version: ${formatOf(made)}`)
   throw new Error(unreadable[minor] ?? "An error occurred during bitcode serialization: bitcode error")
 }
 
