@@ -73,6 +73,16 @@ export function vmmContract(name: string, subject: TestVmm): void {
       expect(await control.state()).toBe("paused")
     })
 
+    test("more callers than it has connections for are all answered", async () => {
+      await using place = await ground()
+      const { control } = await startVm(place, subject)
+      await control.pause()
+
+      const states = await Promise.all(Array.from({ length: 30 }, async () => await control.state()))
+
+      expect(new Set(states)).toEqual(new Set(["paused"]))
+    })
+
     test("a save leaves whole files and the VM paused, and the VM goes on", async () => {
       await using place = await ground()
       const vm = await startVm(place, subject)

@@ -11,6 +11,7 @@ import { takeFault } from "./cloud-hypervisor/faults.ts"
 import { requests } from "./cloud-hypervisor/requests.ts"
 import { lockSocket } from "./cloud-hypervisor/socket-lock.ts"
 import { FakeVmm } from "./cloud-hypervisor/vmm.ts"
+import { tenConnections } from "./ten-connections.ts"
 
 const { values } = parseArgs({
   options: {
@@ -44,12 +45,13 @@ const server = createServer((request, response) => {
     if (text !== undefined) await serve(request, text, response)
   })
 })
-server.on("error", (error) => {
+const front = tenConnections(server)
+front.on("error", (error) => {
   writeSync(2, `Error: Cloud Hypervisor exited with the following error: ${error.message} (os error 98)\n`)
   process.exit(1)
 })
 if (vmm.major >= 53) await lockSocket(socket)
-server.listen(socket)
+front.listen(socket)
 process.on("SIGTERM", leave)
 
 async function serve(request: IncomingMessage, body: string, response: ServerResponse): Promise<void> {

@@ -1,19 +1,16 @@
 import { appendFileSync } from "node:fs"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
-import { createServer as createFront } from "node:net"
 import { parseArgs } from "node:util"
 import { exitWell, exitWith, openLog, toStdout, type Log } from "./firecracker/log.ts"
 import { microvm, type Answer } from "./firecracker/microvm.ts"
 import { formatOf } from "./firecracker/state-file.ts"
+import { tenConnections } from "./ten-connections.ts"
 
 // A stand-in for the firecracker binary, started as one: the same arguments, the same API on its socket, the same files. What is
 // its own is `--fake-version`, which Firecracker it is, and `--record`, which leaves every request in `received.log` as it comes and every
 // exchange in `exchanges.jsonl`. Its log has a request only once it gets to it.
 const exitArguments = 153
 const payloadBytesMax = 51_200
-const connectionsMax = 10
-const turnedAway =
-  'HTTP/1.1 503\r\nServer: Firecracker API\r\nConnection: close\r\nContent-Length: 40\r\n\r\n{ "error": "Too many open connections" }'
 const dropped = "All previous unanswered requests will be dropped."
 
 const { values } = readArguments()
@@ -92,19 +89,9 @@ function serve(): void {
   }
 }
 
-/** It serves some connections at once, and turns the next ones away before it has read anything. */
 function listen(server: ReturnType<typeof createServer>, log: Log): void {
   const path = values["api-sock"]
-  let open = 0
-  const front = createFront((connection) => {
-    connection.on("error", () => connection.destroy())
-    if (open === connectionsMax) connection.end(turnedAway, () => connection.destroy())
-    else {
-      open++
-      connection.once("close", () => open--)
-      server.emit("connection", connection)
-    }
-  })
+  const front = tenConnections(server)
   front.on("error", () => {
     exitWith(
       log,
