@@ -1,4 +1,4 @@
-import { link, readdir, rename, rm, writeFile } from "node:fs/promises"
+import { link, readdir, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
 import { openFiles, processAlive } from "@stillframe/hypervisors/processes"
@@ -90,6 +90,20 @@ test("a fork whose disk is not there is refused", async () => {
   await rm(join(payload, "disk0.raw"))
 
   await expect(restoreVm(place, binary, payload)).rejects.toThrow("disk0.raw")
+
+  expect(await pidsIn(join(place.root, "fork"))).toEqual([])
+})
+
+test("a fork whose disk was cut short is refused, which Firecracker would not see", async () => {
+  await using place = await ground()
+  const binary = await fakeFirecracker(place)
+  const { payload } = await capture(place, await startVm(place, binary, { disk: "x" }))
+  await truncate(join(payload, "disk0.raw"), mib / 2)
+
+  await expect(restoreVm(place, binary, payload)).rejects.toMatchObject({
+    code: "hypervisor_failed",
+    message: expect.stringContaining("disk0.raw has 524288 bytes where the VM's disk has 1048576"),
+  })
 
   expect(await pidsIn(join(place.root, "fork"))).toEqual([])
 })

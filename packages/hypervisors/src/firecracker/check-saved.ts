@@ -1,14 +1,17 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { Disk } from "../disks.ts"
 import { fileSize } from "../file-size.ts"
 import { crc64 } from "./crc64.ts"
 import { savedNames } from "./files.ts"
+import { driveFile } from "./requests.ts"
 
 const mib = 1024 ** 2
 /** Firecracker itself reads no more of a state file. */
 const stateBytesMax = 10_000_000
 const checksumBytes = 8
+const sectorBytes = 512
 
 /**
  * Makes sure that the state file ends in its own checksum and that the memory file has the guest's size. Firecracker gives
@@ -18,6 +21,22 @@ const checksumBytes = 8
 export async function checkSaved(place: string, memoryMib: number): Promise<void> {
   const wrong = (await wrongState(place)) ?? (await wrongMemory(place, memoryMib))
   if (wrong !== undefined) throw new StillframeError("hypervisor_failed", `${wrong}; take the snapshot again`)
+}
+
+/**
+ * Makes sure that each disk in a VM's directory has its size: Firecracker takes the size that it finds, and says nothing.
+ * Throws `hypervisor_failed` with the first that has another.
+ */
+export async function checkDisks(dir: string, disks: readonly Disk[]): Promise<void> {
+  for (const disk of disks) {
+    const file = driveFile(disk)
+    const bytes = await fileSize(join(dir, file))
+    // The last sector of a file of the user's need not be whole.
+    if (bytes !== undefined && Math.ceil(bytes / sectorBytes) * sectorBytes === disk.virtualSize) continue
+    const wrong =
+      bytes === undefined ? "is missing" : `has ${bytes} bytes where the VM's disk has ${disk.virtualSize}`
+    throw new StillframeError("hypervisor_failed", `${file} ${wrong}; restore another snapshot`)
+  }
 }
 
 async function wrongState(place: string): Promise<string | undefined> {

@@ -6,7 +6,7 @@ import { lastWords } from "../start-process.ts"
 import { letRead } from "../vm-user-files.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { call, deadlineMs, vmState } from "./api.ts"
-import { checkSaved } from "./check-saved.ts"
+import { checkDisks, checkSaved } from "./check-saved.ts"
 import { firecrackerFiles } from "./files.ts"
 import { describeConfig, driveFile, loadSnapshot } from "./requests.ts"
 import { startFirecracker } from "./start.ts"
@@ -24,7 +24,7 @@ type Restore = VmmLaunch & { readonly saved: string }
 export async function restoreFirecracker(options: Restore): Promise<ProcessIdentity> {
   const { dir, config, disks, runAs, signal } = options
   const place = relative(dir, resolve(dir, options.saved))
-  for (const disk of disks) driveFile(disk)
+  await checkDisks(dir, disks)
   // A memory file of the wrong size would end the VM with SIGBUS at some later page.
   await checkSaved(join(dir, place), config.memoryMib)
   if (runAs !== undefined) await letRead(join(dir, place), runAs)
