@@ -115,7 +115,7 @@ async function startServer(
     ...host,
     hostId: "bench",
     bootId: "boot",
-    hypervisors: { qemu: qemuCapabilities({ version: "0" }) },
+    hypervisors: { qemu: qemuCapabilities({ version: "0" }, { live_capture: false }) },
   })
   const launch = { image: "demo" }
   const what = { name: "vm", image: "demo", hypervisor: "qemu", host: host.name, launch } as const

@@ -11,6 +11,7 @@ import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/q
 import type { Logger } from "@stillframe/runtime/logger"
 import { writeDurably } from "@stillframe/storage/durable"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { liveCaptureOfHost } from "./live-capture-of-host.ts"
 import { adoptOnQemu, resolveLaunch } from "./resolve-launch.ts"
 import { vmUser } from "./vm-user.ts"
 import type { HostHypervisor } from "./worker.ts"
@@ -23,6 +24,12 @@ export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): P
   const kvm = accel === "kvm" ? config.kvmDevice : undefined
   const runAs = await vmUser(config.qemuBinary, { name: "qemu", kvm, log })
   log.info({ version: probe.version, accel }, "qemu found")
+  const { version, machines } = probe
+  const live = await liveCaptureOfHost(
+    config,
+    { binary: config.qemuBinary, version, machine: machines.q35, accel, ...(runAs && { runAs }) },
+    log,
+  )
   const tools: HypervisorTools = {
     name: "qemu",
     binary: config.qemuBinary,
@@ -31,7 +38,7 @@ export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): P
   }
   const host = { machines: probe.machines, accel, imagesDir: config.imagesDir }
   return {
-    capabilities: qemuCapabilities(probe),
+    capabilities: qemuCapabilities(probe, live),
     tools,
     resolveLaunch: (stored) => resolveLaunch(stored, host),
     adopt: (guest) => adoptOnQemu(guest, host),

@@ -1,7 +1,6 @@
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
-import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { expect, test } from "vitest"
-import { testApi } from "./test-api.ts"
+import { hostQemu, testApi } from "./test-api.ts"
 
 test("health and readiness are open, and readiness lists the hosts and the compression workers that are up", async () => {
   await using api = await testApi()
@@ -50,9 +49,7 @@ test("capabilities say what each host that is up can do, to those who may see in
 
   expect(status).toBe(200)
   expect(body).toEqual({
-    hosts: [
-      { name: "h1", pool: "pool-of-h1", hypervisors: { qemu: qemuCapabilities({ version: "7.2.22" }) } },
-    ],
+    hosts: [{ name: "h1", pool: "pool-of-h1", hypervisors: { qemu: hostQemu } }],
   })
   expect((await api.ask("GET", "/capabilities", { claims: null })).status).toBe(401)
 })

@@ -6,6 +6,7 @@ import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
 import { heartbeat } from "@stillframe/db/hosts"
 import { advanceInstance, createInstance, type InstanceRow } from "@stillframe/db/instances"
 import { openWaker, type Waker } from "@stillframe/db/wake"
+import type { Capabilities } from "@stillframe/domain/capabilities"
 import type { CompressionConfig } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
@@ -46,11 +47,16 @@ export interface TestApi extends AsyncDisposable {
   readonly databaseUrl: string
   readonly waker: Waker
   ask(method: string, path: string, ask?: Ask): Promise<Reply>
-  /** Registers a host that is up. */
-  host(name: string): Promise<void>
+  /** Registers a host that is up, with a QEMU that is `hostQemu` where it isn't said otherwise. */
+  host(name: string, change?: Partial<Capabilities>): Promise<void>
   /** Registers an instance on the host `h1`, running unless told otherwise. */
   instance(name: string, options?: { state?: InstanceState; policy?: SnapshotPolicy }): Promise<InstanceRow>
 }
+
+export const hostQemu = qemuCapabilities(
+  { version: "7.2.22" },
+  { live_capture: false, reason: "QEMU 7.2.22 can't do that" },
+)
 
 /** Enough for a commit, and not for a test's patience. */
 const twinWaitMs = 500
@@ -76,13 +82,13 @@ export async function testApi({
   const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log))
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())
-  const host = (name: string): Promise<void> =>
+  const host: TestApi["host"] = (name, change) =>
     heartbeat(db, {
       name,
       hostId: name,
       bootId: "boot",
       pool: `pool-of-${name}`,
-      hypervisors: { qemu: qemuCapabilities({ version: "7.2.22" }) },
+      hypervisors: { qemu: { ...hostQemu, ...change } },
     })
   const resources = opened.move()
   return {

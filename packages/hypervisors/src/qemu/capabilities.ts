@@ -1,8 +1,12 @@
 import type { Capabilities } from "@stillframe/domain/capabilities"
+import type { LiveCaptureProbe } from "./probe-live.ts"
 import type { QemuProbe } from "./probe.ts"
 
-/** What a host's QEMU can do. */
-export function qemuCapabilities({ version }: Pick<QemuProbe, "version">): Capabilities {
+/** What a host's QEMU can do, given what the trial of live capture came to. */
+export function qemuCapabilities(
+  { version }: Pick<QemuProbe, "version">,
+  live: LiveCaptureProbe,
+): Capabilities {
   return {
     version,
     kinds: ["Standby", "Stopped"],
@@ -13,7 +17,7 @@ export function qemuCapabilities({ version }: Pick<QemuProbe, "version">): Capab
     compressible_memory: true,
     restores: "same_machine",
     cancel: true,
-    live_capture: false,
-    live_capture_reason: "not offered yet",
+    live_capture: live.live_capture,
+    ...(live.reason !== undefined && { live_capture_reason: live.reason }),
   }
 }

@@ -12,17 +12,16 @@ const CONT_TIMEOUT_MS = 10_000
 /** Whether a QEMU of this version, for example `10.0.2`, saves memory while its guest runs. */
 export const savesLive = (version: string): boolean => Number(version.split(".")[0]) >= MAJOR_MIN
 
+export const tooOld = (version: string): string =>
+  `QEMU ${version} can't save memory while its guest runs, that needs QEMU ${MAJOR_MIN}`
+
 /**
  * Makes the next migration one that writes memory as it was at its start while the guest goes on (`background-snapshot`). Throws
  * `not_supported` where this QEMU or its kernel can't.
  */
 export async function setUpLiveSave(monitor: Monitor): Promise<void> {
-  if (!savesLive(monitor.version)) {
-    throw new StillframeError(
-      "not_supported",
-      `QEMU ${monitor.version} can't save memory while the guest runs, that needs QEMU ${MAJOR_MIN}; use the paused capture`,
-    )
-  }
+  if (!savesLive(monitor.version))
+    throw new StillframeError("not_supported", `${tooOld(monitor.version)}; use the paused capture`)
   try {
     await setUpMigration(monitor, { background: true })
   } catch (error) {

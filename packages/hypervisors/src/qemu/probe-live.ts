@@ -1,15 +1,16 @@
 import { createReadStream, readFileSync } from "node:fs"
-import { mkdir, mkdtemp, rm } from "node:fs/promises"
-import { join } from "node:path"
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises"
+import { basename, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { heartbeatGap, heartbeats } from "../heartbeat-log.ts"
 import type { LaunchConfig } from "../launch-config.ts"
+import { processesWith } from "../processes-with.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
 import { takeIn } from "./layers.ts"
-import { savesLive } from "./live-save.ts"
+import { savesLive, tooOld } from "./live-save.ts"
 import { startGuest } from "./prepare-launch.ts"
 import { launchQemu, type LaunchOptions } from "./process.ts"
 import { restoreQemu } from "./restore.ts"
@@ -29,6 +30,8 @@ export interface LiveTrial {
   dir: string
   /** As every VM of this host: userfaultfd is often root's alone. */
   runAs?: { uid: number; gid: number }
+  /** Given up after so long: unless named, 20 s. */
+  limitMs?: number
   signal: AbortSignal
 }
 
@@ -38,22 +41,23 @@ export interface LiveCaptureProbe {
   reason?: string
 }
 
-/** Some seconds where the processor is emulated. */
-const TRIAL_MS = 60_000
+/** Under a second where the processor is emulated and idle. */
+const TRIAL_MS = 20_000
+const TRIAL_PREFIX = "live-trial-"
 const POLL_MS = 10
 const TICKS = 3
 
 /**
  * Whether this host's QEMU saves memory truly while its guest runs: captures a guest that counts, restores it, and looks whether both go
- * on by one with their memory unchanged. Takes some seconds, a minute at most; ask once per host, kernel and binary. Never throws but
+ * on by one with their memory unchanged. Takes a second or two; ask once per host, kernel and binary. Never throws but
  * `cancelled`.
  */
 export async function probeLiveCapture(trial: LiveTrial): Promise<LiveCaptureProbe> {
-  if (!savesLive(trial.version))
-    return { live_capture: false, reason: `QEMU ${trial.version} can't save memory while its guest runs` }
-  const inTime = AbortSignal.timeout(TRIAL_MS)
+  if (!savesLive(trial.version)) return { live_capture: false, reason: tooOld(trial.version) }
+  const limitMs = trial.limitMs ?? TRIAL_MS
+  const inTime = AbortSignal.timeout(limitMs)
   const processes: ProcessIdentity[] = []
-  const root = await mkdtemp(join(trial.dir, "live-trial-"))
+  const root = await mkdtemp(join(trial.dir, TRIAL_PREFIX))
   try {
     const signal = AbortSignal.any([trial.signal, inTime])
     const reason = await tryLiveCapture({ ...trial, signal }, root, processes)
@@ -62,7 +66,7 @@ export async function probeLiveCapture(trial: LiveTrial): Promise<LiveCapturePro
     if (trial.signal.aborted)
       throw new StillframeError("cancelled", "the trial of live capture was cancelled", { cause: error })
     const reason = inTime.aborted
-      ? `the trial did not end in ${TRIAL_MS / 1000} s`
+      ? `a trial did not end in ${limitMs / 1000} s`
       : toStillframeError(error).message
     return { live_capture: false, reason }
   } finally {
@@ -71,6 +75,18 @@ export async function probeLiveCapture(trial: LiveTrial): Promise<LiveCapturePro
   }
 }
 
+/** Ends and removes what trials in `dir` left whose process was killed. */
+export async function removeLeftTrials(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) {
+    if (!name.startsWith(TRIAL_PREFIX)) continue
+    for await (const left of processesWith("cmdline", `guest=${identityIn(name)}`))
+      await endProcess(left, { graceMs: 0 })
+    await rm(join(dir, name), { recursive: true, force: true })
+  }
+}
+
+const identityIn = (folder: string): string => `stillframe-${folder}`
+
 /** Resolves with what is wrong. */
 async function tryLiveCapture(
   trial: LiveTrial,
@@ -78,14 +94,14 @@ async function tryLiveCapture(
   processes: ProcessIdentity[],
 ): Promise<string | undefined> {
   const { signal } = trial
-  const source = await placeGuest(trial, join(root, "source"))
+  const source = await placeGuest(trial, root, "source")
   processes.push(await launchQemu(source))
   await startGuest(source.dir)
   await untilTicks(source.dir, TICKS, signal)
   const memoryFile = join(root, "memory")
   const printed = await captureLive(source.dir, memoryFile, signal)
   await untilTicks(source.dir, heartbeats(serial(source.dir)).length + TICKS, signal)
-  const copy = await placeGuest(trial, join(root, "copy"))
+  const copy = await placeGuest(trial, root, "copy")
   processes.push(await restoreQemu({ ...copy, memory: createReadStream(memoryFile) }))
   await startGuest(copy.dir)
   await untilTicks(copy.dir, TICKS, signal)
@@ -95,13 +111,14 @@ async function tryLiveCapture(
   return inCopy && `the restored guest did not go on where it was captured: ${inCopy}`
 }
 
-async function placeGuest(trial: LiveTrial, dir: string): Promise<LaunchOptions> {
+async function placeGuest(trial: LiveTrial, root: string, name: string): Promise<LaunchOptions> {
   const { machine, accel, kernel, memoryMib, binary, signal, runAs } = trial
+  const dir = join(root, name)
   await mkdir(dir)
   await takeIn(kernel, dir, qemuFiles.kernel)
   const cpu = accel === "kvm" ? "host" : "qemu64"
   const config: LaunchConfig = { machine, accel, cpu, memoryMib, vcpus: 1, kernel, disks: [] }
-  const launch = { dir, binary, config, disks: [], identity: "stillframe-live-trial", signal }
+  const launch = { dir, binary, config, disks: [], identity: identityIn(basename(root)), signal }
   return runAs === undefined ? launch : { ...launch, runAs }
 }
 
