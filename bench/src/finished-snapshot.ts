@@ -13,6 +13,7 @@ export function finishedSnapshot(): SnapshotRecord {
     source_instance_id: createId(),
     source_instance_name: "web",
     source_hypervisor: "qemu",
+    capture: "paused",
     compression: { enabled: true, algorithm: "zstd", level: 1 },
     compression_state: "compressed",
     compression_error: null,

@@ -13,6 +13,7 @@ import { captureStates, type InstanceState } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { snapshotResource, type SnapshotKind, type SnapshotRecord } from "@stillframe/domain/snapshot"
 import type { z } from "zod"
+import { requireLiveCapture } from "./live-capture.ts"
 import { once } from "./once.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"
@@ -52,6 +53,11 @@ async function judge(
 ): Promise<NewSnapshot> {
   const instance = await resolveInstance(deps.db, id)
   checkCompression(body.kind, body.compression)
+  if (body.kind === "Stopped" && body.capture === "live")
+    throw new StillframeError(
+      "invalid_request",
+      '"capture": "live" is of Standby snapshots only: a stopped instance has no memory; leave it out',
+    )
   checkState(body.kind, instance)
   if (body.kind === "Stopped" && instance.attached !== null)
     throw new StillframeError(
@@ -63,10 +69,12 @@ async function judge(
       "unavailable",
       `host "${instance.host}" is not known; start its capture-worker and try again`,
     )
+  if (body.capture === "live") await requireLiveCapture(deps.db, instance)
   return {
     kind: body.kind,
     name: body.name,
     tags: body.tags,
+    capture: body.capture,
     compression:
       body.kind === "Standby"
         ? effectiveCompression(body.compression, instance.snapshot_policy?.compression, deps.compression)

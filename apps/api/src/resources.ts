@@ -3,6 +3,7 @@ import { errorCodes, type ErrorCode } from "@stillframe/domain/errors"
 import { eventTypes, type EventEnvelope, type EventType } from "@stillframe/domain/events"
 import { hypervisors, instanceStates, type InstanceResource } from "@stillframe/domain/instance"
 import {
+  captureModes,
   compressionStates,
   snapshotKinds,
   snapshotStatuses,
@@ -35,6 +36,10 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     source_hypervisor: z.enum(hypervisors),
     created_at: time,
     size_bytes: bytes.meta({ description: "of all files; 0 until the snapshot is captured" }),
+    capture: z
+      .enum(captureModes)
+      .exactOptional()
+      .meta({ description: "how the request wanted its memory saved; of Standby snapshots only" }),
     compression: compression
       .exactOptional()
       .meta({ description: "as it takes effect, every default filled in" }),

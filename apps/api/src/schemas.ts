@@ -2,7 +2,7 @@ import { algorithms } from "@stillframe/domain/compression"
 import { idPattern } from "@stillframe/domain/ids"
 import { hypervisors, targetStates } from "@stillframe/domain/instance"
 import { nameLengthMax, namePattern } from "@stillframe/domain/names"
-import { snapshotKinds } from "@stillframe/domain/snapshot"
+import { captureModes, snapshotKinds } from "@stillframe/domain/snapshot"
 import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/tags"
 import { z } from "zod"
 
@@ -33,6 +33,14 @@ export const createSnapshotSchema = z
     kind: z.enum(snapshotKinds),
     name: nameSchema.optional(),
     tags: tagsSchema.optional(),
+    capture: z
+      .enum(captureModes)
+      .optional()
+      .meta({
+        description:
+          "`paused`, the default: a running VM stands still until its memory is saved. `live`: it goes on after a moment, and its " +
+          "memory is saved as of that moment; for Standby snapshots where the host's `live_capture` is true, never of an attached VM.",
+      }),
     compression: compressionSchema.optional(),
   })
   .meta({ id: "CreateSnapshotRequest" })

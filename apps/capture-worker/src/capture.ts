@@ -76,6 +76,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
     snapshotId: snapshot.id,
     storageDir: worker.config.storageDir,
     source: captureSource(worker, instance),
+    mode: snapshot.capture,
   }
   const options = {
     signal,

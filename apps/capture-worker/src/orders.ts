@@ -1,5 +1,6 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import type { CaptureMode } from "@stillframe/domain/snapshot"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
@@ -44,6 +45,8 @@ export interface CaptureOrder extends SaveOrder {
   readonly snapshotId: string
   readonly storageDir: string
   readonly source: CaptureSource
+  /** Of a VM that runs. */
+  readonly mode: CaptureMode
 }
 
 /** What a snapshot is taken of: the VM, the image that it was put away in, or its disks alone. */

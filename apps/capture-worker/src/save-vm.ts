@@ -58,6 +58,7 @@ function capture(
   { dir, keepPaused }: { dir: string; keepPaused: boolean },
 ): Promise<Capture> {
   const options = {
+    mode: order.kind === "capture" ? order.mode : undefined,
     pauseExpectedMs: order.pauseExpectedMs,
     pauseLimitMs: order.pauseLimitMs,
     signal: captor.signal,

@@ -22,6 +22,7 @@ const columns = [
   "source_instance_id",
   "source_instance_name",
   "source_hypervisor",
+  "capture",
   "compression",
   "compression_state",
   "compression_error",

@@ -5,7 +5,7 @@ import type { ErrorCode } from "@stillframe/domain/errors"
 import type { EventEnvelope, EventType } from "@stillframe/domain/events"
 import type { Hypervisor, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import type { OperationKind, OperationState } from "@stillframe/domain/operation"
-import type { CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
+import type { CaptureMode, CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { ColumnType, Generated, JSONColumnType, Kysely, Transaction } from "kysely"
@@ -91,6 +91,7 @@ export interface SnapshotsTable {
   memory_file: string | null
   memory_sha256: string | null
   superseded: Defaulted<boolean>
+  capture: Defaulted<CaptureMode>
   compression: ColumnType<EffectiveCompression | null, string | null, string | null>
   compression_state: Defaulted<CompressionState>
   compression_error: string | null

@@ -4,6 +4,7 @@ import { createId } from "@stillframe/domain/ids"
 import {
   snapshotResource,
   snapshotStatusesBefore,
+  type CaptureMode,
   type SnapshotKind,
   type SnapshotRecord,
   type SnapshotStatus,
@@ -22,6 +23,8 @@ export interface NewSnapshot {
   readonly kind: SnapshotKind
   readonly name?: string | undefined
   readonly tags?: Tags | undefined
+  /** Unless named, paused. */
+  readonly capture?: CaptureMode | undefined
   readonly compression?: EffectiveCompression | undefined
   readonly queue: string
   readonly pool: string
@@ -51,6 +54,7 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
     source_instance_id: instance.id,
     source_instance_name: instance.name,
     source_hypervisor: instance.hypervisor,
+    capture: snapshot.capture ?? "paused",
     compression: snapshot.compression ?? null,
   }
   // The time is the database's, so the resource in the event gets it there.
@@ -60,9 +64,9 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
     const { rows } = await sql<Pick<SnapshotRecord, "created_at">>`${prepared("create_snapshot")}
       with snapshot as (
         insert into snapshots (id, kind, status, name, tags, source_instance_id, source_instance_name,
-          source_hypervisor, host, pool, compression, request_hash, request_retry)
+          source_hypervisor, host, pool, capture, compression, request_hash, request_retry)
         select ${row.id}, ${row.kind}, ${row.status}, ${row.name}, ${JSON.stringify(row.tags)}::jsonb, ${instance.id},
-          ${instance.name}, ${instance.hypervisor}, ${instance.host}, ${snapshot.pool},
+          ${instance.name}, ${instance.hypervisor}, ${instance.host}, ${snapshot.pool}, ${row.capture},
           ${row.compression === null ? null : JSON.stringify(row.compression)}::jsonb, ${tried.hash},
           ${tried.retry}::integer
         from (select pg_advisory_xact_lock_shared(hashtextextended(${tried.hash}, 0))) as held

@@ -10,6 +10,7 @@ const record: SnapshotRecord = {
   source_instance_id: "qilviffnqzck2jrim1x6s2b1",
   source_instance_name: "source",
   source_hypervisor: "qemu",
+  capture: "paused",
   compression: null,
   compression_state: "none",
   compression_error: null,
@@ -40,6 +41,7 @@ test.each([
 
 test("optional members are left out, never null", () => {
   expect(Object.keys(snapshotResource(record)).sort()).toEqual([
+    "capture",
     "compression_state",
     "created_at",
     "id",

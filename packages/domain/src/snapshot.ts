@@ -28,6 +28,10 @@ export function snapshotStatusesBefore(to: SnapshotStatus): SnapshotStatus[] {
 export const compressionStates = ["none", "compressing", "compressed", "error"] as const
 export type CompressionState = (typeof compressionStates)[number]
 
+/** Whether a running VM stands still until its memory is saved, or only for a moment of which its memory is saved while it goes on. */
+export const captureModes = ["paused", "live"] as const
+export type CaptureMode = (typeof captureModes)[number]
+
 /** What a restore or a fork of each kind can end in; the first is what it does when nothing is asked for. */
 export const snapshotTargets: Readonly<Record<SnapshotKind, readonly [TargetState, ...TargetState[]]>> = {
   Standby: ["Running", "Standby", "Stopped"],
@@ -44,6 +48,7 @@ export interface SnapshotRecord {
   readonly source_instance_id: string
   readonly source_instance_name: string
   readonly source_hypervisor: Hypervisor
+  readonly capture: CaptureMode
   readonly compression: EffectiveCompression | null
   readonly compression_state: CompressionState
   readonly compression_error: string | null
@@ -74,6 +79,8 @@ export interface SnapshotResource {
   readonly source_hypervisor: Hypervisor
   readonly created_at: string
   readonly size_bytes: number
+  /** As asked for; of Standby snapshots only. */
+  readonly capture?: CaptureMode
   readonly compression?: CompressionConfig
   readonly compression_state: CompressionState
   readonly compression_error?: string
@@ -102,6 +109,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     source_hypervisor: record.source_hypervisor,
     created_at: record.created_at.toISOString(),
     size_bytes: record.size_bytes,
+    ...(record.kind === "Standby" && { capture: record.capture }),
     ...(record.compression !== null && { compression: record.compression }),
     compression_state: record.compression_state,
     ...((compressed || record.compression_state === "error") &&

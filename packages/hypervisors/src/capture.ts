@@ -1,3 +1,4 @@
+import type { CaptureMode } from "@stillframe/domain/snapshot"
 import type { Disk } from "./disks.ts"
 import type { SavedFile } from "./saved-files.ts"
 
@@ -5,6 +6,11 @@ import type { SavedFile } from "./saved-files.ts"
 export interface CaptureRequest {
   /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
   readonly beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
+  /**
+   * `live`: a VM that runs is paused for the state of its devices only, and its memory is saved while it runs. Where that can't
+   * be, it is `not_supported`, never a paused capture instead. Default `paused`.
+   */
+  readonly mode?: CaptureMode | undefined
   readonly onPaused?: () => void
   /** Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again all the same. */
   readonly keepPaused?: boolean

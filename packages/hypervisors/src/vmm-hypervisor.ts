@@ -1,5 +1,6 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import { takeInBootFiles } from "./boot-files.ts"
 import { bootNames } from "./boot-names.ts"
 import { convertedBytes } from "./convert-disks.ts"
@@ -78,6 +79,11 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
       }
     },
     async capture(vm, into, request) {
+      if (request.mode === "live")
+        throw new StillframeError(
+          "not_supported",
+          "this hypervisor saves the memory of a paused VM only; use the paused capture",
+        )
       const disks = await disksIn(vm.dir)
       return captureIntoPayload({ vmm, vm: { ...vm, disks }, into, request, staging })
     },

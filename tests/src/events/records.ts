@@ -12,6 +12,7 @@ export function snapshotRecord(changes: Partial<SnapshotRecord> = {}): SnapshotR
     source_instance_id: createId(),
     source_instance_name: "web",
     source_hypervisor: "qemu",
+    capture: "paused",
     compression: null,
     compression_state: "none",
     compression_error: null,

@@ -17,8 +17,6 @@ export interface CaptureOptions extends SaveOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
   dir: string
   qemuImg: string
-  /** `live`: the VM is paused for the state of its devices only, and its memory is saved while it runs. Default `paused`. */
-  mode?: "paused" | "live"
 }
 
 /** The deadlines bound a live save too. One that is kept paused is never live. */
@@ -37,8 +35,6 @@ export interface CaptureTarget {
   openMonitor(): Promise<Monitor>
   freezeDisks(monitor: Monitor): Promise<DiskFreeze>
   openSink(): Promise<MemorySink>
-  /** Whether its memory may be saved while it runs. */
-  live?: boolean
 }
 
 /** What a capture came to, whose one file is the memory's. */
@@ -57,7 +53,6 @@ export async function captureQemu(options: CaptureOptions): Promise<Captured> {
       openMonitor: async () => await openMonitor(dir, qemuFiles.command),
       freezeDisks: async (monitor) => await stageOverlays(monitor, options),
       openSink: async () => await openMemorySink({ dir, memoryFile }),
-      live: options.mode === "live",
     },
     options,
   )
@@ -78,9 +73,9 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
     const wasRunning = await assertUndisturbed(monitor)
     // A save fails while a disk job is there, and a merge may take long; the next one does again what this one loses.
     await cancelMerges(monitor)
-    if (target.live === true) await setUpLiveSave(monitor)
+    if (options.mode === "live") await setUpLiveSave(monitor)
     // Memory that stands still anyway is saved faster without being guarded.
-    const live = target.live === true && wasRunning && options.keepPaused !== true
+    const live = options.mode === "live" && wasRunning && options.keepPaused !== true
     if (!live) await setUpMigration(monitor)
     freeze = await target.freezeDisks(monitor)
     sink = await target.openSink()
