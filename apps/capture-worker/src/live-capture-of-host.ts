@@ -15,7 +15,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import { writeDurably } from "@stillframe/storage/durable"
 
 /** The part of a trial that depends on this host's QEMU. */
-type QemuOfHost = Pick<LiveTrial, "binary" | "version" | "machine" | "accel" | "runAs">
+type QemuOfHost = Pick<LiveTrial, "binary" | "version" | "machine" | "accel" | "runAs" | "limitMs">
 
 /** A trial's result, kept until the machine boots again or its QEMU is started in another way. */
 interface Remembered {
