@@ -3,6 +3,7 @@ import type { Monitor } from "./qmp.ts"
 
 /** QEMU's default of 128 MiB/s holds for stopped VMs too, and would make the pause several times as long. */
 const BANDWIDTH_BYTES_PER_S = 2 ** 40
+const BACKGROUND = "background-snapshot"
 
 /**
  * Settings that a save and its load must share; refused by QEMU while a migration is under way. With `background` a save holds the memory
@@ -11,12 +12,20 @@ const BANDWIDTH_BYTES_PER_S = 2 ** 40
 export async function setUpMigration(monitor: Monitor, { background = false } = {}): Promise<void> {
   const capabilities = [
     { capability: "events", state: true },
-    { capability: "background-snapshot", state: background },
     // QEMU accepts both together, and nobody can load what comes out.
     ...(background ? [{ capability: "mapped-ram", state: false }] : []),
+    // A QEMU before 6.0 refuses the very name.
+    ...(background || (await isSwitchedOn(monitor, BACKGROUND))
+      ? [{ capability: BACKGROUND, state: background }]
+      : []),
   ]
   await monitor.execute("migrate-set-capabilities", { capabilities })
   await monitor.execute("migrate-set-parameters", { "max-bandwidth": BANDWIDTH_BYTES_PER_S })
+}
+
+async function isSwitchedOn(monitor: Monitor, name: string): Promise<boolean> {
+  const all = await monitor.execute<{ capability: string; state: boolean }[]>("query-migrate-capabilities")
+  return all.some(({ capability, state }) => capability === name && state)
 }
 
 /**
