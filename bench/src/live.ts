@@ -79,8 +79,9 @@ async function saveByHand(guest: Guest, file: string): Promise<number> {
     const end = migrationEnd(monitor)
     const started = performance.now()
     await monitor.execute("stop")
+    const saved = untilStateSaved(monitor, end.promise)
     await monitor.execute("migrate", { uri: `exec:cat > ${file}` })
-    await untilStateSaved(monitor, end.promise)
+    await saved
     await monitor.execute("cont")
     const pauseMs = performance.now() - started
     await end.promise

@@ -144,8 +144,9 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
       await setUpLiveSave(monitor)
       await monitor.execute("stop")
       const end = migrationEnd(monitor)
+      const saved = untilStateSaved(monitor, end.promise)
       await Promise.all([stalled.connected, monitor.execute("migrate", { uri: "unix:stalled.sock" })])
-      await untilStateSaved(monitor, end.promise)
+      await saved
     })
 
     await withMonitor(vm.dir, "command.sock", async (monitor) => {

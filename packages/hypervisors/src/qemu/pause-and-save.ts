@@ -39,6 +39,7 @@ export async function pauseAndSave(
   let failure: unknown
   const onLiveResume = async (): Promise<void> => {
     pauseMs = performance.now() - started
+    sink.copy()
     await save.afterResume?.()
   }
   try {
@@ -88,10 +89,15 @@ async function saveMemory(monitor: Monitor, save: Save, onLiveResume: () => Prom
   const looking = setInterval(look, PROGRESS_MS)
   const limit = setTimeout(() => stop.reject(tooLong(save.pauseLimitMs, paused)), save.pauseLimitMs)
   try {
+    const stateSaved = save.live ? untilStateSaved(monitor, end.promise) : undefined
+    // Whoever stops waiting early has its own error to report.
+    stateSaved?.catch(() => {})
+    // In a live save the guest need not stand still until the copying process has started.
+    if (stateSaved === undefined) sink.copy()
     await Promise.race([monitor.execute("migrate", { uri: sink.uri }), stop.promise])
-    if (save.live) {
-      await Promise.race([untilStateSaved(monitor, end.promise), stop.promise])
-      await Promise.race([continueDuringSave(monitor), stop.promise])
+    if (stateSaved !== undefined) {
+      await Promise.race([stateSaved, stop.promise])
+      await Promise.race([continueDuringSave(monitor, () => sink.copy()), stop.promise])
       paused = false
       await onLiveResume()
     }
