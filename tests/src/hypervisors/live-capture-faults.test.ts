@@ -5,16 +5,18 @@ import { createServer, type Socket } from "node:net"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import type { StillframeError } from "@stillframe/domain/errors"
 import { openDirectory } from "@stillframe/hypervisors/open-directory"
 import { processAlive } from "@stillframe/hypervisors/processes"
-import { copierVariable, endCopiers } from "@stillframe/hypervisors/qemu/copiers"
+import { copierVariable } from "@stillframe/hypervisors/qemu/copiers"
+import { qemuHypervisor } from "@stillframe/hypervisors/qemu/hypervisor"
 import { setUpLiveSave, untilStateSaved } from "@stillframe/hypervisors/qemu/live-save"
 import { migrationEnd } from "@stillframe/hypervisors/qemu/migration"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { openMonitor, withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { ensureRunning, isUnderWay, migrationStatus } from "@stillframe/hypervisors/qemu/resume"
 import { describe, expect, test } from "vitest"
 import { expectCapturedLive, expectRunning, LARGE_MIB, live, plainDisk, start, status } from "./live-vm.ts"
-import { capture, firstGap, ground, serial, type Ground, type TestVm } from "./test-vm.ts"
+import { capture, firstGap, ground, qemu, serial, type Ground, type TestVm } from "./test-vm.ts"
 
 const run = promisify(execFile)
 const isRoot = process.getuid?.() === 0
@@ -108,10 +110,9 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
   test("whose captor dies while its copier hangs is ended by the takeover, though the VM may answer nobody", async () => {
     await using place = await ground()
     const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
-    await killCaptorAt("resumed", place, vm, hangCopiers)
+    await killCaptorAt("resumed", place, vm, hangWithItsMonitor)
 
-    await endCopiers(vm.dir)
-    await withMonitor(vm.dir, "command.sock", ensureRunning)
+    await qemuHypervisor({ name: "qemu", ...qemu }).settle(vm.dir, { wasRunning: true })
 
     expect(await copiersOf(vm)).toEqual([])
     await expectRunning(vm)
@@ -126,7 +127,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     const attempt = capture(place, vm, "memory", {
       mode: "live",
       pauseLimitMs: 1000,
-      afterResume: async () => await hangCopiers(vm),
+      afterResume: async () => await hangWithItsMonitor(vm),
     })
 
     await expect(attempt).rejects.toMatchObject({ code: "pause_limit_exceeded" })
@@ -172,15 +173,29 @@ async function killCaptorAt(
     stdio: ["ignore", "pipe", "inherit"],
   })
   const exited = once(captor, "exit")
-  await once(captor.stdout, "data")
-  await before?.(vm)
-  captor.kill("SIGKILL")
-  await exited
+  try {
+    await once(captor.stdout, "data")
+    await before?.(vm)
+  } finally {
+    captor.kill("SIGKILL")
+    await exited
+  }
 }
 
-/** As on a network file system that does not answer. Before long QEMU's main loop may wait for it too, and then no monitor answers. */
-async function hangCopiers(vm: TestVm): Promise<void> {
-  for (const pid of await copiersOf(vm)) process.kill(pid, "SIGSTOP")
+/**
+ * The copier hangs, as on a network file system that does not answer, and QEMU's main loop waits for it: a device of the guest writes to
+ * memory that is not saved yet. Then no monitor answers.
+ */
+async function hangWithItsMonitor(vm: TestVm): Promise<void> {
+  const monitor = await openMonitor(vm.dir, "watch.sock")
+  const copiers = await copiersOf(vm)
+  for (const pid of copiers) process.kill(pid, "SIGSTOP")
+  // Its DMA ends by writing 0 where there is 0, at 1008 MiB: the port wants the address with its highest byte first.
+  const line = "o /w 0x518 0x3f"
+  const asked = monitor.execute("human-monitor-command", { "command-line": line }, 500)
+  const answer = await asked.catch(({ code }: StillframeError) => code)
+  monitor.close()
+  expect([copiers.length, answer]).toEqual([1, "timeout"])
 }
 
 async function copiersOf(vm: TestVm): Promise<number[]> {
