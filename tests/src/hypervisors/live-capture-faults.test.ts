@@ -14,7 +14,7 @@ import { migrationEnd } from "@stillframe/hypervisors/qemu/migration"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { ensureRunning, isUnderWay, migrationStatus } from "@stillframe/hypervisors/qemu/resume"
 import { describe, expect, test } from "vitest"
-import { expectCapturedLive, expectRunning, LARGE_MIB, live, plainDisk, start, status } from "./live-vm.ts"
+import { expectRunning, expectUnharmed, live, plainDisk, start, startLarge, status } from "./live-vm.ts"
 import { capture, firstGap, ground, qemu, serial, type Ground, type TestVm } from "./test-vm.ts"
 
 const run = promisify(execFile)
@@ -25,7 +25,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     "that is cancelled when the VM is %s lets it run on, and the next one works",
     async (step) => {
       await using place = await ground()
-      const vm = await start(place, { disks: [await plainDisk(place)], change: { memoryMib: LARGE_MIB } })
+      const vm = await startLarge(place, [await plainDisk(place)])
       const stop = new AbortController()
       const hook = { [step === "paused" ? "onPaused" : "afterResume"]: () => stop.abort() }
 
@@ -33,15 +33,13 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
 
       await expect(attempt).rejects.toMatchObject({ code: "cancelled" })
       expect(await readdir(place.root)).not.toContain("memory")
-      await expectRunning(vm)
-      expect(firstGap(serial(vm.dir))).toBeUndefined()
-      await expectCapturedLive(place, vm)
+      await expectUnharmed(place, vm)
     },
   )
 
   test("that does not end in time is given up, and the VM has run on meanwhile", async () => {
     await using place = await ground()
-    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place)
 
     const attempt = capture(place, vm, "memory", { mode: "live", pauseLimitMs: 300 })
 
@@ -55,7 +53,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
 
   test.skipIf(!isRoot)("whose disk fills up tells so; the VM runs on and no file is left", async () => {
     await using place = await ground()
-    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place)
     const small = join(place.root, "small")
     await mkdir(small)
     await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", small])
@@ -75,7 +73,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
 
   test("whose QEMU is killed in the middle reports it as gone and leaves no memory file", async () => {
     await using place = await ground()
-    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place)
 
     const attempt = capture(place, vm, "memory", {
       mode: "live",
@@ -91,7 +89,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     "whose captor is killed when the VM is %s leaves a VM that the takeover lets run, and that can be captured",
     async (step) => {
       await using place = await ground()
-      const vm = await start(place, { disks: [await plainDisk(place)], change: { memoryMib: LARGE_MIB } })
+      const vm = await startLarge(place, [await plainDisk(place)])
 
       await killCaptorAt(step, place, vm)
       expect(await status(vm)).toMatchObject({ running: step === "resumed" })
@@ -100,28 +98,24 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
         expect(isUnderWay(await migrationStatus(monitor))).toBe(false)
       })
 
-      await expectRunning(vm)
-      expect(firstGap(serial(vm.dir))).toBeUndefined()
-      await expectCapturedLive(place, vm)
+      await expectUnharmed(place, vm)
     },
   )
 
   test("whose captor dies while its copier hangs is ended by the takeover, though the VM may answer nobody", async () => {
     await using place = await ground()
-    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place)
     await killCaptorAt("resumed", place, vm, hangWithItsMonitor)
 
     await qemuHypervisor({ name: "qemu", ...qemu }).settle(vm.dir, { wasRunning: true })
 
     expect(await copiersOf(vm)).toEqual([])
-    await expectRunning(vm)
-    expect(firstGap(serial(vm.dir))).toBeUndefined()
-    await expectCapturedLive(place, vm)
+    await expectUnharmed(place, vm)
   })
 
   test("whose copier hangs is given up at its limit, and frees the guest that waited for it", async () => {
     await using place = await ground()
-    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place)
 
     const attempt = capture(place, vm, "memory", {
       mode: "live",
@@ -131,9 +125,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
 
     await expect(attempt).rejects.toMatchObject({ code: "pause_limit_exceeded" })
     expect(await readdir(place.root)).not.toContain("memory")
-    await expectRunning(vm)
-    expect(firstGap(serial(vm.dir))).toBeUndefined()
-    await expectCapturedLive(place, vm)
+    await expectUnharmed(place, vm)
   })
 
   test("that hangs before the guest goes on is cancelled by the takeover", async () => {
@@ -155,9 +147,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
       expect(await migrationStatus(monitor)).toBe("cancelled")
     })
 
-    await expectRunning(vm)
-    expect(firstGap(serial(vm.dir))).toBeUndefined()
-    await expectCapturedLive(place, vm)
+    await expectUnharmed(place, vm)
   })
 })
 

@@ -13,7 +13,7 @@ import { ensureRunning } from "@stillframe/hypervisors/qemu/resume"
 import { counts } from "@stillframe/stillframe/console"
 import { installImages } from "@stillframe/stillframe/install-images"
 import { describe, expect, test } from "vitest"
-import { expectRunning, findLiveQemu, LARGE_MIB, live, plainDisk, start, status } from "./live-vm.ts"
+import { expectRunning, findLiveQemu, live, plainDisk, start, startLarge, status } from "./live-vm.ts"
 import {
   capture,
   firstGap,
@@ -36,7 +36,7 @@ const { version } = await probeQemu(qemu.binary, never)
 describe.skipIf(!live.live_capture)("a live capture", () => {
   test("restores where the guest stood still, though it went on while its memory was saved", async () => {
     await using place = await ground()
-    const vm = await start(place, { change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place)
     let resumedAt = Number.POSITIVE_INFINITY
 
     const captured = await capture(place, vm, "memory", {
@@ -83,7 +83,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
   test("holds the disk as of the stop, not as of the save's end", async () => {
     await using place = await ground()
     const disk = await plainDisk(place)
-    const vm = await start(place, { disks: [disk], change: { memoryMib: LARGE_MIB } })
+    const vm = await startLarge(place, [disk])
     await writeToDisk(vm, 0x11)
 
     const first = await capture(place, vm, "first", {

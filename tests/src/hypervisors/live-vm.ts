@@ -2,6 +2,7 @@ import { createReadStream } from "node:fs"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type { DiskConfig } from "@stillframe/hypervisors/launch-config"
 import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
 import { probeLiveCapture, type LiveCaptureProbe } from "@stillframe/hypervisors/qemu/probe-live"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
@@ -53,13 +54,20 @@ if (!live.live_capture) console.warn(`live capture is not tested: ${live.reason}
 export const start = async (place: Ground, options: VmOptions = {}): Promise<TestVm> =>
   await startHeartbeat(place, { ...options, binary: live.binary })
 
+/** One whose save is under way for a while when it goes on. */
+export const startLarge = async (place: Ground, disks: DiskConfig[] = []): Promise<TestVm> =>
+  await start(place, { disks, change: { memoryMib: LARGE_MIB } })
+
 export async function plainDisk(place: Ground, mib = 1) {
   const path = join(place.root, "plain.raw")
   await writeFile(path, Buffer.alloc(mib * 1024 * 1024, 8))
   return { path, format: "raw", readonly: false } as const
 }
 
-export async function expectCapturedLive(place: Ground, vm: TestVm): Promise<void> {
+/** It runs, has not missed a step, and the next live capture of it works. */
+export async function expectUnharmed(place: Ground, vm: TestVm): Promise<void> {
+  await expectRunning(vm)
+  expect(firstGap(serial(vm.dir))).toBeUndefined()
   const next = await capture(place, vm, "next", { mode: "live" })
   const copy = await fork(place, vm, next, "next-fork", createReadStream(next.memoryFile))
   expect(firstGap(next.printed + serial(copy.dir))).toBeUndefined()

@@ -2,23 +2,26 @@ import { expect, test } from "vitest"
 import { continueDuringSave, untilStateSaved } from "./live-save.ts"
 import type { Monitor, QmpEvent } from "./qmp.ts"
 
+const never = new Promise<void>(() => {})
+
 function monitorThat(execute: (command: string) => Promise<unknown>) {
   const listeners = new Set<(event: QmpEvent) => void>()
-  const monitor = {
+  const monitor: Monitor = {
+    version: "10.0.2",
+    closed: never,
+    close: () => {},
     execute: execute as Monitor["execute"],
     subscribe(listener: (event: QmpEvent) => void) {
       listeners.add(listener)
       return () => listeners.delete(listener)
     },
-  } as Monitor
+  }
   const tell = (status: string): void => {
     const event = { event: "MIGRATION", data: { status }, timestamp: { seconds: 0, microseconds: 0 } }
     for (const listener of listeners) listener(event)
   }
   return { monitor, tell, listeners }
 }
-
-const never = new Promise<void>(() => {})
 
 test("the count of the save before is no proof that this one holds the devices' state", async () => {
   const asked: string[] = []
@@ -45,7 +48,7 @@ test("a QEMU that can't let the guest go on before its first pages are read gets
     return command === "query-status" ? { running: true, status: "running" } : {}
   })
 
-  await continueDuringSave(monitor, () => read.resolve())
+  await expect(continueDuringSave(monitor, () => read.resolve())).resolves.toBeUndefined()
 })
 
 test("nothing is read for a guest that goes on at once", async () => {
