@@ -5,19 +5,25 @@ import type { VmControl } from "./vm-control.ts"
 /** Resuming has a deadline of its own, whatever ended the work. A save that is still under way counts to its own. */
 const resumeMs = 30_000
 const retryMs = 20
+const lostMax = 2
 
 /**
  * Makes a VM run, from whatever a dead or failed capture left. A VMM answers one after the other, so this waits behind a save
- * that is under way. What it said last is in the error, `timeout`, of a VM that does not run in the end.
+ * that is under way. What it said last is in the error, `timeout`, of a VM that does not run in the end. Throws
+ * `hypervisor_gone` when it could not be reached twice.
  */
 export async function ensureRuns(control: VmControl): Promise<void> {
   const until = performance.now() + resumeMs
+  let lost = 0
   for (let refusal = "it gave no reason"; ; await delay(retryMs)) {
     try {
       await control.resume()
       if ((await control.state()) === "running") return
     } catch (error) {
-      if (!(error instanceof StillframeError) || !worthAnotherTry.has(error.code)) throw error
+      if (!(error instanceof StillframeError)) throw error
+      // A lost connection is no proof of a dead VM.
+      const again = error.code === "hypervisor_gone" ? ++lost < lostMax : worthAnotherTry.has(error.code)
+      if (!again) throw error
       refusal = error.message
     }
     if (performance.now() > until)
