@@ -17,6 +17,8 @@ export interface CaptureOptions extends SaveOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
   dir: string
   qemuImg: string
+  /** How long QEMU's answer to any command is waited for; for tests, which do not want to wait for it. */
+  answerMs?: number | undefined
 }
 
 /** The deadlines bound a live save too. One that is kept paused is never live. */
@@ -50,7 +52,7 @@ export async function captureQemu(options: CaptureOptions): Promise<Captured> {
   const { dir, memoryFile } = options
   return await captureVm(
     {
-      openMonitor: async () => await openMonitor(dir, qemuFiles.command),
+      openMonitor: async () => await openMonitor(dir, qemuFiles.command, options.answerMs),
       freezeDisks: async (monitor) => await stageOverlays(monitor, options),
       openSink: async () => await openMemorySink({ dir, memoryFile }),
     },

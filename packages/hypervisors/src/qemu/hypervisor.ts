@@ -18,8 +18,14 @@ import { endMigration, ensureRunning } from "./resume.ts"
 import { stopQemu } from "./stop.ts"
 import { watchQemu } from "./watch.ts"
 
-/** VMs that run on QEMU: their disks are chains of layers, their memory is a stream. */
-export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hypervisor {
+/**
+ * VMs that run on QEMU: their disks are chains of layers, their memory is a stream. `answerMs`: how long an answer is waited for in
+ * a capture; for tests.
+ */
+export function qemuHypervisor(
+  { binary, qemuImg, runAs }: HypervisorTools,
+  { answerMs }: { readonly answerMs?: number } = {},
+): Hypervisor {
   const tools = { binary, ...(runAs !== undefined && { runAs }) }
   return {
     find: findQemu,
@@ -40,7 +46,7 @@ export function qemuHypervisor({ binary, qemuImg, runAs }: HypervisorTools): Hyp
     keep,
     async capture({ dir }, into, request) {
       const memoryFile = join(into.dir, into.memoryName)
-      const captured = await captureQemu({ ...request, dir, memoryFile, qemuImg })
+      const captured = await captureQemu({ ...request, dir, memoryFile, qemuImg, answerMs })
       return { ...captured, files: [{ name: into.memoryName, role: "memory" }] }
     },
     launch: (vm) => launchQemu({ ...vm, ...tools, config: ofQemu(vm.config) }),

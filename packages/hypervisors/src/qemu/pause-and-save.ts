@@ -118,13 +118,15 @@ function tooLong(ms: number, paused: boolean): StillframeError {
   return new StillframeError("pause_limit_exceeded", why)
 }
 
-/** A lost connection is no proof of a dead VM, so a second one is tried before the VM is given up. */
+/** Neither a lost connection nor a lost answer is proof of a dead VM, so a second one is tried before the VM is given up. */
 async function resume(monitor: Monitor, { target, live, sink }: Save): Promise<void> {
   const impatience = live ? setTimeout(() => sink.abandon(), MONITOR_PATIENCE_MS) : undefined
   try {
     await ensureRunning(monitor)
   } catch (error) {
-    if (!isGone(error)) throw error
+    if (!isGone(error) && !isTimeout(error)) throw error
+    // QEMU greets the next one when it is rid of this one.
+    monitor.close()
     const second = await reopenMonitor(target)
     await ensureRunning(second).finally(() => second.close())
   } finally {
@@ -146,3 +148,5 @@ async function reopenMonitor(target: CaptureTarget): Promise<Monitor> {
 
 const isGone = (error: unknown): boolean =>
   error instanceof StillframeError && error.code === "hypervisor_gone"
+
+const isTimeout = (error: unknown): boolean => error instanceof StillframeError && error.code === "timeout"

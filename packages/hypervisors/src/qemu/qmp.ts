@@ -46,10 +46,14 @@ interface Pending {
 }
 
 /**
- * Connects to a QMP socket, reads the greeting and leaves negotiation mode. Throws `hypervisor_gone` when nobody listens and
- * `hypervisor_unavailable` when somebody else holds the monitor.
+ * Connects to a QMP socket, reads the greeting and leaves negotiation mode. `answerMs`: how long a command's answer is waited for.
+ * Throws `hypervisor_gone` when nobody listens and `hypervisor_unavailable` when somebody else holds the monitor.
  */
-export async function openMonitor(directory: string, socketName: string): Promise<Monitor> {
+export async function openMonitor(
+  directory: string,
+  socketName: string,
+  answerMs = COMMAND_TIMEOUT_MS,
+): Promise<Monitor> {
   const socket = await connectIn(directory, socketName)
   const pending = new Map<number, Pending>()
   const listeners = new Set<(event: QmpEvent) => void>()
@@ -67,7 +71,7 @@ export async function openMonitor(directory: string, socketName: string): Promis
     greeting.reject(gone("before its greeting"))
   })
 
-  const execute = async <T>(command: string, args?: object, timeoutMs = COMMAND_TIMEOUT_MS): Promise<T> => {
+  const execute = async <T>(command: string, args?: object, timeoutMs = answerMs): Promise<T> => {
     if (socket.destroyed) throw gone(`before ${command}`)
     const id = nextId++
     const answer = Promise.withResolvers<unknown>()
