@@ -1,10 +1,9 @@
 import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
-import { createReadStream, readFileSync, statSync, watch } from "node:fs"
-import { mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises"
+import { createReadStream, readFileSync } from "node:fs"
+import { readFile, readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { processAlive } from "@stillframe/hypervisors/processes"
 import type { Captured } from "@stillframe/hypervisors/qemu/capture"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect, test } from "vitest"
@@ -22,23 +21,6 @@ import {
 } from "./test-vm.ts"
 
 const run = promisify(execFile)
-const isRoot = process.getuid?.() === 0
-
-test("a fork goes on by one tick with the same memory, and its source runs on", async () => {
-  await using place = await ground()
-  const vm = await startHeartbeat(place)
-
-  const captured = await capture(place, vm, "memory")
-  const before = ticks(serial(vm.dir)).length
-  const copy = await fork(place, vm, captured, "fork", createReadStream(captured.memoryFile))
-
-  expect(firstGap(captured.printed + serial(copy.dir))).toBeUndefined()
-  await untilTicks(vm.dir, 10, before)
-  expect(firstGap(serial(vm.dir))).toBeUndefined()
-  expect(captured).toMatchObject({ wasRunning: true, memoryBytes: (await stat(captured.memoryFile)).size })
-  expect(captured.pauseMs).toBeGreaterThan(0)
-})
-
 test("two captures of a VM with a qcow2 and a raw disk both restore, and the caller's files stay as they were", async () => {
   await using place = await ground()
   const { root } = place
@@ -145,26 +127,6 @@ test("a capture that is refused right before the pause leaves nothing behind", a
   expect((await capture(place, vm, "again")).disks[0]?.layers).toHaveLength(2)
 })
 
-test.skipIf(!isRoot)(
-  "a disk that fills up ends the capture with its reason; the VM runs on and no file is left",
-  async () => {
-    await using place = await ground()
-    const vm = await startHeartbeat(place)
-    const small = join(place.root, "small")
-    await mkdir(small)
-    await run("mount", ["-t", "tmpfs", "-o", "size=256k", "tmpfs", small])
-    try {
-      const attempt = capture(place, vm, "small/memory")
-
-      await expect(attempt).rejects.toMatchObject({ code: "insufficient_storage" })
-      expect(await readdir(small)).toEqual([])
-      await expectRunning(vm)
-    } finally {
-      await run("umount", [small])
-    }
-  },
-)
-
 test("a capture cancelled in the pause lets the VM run on, and the next capture works", async () => {
   await using place = await ground()
   await writeFile(join(place.root, "plain.raw"), Buffer.alloc(1024 * 1024, 8))
@@ -191,35 +153,6 @@ test("a pause longer than its limit is given up and the VM runs on", async () =>
   await expect(attempt).rejects.toMatchObject({ code: "pause_limit_exceeded" })
   expect(await readdir(place.root)).not.toContain("memory")
   await expectRunning(vm)
-})
-
-test("a QEMU that is killed in the middle of its save is reported as gone and leaves no memory file", async () => {
-  await using place = await ground()
-  // Zero pages take no room but time: the save is still under way when its first bytes are in the file.
-  const vm = await startHeartbeat(place, { change: { memoryMib: 2048 } })
-  const memoryFile = join(place.root, "memory")
-  const watcher = watch(place.root, () => {
-    if (!statSync(memoryFile, { throwIfNoEntry: false })?.size) return
-    watcher.close()
-    process.kill(vm.process.pid, "SIGKILL")
-  })
-
-  const attempt = capture(place, vm, "memory")
-
-  await expect(attempt).rejects.toMatchObject({ code: "hypervisor_gone" })
-  await expect.poll(async () => await processAlive(vm.process)).toBe(false)
-  expect(await readdir(place.root)).not.toContain("memory")
-})
-
-test("a VM that was paused before the capture stays paused", async () => {
-  await using place = await ground()
-  const vm = await startHeartbeat(place)
-  await withMonitor(vm.dir, "command.sock", async (monitor) => await monitor.execute("stop"))
-
-  const captured = await capture(place, vm, "memory")
-
-  expect(captured.wasRunning).toBe(false)
-  expect(await status(vm)).toMatchObject({ running: false })
 })
 
 test("a directory whose path is longer than a socket's address is captured and restored", async () => {

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs"
-import { readdir, rm, stat, writeFile } from "node:fs/promises"
+import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
-import { endProcess, openFiles, processAlive } from "@stillframe/hypervisors/processes"
+import { openFiles } from "@stillframe/hypervisors/processes"
 import { describe, expect, test } from "vitest"
 import { capture, expectDescribed, fakeFirecracker, guest, restoreVm, startVm } from "./firecracker-vm.ts"
 import { firstGap, ground, never, pidsIn, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
@@ -14,8 +14,6 @@ const binaries: [string, (place: Ground) => Promise<string>][] = [
 ]
 console.info(`Firecracker: ${binaries.map(([name]) => name).join(", ")}`)
 
-const memoryBytes = guest.memoryMib * 1024 ** 2
-
 describe.each(binaries)("%s", (_, binaryIn) => {
   test("says what it is and can do", async () => {
     await using place = await ground()
@@ -23,29 +21,6 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     const capabilities = await firecracker.probe(await binaryIn(place), never)
 
     expect(capabilities).toMatchObject({ version: expect.stringMatching(/^1\.\d+\.\d+/), cancel: false })
-  })
-
-  test("a launched guest boots and counts, alone on its console", async () => {
-    await using place = await ground()
-
-    const vm = await startVm(place, await binaryIn(place))
-
-    expect(await vm.control.state()).toBe("running")
-    expect(ticks(serial(vm.dir))[0]?.tick).toBe(1)
-    expect(firstGap(serial(vm.dir))).toBeUndefined()
-    await expectDescribed(place)
-  })
-
-  test("a guest that is launched does not run before it is begun", async () => {
-    await using place = await ground()
-    const dir = await place.folder("vm")
-    await writeFile(join(dir, "kernel"), readFileSync(guest.kernel ?? ""))
-    const launch = { dir, config: guest, disks: [], identity: "stillframe-test-vm", signal: never }
-
-    place.own(await firecracker.launch({ ...launch, binary: await binaryIn(place) }))
-
-    expect(await firecracker.control(dir, guest).state()).toBe("other")
-    expect(serial(dir)).toBe("")
   })
 
   test("a launched VM has its own session, carries our name and works in its directory", async () => {
@@ -60,23 +35,6 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     expect(environment).toContain("STILLFRAME_VM=stillframe-test-vm")
   })
 
-  test("a pause of a paused VM and a resume of a running one are success", async () => {
-    await using place = await ground()
-    const { control, dir } = await startVm(place, await binaryIn(place))
-
-    await control.pause()
-    await control.pause()
-    expect(await control.state()).toBe("paused")
-    const printed = ticks(serial(dir)).length
-
-    await control.resume()
-    await control.resume()
-    expect(await control.state()).toBe("running")
-    await untilTicks(dir, 3, printed)
-    expect(firstGap(serial(dir))).toBeUndefined()
-    await expectDescribed(place)
-  })
-
   test("more callers than it has connections for are all answered", async () => {
     await using place = await ground()
     const { control } = await startVm(place, await binaryIn(place))
@@ -85,26 +43,6 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     const states = await Promise.all(Array.from({ length: 30 }, async () => await control.state()))
 
     expect(new Set(states)).toEqual(new Set(["paused"]))
-  })
-
-  test("a save writes whole files and leaves the VM paused", async () => {
-    await using place = await ground()
-    const { control } = await startVm(place, await binaryIn(place))
-    const payload = await place.folder("payload")
-    const progress: number[] = []
-    await control.pause()
-
-    const files = await control.save(payload, { signal: never, onProgress: (bytes) => progress.push(bytes) })
-
-    expect(files).toEqual([
-      { name: "memory", role: "memory" },
-      { name: "vmstate", role: "state" },
-    ])
-    expect((await stat(join(payload, "memory"))).size).toBe(memoryBytes)
-    expect((await readdir(payload)).sort()).toEqual(["memory", "vmstate"])
-    expect(Math.max(0, ...progress)).toBeLessThanOrEqual(memoryBytes)
-    expect(await control.state()).toBe("paused")
-    await expectDescribed(place)
   })
 
   test("a directory that holds something is left as it is", async () => {
@@ -135,22 +73,6 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     expect(await readdir(payload)).toEqual([])
   })
 
-  test("a restored guest is paused, and goes on by one", async () => {
-    await using place = await ground()
-    const binary = await binaryIn(place)
-    const source = await startVm(place, binary)
-    const { payload, printed } = await capture(place, source)
-
-    const restored = await restoreVm(place, binary, payload)
-
-    expect(await restored.control.state()).toBe("paused")
-    await firecracker.begin(restored.dir, guest)
-    await untilTicks(restored.dir, 3)
-    expect(await restored.control.state()).toBe("running")
-    expect(firstGap(printed + serial(restored.dir))).toBeUndefined()
-    await expectDescribed(place)
-  })
-
   test("a fork runs beside its source on a disk of its own", async () => {
     await using place = await ground()
     const binary = await binaryIn(place)
@@ -167,39 +89,6 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     expect(await openFiles(fork.process.pid)).toContain(join(fork.dir, "disk0.raw"))
     expect(await openFiles(fork.process.pid)).not.toContain(join(source.dir, "disk0.raw"))
     await expectDescribed(place)
-  })
-
-  test("many forks of one snapshot start at once", async () => {
-    await using place = await ground()
-    const binary = await binaryIn(place)
-    const { payload, printed } = await capture(place, await startVm(place, binary))
-    const names = ["fork0", "fork1", "fork2", "fork3"]
-
-    const forks = await Promise.all(
-      names.map(async (name) => await restoreVm(place, binary, payload, { name })),
-    )
-    await Promise.all(forks.map(async ({ dir }) => await firecracker.begin(dir, guest)))
-
-    for (const { dir } of forks) {
-      await untilTicks(dir, 3)
-      expect(firstGap(printed + serial(dir))).toBeUndefined()
-    }
-  })
-
-  test("a fork needs neither its source nor the snapshot's own names", async () => {
-    await using place = await ground()
-    const binary = await binaryIn(place)
-    const source = await startVm(place, binary)
-    const { payload, printed } = await capture(place, source)
-    await endProcess(source.process, { graceMs: 2_000 })
-    await rm(source.dir, { recursive: true })
-
-    const fork = await restoreVm(place, binary, payload)
-    await rm(payload, { recursive: true })
-    await firecracker.begin(fork.dir, guest)
-    await untilTicks(fork.dir, 3)
-
-    expect(firstGap(printed + serial(fork.dir))).toBeUndefined()
   })
 
   test("a save of a restored VM leaves the memory file that it maps as it was", async () => {
@@ -252,23 +141,5 @@ describe.each(binaries)("%s", (_, binaryIn) => {
       code: "hypervisor_failed",
       message: expect.stringContaining("kernel"),
     })
-  })
-
-  test("a VM is stopped, paused or not, and stays stopped", async () => {
-    await using place = await ground()
-    const binary = await binaryIn(place)
-    const [running, paused] = [
-      await startVm(place, binary, { name: "running" }),
-      await startVm(place, binary, { name: "paused" }),
-    ]
-    await paused.control.pause()
-
-    for (const { dir, process, control } of [running, paused]) {
-      await firecracker.stop(dir, process, { guestMs: 100, processMs: 2_000, signal: never })
-
-      expect(await processAlive(process)).toBe(false)
-      await expect(control.state()).rejects.toMatchObject({ code: "hypervisor_gone" })
-    }
-    await expectDescribed(place)
   })
 })

@@ -7,7 +7,7 @@ import { freezeRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervis
 import { expect, test } from "vitest"
 import { canReflink, reflinkingGround } from "./reflinking.ts"
 import { firstGap, ground, never, qemu, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
-import { fault, guest, restoreOptions, startVz, vz, type VzVm } from "./vz-vm.ts"
+import { guest, restoreOptions, startVz, vz, type VzVm } from "./vz-vm.ts"
 
 const diskBytes = 4_096
 
@@ -26,30 +26,6 @@ test("a captured VM runs on, and a fork of it goes on from the moment of the cap
   ])
   await expectForkGoesOn(place, captured)
   await untilTicks(vm.dir, 3, ticks(captured.printed).length)
-})
-
-test.each(["full", "refuse", "empty"])(
-  "a capture whose save ends %s leaves the VM running, and nothing else",
-  async (how) => {
-    await using place = await ground()
-    const vm = await startVz(place)
-    await fault(vm, { "vm.snapshot": how })
-
-    await expect(capture(place, vm, [])).rejects.toThrow(/shim/)
-
-    expect(await vm.control.state()).toBe("running")
-    expect(await readdir(join(place.root, "payload"))).toEqual([])
-  },
-)
-
-test("a capture whose VM dies in the pause says that it is gone", async () => {
-  await using place = await ground()
-  const vm = await startVz(place)
-  await fault(vm, { "vm.snapshot": "die" })
-
-  await expect(capture(place, vm, [])).rejects.toMatchObject({ code: "hypervisor_gone" })
-
-  expect(await readdir(join(place.root, "payload"))).toEqual([])
 })
 
 test.skipIf(!canReflink)("where blocks are shared, a fork's disk is the one of that moment", async () => {

@@ -1,7 +1,5 @@
 import { readdir, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { processAlive } from "@stillframe/hypervisors/processes"
-import type { VmControl } from "@stillframe/hypervisors/vm-control"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
 import { mac } from "./mac.ts"
@@ -30,23 +28,6 @@ test("a running VM can't be saved, and runs on", async () => {
 
   expect(await readdir(dir)).toEqual([])
   expect(await vm.control.state()).toBe("running")
-})
-
-test.each([
-  ["full", "insufficient_storage"],
-  ["unfinished", "hypervisor_failed"],
-  ["refuse", "hypervisor_failed"],
-])("a save that ends %s leaves nothing behind, and the VM paused", async (how, code) => {
-  await using place = await ground()
-  const vm = await startVz(place)
-  await fault(vm, { "vm.snapshot": how })
-
-  await expect(save(place, vm)).rejects.toMatchObject({ code })
-
-  expect(await readdir(join(place.root, "saved"))).toEqual([])
-  expect(await vm.control.state()).toBe("paused")
-  await fault(vm, {})
-  await vm.control.save(join(place.root, "saved"), { signal: never })
 })
 
 test("a directory that holds something is left as it is", async () => {
@@ -85,49 +66,6 @@ test("a lost answer to a pause or a resume is none: the state tells", async () =
 
   expect(await vm.control.state()).toBe("running")
 })
-
-test.each(["vm.pause", "vm.resume", "vm.snapshot"])(
-  "a %s that is never answered and never done times out, and can be asked for again",
-  async (command) => {
-    await using place = await ground()
-    const vm = await startVz(place)
-    if (command !== "vm.pause") await vm.control.pause()
-    await fault(vm, { [command]: "silent" })
-    const act = async (control: VmControl): Promise<unknown> => {
-      if (command === "vm.pause") return await control.pause()
-      if (command === "vm.resume") return await control.resume()
-      return await control.save(await place.folder("saved"), { signal: never })
-    }
-
-    await expect(act(impatient.control(vm.dir, guest))).rejects.toMatchObject({ code: "timeout" })
-
-    await fault(vm, {})
-    await act(vm.control)
-  },
-)
-
-test.each(["vm.pause", "vm.snapshot", "vm.resume", "vm.info"])(
-  "a shim that dies on a %s is gone, and so it stays",
-  async (command) => {
-    await using place = await ground()
-    const vm = await startVz(place)
-    if (command !== "vm.pause") await vm.control.pause()
-    await fault(vm, { [command]: "die" })
-    const dir = await place.folder("saved")
-    const acts: Record<string, () => Promise<unknown>> = {
-      "vm.pause": () => vm.control.pause(),
-      "vm.resume": () => vm.control.resume(),
-      "vm.info": () => vm.control.state(),
-      "vm.snapshot": () => vm.control.save(dir, { signal: never }),
-    }
-
-    await expect(acts[command]?.()).rejects.toMatchObject({ code: "hypervisor_gone" })
-
-    await expect(vm.control.state()).rejects.toMatchObject({ code: "hypervisor_gone" })
-    expect(await readdir(dir)).toEqual([])
-    await expect.poll(() => processAlive(vm.process)).toBe(false)
-  },
-)
 
 test("what another Mac has saved is refused, saying so, before a process is started", async () => {
   await using place = await ground()

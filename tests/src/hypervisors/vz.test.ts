@@ -48,31 +48,6 @@ test("no two launches are the same machine", async () => {
   expect(machines[0]?.["mac"]).not.toBe(machines[1]?.["mac"])
 })
 
-test("a paused guest stands still, and goes on by one once a resume is done", async () => {
-  await using place = await ground()
-  const vm = await startVz(place)
-
-  await vm.control.pause()
-  const printed = serial(vm.dir)
-
-  expect(await vm.control.state()).toBe("paused")
-  await vm.control.resume()
-  expect(await vm.control.state()).toBe("running")
-  await untilTicks(vm.dir, 3, ticks(printed).length)
-  expect(firstGap(serial(vm.dir))).toBeUndefined()
-})
-
-test("pausing a paused VM, and resuming a running one, is success", async () => {
-  await using place = await ground()
-  const vm = await startVz(place)
-
-  await vm.control.resume()
-  await vm.control.pause()
-  await vm.control.pause()
-
-  expect(await vm.control.state()).toBe("paused")
-})
-
 test("what is saved is one opaque file and the machine that it is of, and the VM stays paused", async () => {
   await using place = await ground()
   const vm = await startVz(place)
@@ -102,20 +77,6 @@ test("a save tells how far it is", async () => {
 
   expect(told.length).toBeGreaterThan(0)
   expect(Math.min(...told)).toBeGreaterThan(0)
-})
-
-test("a restored VM is paused until it is let go on, then goes on by one", async () => {
-  await using place = await ground()
-  const vm = await startVz(place)
-  const saved = await save(place, vm)
-  const options = await restoreOptions(place, saved.dir, "restored")
-
-  place.own(await vz.restore(options))
-
-  expect(await vz.control(options.dir, guest).state()).toBe("paused")
-  await vz.begin(options.dir, guest)
-  await untilTicks(options.dir, 3)
-  expect(firstGap(saved.printed + serial(options.dir))).toBeUndefined()
 })
 
 test("forks go on beside their source, as the same machine with the same address", async () => {
@@ -155,20 +116,6 @@ test("a fork goes on with disks of its own", async () => {
   expect(firstGap(saved.printed + serial(options.dir))).toBeUndefined()
 })
 
-test("a fork of a fork, made after both are gone, goes on", async () => {
-  await using place = await ground()
-  const first = await startVz(place)
-  const second = await restored(place, (await save(place, first)).dir, "second")
-  const saved = await save(place, second, "saved again")
-  const printed = serial(second.dir)
-  for (const { dir, process } of [first, second])
-    await vz.stop(dir, process, { guestMs: 0, processMs: 5_000, signal: never })
-
-  const third = await restored(place, saved.dir, "third")
-
-  expect(firstGap(printed + serial(third.dir))).toBeUndefined()
-})
-
 test.each([
   ["presses the power button, and the guest ends", {}],
   ["ends the shim of a guest that does not listen", { "vm.power-button": "ignore" }],
@@ -179,16 +126,6 @@ test.each([
   await fault(vm, faults)
 
   await vz.stop(vm.dir, vm.process, { guestMs: 500, processMs: 200, signal: never })
-
-  expect(await processAlive(vm.process)).toBe(false)
-})
-
-test("a paused VM is stopped too", async () => {
-  await using place = await ground()
-  const vm = await startVz(place)
-  await vm.control.pause()
-
-  await vz.stop(vm.dir, vm.process, { guestMs: 20_000, processMs: 5_000, signal: never })
 
   expect(await processAlive(vm.process)).toBe(false)
 })
