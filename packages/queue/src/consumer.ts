@@ -9,7 +9,7 @@ export interface BullWorker {
   disconnect(): Promise<void>
 }
 
-const handlersEndMs = 15_000
+const handlersEndMs = 14_000
 const connectionEndMs = 2_000
 
 /**
@@ -23,12 +23,14 @@ export function startConsumer(
 ): Consumer {
   const stop = new AbortController()
   const running = new Set<Promise<void>>()
+  const left = Promise.withResolvers<void>()
 
   const worker = open(async (job) => {
     const work = handler(operationIdOf(job.data), stop.signal)
     running.add(work)
     try {
-      await work
+      // A job that never ended would keep the worker, and with it the process.
+      await Promise.race([work, left.promise])
     } finally {
       running.delete(work)
     }
@@ -37,8 +39,9 @@ export function startConsumer(
   async function close(): Promise<void> {
     stop.abort()
     const closed = worker.close()
+    await within(handlersEndMs, "ending the handlers of a queue", Promise.allSettled(running)).catch(onError)
+    left.resolve()
     try {
-      await within(handlersEndMs, "ending the handlers of a queue", Promise.allSettled(running))
       await within(connectionEndMs, "closing a queue's worker", closed)
     } catch (error) {
       onError(error as Error)

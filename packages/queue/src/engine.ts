@@ -22,7 +22,7 @@ export interface ConsumeOptions {
 }
 
 export interface Consumer {
-  /** Takes no more jobs, aborts the handlers' signal and waits for them, 15 s at most. */
+  /** Takes no more jobs, aborts the handlers' signal and waits for them, 14 s at most; then they are left to themselves. */
   close(): Promise<void>
 }
 
