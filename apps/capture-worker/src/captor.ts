@@ -4,18 +4,20 @@ import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
 
 // The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
 // worker dies the channel closes, and what is under way is given up and the VM resumed, without asking anybody.
-const stop = new AbortController()
+const cancelled = new AbortController()
+const abandoned = new AbortController()
 let ordered = false
 process.on("disconnect", () => {
-  stop.abort()
+  abandoned.abort()
   if (!ordered) process.exit(0)
 })
 // Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
 process.on("SIGINT", () => {})
-process.on("SIGTERM", () => stop.abort())
+process.on("SIGTERM", () => cancelled.abort())
 
 process.on("message", (message: ToCaptor) => {
-  if ("abort" in message) stop.abort()
+  if ("abort" in message) cancelled.abort()
+  else if ("stop" in message) abandoned.abort()
   else {
     ordered = true
     void run(message.order)
@@ -23,7 +25,11 @@ process.on("message", (message: ToCaptor) => {
 })
 
 async function run(order: Order): Promise<void> {
-  const answer = await carryOut(order, stop.signal, (progress) => send({ progress })).then(
+  const answer = await carryOut(order, {
+    cancelled: cancelled.signal,
+    abandoned: abandoned.signal,
+    report: (progress) => send({ progress }),
+  }).then(
     (result): FromCaptor => ({ result }),
     (thrown: unknown): FromCaptor => {
       const { code, message } = toStillframeError(thrown)

@@ -3,7 +3,7 @@ import { once } from "node:events"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { processEnv } from "@stillframe/runtime/env"
-import type { FromCaptor, Order, Results } from "./orders.ts"
+import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
 /** After the last order. */
 const spareDelayMs = 2_000
@@ -12,12 +12,17 @@ const captorProgram = join(import.meta.dirname, "captor.ts")
 export interface OrderOptions {
   /** Passed on to the captor, whose answer is still awaited: it resumes the VM first. */
   readonly signal: AbortSignal
+  /** When this is why `signal` was aborted, the result is still of use: to whoever comes after this process. */
+  readonly stopping?: AbortSignal
   readonly onProgress?: (progress: number) => void
   /** Called before the failure is thrown when the captor ended without an answer: who is left alive resumes the VM. */
   readonly onLost: () => Promise<void>
 }
 
-/** The processes that alone talk to hypervisors: one for each order. */
+/**
+ * The processes that alone talk to hypervisors: one for each order. Those that are at work when this is disposed of are left
+ * to themselves; their orders are never answered.
+ */
 export interface Captors extends AsyncDisposable {
   /** Throws what the captor failed with, `hypervisor_failed` when it died. */
   order<Kind extends Order["kind"]>(
@@ -30,13 +35,13 @@ export interface Captors extends AsyncDisposable {
 export function openCaptors(): Captors {
   let spare: ChildProcess | undefined = startCaptor()
   let soon: NodeJS.Timeout | undefined
-  let running = 0
+  const running = new Set<ChildProcess>()
   let disposed = false
 
   // Not at once: its start would take the processor from the pause, and then from the compression.
   function prepareWhenIdle(): void {
     clearTimeout(soon)
-    if (running === 0 && !disposed) soon = setTimeout(() => (spare ??= startCaptor()), spareDelayMs)
+    if (running.size === 0 && !disposed) soon = setTimeout(() => (spare ??= startCaptor()), spareDelayMs)
   }
 
   return {
@@ -44,18 +49,19 @@ export function openCaptors(): Captors {
       options.signal.throwIfAborted()
       const captor = spare?.connected === true ? spare : startCaptor()
       spare = undefined
-      running += 1
+      running.add(captor)
       prepareWhenIdle()
       try {
         return (await carryOut(captor, order, options)) as never
       } finally {
-        running -= 1
+        running.delete(captor)
         prepareWhenIdle()
       }
     },
     async [Symbol.asyncDispose]() {
       disposed = true
       clearTimeout(soon)
+      for (const captor of running) leave(captor)
       if (spare?.connected !== true) return
       const ended = once(spare, "exit")
       spare.disconnect()
@@ -79,13 +85,22 @@ function startCaptor(): ChildProcess {
   return captor
 }
 
+/** It does what it can't leave undone, and this process need not live for it. */
+function leave(captor: ChildProcess): void {
+  captor.unref()
+  if (captor.connected) captor.disconnect()
+}
+
 async function carryOut(
   captor: ChildProcess,
   order: Order,
-  { signal, onProgress, onLost }: OrderOptions,
+  { signal, stopping, onProgress, onLost }: OrderOptions,
 ): Promise<unknown> {
   const answer = answerOf(captor, onProgress)
-  const abort = (): void => void captor.send({ abort: true })
+  const abort = (): void => {
+    const word: ToCaptor = stopping?.aborted === true ? { stop: true } : { abort: true }
+    captor.send(word)
+  }
   try {
     captor.send({ order })
     if (signal.aborted) abort()

@@ -58,7 +58,7 @@ async function begin(db: OwnedDatabase, operation: ClaimedOperation): Promise<Sn
 }
 
 async function capture(worker: Worker, context: OperationContext, snapshot: SnapshotRow): Promise<Manifest> {
-  const { operation, signal } = context
+  const { operation, signal, stopping } = context
   if (operation.attempt > operationAttempts.capture.max)
     throw new StillframeError(
       "hypervisor_gone",
@@ -80,6 +80,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   }
   const options = {
     signal,
+    stopping,
     onProgress(progress: number) {
       grow(progress)
       write(progress)

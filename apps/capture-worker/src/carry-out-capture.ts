@@ -3,7 +3,7 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillframe/storage/layout"
-import { readManifest, type Manifest } from "@stillframe/storage/manifest"
+import { readManifest, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import type { CaptureOrder } from "./orders.ts"
 import { saveVm, type Captor } from "./save-vm.ts"
 import { seal, sealCopy } from "./seal.ts"
@@ -11,6 +11,9 @@ import { seal, sealCopy } from "./seal.ts"
 /** Captures a VM and seals the payload: when it resolves, everything is on the device and the manifest says so. */
 export async function carryOutCapture(order: CaptureOrder, captor: Captor): Promise<Manifest> {
   const dir = payloadDir(order.storageDir, order.snapshotId, order.token)
+  // The captor of an earlier try may have come to its end while this one waited for its lock.
+  const sealed = await sealedAttempt(snapshotDir(order.storageDir, order.snapshotId))
+  if (sealed !== undefined) return sealed
   await removeUnsealed(snapshotDir(order.storageDir, order.snapshotId))
   await mkdir(dir, { recursive: true, mode: 0o700 })
   try {
@@ -25,7 +28,6 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   const { source } = order
   if (source.state === "Running" || source.state === "Attached") {
     const capture = await saveVm(order, captor, dir)
-    captor.signal.throwIfAborted()
     return seal(order, dir, { kind: "Standby", ...capture })
   }
   if (source.state === "Stopped") {

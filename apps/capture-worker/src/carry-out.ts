@@ -10,15 +10,26 @@ import { holdVmLock } from "./vm-lock.ts"
 /** The previous captor of the same VM may still be resuming it. */
 const lockWaitMs = 10_000
 
-/** Does what an order says, holding the VM's lock from the first to the last. `report` takes progress from 0 to 1. */
+interface Worker {
+  /** It does not want the result any more. */
+  readonly cancelled: AbortSignal
+  /** It stops or has died: nobody waits for the result, and whoever comes next may want it. */
+  readonly abandoned: AbortSignal
+  /** Takes progress from 0 to 1. */
+  readonly report: (progress: number) => void
+}
+
+/** Does what an order says, holding the VM's lock from the first to the last. */
 export async function carryOut(
   order: Order,
-  signal: AbortSignal,
-  report: (progress: number) => void,
+  { cancelled, abandoned, report }: Worker,
 ): Promise<Results[Order["kind"]]> {
   const trustedUntil = performance.now() + ("leaseMs" in order ? order.leaseMs : 0)
-  const captor = { signal, report, leaseRemainingMs: () => trustedUntil - performance.now() }
-  await using _lock = await holdVmLock(order, lockWaitMs)
+  const signal = AbortSignal.any([cancelled, abandoned])
+  const captor = { signal, cancelled, report, leaseRemainingMs: () => trustedUntil - performance.now() }
+  // The captor of a capture's first try may be left to itself until its pause is over.
+  const waitMs = order.kind === "capture" ? lockWaitMs + order.pauseLimitMs : lockWaitMs
+  await using _lock = await holdVmLock(order, waitMs)
   // Awaited here, or the lock would be freed while the work goes on.
   switch (order.kind) {
     case "capture":

@@ -156,8 +156,11 @@ export interface Results {
   end: null
 }
 
-/** From the worker to its captor: the order once, then perhaps the word to stop. */
-export type ToCaptor = { readonly order: Order } | { readonly abort: true }
+/**
+ * From the worker to its captor: the order once, then perhaps that nobody wants its result any more, or that the worker stops
+ * and another one will look for it.
+ */
+export type ToCaptor = { readonly order: Order } | { readonly abort: true } | { readonly stop: true }
 
 /** From a captor to its worker: progress, then one end. */
 export type FromCaptor =

@@ -12,15 +12,40 @@ import { leaveAsFound } from "./takeover.ts"
 const leaseLeftMinMs = 10_000
 
 export interface Captor {
+  /** Whatever stops it. */
   readonly signal: AbortSignal
+  /** Only that nobody wants its result. */
+  readonly cancelled: AbortSignal
   /** From 0 to 1. */
   readonly report: (progress: number) => void
   readonly leaseRemainingMs: () => number
 }
 
-/** Saves a running VM's memory into `dir`; it runs again when this resolves, and when it fails. */
+/**
+ * Saves a running VM's memory into `dir`; it runs again when this resolves, and when it fails. A captor that is stopped in
+ * a save that can't be called off goes through with it: the VM has been paused for it, and whoever comes next need not.
+ */
 export async function saveVm(order: CaptureOrder, captor: Captor, dir: string): Promise<Capture> {
-  return withIntentRemoved(order, () => capture(order, captor, { dir, keepPaused: false }))
+  const { signal, onPaused } = hypervisorOf(order.hypervisor).canCancel
+    ? { signal: captor.signal, onPaused: () => {} }
+    : untilPaused(captor)
+  const captured = await withIntentRemoved(order, () =>
+    capture(order, { ...captor, signal }, { dir, keepPaused: false, onPaused }),
+  )
+  signal.throwIfAborted()
+  return captured
+}
+
+/** What stops a captor before it has paused the VM, and from then on only what makes its result useless. */
+function untilPaused({ signal, cancelled }: Captor): { signal: AbortSignal; onPaused: () => void } {
+  const stop = new AbortController()
+  const onStop = (): void => stop.abort(signal.reason)
+  if (signal.aborted) onStop()
+  signal.addEventListener("abort", onStop, { once: true })
+  return {
+    signal: AbortSignal.any([stop.signal, cancelled]),
+    onPaused: () => signal.removeEventListener("abort", onStop),
+  }
 }
 
 /**
@@ -55,13 +80,14 @@ async function withIntentRemoved<T>(order: CaptureOrder | StandbyOrder, work: ()
 function capture(
   order: CaptureOrder | StandbyOrder,
   captor: Captor,
-  { dir, keepPaused }: { dir: string; keepPaused: boolean },
+  { dir, keepPaused, onPaused }: { dir: string; keepPaused: boolean; onPaused?: () => void },
 ): Promise<Capture> {
   const options = {
     mode: order.kind === "capture" ? order.mode : undefined,
     pauseExpectedMs: order.pauseExpectedMs,
     pauseLimitMs: order.pauseLimitMs,
     signal: captor.signal,
+    ...(onPaused !== undefined && { onPaused }),
     onProgress: (bytes: number) => captor.report(Math.min(1, bytes / (order.memoryMib * 1024 ** 2))),
     beforePause: async ({ wasRunning }: { wasRunning: boolean }) => {
       await announcePause(order, wasRunning)

@@ -38,7 +38,10 @@ export function keepLease(
   }
 
   function schedule(): void {
-    if (!disposed && !lost.signal.aborted) timer = setTimeout(() => void renew(), leaseRenewalMs)
+    if (disposed || lost.signal.aborted) return
+    timer = setTimeout(() => void renew(), leaseRenewalMs)
+    // What is left to others when the process stops does not keep it.
+    timer.unref()
   }
 
   schedule()

@@ -11,10 +11,14 @@ import {
 } from "./operations.ts"
 import type { Database } from "./schema.ts"
 
-/** What a handler gets to work with. `signal` ends it: lease lost, work cancelled, or the process stops. */
+/**
+ * What a handler gets to work with. `signal` ends it: lease lost, work cancelled, or the process stops. Of the last one
+ * `stopping` tells too: then the result is still of use.
+ */
 export interface OperationContext {
   readonly operation: ClaimedOperation
   readonly signal: AbortSignal
+  readonly stopping: AbortSignal
   readonly leaseRemainingMs: () => number
 }
 
@@ -61,7 +65,12 @@ export async function runOperation(
   using lease = keepLease(db, operation, (err) => log.warn({ ...fields, err }, "lease not renewed"))
   const signal = AbortSignal.any([lease.signal, shutdown])
   try {
-    await handler.run({ operation, signal, leaseRemainingMs: () => lease.remainingMs() })
+    await handler.run({
+      operation,
+      signal,
+      stopping: shutdown,
+      leaseRemainingMs: () => lease.remainingMs(),
+    })
     runner.committed()
   } catch (thrown) {
     const error = toStillframeError(thrown)

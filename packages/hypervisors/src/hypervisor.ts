@@ -55,6 +55,8 @@ export interface KeptFile {
  * is refused because a hypervisor can't do it is `not_supported`, with the reason.
  */
 export interface Hypervisor {
+  /** Whether a save that is under way can be called off; otherwise a capture that is cancelled ends when its save does. */
+  readonly canCancel: boolean
   find(identity: string): Promise<ProcessIdentity | undefined>
 
   /** Checks all that a launch names, and lays out the directory of a new VM. Throws `invalid_request`, before anything is made. */

@@ -37,6 +37,7 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
   }
 
   return {
+    canCancel: false,
     find: findProcess,
     async prepare(config, { dir, rules, signal }) {
       checkGuestConfig(config)

@@ -28,6 +28,7 @@ export function qemuHypervisor(
 ): Hypervisor {
   const tools = { binary, ...(runAs !== undefined && { runAs }) }
   return {
+    canCancel: true,
     find: findQemu,
     prepare: (config, place) => prepareLaunch(ofQemu(config), { ...place, qemuImg }),
     async renew(dir, signal) {
