@@ -8,7 +8,7 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
 import { expect, test } from "vitest"
 import { firstGap, untilTicks } from "../hypervisors/test-vm.ts"
-import { expireLeases, serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const run = promisify(execFile)
 
@@ -40,84 +40,6 @@ async function expectRunning(stack: TestStack, instance: InstanceResource): Prom
 async function filesOf(stack: TestStack, snapshotId: string): Promise<string[]> {
   return readdir(join(stack.storageDir, "snapshots", snapshotId)).catch(() => [])
 }
-
-test("a captor killed in the pause: its worker resumes the VM at once and the capture is tried again", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const source = await stack.launch("source", longPause)
-
-  const { snapshot, intent } = await untilPaused(stack, source)
-  process.kill(intent.captor.pid, "SIGKILL")
-  await expectRunning(stack, source)
-  const settled = await stack.settled(snapshot.id)
-
-  expect(settled.status).toBe("ready")
-  expect(await filesOf(stack, snapshot.id)).not.toContain(intent.token)
-  expect(await readdir(join(stack.dataDir, "instances", source.id))).toEqual(["1"])
-})
-
-test("a worker killed in the pause: its captor resumes the VM alone, and the next worker captures it", async () => {
-  await using stack = await testStack()
-  const worker = await stack.spawn("capture-worker")
-  const source = await stack.launch("source", longPause)
-
-  const { snapshot, intent } = await untilPaused(stack, source)
-  worker.child.kill("SIGKILL")
-  await expectRunning(stack, source)
-  await expireLeases(stack)
-  await stack.startCaptureWorker()
-
-  expect((await stack.settled(snapshot.id)).status).toBe("ready")
-  expect(await filesOf(stack, snapshot.id)).not.toContain(intent.token)
-})
-
-test("captor and worker killed in the pause: the next worker resumes the VM before all else", async () => {
-  await using stack = await testStack()
-  const worker = await stack.spawn("capture-worker")
-  const source = await stack.launch("source", longPause)
-
-  const { snapshot, intent } = await untilPaused(stack, source)
-  worker.child.kill("SIGSTOP")
-  process.kill(intent.captor.pid, "SIGKILL")
-  worker.child.kill("SIGKILL")
-  await worker.ended
-  await stack.startCaptureWorker()
-  await expectRunning(stack, source)
-  await expireLeases(stack)
-
-  expect((await stack.settled(snapshot.id)).status).toBe("ready")
-})
-
-test("a captor that hangs past its deadline is killed by the host's sweep, and the VM resumed", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const source = await stack.launch("source", longPause)
-
-  const { snapshot, intent } = await untilPaused(stack, source)
-  process.kill(intent.captor.pid, "SIGSTOP")
-  const overdue = { ...intent, deadlineUptime: 0, limitUptime: 0 }
-  await writeFile(join(stack.dataDir, "instances", source.id, "pause.json"), JSON.stringify(overdue))
-
-  await expectRunning(stack, source)
-  expect((await stack.settled(snapshot.id)).status).toBe("ready")
-})
-
-test("SIGTERM in the pause: the worker exits with 0, the VM runs, and the next worker finishes the snapshot", async () => {
-  await using stack = await testStack()
-  const worker = await stack.spawn("capture-worker")
-  const source = await stack.launch("source", longPause)
-
-  const { snapshot } = await untilPaused(stack, source)
-  worker.child.kill("SIGTERM")
-
-  expect(await worker.ended).toBe(0)
-  await expectRunning(stack, source)
-  expect((await stack.api.request<SnapshotResource>("GET", `/snapshots/${snapshot.id}`)).status).toBe(
-    "queued",
-  )
-  await stack.startCaptureWorker()
-  expect((await stack.settled(snapshot.id)).status).toBe("ready")
-})
 
 test("QEMU killed in the pause: the snapshot fails with the reason and leaves no files", async () => {
   await using stack = await testStack()

@@ -1,10 +1,11 @@
 /**
  * A program that answers like cloud-hypervisor, with a guest of its own in place of a virtual machine. It takes what the
  * real one takes: `--version`, or `--api-socket path=<socket>`. `fault.json` in its working directory makes requests fail;
- * `hanging` is written there when one is never to be answered, and every exchange is added to `exchanges.jsonl` there.
+ * `hanging` is written there when one is not to be answered, or not yet, and every exchange is added to `exchanges.jsonl` there.
  */
 import { appendFileSync, closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { setTimeout as delay } from "node:timers/promises"
 import { parseArgs } from "node:util"
 import type { Answer } from "./cloud-hypervisor/answer.ts"
 import { takeFault } from "./cloud-hypervisor/faults.ts"
@@ -21,6 +22,7 @@ const { values } = parseArgs({
   },
 })
 const version = values["fake-version"]
+const holdPollMs = 10
 
 if (values.version === true) {
   writeSync(1, `cloud-hypervisor ${version}\n`)
@@ -60,6 +62,10 @@ async function serve(request: IncomingMessage, body: string, response: ServerRes
   if (fault?.does === "hang") {
     writeFileSync("hanging", name)
     return await new Promise<never>(() => {})
+  }
+  if (fault?.does === "hold") {
+    writeFileSync("hanging", name)
+    while (takeFault(name)?.does === "hold") await delay(holdPollMs)
   }
   if (fault?.does === "exit") process.exit(1)
   if (fault?.does === "reset") return void request.socket.destroy()

@@ -3,6 +3,8 @@ import { readFileSync } from "node:fs"
 export interface Fault {
   readonly does:
     | "hang"
+    /** Until `fault.json` says something else. */
+    | "hold"
     | "exit"
     | "exit_after"
     | "reset"
