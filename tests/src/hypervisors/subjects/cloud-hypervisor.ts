@@ -3,7 +3,7 @@ import { cloudHypervisor } from "@stillframe/hypervisors/cloud-hypervisor/vmm"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { vmmHypervisor } from "@stillframe/hypervisors/vmm-hypervisor"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
-import { heartbeat, type Ground } from "../test-vm.ts"
+import { heartbeat, qemu, type Ground } from "../test-vm.ts"
 import { httpRefusal } from "./http-refusal.ts"
 import { playedFullDisk } from "./played-full-disk.ts"
 import type { FullDisk, Subject, Wire } from "./subject.ts"
@@ -28,7 +28,11 @@ function subject(
     wire,
     fullDisks,
     async hypervisor(place, { answerMs } = {}) {
-      const tools = { name: "cloud-hypervisor", binary: await binaryIn(place), qemuImg: "" } as const
+      const tools = {
+        name: "cloud-hypervisor",
+        binary: await binaryIn(place),
+        qemuImg: qemu.qemuImg,
+      } as const
       if (answerMs === undefined) return vmmHypervisor(cloudHypervisor, tools)
       return vmmHypervisor({ ...cloudHypervisor, control: (dir) => controlVm(dir, answerMs) }, tools)
     },

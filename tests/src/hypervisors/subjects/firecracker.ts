@@ -3,7 +3,7 @@ import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { vmmHypervisor } from "@stillframe/hypervisors/vmm-hypervisor"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
-import { heartbeat, type Ground } from "../test-vm.ts"
+import { heartbeat, qemu, type Ground } from "../test-vm.ts"
 import { httpRefusal } from "./http-refusal.ts"
 import { playedFullDisk } from "./played-full-disk.ts"
 import type { FullDisk, Subject, Wire } from "./subject.ts"
@@ -31,7 +31,7 @@ function subject(
     wire,
     fullDisks,
     async hypervisor(place, { answerMs } = {}) {
-      const tools = { name: "firecracker", binary: await binaryIn(place), qemuImg: "" } as const
+      const tools = { name: "firecracker", binary: await binaryIn(place), qemuImg: qemu.qemuImg } as const
       if (answerMs === undefined) return vmmHypervisor(firecracker, tools)
       const control = (dir: string, config: GuestConfig) => firecrackerControl(dir, config, answerMs)
       return vmmHypervisor({ ...firecracker, control }, tools)

@@ -1,6 +1,7 @@
 import { vmmHypervisor } from "@stillframe/hypervisors/vmm-hypervisor"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { mac } from "../mac.ts"
+import { qemu } from "../test-vm.ts"
 import { fakeShim, guest, vz } from "../vz-vm.ts"
 import { httpRefusal } from "./http-refusal.ts"
 import { playedFullDisk } from "./played-full-disk.ts"
@@ -32,7 +33,7 @@ export const vzSubject: Subject = {
   async hypervisor(place, { answerMs } = {}) {
     const adapter =
       answerMs === undefined ? vz : vzOn({ host: mac, deadlineBaseMs: answerMs, deadlineMsPerMib: 0 })
-    return vmmHypervisor(adapter, { name: "vz", binary: await fakeShim(place), qemuImg: "" })
+    return vmmHypervisor(adapter, { name: "vz", binary: await fakeShim(place), qemuImg: qemu.qemuImg })
   },
   pause: async (dir) => await vz.control(dir, guest).pause(),
   isRunning: async (dir) => (await vz.control(dir, guest).state()) === "running",
