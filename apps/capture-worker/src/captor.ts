@@ -3,7 +3,8 @@ import { carryOut } from "./carry-out.ts"
 import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
 
 // The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
-// worker dies the channel closes, and what is under way is given up and the VM resumed, without asking anybody.
+// worker dies the channel closes, and without asking anybody what is under way is given up and the VM resumed; a save that
+// can't be called off is gone through with, for the worker that comes next.
 const cancelled = new AbortController()
 const abandoned = new AbortController()
 let ordered = false

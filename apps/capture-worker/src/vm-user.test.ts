@@ -2,10 +2,12 @@ import { chmod, chown, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createLogger } from "@stillframe/runtime/logger"
-import { expect, test } from "vitest"
+import { expect, test, vi } from "vitest"
 import { vmUser } from "./vm-user.ts"
 
 const kvmGroup = 12_345
+const isRoot = process.getuid?.() === 0
+const needsRoot = "only root can run VMs as another user"
 
 /** A file in the place of `/dev/kvm`. */
 async function device(rights: { mode: number; gid: number }) {
@@ -28,38 +30,45 @@ async function userFor(kvm: string | undefined, binary = "/bin/true") {
 
 const nobody = { uid: 64_055, gid: 64_055 }
 
-test.skipIf(process.getuid?.() !== 0).each([
+test.for([
   { who: "all", mode: 0o666, gid: 0, user: nobody },
   { who: "its group", mode: 0o660, gid: kvmGroup, user: { uid: 64_055, gid: kvmGroup } },
-])("where $who may open the device, a VM is nobody's", async ({ mode, gid, user }) => {
+])("where $who may open the device, a VM is nobody's", async ({ mode, gid, user }, { skip }) => {
+  skip(!isRoot, needsRoot)
   await using kvm = await device({ mode, gid })
 
   expect(await userFor(kvm.path)).toEqual({ user, warnings: [] })
 })
 
-test.skipIf(process.getuid?.() !== 0).each([
+test.for([
   { who: "root", mode: 0o600, gid: kvmGroup },
   { who: "root's group", mode: 0o660, gid: 0 },
-])("where only $who may open the device, a VM is root's and a warning says why", async ({ mode, gid }) => {
-  await using kvm = await device({ mode, gid })
+])(
+  "where only $who may open the device, a VM is root's and a warning says why",
+  async ({ mode, gid }, { skip }) => {
+    skip(!isRoot, needsRoot)
+    await using kvm = await device({ mode, gid })
 
-  const { user, warnings } = await userFor(kvm.path)
+    const { user, warnings } = await userFor(kvm.path)
 
-  expect(user).toBeUndefined()
-  expect(warnings).toEqual([expect.stringContaining(`only root can open ${kvm.path}`)])
-})
-
-test.skipIf(process.getuid?.() !== 0)(
-  "a device that is missing or not needed keeps nobody from anything, an unreachable program does",
-  async () => {
-    expect((await userFor("/nowhere/kvm")).user).toEqual(nobody)
-    expect((await userFor(undefined)).user).toEqual(nobody)
-    const { user, warnings } = await userFor(undefined, "/nowhere/firecracker")
     expect(user).toBeUndefined()
-    expect(warnings).toEqual([expect.stringContaining("where no other user can execute it")])
+    expect(warnings).toEqual([expect.stringContaining(`only root can open ${kvm.path}`)])
   },
 )
 
-test.skipIf(process.getuid?.() === 0)("whoever is not root runs VMs as himself", async () => {
+test("a device that is missing or not needed keeps nobody from anything, an unreachable program does", async ({
+  skip,
+}) => {
+  skip(!isRoot, needsRoot)
+  expect((await userFor("/nowhere/kvm")).user).toEqual(nobody)
+  expect((await userFor(undefined)).user).toEqual(nobody)
+  const { user, warnings } = await userFor(undefined, "/nowhere/firecracker")
+  expect(user).toBeUndefined()
+  expect(warnings).toEqual([expect.stringContaining("where no other user can execute it")])
+})
+
+test("whoever is not root runs VMs as himself", async () => {
+  using _ = vi.spyOn(process, "getuid").mockReturnValue(1_000)
+
   expect(await userFor("/dev/kvm")).toEqual({ user: undefined, warnings: [] })
 })

@@ -161,6 +161,7 @@ test("case 29: a create that does not wait is 202 with every required member, an
   expect(body).toEqual({
     id: expect.stringMatching(/^[a-z][a-z0-9]{23}$/),
     kind: "Standby",
+    capture: "paused",
     source_instance_id: vm.id,
     source_instance_name: "vm",
     source_hypervisor: "qemu",
