@@ -6,6 +6,7 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { expect } from "vitest"
 import { untilTrue, type TestStack } from "./test-stack.ts"
+import { vzOnThisHost } from "./vz-on-this-host.ts"
 
 /** A hypervisor of the whole stack, and how a test finds a captor of it inside a save. */
 export interface Subject {
@@ -58,14 +59,28 @@ export const subjects: readonly Subject[] = [
     env: async ({ dataDir }) => ({ FIRECRACKER_BINARY: await fakeBinary(dataDir, "firecracker", "1.16.1") }),
     launch: { image: "heartbeat" },
     hold: async (dir) => await writeFault(dir, { save: "hang_memory" }),
-    async untilHeld(_, attempt) {
-      const written = async (): Promise<boolean> =>
-        (await readdir(attempt, { recursive: true })).some((name) => name.endsWith("vmstate"))
-      await expect.poll(written).toBe(true)
-    },
+    untilHeld: async (_, attempt) => await untilWritten(attempt, "vmstate"),
+    release: clearFault,
+  },
+  {
+    name: "vz",
+    canCancel: false,
+    env: async ({ dataDir }) => ({
+      VZ_SHIM_BINARY: await fakeBinary(dataDir, "vz-shim"),
+      NODE_OPTIONS: vzOnThisHost,
+    }),
+    launch: { image: "heartbeat" },
+    hold: async (dir) => await writeFault(dir, { "vm.snapshot": "hold" }),
+    untilHeld: async (_, attempt) => await untilWritten(attempt, "machine-state.vzm"),
     release: clearFault,
   },
 ]
+
+async function untilWritten(attempt: string, file: string): Promise<void> {
+  const written = async (): Promise<boolean> =>
+    (await readdir(attempt, { recursive: true })).some((name) => name.endsWith(file))
+  await expect.poll(written).toBe(true)
+}
 
 async function writeFault(dir: string, fault: object): Promise<void> {
   await writeFile(join(dir, "fault.json"), JSON.stringify(fault))

@@ -1,13 +1,10 @@
-import { join } from "node:path"
-import { pathToFileURL } from "node:url"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
-import "./vz-on-this-host.ts"
+import { vzOnThisHost } from "./vz-on-this-host.ts"
 
 // A captor is a process of its own, and inherits this.
-process.env["NODE_OPTIONS"] =
-  `--import ${pathToFileURL(join(import.meta.dirname, "vz-on-this-host.ts")).href}`
+process.env["NODE_OPTIONS"] = vzOnThisHost
 
 export type Vmm = "cloud-hypervisor" | "firecracker" | "vz"
 

@@ -14,7 +14,17 @@ import { openState, sealState } from "./vz-state.ts"
  * Its guest prints `<tick> <sum>` as our heartbeat guest does. `fault.json` in its working directory says what goes wrong,
  * by the name of the command, and is read again for each.
  */
-type Fault = "refuse" | "silent" | "lost" | "die" | "slow" | "full" | "empty" | "unfinished" | "ignore"
+type Fault =
+  | "refuse"
+  | "silent"
+  | "lost"
+  | "die"
+  | "slow"
+  | "hold"
+  | "full"
+  | "empty"
+  | "unfinished"
+  | "ignore"
 
 interface Config {
   vcpus: number
@@ -145,6 +155,7 @@ async function save(body: string, fault?: Fault): Promise<Answer> {
   vm.state = "Saving"
   await writeFile(join(dir, stateFile), fault === "empty" ? "" : state)
   if (fault === "slow") await delay(slowMs)
+  while (faultOf("vm.snapshot") === "hold") await delay(passingMs)
   vm.state = "Paused"
   if (fault === "full") {
     await rm(dir, { recursive: true })
