@@ -6,6 +6,7 @@ import { tools, unfinished } from "./setup/paths.ts"
 import { SetupProblem } from "./setup/problem.ts"
 import {
   bringProgram,
+  btrfs,
   isProgramReady,
   isQemuAtLeast,
   type Program,
@@ -23,7 +24,28 @@ const programsOf: Readonly<Record<string, readonly Program[]>> = {
   test: [qemu, redis],
 }
 
-const qemu10Missing = join(tools, "qemu-10.missing")
+/** What nothing but some tests needs. */
+interface ForTests {
+  readonly program: Program
+  readonly tests: string
+  /** Undefined where the run's own will do, or where those tests can't run anyway. */
+  readonly source: (apt: () => Apt) => (() => Apt) | undefined
+}
+
+const forTests: readonly ForTests[] = [
+  {
+    program: qemu10,
+    tests: "live capture",
+    source: () => (isQemuAtLeast(10) ? undefined : openBackports),
+  },
+  {
+    program: btrfs,
+    tests: "disks that share blocks",
+    // Only root can mount what it makes.
+    source: (apt) => (process.getuid?.() === 0 ? apt : undefined),
+  },
+]
+
 const dayMs = 24 * 60 * 60 * 1000
 
 try {
@@ -46,24 +68,27 @@ function setUp(mode: string): void {
   for (const program of programs) {
     if (!isProgramReady(program)) fetching(program.packages, () => bringProgram(program, apt))
   }
-  if (mode === "test" && !isProgramReady(qemu10)) bringQemu10()
+  if (mode === "test") for (const each of forTests) bringForTests(each, apt)
   if (!isDemoGuestFetched())
     fetching(["linux-image-cloud-amd64", "busybox-static"], () => fetchDemoGuest(apt))
   buildGuests()
   rmSync(unfinished, { recursive: true, force: true })
 }
 
-/** Some tests are skipped without it; nothing else needs it. */
-function bringQemu10(): void {
-  if (!hasApt() || isQemuAtLeast(10) || isRecent(qemu10Missing, dayMs)) return
+/** Some tests are skipped without it. */
+function bringForTests({ program, tests, source }: ForTests, apt: () => Apt): void {
+  if (isProgramReady(program)) return
+  const missing = join(tools, `${program.folder}.missing`)
+  const open = hasApt() && !isRecent(missing, dayMs) ? source(apt) : undefined
+  if (open === undefined) return
   try {
-    bringProgram(qemu10, openBackports)
+    bringProgram(program, open)
   } catch (thrown) {
     if (!(thrown instanceof SetupProblem)) throw thrown
     // Without a network each try takes long: the next one is tomorrow's.
-    writeFileSync(qemu10Missing, `${thrown.message}\n`)
+    writeFileSync(missing, `${thrown.message}\n`)
     console.error(
-      `  QEMU 10 could not be fetched (${thrown.message}): the tests of live capture are skipped. Remove ${qemu10Missing} to try again.`,
+      `  ${program.title} could not be fetched (${thrown.message}): the tests of ${tests} are skipped. Remove ${missing} to try again.`,
     )
   }
 }

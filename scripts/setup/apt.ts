@@ -109,6 +109,8 @@ function openAptIn(folder: string, settings: string): Apt {
     },
     unpack: (packages, target) => {
       const archives = join(folder, "archives")
+      // A download that failed in the middle may have left some, of another program.
+      rmSync(archives, { recursive: true, force: true })
       mkdirSync(archives, { recursive: true })
       mkdirSync(target, { recursive: true })
       read(APT_GET, ["download", ...packages], archives)

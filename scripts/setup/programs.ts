@@ -40,6 +40,14 @@ export const redis: Program = {
   commands: ["redis-server"],
 }
 
+/** Makes a file system whose files share blocks: only the tests need one. */
+export const btrfs: Program = {
+  title: "Btrfs",
+  folder: "btrfs",
+  packages: ["btrfs-progs"],
+  commands: ["mkfs.btrfs"],
+}
+
 export function isProgramReady(program: Program): boolean {
   return program.commands.every((command) => isCommand(nameOf(command, program)))
 }
@@ -65,10 +73,16 @@ export function bringProgram(program: Program, apt: () => Apt): void {
   })
 }
 
+/** Where packages keep their commands; releases differ in it. */
+const binaryFolders = ["usr/bin", "bin", "usr/sbin", "sbin"]
+
 const nameOf = (command: string, { suffix = "" }: Program): string => `${command}${suffix}`
 
 function writeWrapper(command: string, program: Program, root: string): void {
   const name = nameOf(command, program)
+  const binary = binaryFolders.map((path) => join(path, command)).find((path) => existsSync(join(root, path)))
+  if (binary === undefined)
+    throw new SetupProblem(`${command} is in none of the packages ${program.packages.join(" ")}`)
   const firmware = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"].filter((path) =>
     existsSync(join(root, path)),
   )
@@ -79,9 +93,9 @@ function writeWrapper(command: string, program: Program, root: string): void {
   const script = [
     "#!/bin/sh",
     `root="\${0%/*}/../${program.folder}"`,
-    `export LD_LIBRARY_PATH="${libraries.join(":")}"`,
+    ...(libraries.length === 0 ? [] : [`export LD_LIBRARY_PATH="${libraries.join(":")}"`]),
     ...(modules === undefined ? [] : [`export QEMU_MODULE_DIR="${modules}/qemu"`]),
-    `exec "$root/usr/bin/${command}"${options} "$@"`,
+    `exec "$root/${binary}"${options} "$@"`,
     "",
   ]
   mkdirSync(toolsBin, { recursive: true })
