@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto"
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { chown, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { assertSourcesUnchanged, type Disk } from "@stillframe/hypervisors/disks"
 import type { CheckedDisk } from "@stillframe/hypervisors/host-paths"
@@ -9,6 +9,7 @@ import { canReflink, reflinkingGround } from "./reflinking.ts"
 import { ground, never, qemu, type Ground } from "./test-vm.ts"
 
 const diskBytes = 1024 ** 2
+const vmUser = 64_055
 
 test("a written disk is the VM's own file, a read-only one is the caller's by another name", async () => {
   await using place = await ground()
@@ -188,6 +189,7 @@ test.skipIf(!canReflink)("where blocks are shared, disks are kept as they are in
   const payload = await inside.folder("payload")
   const content = randomBytes(diskBytes)
   await writeFile(join(dir, "disk0.raw"), content)
+  await chown(join(dir, "disk0.raw"), vmUser, vmUser)
 
   const freeze = await freezeRawDisks(disks, { dir, payload, signal: never })
   expect(await readdir(payload)).toEqual([])
@@ -200,7 +202,9 @@ test.skipIf(!canReflink)("where blocks are shared, disks are kept as they are in
   expect(freeze.active).toEqual([join(dir, "disk0.raw")])
   expect((await readdir(payload)).toSorted()).toEqual(["disk0.raw", "disk1.base"])
   expect(await readFile(join(payload, "disk0.raw"))).toEqual(content)
-  expect((await stat(join(payload, "disk0.raw"))).mode & 0o222).toBe(0)
+  const { uid, gid, mode } = await stat(join(payload, "disk0.raw"))
+  // A clone has its original's owner, who could make it writable again.
+  expect({ uid, gid, mode: mode & 0o777 }).toEqual({ uid: 0, gid: 0, mode: 0o444 })
   expect(await readFile(join(fork, "disk0.raw"))).toEqual(content)
 })
 
