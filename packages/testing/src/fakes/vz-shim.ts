@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs"
+import { appendFileSync, existsSync, openSync, readFileSync, rmSync } from "node:fs"
 import { mkdir, rename, rm, writeFile } from "node:fs/promises"
 import { createServer, type IncomingMessage } from "node:http"
 import { join } from "node:path"
@@ -71,12 +71,22 @@ function readConfig(): Config {
   const uuid = Buffer.from(config.machine_identifier_data, "base64")
   if (uuid.length !== 70 || !uuid.toString("latin1").startsWith("bplist00"))
     fail("failed to create VM: configure platform: recreate machine identifier")
-  for (const { path } of config.disks) {
+  for (const { path, readonly } of config.disks) {
     if (!existsSync(path)) fail(`failed to create VM: configure storage: disk image not found: ${path}`)
     if (path.endsWith(".qcow2")) fail(`failed to create VM: qcow2 not supported by vz: ${path}`)
+    attach(path, readonly)
   }
   if (!existsSync(config.kernel_path)) fail(`failed to create VM: create boot loader: ${config.kernel_path}`)
   return config
+}
+
+/** Kept open for as long as the process lives. */
+function attach(path: string, readonly: boolean): void {
+  try {
+    openSync(path, readonly ? "r" : "r+")
+  } catch {
+    fail('failed to create VM: configure storage: Error Domain=VZErrorDomain Code=2 "invalid disk image"')
+  }
 }
 
 /** What the framework compares before it loads a state. */

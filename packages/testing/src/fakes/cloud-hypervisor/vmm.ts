@@ -1,4 +1,4 @@
-import { statSync } from "node:fs"
+import { closeSync, fstatSync, openSync } from "node:fs"
 import type { Answer } from "./answer.ts"
 import { Guest } from "./guest.ts"
 import { holdName } from "./socket-lock.ts"
@@ -12,6 +12,13 @@ export interface VmConfig {
   [member: string]: unknown
 }
 
+/** What it says of a disk that can't be opened. */
+const words: Readonly<Record<string, string>> = {
+  EADDRINUSE: "Error locking disk images: Another instance likely holds a lock",
+  EACCES: "Permission denied (os error 13)",
+  ENOENT: "No such file or directory (os error 2)",
+}
+
 /** The one VM of a process, or none. */
 export class FakeVmm {
   readonly version: string
@@ -20,7 +27,7 @@ export class FakeVmm {
   /** There is none before the boot, while the state reads `Created`. */
   guest: Guest | undefined
   state: "Created" | "Running" | "Paused" | "Shutdown" = "Created"
-  #unlocks: (() => void)[] = []
+  #closes: (() => void)[] = []
 
   constructor(version: string) {
     this.version = version
@@ -48,19 +55,15 @@ export class FakeVmm {
   async open(config: VmConfig): Promise<Guest> {
     try {
       for (const { path, readonly } of config.disks ?? []) {
-        const { dev, ino } = statSync(path)
+        const fd = openSync(path, readonly ? "r" : "r+")
+        this.#closes.push(() => closeSync(fd))
+        const { dev, ino } = fstatSync(fd)
         // Readers share a lock with each other, which is none to speak of here.
-        if (!readonly) this.#unlocks.push(await holdName(`disk/${dev}/${ino}`))
+        if (!readonly) this.#closes.push(await holdName(`disk/${dev}/${ino}`))
       }
     } catch (error) {
-      this.#unlock()
-      const inUse = (error as NodeJS.ErrnoException).code === "EADDRINUSE"
-      throw new Error(
-        inUse
-          ? "Error locking disk images: Another instance likely holds a lock"
-          : "No such file or directory (os error 2)",
-        { cause: error },
-      )
+      this.#closeDisks()
+      throw new Error(words[(error as NodeJS.ErrnoException).code ?? ""] ?? words["ENOENT"], { cause: error })
     }
     return new Guest(config.serial.file ?? "/dev/null")
   }
@@ -68,10 +71,10 @@ export class FakeVmm {
   close(): void {
     this.guest?.end()
     this.guest = undefined
-    this.#unlock()
+    this.#closeDisks()
   }
 
-  #unlock(): void {
-    for (const unlock of this.#unlocks.splice(0)) unlock()
+  #closeDisks(): void {
+    for (const close of this.#closes.splice(0)) close()
   }
 }
