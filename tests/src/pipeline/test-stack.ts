@@ -76,9 +76,15 @@ export interface AppProcess {
 export async function testStack({
   engine = "postgres",
   api: changedApi = {},
-}: { engine?: "postgres" | "redis"; api?: Partial<ApiConfig> } = {}): Promise<TestStack> {
+  folder = tmpdir(),
+}: {
+  engine?: "postgres" | "redis"
+  api?: Partial<ApiConfig>
+  /** Where everything of it lies. */
+  folder?: string
+} = {}): Promise<TestStack> {
   await using opened = new AsyncDisposableStack()
-  const root = await mkdtemp(join(tmpdir(), "stillframe-stack-"))
+  const root = await mkdtemp(join(folder, "stillframe-stack-"))
   opened.defer(() => rm(root, { recursive: true, force: true }))
   const dataDir = join(root, "data")
   const imagesDir = join(dataDir, "images")

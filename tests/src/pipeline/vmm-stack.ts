@@ -32,11 +32,16 @@ export async function stackWith(...names: Vmm[]): Promise<TestStack> {
 }
 
 /** A running heartbeat guest that has ticked. */
-export async function launchOn(stack: TestStack, hypervisor: Vmm, name: string): Promise<InstanceResource> {
+export async function launchOn(
+  stack: TestStack,
+  hypervisor: Vmm,
+  name: string,
+  launch: object = {},
+): Promise<InstanceResource> {
   const instance = await stack.api.request<InstanceResource>("POST", "/instances", {
     name,
     hypervisor,
-    launch: { image: "heartbeat" },
+    launch: { image: "heartbeat", ...launch },
   })
   const dir = stack.generationDir(instance)
   await untilTrue(dir, async () => (await serialLines(dir)) >= 3)
