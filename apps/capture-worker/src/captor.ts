@@ -42,5 +42,6 @@ async function run(order: Order): Promise<void> {
 }
 
 function send(message: FromCaptor): void {
-  if (process.connected) process.send?.(message)
+  // The worker may have died without being missed yet: an error that nobody takes would end this process in the pause.
+  if (process.connected) process.send?.(message, undefined, {}, () => {})
 }

@@ -88,6 +88,25 @@ describe.each(subjects)("in a save of $name", (subject) => {
     await expectTry(snapshot, intent)
   })
 
+  // Only a save that can be called off is measured again and again.
+  test.skipIf(!subject.canCancel)(
+    "the worker is killed just when its captor has progress to report: the captor resumes the VM all the same",
+    async () => {
+      const { snapshot, intent } = await untilSaving(stack, subject, source)
+
+      process.kill(intent.captor.pid, "SIGSTOP")
+      const reportDue = performance.now() + 400
+      await kill(worker)
+      await expect.poll(() => performance.now(), { interval: 50 }).toBeGreaterThan(reportDue)
+      process.kill(intent.captor.pid, "SIGCONT")
+
+      await expectRuns(stack, source)
+      await expireLeases(stack)
+      worker = await stack.spawn("capture-worker", env)
+      await expectWhole(stack, snapshot)
+    },
+  )
+
   test("captor and worker are killed: the next worker resumes the VM before all else", async () => {
     const { snapshot, intent } = await untilSaving(stack, subject, source)
 
