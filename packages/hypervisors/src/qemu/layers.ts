@@ -1,4 +1,4 @@
-import { chmod, chown, copyFile, lstat, readdir, rm, stat } from "node:fs/promises"
+import { chmod, chown, copyFile, lchown, lstat, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "../disks.ts"
 import type { CheckedDisk } from "../host-paths.ts"
@@ -95,7 +95,8 @@ export async function takeIn(path: string, dir: string, name: string): Promise<v
 /** A root service runs QEMU as another user, to whom the VM's directory belongs: what we make in it must too. */
 export async function giveToOwnerOf(dir: string, name: string): Promise<void> {
   const [{ uid, gid }, file] = await Promise.all([stat(dir), lstat(join(dir, name))])
-  if (file.uid !== uid) await chown(join(dir, name), uid, gid)
+  // He may have given the name to something else.
+  if (file.uid !== uid) await lchown(join(dir, name), uid, gid)
 }
 
 async function baseOf(disk: CheckedDisk, index: number, dir: string): Promise<Disk> {

@@ -1,4 +1,4 @@
-import { chown, readdir, realpath } from "node:fs/promises"
+import { chown, lchown, lstat, readdir, realpath } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -97,8 +97,11 @@ async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: numb
     // A caller's file stays the caller's, though it has a second name here, and a snapshot's copy stays the snapshot's.
     if (/^disk\d+\.(base|copy)$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd)
       continue
+    // The directory may have been its user's for a while, and a name in it may be that of anybody's file by now.
+    const found = await lstat(join(dir, name))
+    if (!found.isFile() || found.nlink !== 1) continue
     // A sealed layer is a snapshot's too, and its owner could write it again.
     if (await isSealed(join(dir, name))) continue
-    await chown(join(dir, name), uid, gid)
+    await lchown(join(dir, name), uid, gid)
   }
 }
