@@ -1,5 +1,7 @@
-import { chmod, lchown, lstat, readdir } from "node:fs/promises"
+import { constants } from "node:fs"
+import { chmod, lchown, lstat, open, readdir, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { pipeline } from "node:stream/promises"
 import { bootNames } from "./boot-names.ts"
 import type { Disk } from "./disks.ts"
 import type { GuestConfig } from "./launch-config.ts"
@@ -29,11 +31,26 @@ export async function giveFiles(
     // A file with a second name is someone else's too.
     if (!disk.readonly && (await lstat(path)).nlink === 1) await lchown(path, user.uid, user.gid)
   }
-  for (const name of bootNames(config)) {
-    const { mode } = await lstat(join(dir, name))
-    // One that not all may read is a copy of ours: of such a file no second name is made.
-    if ((mode & readableByAll) === 0) await letReadFile(join(dir, name), user)
-  }
+  for (const name of bootNames(config)) await letBoot(join(dir, name), user)
+}
+
+/** A file that he may not read may be the caller's own by a second name, whose rights are not ours to give: he gets a copy. */
+async function letBoot(path: string, user: VmUser): Promise<void> {
+  const { mode, uid, gid } = await lstat(path)
+  const readable = (mode & readableByAll) !== 0
+  if (readable || (uid === 0 && gid === user.gid && (mode & ownerAndGroupRead) === ownerAndGroupRead)) return
+  const copy = `${path}.copy`
+  // A try before this one may have been killed in the middle.
+  await rm(copy, { force: true })
+  const from = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  const to = await open(copy, "wx", ownerAndGroupRead).catch(async (error: unknown) => {
+    await from.close()
+    throw error
+  })
+  await to.chown(0, user.gid)
+  await to.chmod(ownerAndGroupRead)
+  await pipeline(from.createReadStream(), to.createWriteStream())
+  await rename(copy, path)
 }
 
 /** Lets a user read what was saved, and nothing more: the files may be a snapshot's, and mapped by other VMs. */
