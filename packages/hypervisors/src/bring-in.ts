@@ -1,7 +1,7 @@
 import { constants } from "node:fs"
-import { chmod, chown, copyFile, lstat, open, rename, rm } from "node:fs/promises"
-import { basename } from "node:path"
-import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { chmod, chown, copyFile, lstat, rename, rm } from "node:fs/promises"
+import { toStillframeError } from "@stillframe/domain/errors"
+import { noFileOfItsOwn, openOwnFile } from "./own-file.ts"
 
 /**
  * Brings a file that a VMM saved to its place, by a copy where that is on another file system: to be called once the guest
@@ -32,22 +32,6 @@ async function move(from: string, to: string): Promise<void> {
 }
 
 async function copyOpened(from: string, to: string): Promise<void> {
-  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
-  const file = await open(from, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
-    throw error.code === "ELOOP" ? noFileOfItsOwn(from) : error
-  })
-  try {
-    const found = await file.stat()
-    if (!found.isFile() || found.nlink !== 1) throw noFileOfItsOwn(from)
-    // What was looked at, whatever its name means by now; only Linux has a tmpfs to copy from.
-    await copyFile(`/proc/self/fd/${file.fd}`, to, constants.COPYFILE_EXCL)
-  } finally {
-    await file.close()
-  }
+  await using file = await openOwnFile(from)
+  await copyFile(file.path, to, constants.COPYFILE_EXCL)
 }
-
-const noFileOfItsOwn = (path: string): StillframeError =>
-  new StillframeError(
-    "hypervisor_failed",
-    `${basename(path)}, which the VM's process saved, is no file of its own; the process may have been broken out of, so end the VM`,
-  )

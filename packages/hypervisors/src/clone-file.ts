@@ -5,6 +5,8 @@ import { dirname } from "node:path"
 export interface Clone {
   readonly from: string
   readonly to: string
+  /** What to read where the name `from` may come to mean something else: a path of the same file, opened. */
+  readonly opened?: string
 }
 
 /** What a file system answers that cannot share a file's blocks. */
@@ -17,8 +19,8 @@ const cannotClone: ReadonlySet<string | undefined> = new Set([
 ])
 
 /** Throws what the system says where it can't: nothing is copied instead. */
-export async function cloneFile({ from, to }: Clone): Promise<void> {
-  await copyFile(from, to, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
+export async function cloneFile({ from, to, opened = from }: Clone): Promise<void> {
+  await copyFile(opened, to, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
 }
 
 /** Clones where the file systems can, and says in words why where they can't: then there is no file. Throws any other failure. */

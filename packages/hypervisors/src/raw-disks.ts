@@ -8,6 +8,7 @@ import { sourceFacts, type Disk } from "./disks.ts"
 import { fileExists } from "./file-exists.ts"
 import type { CheckedDisk } from "./host-paths.ts"
 import { linkFiles, linkOrNot } from "./link-files.ts"
+import { openOwnFile } from "./own-file.ts"
 import { giveToOwnerOf, isSealed } from "./qemu/layers.ts"
 import { reflinkFreeze } from "./reflink-freeze.ts"
 import { runProgram } from "./run-program.ts"
@@ -60,9 +61,12 @@ export async function freezeRawDisks(
   disks: readonly Disk[],
   { dir, payload, signal }: { dir: string; payload: string; signal: AbortSignal },
 ): Promise<DiskFreeze> {
-  const clones = writtenNames(disks).map((name): Clone => {
-    return { from: join(dir, name), to: join(payload, name) }
-  })
+  await using opening = new AsyncDisposableStack()
+  const clones: Clone[] = []
+  for (const name of writtenNames(disks)) {
+    const { path } = opening.use(await openOwnFile(join(dir, name)))
+    clones.push({ from: join(dir, name), to: join(payload, name), opened: path })
+  }
   const obstacle = await cloneObstacle(clones)
   if (obstacle !== undefined)
     throw new StillframeError(
@@ -70,13 +74,16 @@ export async function freezeRawDisks(
       `the disks of this VM can't be kept while it runs: ${obstacle}; keep DATA_DIR and STORAGE_DIR on one file system that does, such as XFS or Btrfs with reflinks, or take a Stopped snapshot`,
     )
   const freeze = reflinkFreeze(clones, [...disks])
+  const opened = opening.move()
   return {
     ...freeze,
     finish: async () => {
+      await opened.disposeAsync()
       await linkFiles(unwrittenNames(disks), dir, payload, signal)
       return await freeze.finish()
     },
     discard: async () => {
+      await opened.disposeAsync()
       await freeze.discard()
       for (const name of unwrittenNames(disks)) await rm(join(payload, name), { force: true })
     },
@@ -95,7 +102,8 @@ export async function keepRawDisks(
   for (const name of writtenNames(disks)) {
     const to = join(payload, name)
     if ((await fileExists(to)) && (await isSealed(to))) continue
-    await cloneOrCopy({ from: join(dir, name), to }, signal)
+    await using own = await openOwnFile(join(dir, name))
+    await cloneOrCopy({ from: join(dir, name), to, opened: own.path }, signal)
     await sealCopy(to)
   }
 }
@@ -184,7 +192,7 @@ async function cloneOrCopy(clone: Clone, signal: AbortSignal): Promise<void> {
   // A try before this one may have been killed in the middle.
   await rm(clone.to, { force: true })
   if ((await tryClone(clone)) === undefined) return
-  await runProgram("cp", ["--sparse=always", "--", clone.from, clone.to], { signal })
+  await runProgram("cp", ["--sparse=always", "--", clone.opened ?? clone.from, clone.to], { signal })
 }
 
 async function makeOwn(dir: string, name: string): Promise<void> {

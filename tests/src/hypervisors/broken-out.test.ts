@@ -1,0 +1,91 @@
+import { execFile } from "node:child_process"
+import { chmod, copyFile, link, mkdir, readdir, rm, stat, symlink, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { promisify } from "node:util"
+import type { Disk } from "@stillframe/hypervisors/disks"
+import { launchQemu } from "@stillframe/hypervisors/qemu/process"
+import { freezeRawDisks, keepRawDisks } from "@stillframe/hypervisors/raw-disks"
+import { giveFiles } from "@stillframe/hypervisors/vm-user-files"
+import { describe, expect, test } from "vitest"
+import { ground, heartbeat, heartbeatConfig, never, qemu, type Ground } from "./test-vm.ts"
+
+const run = promisify(execFile)
+const user = { uid: 64_055, gid: 64_055 }
+const disk: Disk = {
+  readonly: false,
+  virtualSize: 1024,
+  layers: [{ file: "disk0.raw", format: "raw" }],
+  sources: [],
+}
+
+/** A file of root's that no other user may read. */
+async function secretIn({ root }: Ground): Promise<string> {
+  const path = join(root, "secret")
+  await writeFile(path, "of somebody else", { mode: 0o600 })
+  return path
+}
+
+// Whoever breaks out of a guest has its process's rights: its user's, to whom the VM's directory belongs.
+describe("in the directory of a VM that was broken out of", () => {
+  test.for(["a symbolic link", "a second name", "a pipe"])(
+    "%s in a disk's place is not captured",
+    async (what) => {
+      await using place = await ground()
+      const [dir, payload] = [await place.folder("vm"), await place.folder("payload")]
+      const name = join(dir, "disk0.raw")
+      if (what === "a symbolic link") await symlink(await secretIn(place), name)
+      else if (what === "a second name") await link(await secretIn(place), name)
+      else await run("mkfifo", [name])
+
+      const stopped = keepRawDisks([disk], { dir, payload, signal: never })
+      await expect(stopped).rejects.toMatchObject({
+        code: "hypervisor_failed",
+        message: expect.stringContaining("disk0.raw in the VM's directory is no file of its own"),
+      })
+      const running = freezeRawDisks([disk], { dir, payload, signal: never })
+      await expect(running).rejects.toMatchObject({ code: "hypervisor_failed" })
+      expect(await readdir(payload)).toEqual([])
+    },
+  )
+
+  test.skipIf(process.getuid?.() !== 0)(
+    "a name of another's file does not make it the VM's when the VM starts again",
+    async () => {
+      await using place = await ground()
+      const secret = await secretIn(place)
+      const dir = await place.folder("vm")
+      await symlink(secret, join(dir, "led-there"))
+      await link(secret, join(dir, "linked"))
+      await copyFile(heartbeat, join(dir, "kernel"))
+      const launch = { dir, config: await heartbeatConfig(), disks: [], identity: "stillframe-test-vm" }
+
+      place.own(await launchQemu({ ...launch, binary: qemu.binary, runAs: user, signal: never }))
+
+      expect((await stat(secret)).uid).toBe(0)
+    },
+  )
+})
+
+test.skipIf(process.getuid?.() !== 0)(
+  "a caller's kernel that is no longer for all to read stays the caller's, and its VM boots from a copy",
+  async () => {
+    await using place = await ground()
+    const [dir, kernel] = [join(place.root, "vm"), join(place.root, "kernel")]
+    await mkdir(dir)
+    await writeFile(kernel, "linux")
+    await link(kernel, join(dir, "kernel"))
+    await chmod(kernel, 0o600)
+    const vm = { dir, config: { memoryMib: 1, vcpus: 1, kernel, disks: [] }, disks: [] }
+
+    await giveFiles(vm, () => "", user)
+    const given = await stat(join(dir, "kernel"))
+    await giveFiles(vm, () => "", user)
+
+    const callers = await stat(kernel)
+    expect([callers.uid, callers.gid, callers.mode & 0o777, callers.nlink]).toEqual([0, 0, 0o600, 1])
+    expect([given.uid, given.gid, given.mode & 0o777, given.size]).toEqual([0, user.gid, 0o440, 5])
+    expect((await stat(join(dir, "kernel"))).ino).toBe(given.ino)
+    expect(await readdir(dir)).toEqual(["kernel"])
+    await rm(dir, { recursive: true })
+  },
+)
