@@ -15,7 +15,7 @@ import {
 } from "@stillframe/db/snapshots"
 import { reserveSpace } from "@stillframe/db/space"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureStates } from "@stillframe/domain/instance"
+import { captureStates, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { compressQueue } from "@stillframe/domain/queues"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
@@ -150,6 +150,7 @@ async function publish(
   await inTransaction(db, async (tx) => {
     const ready = await publishCapture(tx, snapshot.id, {
       payload: manifest.token,
+      hypervisor: manifest.hypervisor.name as Hypervisor,
       memoryFile: memory?.name ?? null,
       memorySha256: memory?.sha256 ?? null,
       ...sizes,

@@ -1,6 +1,7 @@
 import type { EffectiveCompression } from "@stillframe/domain/compression"
 import { StillframeError, type ErrorCode } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
+import type { Hypervisor } from "@stillframe/domain/instance"
 import {
   snapshotResource,
   snapshotStatusesBefore,
@@ -149,6 +150,8 @@ export function requireSound(snapshot: SnapshotRow): void {
 export interface CapturedPayload {
   /** The token of the attempt whose directory is published. */
   readonly payload: string
+  /** The source's when it was captured: it may have been restored to another one since the request. */
+  readonly hypervisor: Hypervisor
   /** Null for kind Stopped, as its hash. */
   readonly memoryFile: string | null
   readonly memorySha256: string | null
@@ -192,6 +195,7 @@ export function publishCapture(
 ): Promise<SnapshotRow | undefined> {
   return advance(tx, id, "ready", {
     payload: captured.payload,
+    source_hypervisor: captured.hypervisor,
     memory_file: captured.memoryFile,
     memory_sha256: captured.memorySha256,
     size_bytes: captured.sizeBytes,

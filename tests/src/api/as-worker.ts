@@ -79,6 +79,7 @@ export function asWorker(api: TestApi): {
 }
 
 const capturedPayload = {
+  hypervisor: "qemu" as const,
   memoryFile: "memory",
   memorySha256: "0".repeat(64),
   sizeBytes: 100,

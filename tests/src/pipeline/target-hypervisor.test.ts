@@ -89,6 +89,17 @@ test("an instance is restored in place to another hypervisor, and to its own aga
   expect(await diskHolds(stack, stack.generationDir(source, 3))).toEqual([written])
 })
 
+test("a snapshot that waited for such a restore is of the hypervisor that it was captured on", async () => {
+  const { source, snapshot } = await ofQemu(stack, "meanwhile")
+  const body = { target_hypervisor: "firecracker", target_state: "Stopped" }
+  const headers = { prefer: "respond-async" }
+
+  await stack.ask("POST", `/instances/${source.id}/snapshots/${snapshot.id}/restore`, { body, headers })
+  const { id } = await stack.snapshot(source, { kind: "Stopped" })
+
+  expect((await stack.settled(id)).source_hypervisor).toBe("firecracker")
+})
+
 test("a fork that stays Stopped is of the other hypervisor, and boots there when it is started", async () => {
   const { snapshot } = await ofQemu(stack, "for-later")
 
