@@ -10,6 +10,8 @@ import { seal, sealCopy } from "./seal.ts"
 
 /** Captures a VM and seals the payload: when it resolves, everything is on the device and the manifest says so. */
 export async function carryOutCapture(order: CaptureOrder, captor: Captor): Promise<Manifest> {
+  // It may have waited for its lock so long that the snapshot is deleted by now, and what it made would be nobody's.
+  if (captor.signal.aborted) throw cancelled(captor.signal.reason)
   const dir = payloadDir(order.storageDir, order.snapshotId, order.token)
   // The captor of an earlier try may have come to its end while this one waited for its lock.
   const sealed = await sealedAttempt(snapshotDir(order.storageDir, order.snapshotId))
