@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises"
 import { isAbsolute, join } from "node:path"
-import type { Disk } from "./disks.ts"
+import { assertSourcesUnchanged, type Disk } from "./disks.ts"
 import { blockNode } from "./qemu/command.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 import { runProgram } from "./run-program.ts"
@@ -21,20 +21,23 @@ export async function convertedBytes(disks: readonly Disk[], dir: string): Promi
 
 /**
  * Writes what the chain in `from` comes to into one sparse raw file, absolute. The chain is spelled out: whatever stands in the
- * layers' headers, nothing else is opened. Throws `insufficient_storage`, `cancelled`, `hypervisor_failed`.
+ * layers' headers, nothing else is opened. Throws `insufficient_storage`, `cancelled`, `hypervisor_failed`, and `conflict` when a
+ * caller's file was changed while it was read.
  */
 export async function convertToRaw(
-  { layers }: Disk,
+  disk: Disk,
   { from, to, qemuImg, signal }: { from: string; to: string; qemuImg: string; signal: AbortSignal },
 ): Promise<void> {
+  const { layers } = disk
   for (const { file, format } of layers)
     if (format === "qcow2") await readQcow2Header(inDirectory(from, file))
   const chain = `json:${JSON.stringify(blockNode(0, layers, true))}`
   await runProgram(qemuImg, ["convert", "-q", "-O", "raw", chain, to], { cwd: from, signal })
+  await assertSourcesUnchanged(from, [disk])
 }
 
-/** At most the blocks of all its layers, or all of it where a caller's qcow2 may be compressed. */
-async function allocatedBytes({ layers, sources, virtualSize }: Disk, dir: string): Promise<number> {
+/** At most the blocks of all a disk's layers in `dir`, or all of it where a caller's qcow2 may be compressed. */
+export async function allocatedBytes({ layers, sources, virtualSize }: Disk, dir: string): Promise<number> {
   if (sources.length > 0 && layers.at(-1)?.format === "qcow2") return virtualSize
   const blocks = await Promise.all(layers.map(({ file }) => stat(inDirectory(dir, file))))
   const bytes = blocks.reduce((sum, { blocks }) => sum + blocks * statBlockBytes, 0)
