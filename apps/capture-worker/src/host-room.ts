@@ -60,15 +60,17 @@ export async function buildingRoom(
   // QEMU reads the frames as they are.
   const asFile = vmms.get(hypervisor)?.memoryName !== undefined
   const linked = memoryFile === rawMemoryName && (await onFileSystemOf(config.dataDir, payloadDir))
-  if (target === "Running" && memoryFile !== undefined && asFile && !linked) {
-    const why = `for ${hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
-    return { instanceId: id, bytes: launch.memoryMib * 1024 ** 2, why }
-  }
+  const unpacked = target === "Running" && memoryFile !== undefined && asFile && !linked
   const { disks } = await readManifest(payloadDir)
   const { tools } = hostHypervisor({ hypervisors }, hypervisor)
-  const bytes = await hypervisorOf(tools).roomToBring(disks as unknown as Disk[], payloadDir)
-  const why = `for the snapshot's disks in the form that ${hypervisor} reads: free some, or enlarge the disk`
-  return { instanceId: id, bytes, why }
+  const place = { from: payloadDir, to: config.dataDir }
+  // In Standby its disks stay as the payload has them.
+  const forDisks =
+    target === "Standby" ? 0 : await hypervisorOf(tools).roomToBring(disks as unknown as Disk[], place)
+  const why = unpacked
+    ? `for ${hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
+    : `for the snapshot's disks in the form that ${hypervisor} reads: free some, or enlarge the disk`
+  return { instanceId: id, bytes: forDisks + (unpacked ? launch.memoryMib * 1024 ** 2 : 0), why }
 }
 
 /** For a save into the VM's own directory, where its process can't walk to the payload, and the payload is no rename away. */

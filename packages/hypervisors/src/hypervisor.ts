@@ -66,8 +66,11 @@ export interface Hypervisor {
   ): Promise<Disk[]>
   /** The disks of a VM that is to boot again in its own directory. */
   renew(dir: string, signal: AbortSignal): Promise<Disk[]>
-  /** Bytes that `bring` may have to write because another hypervisor's disks are not as this one's are. */
-  roomToBring(frozen: readonly Disk[], from: string): Promise<number>
+  /**
+   * Bytes that `bring` may have to write into a directory like `to`, because another hypervisor's disks are not as this one's
+   * are, or because the file systems share no blocks.
+   */
+  roomToBring(frozen: readonly Disk[], place: { from: string; to: string }): Promise<number>
   /**
    * Brings what a payload holds beside the memory into another directory. Resolves with the disks as they lie there: those of
    * another hypervisor in a form that this one has.

@@ -1,8 +1,9 @@
+import { randomUUID } from "node:crypto"
 import { chmod, rm, stat, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { cloneObstacle, tryClone, type Clone } from "./clone-file.ts"
-import { convertToRaw, isRawDisk } from "./convert-disks.ts"
+import { allocatedBytes, convertedBytes, convertToRaw, isRawDisk } from "./convert-disks.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
 import { sourceFacts, type Disk } from "./disks.ts"
 import { fileExists } from "./file-exists.ts"
@@ -106,6 +107,19 @@ export async function keepRawDisks(
     await cloneOrCopy({ from: join(dir, name), to, opened: own.path }, signal)
     await sealCopy(to)
   }
+}
+
+/** How many bytes `placeRawDisks` writes at most into a directory of the file system of `dir`. */
+export async function placedBytes(
+  disks: readonly Disk[],
+  { from, to: dir }: { from: string; to: string },
+): Promise<number> {
+  const written = disks.filter((disk) => isRawDisk(disk) && !disk.readonly)
+  const [name] = writtenNames(written)
+  const trial = name !== undefined && { from: join(from, name), to: join(dir, `clone-${randomUUID()}`) }
+  const copied = trial && (await cloneObstacle([trial])) !== undefined ? written : []
+  const sizes = await Promise.all(copied.map((disk) => allocatedBytes(disk, from)))
+  return sizes.reduce((sum, bytes) => sum + bytes, await convertedBytes(disks, from))
 }
 
 /**

@@ -3,7 +3,6 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { takeInBootFiles } from "./boot-files.ts"
 import { bootNames } from "./boot-names.ts"
-import { convertedBytes } from "./convert-disks.ts"
 import { assertSourcesUnchanged, readDisks, writeDisks, type Disk } from "./disks.ts"
 import { ensureRuns } from "./ensure-runs.ts"
 import { findProcess } from "./find-process.ts"
@@ -12,7 +11,7 @@ import type { CapturedMemory, Hypervisor, HypervisorTools, KeptFile, VmLaunch } 
 import { checkGuestConfig, type GuestConfig } from "./launch-config.ts"
 import { linkFile, linkFiles } from "./link-files.ts"
 import type { ProcessIdentity } from "./processes.ts"
-import { keepRawDisks, layRawDisks, placeRawDisks } from "./raw-disks.ts"
+import { keepRawDisks, layRawDisks, placedBytes, placeRawDisks } from "./raw-disks.ts"
 import { removeStaged } from "./save-place.ts"
 import { readVmRecord, writeVmRecord } from "./vm-record.ts"
 import { captureIntoPayload, savingName } from "./vmm-payload.ts"
@@ -52,7 +51,7 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
       await assertSourcesUnchanged(dir, disks)
       return disks
     },
-    roomToBring: convertedBytes,
+    roomToBring: placedBytes,
     async bring(frozen, { config, from, dir, signal }) {
       await linkFiles(bootNames(config), from, dir, signal)
       return await placeRawDisks(frozen, { payload: from, dir, qemuImg, signal })

@@ -1,0 +1,49 @@
+import { chmod, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { sourceFacts, type Disk } from "@stillframe/hypervisors/disks"
+import { placedBytes, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
+import { expect, test } from "vitest"
+import { ground, never, qemu } from "./test-vm.ts"
+
+const mib = 1024 ** 2
+
+test("where no blocks are shared, room is foreseen for the copies of written disks", async () => {
+  await using place = await ground()
+  const from = await place.folder("payload")
+  // A tmpfs: nothing is shared with it.
+  const to = await mkdtemp("/dev/shm/stillframe-disks-")
+  const disks = ["disk0.raw", "disk1.base"].map((file): Disk => {
+    const layers: Disk["layers"] = [{ file, format: "raw" }]
+    return { readonly: file.endsWith(".base"), virtualSize: 4 * mib, layers, sources: [] }
+  })
+  for (const { layers } of disks) await writeFile(join(from, layers[0]?.file ?? ""), Buffer.alloc(4 * mib, 5))
+
+  expect(await placedBytes(disks, { from, to })).toBe(4 * mib)
+  expect(await readdir(to)).toEqual([])
+  await placeRawDisks(disks, { payload: from, dir: to, qemuImg: qemu.qemuImg, signal: never })
+  expect((await stat(join(to, "disk0.raw"))).blocks * 512).toBeLessThanOrEqual(4 * mib)
+  await rm(to, { recursive: true })
+})
+
+test("a caller's file that is changed while it is converted is found out", async () => {
+  await using place = await ground()
+  const [payload, dir] = [await place.folder("payload"), await place.folder("vm")]
+  const path = join(place.root, "callers.raw")
+  await writeFile(path, Buffer.alloc(mib, 5))
+  const disk: Disk = {
+    readonly: true,
+    virtualSize: mib,
+    layers: [{ file: path, format: "raw" }],
+    sources: [{ path, ...(await sourceFacts(path)) }],
+  }
+  const meddling = join(place.root, "qemu-img")
+  await writeFile(meddling, `#!/bin/sh\n"${qemu.qemuImg}" "$@" && echo more >>"${path}"\n`)
+  await chmod(meddling, 0o755)
+
+  const placed = placeRawDisks([disk], { payload, dir, qemuImg: meddling, signal: never })
+
+  await expect(placed).rejects.toMatchObject({
+    code: "conflict",
+    message: expect.stringContaining(`${path} was changed`),
+  })
+})
