@@ -1,6 +1,7 @@
-import { readdir, readFile, stat, writeFile } from "node:fs/promises"
-import { join } from "node:path"
+import { readdir, readFile, stat } from "node:fs/promises"
+import { basename, isAbsolute, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openOwnFile, writeOwnFile } from "./own-file.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 
 /** A disk as a VM sees it: a chain of files, of which only the first is ever written. */
@@ -30,7 +31,8 @@ export interface DiskSource {
   inode: number
 }
 
-const DISKS_FILE = "disks.json"
+/** In a VM's directory. */
+export const disksFile = "disks.json"
 const LAYERS_MAX = 1024
 
 export const overlayName = (disk: number, number: number): string => `disk${disk}.${number}.qcow2`
@@ -48,7 +50,7 @@ export function overlaysOf(disk: Disk, index: number): DiskLayer[] {
 
 /** Leaves the chains a VM starts with in its directory, so that a later capture knows what lies below its overlays. */
 export async function writeDisks(dir: string, disks: readonly Disk[]): Promise<void> {
-  await writeFile(join(dir, DISKS_FILE), JSON.stringify(disks), { mode: 0o600 })
+  await writeOwnFile(join(dir, disksFile), JSON.stringify(disks))
 }
 
 /**
@@ -56,7 +58,7 @@ export async function writeDisks(dir: string, disks: readonly Disk[]): Promise<v
  * of our own overlays, and stop where the caller's files begin.
  */
 export async function readDisks(dir: string, active: ReadonlyMap<number, number>): Promise<Disk[]> {
-  const launched = JSON.parse(await readFile(join(dir, DISKS_FILE), "utf8")) as Disk[]
+  const launched = await readLaunched(dir)
   return await Promise.all(
     launched.map(async (disk, index) => {
       const number = active.get(index)
@@ -67,6 +69,27 @@ export async function readDisks(dir: string, active: ReadonlyMap<number, number>
     }),
   )
 }
+
+/**
+ * Whoever broke out of the VM can have written it anew, but not as this process's user: then nothing counts in it that lies
+ * outside of the directory. Throws `corrupted`.
+ */
+async function readLaunched(dir: string): Promise<Disk[]> {
+  await using record = await openOwnFile(join(dir, disksFile))
+  const disks = JSON.parse(await readFile(record.path, "utf8")) as Disk[]
+  const names = disks.flatMap(({ layers, sources }) => [
+    ...layers.map(({ file }) => file),
+    ...sources.flatMap(({ link }) => link ?? []),
+  ])
+  const strange = names.find((name) => !isPlain(name) && !(record.ours && isAbsolute(name)))
+  if (strange === undefined) return disks
+  throw new StillframeError(
+    "corrupted",
+    `${disksFile} names ${strange}, which is no file of the VM's; its process may have been broken out of, so end the VM`,
+  )
+}
+
+const isPlain = (name: string): boolean => basename(name) === name && name !== "." && name !== ".."
 
 /** The chains of a VM that does not run. The overlay with the largest number is on top, also when it was never switched to: then it is empty. */
 export async function readDisksAtRest(dir: string): Promise<Disk[]> {

@@ -1,5 +1,6 @@
-import { link } from "node:fs/promises"
+import { link, lstat, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { noFileOfItsOwn } from "./own-file.ts"
 import { runProgram } from "./run-program.ts"
 
 /**
@@ -15,12 +16,17 @@ export async function linkFiles(
   for (const name of names) await linkFile(join(from, name), join(to, name), signal)
 }
 
-/** Likewise of one file, under any name. */
+/** Likewise of one file, under any name. Throws `hypervisor_failed` for a name that leads elsewhere. */
 export async function linkFile(from: string, to: string, signal: AbortSignal): Promise<void> {
-  if (await linkOrNot(from, to)) return
-  // A caller's disk is known by its time too (`assertSourcesUnchanged`).
-  const options = ["--reflink=auto", "--sparse=always", "--preserve=timestamps"]
-  await runProgram("cp", [...options, "--", from, to], { signal })
+  if (!(await linkOrNot(from, to))) {
+    // A caller's disk is known by its time too (`assertSourcesUnchanged`).
+    const options = ["--no-dereference", "--reflink=auto", "--sparse=always", "--preserve=timestamps"]
+    await runProgram("cp", [...options, "--", from, to], { signal })
+  }
+  // Looked at here, where a VM's process can't put another one in its place any more.
+  if ((await lstat(to)).isFile()) return
+  await rm(to, { force: true })
+  throw noFileOfItsOwn(from)
 }
 
 /** False where the file system cannot link: another device, a full link count, or the kernel's protected_hardlinks. */

@@ -1,5 +1,5 @@
 import { constants } from "node:fs"
-import { open, type FileHandle } from "node:fs/promises"
+import { open, rename, rm, writeFile, type FileHandle } from "node:fs/promises"
 import { basename } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 
@@ -7,6 +7,8 @@ import { StillframeError } from "@stillframe/domain/errors"
 export interface OwnFile extends AsyncDisposable {
   /** What was looked at, whatever its name means by now. Valid in every process of ours until this is disposed of. */
   readonly path: string
+  /** Whether it is this process's user's, so that no process of a VM can have written it. */
+  readonly ours: boolean
 }
 
 /**
@@ -21,11 +23,20 @@ export async function openOwnFile(path: string): Promise<OwnFile> {
   try {
     const found = await file.stat()
     if (!found.isFile() || found.nlink !== 1) throw noFileOfItsOwn(path)
+    const ours = found.uid === process.geteuid?.()
+    return { path: pathOf(file, path), ours, [Symbol.asyncDispose]: () => file.close() }
   } catch (error) {
     await file.close()
     throw error
   }
-  return { path: pathOf(file, path), [Symbol.asyncDispose]: () => file.close() }
+}
+
+/** Writes a file into a directory that may be the VM's user's: never to where a name of his leads. */
+export async function writeOwnFile(path: string, text: string): Promise<void> {
+  const next = `${path}.new`
+  await rm(next, { force: true })
+  await writeFile(next, text, { mode: 0o600, flag: "wx" })
+  await rename(next, path)
 }
 
 export const noFileOfItsOwn = (path: string): StillframeError =>

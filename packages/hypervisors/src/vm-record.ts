@@ -1,7 +1,8 @@
-import { readFile, writeFile } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { GuestConfig } from "./launch-config.ts"
+import { openOwnFile, writeOwnFile } from "./own-file.ts"
 import type { ProcessIdentity } from "./processes.ts"
 
 /** What a VM's directory says of its process, for whoever comes to it without the order that started it. */
@@ -13,14 +14,14 @@ export interface VmRecord {
 const recordName = "vm.json"
 
 export async function writeVmRecord(dir: string, record: VmRecord): Promise<void> {
-  await writeFile(join(dir, recordName), JSON.stringify(record), { mode: 0o600 })
+  await writeOwnFile(join(dir, recordName), JSON.stringify(record))
 }
 
 /** Throws `hypervisor_gone` where no process was started. */
 export async function readVmRecord(dir: string): Promise<VmRecord> {
-  const text = await readFile(join(dir, recordName), "utf8").catch((cause: NodeJS.ErrnoException) => {
+  await using record = await openOwnFile(join(dir, recordName)).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== "ENOENT" && cause.code !== "ENOTDIR") throw cause
     throw new StillframeError("hypervisor_gone", `no VM was started in ${dir}`, { cause })
   })
-  return JSON.parse(text) as VmRecord
+  return JSON.parse(await readFile(record.path, "utf8")) as VmRecord
 }

@@ -1,10 +1,25 @@
 import { execFile } from "node:child_process"
-import { chmod, copyFile, link, mkdir, readdir, rm, stat, symlink, writeFile } from "node:fs/promises"
+import {
+  chmod,
+  chown,
+  copyFile,
+  link,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import type { Disk } from "@stillframe/hypervisors/disks"
+import { readDisks, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
+import { linkFiles } from "@stillframe/hypervisors/link-files"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { freezeRawDisks, keepRawDisks } from "@stillframe/hypervisors/raw-disks"
+import { readVmRecord, writeVmRecord } from "@stillframe/hypervisors/vm-record"
 import { giveFiles } from "@stillframe/hypervisors/vm-user-files"
 import { describe, expect, test } from "vitest"
 import { ground, heartbeat, heartbeatConfig, never, qemu, type Ground } from "./test-vm.ts"
@@ -47,6 +62,54 @@ describe("in the directory of a VM that was broken out of", () => {
       expect(await readdir(payload)).toEqual([])
     },
   )
+
+  test("what it says of its disks counts only where they lie in there", async () => {
+    await using place = await ground()
+    const secret = await secretIn(place)
+    const dir = await place.folder("vm")
+    const named = (file: string): Disk[] => [{ ...disk, layers: [{ file, format: "raw" }] }]
+
+    await writeFile(join(dir, "disks.json"), JSON.stringify(named("../secret")))
+    await expect(readDisks(dir, new Map())).rejects.toMatchObject({ code: "corrupted" })
+    await writeDisks(dir, named(secret))
+    expect(await readDisks(dir, new Map())).toEqual(named(secret))
+    if (process.getuid?.() !== 0) return
+    await chown(join(dir, "disks.json"), user.uid, user.gid)
+    await expect(readDisks(dir, new Map())).rejects.toMatchObject({ code: "corrupted" })
+    await writeDisks(dir, [disk])
+    await chown(join(dir, "disks.json"), user.uid, user.gid)
+    expect(await readDisks(dir, new Map())).toEqual([disk])
+  })
+
+  test("nothing is written to where a name in there leads", async () => {
+    await using place = await ground()
+    const secret = await secretIn(place)
+    const dir = await place.folder("vm")
+    for (const name of ["disks.json", "disks.json.new", "vm.json", "vm.json.new"])
+      await symlink(secret, join(dir, name))
+
+    await writeDisks(dir, [disk])
+    const config = { memoryMib: 1, vcpus: 1, disks: [] }
+    await writeVmRecord(dir, { config, process: { pid: 1, startTime: 1, bootId: "" } })
+
+    expect(await readFile(secret, "utf8")).toBe("of somebody else")
+    expect(await readDisks(dir, new Map())).toEqual([disk])
+    expect((await readVmRecord(dir)).config).toEqual(config)
+  })
+
+  test("a link in a layer's place is not kept, whether it is linked or copied", async () => {
+    await using place = await ground()
+    const [dir, payload] = [await place.folder("vm"), await place.folder("payload")]
+    const elsewhere = await mkdtemp("/dev/shm/stillframe-payload-")
+    await symlink(await secretIn(place), join(dir, "disk0.base"))
+
+    for (const to of [payload, elsewhere]) {
+      const kept = linkFiles(["disk0.base"], dir, to, never)
+      await expect(kept).rejects.toMatchObject({ code: "hypervisor_failed" })
+      expect(await readdir(to)).toEqual([])
+    }
+    await rm(elsewhere, { recursive: true })
+  })
 
   test.skipIf(process.getuid?.() !== 0)(
     "a name of another's file does not make it the VM's when the VM starts again",

@@ -2,7 +2,7 @@ import { chown, lchown, lstat, readdir, realpath } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { writeDisks, type Disk } from "../disks.ts"
+import { disksFile, writeDisks, type Disk } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { openFiles, type ProcessIdentity } from "../processes.ts"
 import { lastWords, startProcess } from "../start-process.ts"
@@ -99,7 +99,7 @@ async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: numb
       continue
     // The directory may have been its user's for a while, and a name in it may be that of anybody's file by now.
     const found = await lstat(join(dir, name))
-    if (!found.isFile() || found.nlink !== 1) continue
+    if (!found.isFile() || found.nlink !== 1 || name === disksFile) continue
     // A sealed layer is a snapshot's too, and its owner could write it again.
     if (await isSealed(join(dir, name))) continue
     await lchown(join(dir, name), uid, gid)

@@ -1,3 +1,4 @@
+import { constants } from "node:fs"
 import { open } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 
@@ -22,7 +23,8 @@ const INCOMPATIBLE_DATA_FILE = 1n << 2n
  * (external data file), that needs a key, or that is no qcow2.
  */
 export async function readQcow2Header(path: string): Promise<Qcow2Header> {
-  const file = await open(path, "r")
+  // A pipe in its place would be waited for without end.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     const bytes = Buffer.alloc(HEADER_BYTES_MAX)
     const { bytesRead } = await file.read(bytes, 0, HEADER_BYTES_MAX, 0)
