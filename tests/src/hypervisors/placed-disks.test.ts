@@ -1,10 +1,13 @@
+import { execFile } from "node:child_process"
 import { chmod, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { promisify } from "node:util"
 import { sourceFacts, type Disk } from "@stillframe/hypervisors/disks"
 import { placedBytes, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { expect, test } from "vitest"
 import { ground, never, qemu } from "./test-vm.ts"
 
+const run = promisify(execFile)
 const mib = 1024 ** 2
 
 test("where no blocks are shared, room is foreseen for the copies of written disks", async () => {
@@ -23,6 +26,39 @@ test("where no blocks are shared, room is foreseen for the copies of written dis
   await placeRawDisks(disks, { payload: from, dir: to, qemuImg: qemu.qemuImg, signal: never })
   expect((await stat(join(to, "disk0.raw"))).blocks * 512).toBeLessThanOrEqual(4 * mib)
   await rm(to, { recursive: true })
+})
+
+test("room for a caller's compressed image is foreseen for what it holds, not for what it takes", async () => {
+  await using place = await ground()
+  const from = await place.folder("payload")
+  const [plain, packed] = [join(place.root, "plain.raw"), join(from, "disk0.base")]
+  await writeFile(plain, Buffer.alloc(4 * mib, 5))
+  await run(qemu.qemuImg, ["convert", "-q", "-c", "-O", "qcow2", plain, packed])
+  const disk: Disk = {
+    readonly: true,
+    virtualSize: 4 * mib,
+    layers: [{ file: "disk0.base", format: "qcow2" }],
+    sources: [{ path: plain, link: "disk0.base", ...(await sourceFacts(packed)) }],
+  }
+
+  expect((await stat(packed)).blocks * 512).toBeLessThan(mib)
+  expect(await placedBytes([disk], { from, to: place.root })).toBe(4 * mib)
+})
+
+test("a layer that says that its data lies in another file is not converted", async () => {
+  await using place = await ground()
+  const [payload, dir] = [await place.folder("payload"), await place.folder("vm")]
+  const secret = join(place.root, "secret")
+  await writeFile(secret, Buffer.alloc(mib, 9))
+  const options = ["-o", `data_file=${secret},data_file_raw=on`]
+  await run(qemu.qemuImg, ["create", "-q", "-f", "qcow2", ...options, join(payload, "disk0.0.qcow2"), "1M"])
+  const layers: Disk["layers"] = [{ file: "disk0.0.qcow2", format: "qcow2" }]
+  const disk: Disk = { readonly: false, virtualSize: mib, layers, sources: [] }
+
+  const placed = placeRawDisks([disk], { payload, dir, qemuImg: qemu.qemuImg, signal: never })
+
+  await expect(placed).rejects.toMatchObject({ message: expect.stringContaining("its data in another file") })
+  expect(await readdir(dir)).toEqual([])
 })
 
 test("a caller's file that is changed while it is converted is found out", async () => {
