@@ -1,4 +1,4 @@
-import { chown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { lchown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ProcessIdentity } from "../processes.ts"
@@ -52,7 +52,8 @@ async function layOut(saved: string, loading: string, { config, disks, runAs }: 
   for (const name of [savedNames.state, savedNames.memory])
     await symlink(join(relative(loading, saved), name), join(loading, name))
   if (runAs === undefined) return
-  for (const path of [loading, join(loading, savedNames.config)]) await chown(path, runAs.uid, runAs.gid)
+  // The directory last: what lies in it could be another's file from then on.
+  for (const path of [join(loading, savedNames.config), loading]) await lchown(path, runAs.uid, runAs.gid)
 }
 
 async function load(loading: string, version: string, { dir, config, disks }: VmmLaunch): Promise<void> {
