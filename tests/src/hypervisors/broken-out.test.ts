@@ -13,7 +13,7 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { promisify } from "node:util"
 import { readDisks, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
 import { linkFiles } from "@stillframe/hypervisors/link-files"
@@ -128,6 +128,22 @@ describe("in the directory of a VM that was broken out of", () => {
     },
   )
 })
+
+test.skipIf(process.getuid?.() !== 0)(
+  "only a disk without a second name is given to the VM's user",
+  async () => {
+    await using place = await ground()
+    const dir = await place.folder("vm")
+    const [own, shared] = [join(dir, "own.raw"), join(dir, "shared.raw")]
+    for (const path of [own, shared]) await writeFile(path, "")
+    await link(shared, join(place.root, "a-snapshot's"))
+    const vm = { dir, config: { memoryMib: 1, vcpus: 1, disks: [] } }
+
+    for (const path of [own, shared]) await giveFiles({ ...vm, disks: [disk] }, () => basename(path), user)
+
+    expect([(await stat(own)).uid, (await stat(shared)).uid]).toEqual([user.uid, 0])
+  },
+)
 
 test.skipIf(process.getuid?.() !== 0)(
   "a caller's kernel that is no longer for all to read stays the caller's, and its VM boots from a copy",
