@@ -13,8 +13,10 @@ export async function fakeBinary(
   const script = fileURLToPath(new URL(`./fakes/${name}.ts`, import.meta.url))
   const path = join(folder, version === undefined ? name : `${name}-${version}`)
   const own = version === undefined ? "" : ` --fake-version ${version}`
-  // A fake starts in an environment without a PATH to this Node.
-  await writeFile(path, `#!/bin/sh\nexec '${process.execPath}' '${script}'${own} "$@"\n`)
+  // A fake starts in an environment without a PATH to this Node, and without the cache that lets it start in half the time.
+  const cache = process.env["NODE_COMPILE_CACHE"]
+  const exported = cache === undefined ? "" : `export NODE_COMPILE_CACHE='${cache}'\n`
+  await writeFile(path, `#!/bin/sh\n${exported}exec '${process.execPath}' '${script}'${own} "$@"\n`)
   await chmod(path, 0o755)
   return path
 }

@@ -28,7 +28,9 @@ const mib = 1024 ** 2
 /** A program that is the stand-in for one version of Firecracker, as a host would be told of it. */
 export async function fakeFirecracker({ root }: Ground, version = "1.16.1"): Promise<string> {
   const path = join(root, `firecracker-${version}`)
-  const words = [process.execPath, fake, "--fake-version", version, "--record"].map((word) => `'${word}'`)
+  const cache = `NODE_COMPILE_CACHE=${process.env["NODE_COMPILE_CACHE"] ?? ""}`
+  const command = ["/usr/bin/env", cache, process.execPath, fake, "--fake-version", version, "--record"]
+  const words = command.map((word) => `'${word}'`)
   await writeFile(path, `#!/bin/sh\nexec ${words.join(" ")} "$@"\n`, { mode: 0o755 })
   return path
 }

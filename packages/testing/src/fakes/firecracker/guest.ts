@@ -61,13 +61,15 @@ function freshPattern(): Buffer {
   return bytes
 }
 
+/** In signed numbers until the end, which the processor adds up four times as fast: every guest does this all the time. */
 function sumOf(pattern: Buffer): number {
+  const words = new Int32Array(pattern.buffer, pattern.byteOffset, patternBytes / 4)
   let sum = 0
-  for (let at = 0; at < patternBytes; at += 4) {
-    sum = (sum + pattern.readUInt32LE(at)) >>> 0
-    sum = ((sum << 1) | (sum >>> 31)) >>> 0
+  for (let at = 0; at < words.length; at++) {
+    sum = (sum + (words[at] ?? 0)) | 0
+    sum = (sum << 1) | (sum >>> 31)
   }
-  return sum
+  return sum >>> 0
 }
 
 const hex = (value: number): string => value.toString(16).padStart(8, "0")
