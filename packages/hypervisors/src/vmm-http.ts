@@ -1,7 +1,10 @@
-import { request, type IncomingMessage } from "node:http"
+import type { IncomingMessage } from "node:http"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openDirectory } from "./open-directory.ts"
+
+// An import of it would load all of fetch() for one of its other exports: a fifth of a captor's start.
+const { request } = process.getBuiltinModule("node:http")
 
 export interface VmmRequest {
   /** The directory of the VM, whose path may be too long for a socket's address. */

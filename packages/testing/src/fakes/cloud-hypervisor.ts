@@ -4,7 +4,7 @@
  * `hanging` is written there when one is not to be answered, or not yet, and every exchange is added to `exchanges.jsonl` there.
  */
 import { appendFileSync, closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs"
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import type { IncomingMessage, ServerResponse } from "node:http"
 import { setTimeout as delay } from "node:timers/promises"
 import { parseArgs } from "node:util"
 import type { Answer } from "./cloud-hypervisor/answer.ts"
@@ -13,6 +13,9 @@ import { requests } from "./cloud-hypervisor/requests.ts"
 import { lockSocket } from "./cloud-hypervisor/socket-lock.ts"
 import { FakeVmm } from "./cloud-hypervisor/vmm.ts"
 import { tenConnections } from "./ten-connections.ts"
+
+// An import of it would load all of fetch() for one of its other exports.
+const { createServer } = process.getBuiltinModule("node:http")
 
 const { values } = parseArgs({
   options: {

@@ -1,5 +1,5 @@
 import { appendFileSync } from "node:fs"
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import type { IncomingMessage, ServerResponse } from "node:http"
 import { parseArgs } from "node:util"
 import { exitWell, exitWith, openLog, toStdout, type Log } from "./firecracker/log.ts"
 import { microvm, type Answer } from "./firecracker/microvm.ts"
@@ -9,6 +9,8 @@ import { tenConnections } from "./ten-connections.ts"
 // A stand-in for the firecracker binary, started as one: the same arguments, the same API on its socket, the same files. What is
 // its own is `--fake-version`, which Firecracker it is, and `--record`, which leaves every request in `received.log` as it comes and every
 // exchange in `exchanges.jsonl`. Its log has a request only once it gets to it.
+// An import of it would load all of fetch() for one of its other exports.
+const { createServer } = process.getBuiltinModule("node:http")
 const exitArguments = 153
 const payloadBytesMax = 51_200
 const dropped = "All previous unanswered requests will be dropped."

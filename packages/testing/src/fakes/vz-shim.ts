@@ -1,6 +1,6 @@
 import { appendFileSync, existsSync, openSync, readFileSync, rmSync } from "node:fs"
 import { mkdir, rename, rm, writeFile } from "node:fs/promises"
-import { createServer, type IncomingMessage } from "node:http"
+import type { IncomingMessage } from "node:http"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { openState, sealState } from "./vz-state.ts"
@@ -42,6 +42,8 @@ interface Config {
   restore_machine_state_path?: string
 }
 
+// An import of it would load all of fetch() for one of its other exports.
+const { createServer } = process.getBuiltinModule("node:http")
 const known = new Set(
   `vcpus memory_bytes disks networks serial_log_path kernel_path initrd_path kernel_args control_socket
   vsock_socket log_path machine_identifier_data restore_machine_state_path`.split(/\s+/),

@@ -1,0 +1,78 @@
+const roles = ["memory", "state", "disk", "base", "boot"] as const
+
+export interface ManifestFile {
+  readonly name: string
+  /** `state`: the devices' state, where it is not part of the memory's stream. */
+  readonly role: (typeof roles)[number]
+  /** Of the file as it was sealed. */
+  readonly bytes: number
+  /** Of the uncompressed content. A caller's base file has none here: it is recorded by its size and times in `disks`. */
+  readonly sha256?: string | undefined
+}
+
+/** What a payload's `manifest.json` says: all that the row needs, so that a sealed payload can be taken in again from it alone. */
+export interface Manifest {
+  readonly format: 1
+  /** Absent in the image of an instance in Standby. */
+  readonly snapshot_id?: string | undefined
+  readonly kind: "Standby" | "Stopped"
+  readonly token: string
+  readonly source_instance: { readonly id: string; readonly name: string }
+  readonly hypervisor: { readonly name: string; readonly version: string }
+  /** The whole launch configuration: with it, the files and the hypervisor a person can restore by hand. */
+  readonly launch: Record<string, unknown>
+  /** Why there is none: the first option of its owner's command line that a launch can't say. */
+  readonly not_restorable?: string | undefined
+  /** Why it has no memory file: its hypervisor keeps the memory in its state, where nobody else can read it. */
+  readonly opaque_memory?: string | undefined
+  readonly disks: Record<string, unknown>[]
+  readonly captured_at: string
+  readonly pause_ms: number
+  readonly files: ManifestFile[]
+}
+
+// By hand, because a captor reads manifests: it starts for every operation, and zod is a third of what it would load.
+type Check = (value: unknown) => boolean
+
+const text: Check = (value) => typeof value === "string"
+const optionalText: Check = (value) => value === undefined || text(value)
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+const listOf =
+  (check: Check): Check =>
+  (value) =>
+    Array.isArray(value) && value.every(check)
+const record =
+  (shape: Readonly<Record<string, Check>>): Check =>
+  (value) =>
+    isRecord(value) && Object.entries(shape).every(([name, check]) => check(value[name]))
+
+const isManifest = record({
+  format: (value) => value === 1,
+  snapshot_id: optionalText,
+  kind: (value) => value === "Standby" || value === "Stopped",
+  token: text,
+  source_instance: record({ id: text, name: text }),
+  hypervisor: record({ name: text, version: text }),
+  launch: isRecord,
+  not_restorable: optionalText,
+  opaque_memory: optionalText,
+  disks: listOf(isRecord),
+  captured_at: (value) => text(value) && !Number.isNaN(Date.parse(String(value))),
+  pause_ms: Number.isFinite,
+  files: listOf(
+    record({
+      name: text,
+      role: (value) => roles.some((role) => role === value),
+      bytes: Number.isSafeInteger,
+      sha256: optionalText,
+    }),
+  ),
+})
+
+/** Throws a `SyntaxError` for what is no manifest. */
+export function parseManifest(json: string): Manifest {
+  const manifest: unknown = JSON.parse(json)
+  if (!isManifest(manifest)) throw new SyntaxError("not the fields of a manifest")
+  return manifest as Manifest
+}
