@@ -4,14 +4,24 @@ export default defineConfig({
   test: {
     // Most of a test is waiting for guests and databases.
     maxWorkers: 3,
+    // Not isolated: to start a process and load everything for each file costs more than most files do. A file leaves the
+    // process as it found it.
     projects: [
       // Beside the code: needs no service.
-      { test: { name: "unit", include: ["{apps,packages}/*/src/**/*.test.ts"], testTimeout: 30_000 } },
+      {
+        test: {
+          name: "unit",
+          include: ["{apps,packages}/*/src/**/*.test.ts"],
+          isolate: false,
+          testTimeout: 30_000,
+        },
+      },
       // In tests/: real Postgres, real queues, real guests.
       {
         test: {
           name: "services",
           include: ["tests/src/**/*.test.ts"],
+          isolate: false,
           globalSetup: ["tests/src/global-setup.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,

@@ -6,7 +6,7 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { expect } from "vitest"
 import { untilTrue, type TestStack } from "./test-stack.ts"
-import { vzOnThisHost } from "./vz-on-this-host.ts"
+import { onMacOptions } from "./vmm-stack.ts"
 
 /** A hypervisor of the whole stack, and how a test finds a captor of it inside a save. */
 export interface Subject {
@@ -67,7 +67,7 @@ export const subjects: readonly Subject[] = [
     canCancel: false,
     env: async ({ dataDir }) => ({
       VZ_SHIM_BINARY: await fakeBinary(dataDir, "vz-shim"),
-      NODE_OPTIONS: vzOnThisHost,
+      NODE_OPTIONS: onMacOptions,
     }),
     launch: { image: "heartbeat" },
     hold: async (dir) => await writeFault(dir, { "vm.snapshot": "hold" }),

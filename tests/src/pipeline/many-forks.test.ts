@@ -4,7 +4,9 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { firstGap, ticks, untilTicks } from "../hypervisors/test-vm.ts"
 import { serial, serialLines, untilTrue, type TestStack } from "./test-stack.ts"
-import { launchOn, stackWith } from "./vmm-stack.ts"
+import { launchOn, onAMac, stackWith } from "./vmm-stack.ts"
+
+onAMac()
 
 const atOnce = 6
 

@@ -6,7 +6,9 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { untilTicks } from "../hypervisors/test-vm.ts"
 import { act, diskHolds, withDisks, writeToDisk } from "./instance-acts.ts"
 import { testStack, type TestStack } from "./test-stack.ts"
-import { fakeOf, stackWith } from "./vmm-stack.ts"
+import { fakeOf, onAMac, stackWith } from "./vmm-stack.ts"
+
+onAMac()
 
 const others = ["cloud-hypervisor", "firecracker", "vz"] as const
 const written = 2

@@ -1,10 +1,29 @@
-import type { InstanceResource } from "@stillframe/domain/instance"
+import { join } from "node:path"
+import { pathToFileURL } from "node:url"
+import type { Hypervisor, InstanceResource } from "@stillframe/domain/instance"
+import type { Vmm as Adapter } from "@stillframe/hypervisors/vmm"
+import { vmms } from "@stillframe/hypervisors/vmms"
+import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
+import { afterAll, vi } from "vitest"
+import { mac } from "../hypervisors/mac.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
-import { vzOnThisHost } from "./vz-on-this-host.ts"
 
-// A captor is a process of its own, and inherits this.
-process.env["NODE_OPTIONS"] = vzOnThisHost
+/** `NODE_OPTIONS` of a process for which this host is a Mac. */
+export const onMacOptions = `--import ${pathToFileURL(join(import.meta.dirname, "vz-on-this-host.ts")).href}`
+
+/** For the file that says so this host is a Mac, where the stand-in of vz's shim runs. */
+export function onAMac(): void {
+  const adapters = vmms as Map<Hypervisor, Adapter>
+  const own = vmms.get("vz")
+  adapters.set("vz", vzOn({ host: mac }))
+  // A captor is a process of its own, and inherits this.
+  vi.stubEnv("NODE_OPTIONS", onMacOptions)
+  afterAll(() => {
+    vi.unstubAllEnvs()
+    if (own !== undefined) adapters.set("vz", own)
+  })
+}
 
 export type Vmm = "cloud-hypervisor" | "firecracker" | "vz"
 

@@ -13,7 +13,9 @@ import { deadProcess } from "./dead-process.ts"
 import { flipBit } from "./flip-bit.ts"
 import { forkRuns } from "./fork-runs.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
-import { fakeOf, fakeVersions, launchOn, stackWith } from "./vmm-stack.ts"
+import { fakeOf, fakeVersions, launchOn, onAMac, stackWith } from "./vmm-stack.ts"
+
+onAMac()
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
 

@@ -4,7 +4,5 @@ import { vmms } from "@stillframe/hypervisors/vmms"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { mac } from "../hypervisors/mac.ts"
 
-/** As `NODE_OPTIONS` of a process: for it this host is a Mac, where the stand-in of the shim runs. */
-export const vzOnThisHost = `--import ${import.meta.url}`
-
+// For a process that imports this before its own program, this host is a Mac, where the stand-in of the shim runs.
 ;(vmms as Map<Hypervisor, Vmm>).set("vz", vzOn({ host: mac }))

@@ -9,7 +9,9 @@ import { canReflink, reflinkingGround } from "../hypervisors/reflinking.ts"
 import { ground, untilTicks } from "../hypervisors/test-vm.ts"
 import { act, restore } from "./instance-acts.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
-import { fakeOf, launchOn, type Vmm } from "./vmm-stack.ts"
+import { fakeOf, launchOn, onAMac, type Vmm } from "./vmm-stack.ts"
+
+onAMac()
 
 const all = ["cloud-hypervisor", "firecracker", "vz"] as const
 const diskBytes = 1024 ** 2
