@@ -93,7 +93,10 @@ export interface TestDatabase extends AsyncDisposable {
 export async function testDatabase(options: { clockOffset?: string } = {}): Promise<TestDatabase> {
   const server = inject("postgresUrl")
   const name = `test_${createId()}`
-  await administer(server, `create database ${name} template ${inject("templateDatabase")}`)
+  await administer(
+    server,
+    `create database ${name} template ${inject("templateDatabase")} strategy file_copy`,
+  )
   const url = withDatabase(server, name)
   // What breaks is reported by the query that needs it.
   const db = openDatabase({ url, onIdleError: () => undefined, ...options })

@@ -241,7 +241,7 @@ export async function serial(dir: string): Promise<string> {
 /** Starts an app as a process of its own and waits until it says that it has started. */
 async function spawnApp(name: string, env: Record<string, string>): Promise<AppProcess> {
   const child = spawn(process.execPath, [join(apps, name, "src/main.ts")], {
-    env: { PATH: process.env["PATH"], ...env },
+    env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"], ...env },
     stdio: ["ignore", "ignore", "pipe"],
   })
   const ended = once(child, "exit").then(([status]) => status as number | null)
