@@ -11,10 +11,15 @@ const assets = ["swagger-ui.css", "swagger-ui-bundle.js"]
 
 /** The API's description for programs and, as a page from our own origin, for people. Open to anybody. */
 export function mountReference(app: Express, routes: readonly Route[]): void {
-  const document = openApiDocument(routes)
-  const yaml = stringify(document, { aliasDuplicateObjects: false })
-  app.get("/spec.json", (_req, res) => void res.json(document))
-  app.get("/spec.yaml", (_req, res) => void res.type("application/yaml").send(yaml))
+  // When they are first asked for: to make both takes longer than the rest of the API's start.
+  let document: ReturnType<typeof openApiDocument> | undefined
+  let yaml: string | undefined
+  const described = () => (document ??= openApiDocument(routes))
+  app.get("/spec.json", (_req, res) => void res.json(described()))
+  app.get("/spec.yaml", (_req, res) => {
+    yaml ??= stringify(described(), { aliasDuplicateObjects: false })
+    res.type("application/yaml").send(yaml)
+  })
   // Where the contract's own server has its page.
   for (const path of ["/", "/swagger"]) app.get(path, (_req, res) => res.redirect(302, "/docs"))
   app.get("/docs", pagePolicy, (_req, res) => void res.type("html").send(page))
