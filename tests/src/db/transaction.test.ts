@@ -15,16 +15,19 @@ test("of two transactions that meet in a deadlock both are done, one of them aft
   const [aLocked, bLocked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   let tries = 0
 
-  const first = inTransaction(db, async (tx) => {
+  // A second try that is quicker than Postgres hands the lock on has it again, and meets the other in another deadlock.
+  const first: Promise<string> = inTransaction(db, async (tx) => {
     tries += 1
+    if (tries > 2) await second
     await lock(tx, "a")
     aLocked.resolve()
     await bLocked.promise
     await lock(tx, "b")
     return "first"
   })
-  const second = inTransaction(db, async (tx) => {
+  const second: Promise<string> = inTransaction(db, async (tx) => {
     tries += 1
+    if (tries > 2) await first
     await lock(tx, "b")
     bLocked.resolve()
     await aLocked.promise
