@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises"
 import type { Job } from "bullmq"
 import { expect, test } from "vitest"
 import { ZodError } from "zod"
@@ -56,4 +57,29 @@ test("closing gives up on a worker whose engine does not answer", async () => {
   expect(errors.map(({ message }) => message)).toEqual([
     "closing a queue's worker took more than 2 s; check that the queue is up",
   ])
+})
+
+test("a job that was fetched before the end and begins after it is handed back before the consumer is closed", async () => {
+  const ended: string[] = []
+  const consumer = startConsumer(
+    {
+      concurrency: 1,
+      async handler(id, signal) {
+        await setImmediate()
+        ended.push(`${id} ${signal.aborted ? "handed back" : "done"}`)
+      },
+    },
+    (processor) => ({
+      async close() {
+        await setImmediate()
+        await processor(bullJob({ operationId: "a1" }))
+      },
+      disconnect: () => Promise.resolve(),
+    }),
+    (error) => expect.unreachable(error.message),
+  )
+
+  await consumer.close()
+
+  expect(ended).toEqual(["a1 handed back"])
 })

@@ -39,8 +39,13 @@ export function startConsumer(
   async function close(): Promise<void> {
     stop.abort()
     const closed = worker.close()
-    await within(handlersEndMs, "ending the handlers of a queue", Promise.allSettled(running)).catch(onError)
-    left.resolve()
+    try {
+      await within(handlersEndMs, "ending the handlers of a queue", Promise.allSettled(running))
+    } catch (error) {
+      onError(error as Error)
+      // Not before: one whose job had been fetched already begins only now, to hand it back.
+      left.resolve()
+    }
     try {
       await within(connectionEndMs, "closing a queue's worker", closed)
     } catch (error) {
