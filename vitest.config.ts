@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     // Most of a test is waiting for guests and databases.
-    maxWorkers: 3,
+    maxWorkers: 4,
     // Not isolated: to start a process and load everything for each file costs more than most files do. A file leaves the
     // process as it found it.
     projects: [
