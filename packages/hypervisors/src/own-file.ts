@@ -31,6 +31,16 @@ export async function openOwnFile(path: string): Promise<OwnFile> {
   }
 }
 
+/** Makes an empty file there, for a program of ours to write by its path. Throws `hypervisor_failed` for a name that is taken. */
+export async function makeOwnFile(
+  path: string,
+): Promise<AsyncDisposable & { readonly path: string; readonly file: FileHandle }> {
+  const file = await open(path, "wx", 0o644).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === "EEXIST" ? noFileOfItsOwn(path) : error
+  })
+  return { path: pathOf(file, path), file, [Symbol.asyncDispose]: () => file.close() }
+}
+
 /** Writes a file into a directory that may be the VM's user's: never to where a name of his leads. */
 export async function writeOwnFile(path: string, text: string): Promise<void> {
   const next = `${path}.new`

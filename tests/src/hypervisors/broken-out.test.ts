@@ -17,6 +17,7 @@ import { basename, join } from "node:path"
 import { promisify } from "node:util"
 import { readDisks, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
 import { linkFiles } from "@stillframe/hypervisors/link-files"
+import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { freezeRawDisks, keepRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { readVmRecord, writeVmRecord } from "@stillframe/hypervisors/vm-record"
@@ -62,6 +63,21 @@ describe("in the directory of a VM that was broken out of", () => {
       expect(await readdir(payload)).toEqual([])
     },
   )
+
+  test("a link that takes an overlay's name while it is made leads nowhere", async () => {
+    await using place = await ground()
+    const secret = await secretIn(place)
+    const dir = await place.folder("vm")
+    const quick = join(place.root, "qemu-img")
+    const planting = `rm -f disk0.1.qcow2; ln -s ${secret} disk0.1.qcow2`
+    await writeFile(quick, `#!/bin/sh\n${planting}\nexec ${qemu.qemuImg} "$@"\n`, { mode: 0o755 })
+    const layers: Disk["layers"] = [{ file: "disk0.0.qcow2", format: "qcow2" }]
+    await writeFile(join(dir, "disk0.0.qcow2"), "")
+
+    await addOverlays([{ ...disk, layers }], { dir, qemuImg: quick, signal: never })
+
+    expect(await readFile(secret, "utf8")).toBe("of somebody else")
+  })
 
   test("what it says of its disks counts only where they lie in there", async () => {
     await using place = await ground()

@@ -1,8 +1,16 @@
 import { chmod, chown, copyFile, lchown, lstat, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
-import { overlayName, overlayNumber, sourceFacts, type Disk, type DiskSource } from "../disks.ts"
+import {
+  overlayName,
+  overlayNumber,
+  sourceFacts,
+  type Disk,
+  type DiskLayer,
+  type DiskSource,
+} from "../disks.ts"
 import type { CheckedDisk } from "../host-paths.ts"
 import { linkOrNot } from "../link-files.ts"
+import { makeOwnFile } from "../own-file.ts"
 import { runProgram } from "../run-program.ts"
 
 /** Where overlays are made, and by what. */
@@ -37,15 +45,28 @@ export async function addOverlays(
       if (disk.readonly || active === undefined || !(await isNeeded(active.file))) return disk
       const numbers = taken.map((name) => overlayNumber(index, name) ?? -1)
       const file = overlayName(index, Math.max(-1, ...numbers) + 1)
-      const backing = ["-u", "-b", active.file, "-F", active.format]
-      await runProgram(qemuImg, ["create", "-q", "-f", "qcow2", ...backing, file, String(disk.virtualSize)], {
-        cwd: dir,
-        signal,
-      })
-      await giveToOwnerOf(dir, file)
+      await makeOverlay(file, { over: { ...disk, active }, dir, qemuImg, signal })
       return { ...disk, layers: [{ file, format: "qcow2" as const }, ...disk.layers] }
     }),
   )
+}
+
+/** By its descriptor: the directory is the VM's user's, who may give the name to something else at any moment. */
+async function makeOverlay(
+  file: string,
+  { over, dir, qemuImg, signal }: OverlayTools & { over: Pick<Disk, "virtualSize"> & { active: DiskLayer } },
+): Promise<void> {
+  await using made = await makeOwnFile(join(dir, file))
+  try {
+    const backing = ["-u", "-b", over.active.file, "-F", over.active.format]
+    const args = ["create", "-q", "-f", "qcow2", ...backing, made.path, String(over.virtualSize)]
+    await runProgram(qemuImg, args, { cwd: dir, signal })
+    const { uid, gid } = await stat(dir)
+    if ((await made.file.stat()).uid !== uid) await made.file.chown(uid, gid)
+  } catch (error) {
+    await rm(join(dir, file), { force: true })
+    throw error
+  }
 }
 
 /** The chains for a VM that starts again in its own directory: a new overlay where the one on top is a snapshot's by now. */
