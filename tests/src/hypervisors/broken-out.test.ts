@@ -69,7 +69,7 @@ describe("in the directory of a VM that was broken out of", () => {
     const secret = await secretIn(place)
     const dir = await place.folder("vm")
     const quick = join(place.root, "qemu-img")
-    const planting = `rm -f disk0.1.qcow2; ln -s ${secret} disk0.1.qcow2`
+    const planting = `for name in disk0.1.qcow2 disk0.1.qcow2.half; do rm -f $name; ln -s ${secret} $name; done`
     await writeFile(quick, `#!/bin/sh\n${planting}\nexec ${qemu.qemuImg} "$@"\n`, { mode: 0o755 })
     const layers: Disk["layers"] = [{ file: "disk0.0.qcow2", format: "qcow2" }]
     await writeFile(join(dir, "disk0.0.qcow2"), "")

@@ -1,4 +1,4 @@
-import { chmod, chown, copyFile, lchown, lstat, readdir, rm, stat } from "node:fs/promises"
+import { chmod, chown, copyFile, lchown, lstat, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import {
   overlayName,
@@ -51,20 +51,27 @@ export async function addOverlays(
   )
 }
 
-/** By its descriptor: the directory is the VM's user's, who may give the name to something else at any moment. */
+/**
+ * By its descriptor: the directory is the VM's user's, who may give the name to something else at any moment. It gets the name of an
+ * overlay when it is one: whoever finds the VM at rest takes the one with the largest number for the top of its chain.
+ */
 async function makeOverlay(
   file: string,
   { over, dir, qemuImg, signal }: OverlayTools & { over: Pick<Disk, "virtualSize"> & { active: DiskLayer } },
 ): Promise<void> {
-  await using made = await makeOwnFile(join(dir, file))
+  const half = join(dir, `${file}.half`)
+  // A try before this one may have been killed in the middle.
+  await rm(half, { force: true })
+  await using made = await makeOwnFile(half)
   try {
     const backing = ["-u", "-b", over.active.file, "-F", over.active.format]
     const args = ["create", "-q", "-f", "qcow2", ...backing, made.path, String(over.virtualSize)]
     await runProgram(qemuImg, args, { cwd: dir, signal })
     const { uid, gid } = await stat(dir)
     if ((await made.file.stat()).uid !== uid) await made.file.chown(uid, gid)
+    await rename(half, join(dir, file))
   } catch (error) {
-    await rm(join(dir, file), { force: true })
+    await rm(half, { force: true })
     throw error
   }
 }
