@@ -1,17 +1,16 @@
 import { constants } from "node:fs"
-import { access, readFile } from "node:fs/promises"
+import { access } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { builtinImage } from "@stillframe/hypervisors/images"
 import type { LaunchConfig } from "@stillframe/hypervisors/launch-config"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe"
 import type { Logger } from "@stillframe/runtime/logger"
-import { writeDurably } from "@stillframe/storage/durable"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { liveCaptureOfHost } from "./live-capture-of-host.ts"
+import { remembered } from "./remembered.ts"
 import { adoptOnQemu, resolveLaunch } from "./resolve-launch.ts"
 import { vmUser } from "./vm-user.ts"
 import type { HostHypervisor } from "./worker.ts"
@@ -45,13 +44,6 @@ export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): P
   }
 }
 
-/** The trial boot's result, kept until the machine or its QEMU is another. */
-interface Remembered {
-  readonly accel: LaunchConfig["accel"]
-  readonly bootId: string
-  readonly version: string
-}
-
 async function accelerator(
   config: CaptureWorkerConfig,
   probe: QemuProbe,
@@ -64,26 +56,16 @@ async function accelerator(
   )
   if (!canOpen) return "tcg"
   const file = join(config.dataDir, "accelerator.json")
-  const self = await identifyProcess(process.pid)
-  const key = { bootId: self?.bootId ?? "", version: probe.version }
-  const known = await readRemembered(file)
-  if (known?.bootId === key.bootId && known.version === key.version) return known.accel
-  const guest = { ...builtinImage("demo", config.imagesDir), marker: "COUNT" }
-  if (guest.kernel === undefined) throw new StillframeError("internal_error", "the demo image has no kernel")
-  log.info("trying whether kvm boots a guest")
-  const accel = await probeAccel(
-    config.qemuBinary,
-    probe.machines.q35,
-    { ...guest, kernel: guest.kernel },
-    new AbortController().signal,
-  )
-  await writeDurably(file, JSON.stringify({ accel, ...key } satisfies Remembered))
-  return accel
-}
-
-async function readRemembered(file: string): Promise<Remembered | undefined> {
-  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "ENOENT") throw error
+  return await remembered(file, [probe.version], async () => {
+    const guest = { ...builtinImage("demo", config.imagesDir), marker: "COUNT" }
+    if (guest.kernel === undefined)
+      throw new StillframeError("internal_error", "the demo image has no kernel")
+    log.info("trying whether kvm boots a guest")
+    return await probeAccel(
+      config.qemuBinary,
+      probe.machines.q35,
+      { ...guest, kernel: guest.kernel },
+      new AbortController().signal,
+    )
   })
-  return text === undefined ? undefined : (JSON.parse(text) as Remembered)
 }

@@ -1,8 +1,6 @@
-import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { toStillframeError } from "@stillframe/domain/errors"
 import { builtinImage } from "@stillframe/hypervisors/images"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { savesLive, tooOld } from "@stillframe/hypervisors/qemu/live-save"
 import {
   probeLiveCapture,
@@ -12,16 +10,10 @@ import {
 } from "@stillframe/hypervisors/qemu/probe-live"
 import { userfaultfdObstacle } from "@stillframe/hypervisors/qemu/userfaultfd"
 import type { Logger } from "@stillframe/runtime/logger"
-import { writeDurably } from "@stillframe/storage/durable"
+import { remembered } from "./remembered.ts"
 
 /** The part of a trial that depends on this host's QEMU. */
 type QemuOfHost = Pick<LiveTrial, "binary" | "version" | "machine" | "accel" | "runAs" | "limitMs">
-
-/** A trial's result, kept until the machine boots again or its QEMU is started in another way. */
-interface Remembered {
-  readonly key: string
-  readonly result: LiveCaptureProbe
-}
 
 const trialMemoryMib = 64
 
@@ -54,30 +46,13 @@ async function findOut(
   const obstacle = await userfaultfdObstacle(qemu.runAs)
   if (obstacle !== undefined) return { live_capture: false, reason: obstacle }
   const file = join(dataDir, "live-capture.json")
-  const key = await keyOf(qemu)
-  const known = await readRemembered(file)
-  if (known?.key === key) return known.result
-  await removeLeftTrials(dataDir)
-  const { kernel = "" } = builtinImage("heartbeat", imagesDir)
-  log.info({ file }, "trying whether a guest is captured live")
-  const { signal } = new AbortController()
-  const trial = { ...qemu, kernel, memoryMib: trialMemoryMib, dir: dataDir, signal }
-  const result = await probeLiveCapture(trial)
-  await writeDurably(file, JSON.stringify({ key, result } satisfies Remembered))
-  return result
-}
-
-async function keyOf({ binary, version, machine, accel, runAs }: QemuOfHost): Promise<string> {
-  const self = await identifyProcess(process.pid)
+  const { binary, version, machine, accel, runAs } = qemu
   const user = runAs ?? { uid: process.getuid?.(), gid: process.getgid?.() }
-  return JSON.stringify([self?.bootId, binary, version, machine, accel, user.uid, user.gid])
-}
-
-/** Undefined too for what can't be read: then it is tried again. */
-async function readRemembered(file: string): Promise<Remembered | undefined> {
-  try {
-    return JSON.parse(await readFile(file, "utf8")) as Remembered
-  } catch {
-    return undefined
-  }
+  return await remembered(file, [binary, version, machine, accel, user.uid, user.gid], async () => {
+    await removeLeftTrials(dataDir)
+    const { kernel = "" } = builtinImage("heartbeat", imagesDir)
+    log.info({ file }, "trying whether a guest is captured live")
+    const { signal } = new AbortController()
+    return await probeLiveCapture({ ...qemu, kernel, memoryMib: trialMemoryMib, dir: dataDir, signal })
+  })
 }
