@@ -1,8 +1,8 @@
 import { existsSync } from "node:fs"
 import { chmod, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises"
-import { tmpdir, uptime } from "node:os"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { readIntent, writeIntent } from "@stillframe/capture-worker/intent"
+import { readIntent } from "@stillframe/capture-worker/intent"
 import { takeOver } from "@stillframe/capture-worker/takeover"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
@@ -10,8 +10,8 @@ import { vmms } from "@stillframe/hypervisors/vmms"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { expect, test } from "vitest"
 import { userOf } from "../hypervisors/hosted-vm.ts"
-import { deadProcess } from "./dead-process.ts"
 import { forkRuns } from "./fork-runs.ts"
+import { leavePause } from "./left-pause.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
@@ -104,18 +104,9 @@ test("what a dead captor staged is removed by what lies on the host alone", asyn
   await vmms.get("firecracker")?.control(dir, config).pause()
   const left = join(staging, "saving-dead.64")
   await mkdir(left)
-  const home = join(stack.dataDir, "instances", source.id)
-  await writeIntent(home, {
-    clusterId: stack.clusterId,
-    instanceId: source.id,
-    generation: 1,
+  const home = await leavePause(stack, source, {
     hypervisor: { name: "firecracker", binary, qemuImg: "", staging },
     token: "dead",
-    snapshotId: "s",
-    captor: await deadProcess(),
-    wasRunning: true,
-    deadlineUptime: uptime() + 60,
-    limitUptime: uptime() + 60,
   })
 
   // The host's sweep may be first.

@@ -1,7 +1,6 @@
 import { readdir } from "node:fs/promises"
-import { uptime } from "node:os"
 import { join } from "node:path"
-import { readIntent, writeIntent } from "@stillframe/capture-worker/intent"
+import { readIntent } from "@stillframe/capture-worker/intent"
 import { takeOver } from "@stillframe/capture-worker/takeover"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
@@ -9,9 +8,9 @@ import { findProcess } from "@stillframe/hypervisors/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { deadProcess } from "./dead-process.ts"
 import { flipBit } from "./flip-bit.ts"
 import { forkRuns } from "./fork-runs.ts"
+import { leavePause } from "./left-pause.ts"
 import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 import { fakeOf, fakeVersions, launchOn, onAMac, stackWith } from "./vmm-stack.ts"
 
@@ -83,24 +82,16 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
     const { config } = await readVmRecord(dir)
     const control = vmms.get(hypervisor)!.control(dir, config)
     await control.pause()
-    await writeIntent(join(stack.dataDir, "instances", source.id), {
-      clusterId: stack.clusterId,
-      instanceId: source.id,
-      generation: 1,
+    const home = await leavePause(stack, source, {
       hypervisor: { name: hypervisor, binary: "", qemuImg: "" },
       token: "t",
-      snapshotId: "s",
-      captor: await deadProcess(),
-      wasRunning: true,
-      deadlineUptime: uptime() + 60,
-      limitUptime: uptime() + 60,
     })
 
     // The host's sweep may be first.
     await takeOver(stack.dataDir, source.id)
 
     await expect.poll(() => control.state()).toBe("running")
-    await expect.poll(() => readIntent(join(stack.dataDir, "instances", source.id))).toBeUndefined()
+    await expect.poll(() => readIntent(home)).toBeUndefined()
   })
 
   test("ends when it is deleted, and nothing of it is left on the host", async () => {
