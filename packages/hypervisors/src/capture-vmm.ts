@@ -13,11 +13,8 @@ export interface VmmCapture extends CaptureRequest {
   readonly freeze: DiskFreeze
   /** Absolute; nothing in it has a name that the VMM gives its files, and the VM's process can write to it. */
   readonly dir: string
-  /**
-   * Brings what was saved to its place and makes sure there that it is whole, once the guest runs again. Without it the files
-   * stay where they are.
-   */
-  readonly keep?: (files: readonly SavedFile[]) => Promise<void>
+  /** Brings what was saved to its place and makes sure there that it is whole, once the guest runs again. */
+  readonly keep: (files: readonly SavedFile[]) => Promise<void>
   /** Bytes; what the VMM will write, more or less. */
   readonly memoryBytes: number
 }
@@ -91,7 +88,7 @@ async function finish(
   wasRunning: boolean,
 ): Promise<number> {
   try {
-    await (keep === undefined ? control.assertWhole(dir) : keep(files))
+    await keep(files)
     return await freeze.finish()
   } catch (error) {
     let failure = error

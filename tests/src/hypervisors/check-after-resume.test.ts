@@ -31,11 +31,14 @@ describe.each(hosted)("what %s saved", (name) => {
       await using place = await ground()
       const { dir, control } = await launchHosted(place, await hostedTools(name, place.root))
       const asked: string[] = []
+      const told = telling(control, asked)
+      const payload = await place.folder("payload")
 
       await captureVmm({
-        control: telling(control, asked),
+        control: told,
         freeze: await freezeRawDisks([], { dir, payload: place.root, signal: never }),
-        dir: await place.folder("payload"),
+        dir: payload,
+        keep: async () => await told.assertWhole(payload),
         memoryBytes: 1024 ** 2,
         beforePause: () => {},
         keepPaused,

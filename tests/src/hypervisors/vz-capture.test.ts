@@ -56,6 +56,7 @@ async function capture(place: Ground, vm: VzVm, disks: Disk[]): Promise<Capture 
     control: vm.control,
     freeze: await freezeRawDisks(disks, { dir: vm.dir, payload: dir, signal: never }),
     dir,
+    keep: async () => await vm.control.assertWhole(dir),
     memoryBytes: guest.memoryMib * 1024 ** 2,
     beforePause: () => {},
     onPaused: () => void (printed = serial(vm.dir)),

@@ -49,7 +49,7 @@ export async function captureAttached(options: AttachedCaptureOptions): Promise<
   try {
     return await captureVm(targetOf(options), options)
   } finally {
-    // Its owner may migrate it one day, with limits of their own.
+    // Its owner may migrate it one day, with limits of their own. A VM that can't be told has ended, or the capture has said more of it.
     await setMigrationBandwidth(controlSocket, bandwidth).catch(() => {})
   }
 }
