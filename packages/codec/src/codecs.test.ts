@@ -40,6 +40,15 @@ describeEachCodec((_algorithm, id) => {
     }
   })
 
+  test("reads an empty frame after one that ended too early", () => {
+    const codec = loadCodec(id)
+    const frame = compressed(codec, text, 1)
+
+    expect(() => codec.decompressFrame(frame.subarray(0, frame.length / 2), Buffer.alloc(text.length))).toThrow(Error)
+
+    expect(codec.decompressFrame(compressed(codec, Buffer.alloc(0), 1), Buffer.alloc(0))).toBe(0)
+  })
+
   test("refuses a frame that is altered or larger than its destination, and leaves what lies behind", () => {
     const codec = loadCodec(id)
     const frame = compressed(codec, text, 1)

@@ -17,9 +17,13 @@ export function liblz4Codec(): FrameCodec | undefined {
     if (isError(result)) throw new Error(errorName(result))
     return Number(result)
   }
-  const context = decompressionContext(library)
+  let context = decompressionContext(library)
   const produced = new BigUint64Array(1)
   const consumed = new BigUint64Array(1)
+  const renewContext = (): void => {
+    library.freeContext(context)
+    context = decompressionContext(library)
+  }
   return {
     name: `liblz4 ${library.version()} through koffi`,
     levelMax: 9,
@@ -38,8 +42,9 @@ export function liblz4Codec(): FrameCodec | undefined {
       produced[0] = BigInt(destination.length)
       consumed[0] = BigInt(source.length)
       const hint = library.decompress(context, destination, produced, source, consumed, null)
-      // 0 means that the frame, its checksum included, is complete: anything else leaves state behind.
-      if (isError(hint) || Number(hint) !== 0) library.reset(context)
+      // 0 means that the frame, its checksum included, is complete. Anything else leaves state behind, of which
+      // LZ4F_resetDecompressionContext keeps the content size that was left (liblz4 1.9.4).
+      if (isError(hint) || Number(hint) !== 0) renewContext()
       if (check(hint) !== 0 || Number(consumed[0]) !== source.length) {
         throw new Error("the bytes are not exactly one LZ4 frame")
       }
@@ -129,7 +134,6 @@ interface Liblz4 {
   ) => Size
   createContext: (context: unknown[], version: number) => Size
   freeContext: (context: unknown) => Size
-  reset: (context: unknown) => void
   isError: (result: Size) => number
   errorName: (result: Size) => string
 }
@@ -143,7 +147,6 @@ function loadLiblz4(): Liblz4 | undefined {
       decompress: lz4.func("size_t LZ4F_decompress(void *, void *, void *, void *, void *, void *)"),
       createContext: lz4.func("size_t LZ4F_createDecompressionContext(_Out_ void **, uint)"),
       freeContext: lz4.func("size_t LZ4F_freeDecompressionContext(void *)"),
-      reset: lz4.func("void LZ4F_resetDecompressionContext(void *)"),
       isError: lz4.func("uint LZ4F_isError(size_t)"),
       errorName: lz4.func("const char *LZ4F_getErrorName(size_t)"),
     }
