@@ -1,3 +1,4 @@
+import { patienceMs } from "@stillframe/testing/patience"
 import { defineConfig } from "vitest/config"
 
 export default defineConfig({
@@ -23,10 +24,10 @@ export default defineConfig({
           include: ["tests/src/**/*.test.ts"],
           isolate: false,
           globalSetup: ["tests/src/global-setup.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-          // A condition, not a duration: how long a busy machine may take to meet it.
-          expect: { poll: { timeout: 20_000, interval: 20 } },
+          // Limits for what is broken: three waits of patienceMs fit into a test on a busy machine.
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          expect: { poll: { timeout: patienceMs, interval: 20 } },
         },
       },
     ],

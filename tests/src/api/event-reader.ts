@@ -1,6 +1,7 @@
 import { once } from "node:events"
 import { get, type IncomingMessage } from "node:http"
 import type { EventType } from "@stillframe/domain/events"
+import { patienceMs } from "@stillframe/testing/patience"
 import { token } from "./test-api.ts"
 
 /** One block of a stream, its fields as they were sent. */
@@ -22,8 +23,6 @@ export interface EventReader extends AsyncDisposable {
   rest(): Promise<Frame[]>
 }
 
-const deadlineMs = 20_000
-
 /** Follows `/events/stream` as a client does, over a connection of its own. */
 export async function readEvents(
   { api: { url } }: { api: { readonly url: string } },
@@ -31,7 +30,7 @@ export async function readEvents(
   { headers = {}, claims = { sub: "reader" } }: { headers?: Record<string, string>; claims?: object } = {},
 ): Promise<EventReader> {
   const sent = { authorization: `Bearer ${token(claims)}`, ...headers }
-  const signal = AbortSignal.timeout(deadlineMs)
+  const signal = AbortSignal.timeout(patienceMs)
   const request = get(`${url}/events/stream${query}`, { headers: sent, agent: false, signal })
   const [response] = (await once(request, "response")) as [IncomingMessage]
   const frames = framesOf(response)

@@ -13,6 +13,7 @@ import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { createLogger } from "@stillframe/runtime/logger"
 import { testDatabase } from "@stillframe/testing/database"
+import { patienceMs } from "@stillframe/testing/patience"
 import { snapshotRecord } from "../events/records.ts"
 
 export const jwtSecret = "a secret of the tests, 32 bytes long"
@@ -174,7 +175,7 @@ export async function whenWoken<T>(
 ): Promise<T> {
   const woken = new EventTarget()
   const stop = waker.listen(channel, () => woken.dispatchEvent(new Event("woken")))
-  const signal = AbortSignal.timeout(20_000)
+  const signal = AbortSignal.timeout(patienceMs)
   try {
     for (;;) {
       const next = once(woken, "woken", { signal })

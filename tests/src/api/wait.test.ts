@@ -6,10 +6,9 @@ import { createApp } from "@stillframe/api/app"
 import { openEventTail } from "@stillframe/api/event-tail"
 import type { Waker } from "@stillframe/db/wake"
 import { createLogger } from "@stillframe/runtime/logger"
+import { patienceMs } from "@stillframe/testing/patience"
 import { expect, test } from "vitest"
 import { jwtSecret, secretsKey, testApi, token, whenWoken } from "./test-api.ts"
-
-const deadlineMs = 10_000
 
 test("an answer is no longer held once its client is gone", async () => {
   await using api = await testApi()
@@ -46,7 +45,7 @@ test("an answer is no longer held once its client is gone", async () => {
   const server = createServer(app).listen(0, "127.0.0.1")
   await once(server, "listening")
   const client = new AbortController()
-  const signal = AbortSignal.timeout(deadlineMs)
+  const signal = AbortSignal.timeout(patienceMs)
   const listening = once(listeners, "listening", { signal })
   const request = fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/instances/vm/snapshots`, {
     method: "POST",

@@ -22,7 +22,7 @@ test("webhook listen --create has its own events sent to it, and leaves no webho
   await once(createInterface(child.stderr), "line")
   expect((await api.ask("GET", "/webhooks")).body).toMatchObject([{ event_types: ["snapshot.*"] }])
   await happen(api, 1)
-  await expect.poll(() => printed, { timeout: 10_000 }).toHaveLength(1)
+  await expect.poll(() => printed).toHaveLength(1)
   child.kill("SIGINT")
 
   expect(await ended).toEqual([0, null])

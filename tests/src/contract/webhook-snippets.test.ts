@@ -76,12 +76,12 @@ async function taken(start: (env: NodeJS.ProcessEnv) => ChildProcess): Promise<s
     const printed: string[] = []
     for (const stream of [child.stdout, child.stderr])
       if (stream !== null) createInterface(stream).on("line", (line) => printed.push(line))
-    await expect.poll(() => forged(url), { timeout: 20_000 }).toBe(401)
+    await expect.poll(() => forged(url)).toBe(401)
 
     await happen(api, 1)
 
-    await expect.poll(() => printed, { timeout: 10_000 }).toContain("verified snapshot.created")
-    await expect.poll(() => statesOf(hook.id), { timeout: 10_000 }).toEqual(["delivered"])
+    await expect.poll(() => printed).toContain("verified snapshot.created")
+    await expect.poll(() => statesOf(hook.id)).toEqual(["delivered"])
     return printed.filter((line) => line.startsWith("verified"))
   } finally {
     child.kill("SIGKILL")

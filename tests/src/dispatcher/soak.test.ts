@@ -8,6 +8,7 @@ import { perWebhookMax } from "@stillframe/db/deliveries"
 import { appendSnapshotEvent, listEvents } from "@stillframe/db/events"
 import { deleteWebhook } from "@stillframe/db/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
+import { patienceMs } from "@stillframe/testing/patience"
 import { sql } from "kysely"
 import { expect, test } from "vitest"
 import { snapshotRecord } from "../events/records.ts"
@@ -18,7 +19,7 @@ import { secretsKey } from "./dispatchers.ts"
 const whole = process.env["SOAK"] === "1"
 const size = whole
   ? { events: 10_000, webhooks: 50, kills: 20, timeoutMs: 1_800_000 }
-  : { events: 300, webhooks: 10, kills: 3, timeoutMs: 60_000 }
+  : { events: 300, webhooks: 10, kills: 3, timeoutMs: patienceMs }
 
 const dispatchersMax = 2
 const main = fileURLToPath(import.meta.resolve("@stillframe/dispatcher/main"))

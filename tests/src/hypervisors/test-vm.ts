@@ -14,6 +14,7 @@ import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { restoreQemu } from "@stillframe/hypervisors/qemu/restore"
 import { findProgram } from "@stillframe/runtime/find-program"
+import { patienceMs } from "@stillframe/testing/patience"
 
 /** Found on PATH, like every test's QEMU. */
 export const qemu = {
@@ -24,8 +25,6 @@ export const heartbeat = fileURLToPath(
   new URL("../../../packages/hypervisors/guests/heartbeat.elf", import.meta.url),
 )
 export const never = new AbortController().signal
-
-const WAIT_MS = 20_000
 
 /** A folder for one test, and the processes started in it: both gone when the test is. */
 export interface Ground extends AsyncDisposable {
@@ -160,12 +159,12 @@ export function firstGap(text: string): string | undefined {
 /** Waits until the guest has printed `more` whole lines beyond `from`. */
 export async function untilTicks(dir: string, more: number, from = 0): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
-  const deadline = AbortSignal.timeout(WAIT_MS)
+  const deadline = AbortSignal.timeout(patienceMs)
   const look = (): void => {
     if (ticks(serial(dir)).length >= from + more) resolve()
   }
   const watcher = watch(join(dir, "serial.log"), look)
-  const onLate = (): void => reject(new Error(`the guest printed no ${more} lines in ${WAIT_MS} ms`))
+  const onLate = (): void => reject(new Error(`the guest printed no ${more} lines in ${patienceMs} ms`))
   deadline.addEventListener("abort", onLate, { once: true })
   look()
   await promise.finally(() => watcher.close())

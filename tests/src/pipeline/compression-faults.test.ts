@@ -28,7 +28,7 @@ async function untilToBeTriedAgain(stack: TestStack, id: string, kind: "compress
     .where("kind", "=", kind)
     .where("state", "=", "queued")
     .where("attempt", ">", 0)
-  await expect.poll(() => tried.execute(), { timeout: 20_000 }).toHaveLength(1)
+  await expect.poll(() => tried.execute()).toHaveLength(1)
 }
 
 /** Of what waits for its next try: so many tries are over, and the next is due. */

@@ -23,13 +23,13 @@ import { createLogger } from "@stillframe/runtime/logger"
 import { client, type Client } from "@stillframe/stillframe/client"
 import { mintToken } from "@stillframe/stillframe/token"
 import { testDatabase } from "@stillframe/testing/database"
+import { patienceMs } from "@stillframe/testing/patience"
 import { inject } from "vitest"
 import { jwtSecret, request, secretsKey, type Ask, type Reply } from "../api/test-api.ts"
 import { qemu } from "../hypervisors/test-vm.ts"
 
 const heartbeatElf = join(import.meta.dirname, "../../../packages/hypervisors/guests/heartbeat.elf")
 const apps = join(import.meta.dirname, "../../../apps")
-const waitMs = 30_000
 
 /** The whole system on one machine, with a database and folders of the test's own. */
 export interface TestStack extends AsyncDisposable {
@@ -221,9 +221,9 @@ export async function untilTrue(dir: string, check: () => Promise<boolean>): Pro
     check().then((holds) => holds && resolve(), reject)
   }
   const watcher = watch(dir, look)
-  const deadline = AbortSignal.timeout(waitMs)
+  const deadline = AbortSignal.timeout(patienceMs)
   deadline.addEventListener("abort", () =>
-    reject(new Error(`nothing came of waiting ${waitMs} ms on ${dir}`)),
+    reject(new Error(`nothing came of waiting ${patienceMs} ms on ${dir}`)),
   )
   look()
   await promise.finally(() => watcher.close())

@@ -112,7 +112,7 @@ describe.each(engineKinds)("the queue on %s", (kind) => {
     expect(await queue.engine.unfinished([lost])).toEqual(new Set())
     const again = { ...before, wake: 1 }
     await queue.engine.add([again])
-    await expect.poll(() => seen, { timeout: 10_000 }).toEqual([before.id, before.id])
+    await expect.poll(() => seen).toEqual([before.id, before.id])
   })
 
   test("a worker that finds the engine wiped under it goes on once it is repaired", async () => {
@@ -129,7 +129,7 @@ describe.each(engineKinds)("the queue on %s", (kind) => {
     await queue.engine.repair()
     await queue.engine.add([{ ...job, wake: 1 }])
 
-    await expect.poll(() => seen, { timeout: 10_000 }).toEqual([job.id, job.id])
+    await expect.poll(() => seen).toEqual([job.id, job.id])
     // Without a pause between two looks at tables that are gone there are thousands.
     expect(queue.errors.length).toBeLessThan(20)
   })
@@ -213,7 +213,7 @@ describe.each(engineKinds)("the queue on %s", (kind) => {
     expect(await queue.engine.unfinished([job])).toEqual(new Set([job.id]))
     const { seen, handler } = notingHandler()
     await queue.engine.consume(job.queue, { concurrency: 1, handler, lockMs })
-    await expect.poll(() => seen, { timeout: 15_000 }).toEqual([job.id])
+    await expect.poll(() => seen).toEqual([job.id])
   })
 })
 

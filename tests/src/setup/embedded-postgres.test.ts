@@ -10,6 +10,7 @@ import {
   startEmbeddedPostgres,
 } from "@stillframe/db/embedded"
 import { removeEmbeddedPostgres } from "@stillframe/db/embedded-cluster"
+import { patienceMs } from "@stillframe/testing/patience"
 import { scratchFolder } from "@stillframe/testing/scratch"
 import pg from "pg"
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
@@ -183,7 +184,7 @@ test.each(["postgres", "redis"])("%s ends when its parent is killed outright", a
 
   parent.kill("SIGKILL")
 
-  await expect.poll(() => isAlive(pid), { timeout: 20_000 }).toBe(false)
+  await expect.poll(() => isAlive(pid), { timeout: patienceMs }).toBe(false)
 })
 
 test.skipIf(process.getuid?.() !== 0)(
@@ -196,7 +197,7 @@ test.skipIf(process.getuid?.() !== 0)(
 
     parent.kill("SIGKILL")
 
-    await expect.poll(() => isAlive(pid), { timeout: 20_000 }).toBe(false)
+    await expect.poll(() => isAlive(pid), { timeout: patienceMs }).toBe(false)
   },
 )
 
@@ -233,7 +234,7 @@ async function startElsewhere(): Promise<Pick<EmbeddedPostgres, "stop">> {
   return {
     stop: async () => {
       child.kill("SIGKILL")
-      await vi.waitUntil(() => !isAlive(line.pid), { timeout: 20_000 })
+      await vi.waitUntil(() => !isAlive(line.pid), { timeout: patienceMs })
     },
   }
 }
