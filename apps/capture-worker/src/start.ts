@@ -8,6 +8,7 @@ import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems, type Problems } from "@stillframe/runtime/problems"
 import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
 import { namesIn } from "@stillframe/storage/directory"
 import { attachedInstance } from "./attached-instance.ts"
@@ -49,7 +50,8 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   const hypervisors = await probeHostVmms(config, { staging, log })
   hypervisors.set("qemu", await probeHostQemu(config, log))
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
-  resources.use(await keepRegistered(db, await registration(config, hypervisors), log))
+  const problems = openProblems(log)
+  resources.use(await keepRegistered(db, await registration(config, hypervisors), { log, problems }))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
@@ -62,6 +64,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
     captors: orderly,
     committed,
     log,
+    problems,
     grown,
     room: new Map(),
   }
@@ -128,11 +131,23 @@ async function registration(
   }
 }
 
-/** Registers the host and says every 5 s that it lives. Throws when another machine holds the name. */
-async function keepRegistered(db: OwnedDatabase, host: HostRegistration, log: Logger): Promise<Disposable> {
-  await heartbeat(db, host)
-  const timer = setInterval(() => {
-    heartbeat(db, host).catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }, heartbeatIntervalMs)
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+/** Registers the host and says that it lives: every 5 s, and when its problems change. Throws when another machine holds the name. */
+async function keepRegistered(
+  db: OwnedDatabase,
+  host: HostRegistration,
+  { log, problems }: { log: Logger; problems: Problems },
+): Promise<Disposable> {
+  const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
+  const beat = (): void => {
+    say().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
+  }
+  await say()
+  const stopListening = problems.listen(beat)
+  const timer = setInterval(beat, heartbeatIntervalMs)
+  return {
+    [Symbol.dispose]() {
+      stopListening()
+      clearInterval(timer)
+    },
+  }
 }

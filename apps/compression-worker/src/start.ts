@@ -7,6 +7,7 @@ import type { Algorithm } from "@stillframe/domain/compression"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
 import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
@@ -32,7 +33,7 @@ export async function startCompressionWorker(
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
   log.info({ codecs, threads: config.threads }, "ready to compress")
-  const worker: Worker = { config, db, committed, log }
+  const worker: Worker = { config, db, committed, log, problems: openProblems(log) }
   resources.use(await keepRegistered(worker, codecs))
   resources.use(startPoolSweep(worker))
 
@@ -57,15 +58,23 @@ export async function startCompressionWorker(
   return resources.move()
 }
 
-/** Says every 5 s that the worker lives, and what it compresses with. */
+/** Says every 5 s that the worker lives, what it compresses with, and at once when its problems have changed. */
 async function keepRegistered(
-  { config: { host: name, pool }, db, log }: Worker,
+  { config: { host: name, pool }, db, log, problems }: Worker,
   codecs: Readonly<Record<Algorithm, string>>,
 ): Promise<Disposable> {
-  const heartbeat = (): Promise<void> => compressionHeartbeat(db, { name, pool, codecs })
-  await heartbeat()
-  const timer = setInterval(() => {
+  const heartbeat = (): Promise<void> =>
+    compressionHeartbeat(db, { name, pool, codecs, problems: problems.list() })
+  const beat = (): void => {
     heartbeat().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }, heartbeatMs)
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+  }
+  await heartbeat()
+  const stopListening = problems.listen(beat)
+  const timer = setInterval(beat, heartbeatMs)
+  return {
+    [Symbol.dispose]() {
+      stopListening()
+      clearInterval(timer)
+    },
+  }
 }

@@ -32,6 +32,8 @@ export const errorCodes = {
   lease_lost: { retry: true },
   insufficient_storage: { retry: true },
   storage_failed: { retry: true },
+  // A directory is absent or is not the one that the database means; its files may be whole elsewhere.
+  storage_unavailable: { retry: true },
   pause_limit_exceeded: { retry: false },
   hypervisor_unavailable: { retry: false },
   hypervisor_failed: { retry: true },
