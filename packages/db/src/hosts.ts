@@ -65,6 +65,11 @@ export async function knownHost(
   return { name, installation, hostId: row?.host_id, instances }
 }
 
+/** Gives a host's name to the `DATA_DIR` with that id; for a host that is not up. */
+export async function moveHost(db: Database, name: string, hostId: string): Promise<void> {
+  await db.updateTable("hosts").set({ host_id: hostId }).where("name", "=", name).execute()
+}
+
 /** What a host said last, up or not; undefined for one that was never heard of. */
 export async function capabilitiesOf(db: Database, host: string): Promise<HostCapabilities | undefined> {
   const found = await db

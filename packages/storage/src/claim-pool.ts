@@ -86,8 +86,29 @@ const adoptRemedy =
   "Mount the pool's disk there. If this is a directory of its own, set STORAGE_POOL to another name. If the snapshots are lost: `stillframe storage init`."
 
 /** The installation that `cluster.json` names, where an older version or a host has left one. */
-export async function ownerOf(dir: string): Promise<string | undefined> {
+async function ownerOf(dir: string): Promise<string | undefined> {
   return (await readIdFile(join(dir, "cluster.json"), clusterFileSchema))?.id
+}
+
+/** Throws `storage_unavailable` for the directory of another installation, or of another pool of ours. */
+export async function assertMayBecome(dir: string, known: KnownPool): Promise<void> {
+  const found = await readPoolFile(dir)
+  const owner = found?.installation ?? (await ownerOf(dir))
+  if (owner !== undefined && owner !== known.installation) throw ofOthers(dir, owner, known.installation)
+  const other = known.pools.find(({ id, name }) => id === found?.id && name !== known.name)
+  if (other === undefined) return
+  throw unavailable(
+    `STORAGE_DIR ${dir} is the pool "${other.name}"`,
+    `Set STORAGE_POOL=${other.name}, or STORAGE_DIR to a directory of its own.`,
+  )
+}
+
+/** The ids of the snapshots whose payloads are not in `dir`. */
+export async function missingPayloads(dir: string, { payloads }: KnownPool): Promise<string[]> {
+  const missing: string[] = []
+  for (const { snapshotId, payload } of payloads)
+    if (!(await exists(payloadDir(dir, snapshotId, payload)))) missing.push(snapshotId)
+  return missing
 }
 
 async function holdsSome(dir: string, { payloads }: KnownPool): Promise<boolean> {
@@ -103,7 +124,7 @@ function absent(dir: string, { name, id }: KnownPool): StillframeError {
   )
 }
 
-export function ofOthers(dir: string, owner: string | undefined, installation: string): StillframeError {
+function ofOthers(dir: string, owner: string | undefined, installation: string): StillframeError {
   return unavailable(
     `STORAGE_DIR ${dir} belongs to the installation ${owner}, the database to ${installation}`,
     "Point STORAGE_DIR and DATABASE_URL at the same one.",

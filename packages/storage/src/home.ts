@@ -23,17 +23,22 @@ const filePath = (dataDir: string, name: string): string => join(dataDir, name)
  * it here. Throws `storage_unavailable` where the host's instances have their files in another directory.
  */
 export async function claimHome(dataDir: string, known: KnownHost): Promise<string> {
-  const owner = (await readIdFile(filePath(dataDir, "cluster.json"), clusterFileSchema))?.id
-  if (owner !== undefined && owner !== known.installation)
-    throw unavailable(
-      `DATA_DIR ${dataDir} belongs to the installation ${owner}, the database to ${known.installation}`,
-      "Point DATA_DIR and DATABASE_URL at the same one.",
-    )
+  const owner = await assertOwn(dataDir, known.installation)
   const id = await readHostId(dataDir)
   if (known.instances > 0 && known.hostId !== undefined && id !== known.hostId)
     throw otherHome(dataDir, id, known)
   if (owner === undefined) await assertNew(dataDir, known)
   return takeIn(dataDir, known.installation)
+}
+
+/** Resolves with the installation that `dataDir` names. Throws `storage_unavailable` where that is another. */
+export async function assertOwn(dataDir: string, installation: string): Promise<string | undefined> {
+  const owner = (await readIdFile(filePath(dataDir, "cluster.json"), clusterFileSchema))?.id
+  if (owner === undefined || owner === installation) return owner
+  throw unavailable(
+    `DATA_DIR ${dataDir} belongs to the installation ${owner}, the database to ${installation}`,
+    "Point DATA_DIR and DATABASE_URL at the same one.",
+  )
 }
 
 /** The id in `host.json`; undefined where there is none. */
@@ -87,6 +92,6 @@ async function assertNew(dataDir: string, { installation }: KnownHost): Promise<
 function otherHome(dataDir: string, id: string | undefined, { name, hostId, instances }: KnownHost): Error {
   return unavailable(
     `DATA_DIR ${dataDir} ${id === undefined ? "has no host.json" : `is that of the host with the id ${id}`}, and the files of the ${instances} instances of host "${name}" lie in that with the id ${hostId}`,
-    "Mount its disk there. If this is another machine, set HOST_NAME to a name of its own. If the files are lost: `stillframe storage init`.",
+    "Mount its disk there. If this is another machine, set HOST_NAME to a name of its own. If the files are lost: `stillframe storage init --host`.",
   )
 }

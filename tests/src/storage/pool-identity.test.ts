@@ -1,82 +1,10 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { OwnedDatabase } from "@stillframe/db/client"
-import { clusterId } from "@stillframe/db/hosts"
-import { createInstance } from "@stillframe/db/instances"
-import { poolRegister } from "@stillframe/db/pools"
-import { createSnapshot, publishCapture, startCapture } from "@stillframe/db/snapshots"
-import { createId } from "@stillframe/domain/ids"
-import { claimPool } from "@stillframe/storage/claim-pool"
-import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
-
-interface Installation extends AsyncDisposable {
-  readonly db: OwnedDatabase
-  readonly id: string
-  /** A path for a directory that is not there yet. */
-  dir(name: string): string
-  /** What a worker does at its start; resolves with the pool's id. */
-  claim(name: string, dir: string): Promise<string>
-}
-
-async function installation(): Promise<Installation> {
-  await using opened = new AsyncDisposableStack()
-  const { db } = opened.use(await testDatabase())
-  const root = await mkdtemp(join(tmpdir(), "stillframe-pools-"))
-  opened.defer(() => rm(root, { recursive: true }))
-  const resources = opened.move()
-  return {
-    db,
-    id: await clusterId(db),
-    dir: (name) => join(root, name),
-    claim: async (name, dir) => (await claimPool(dir, poolRegister(db, name))).id,
-    [Symbol.asyncDispose]: () => resources.disposeAsync(),
-  }
-}
+import { installation, oldDirectory, refusal, snapshotIn } from "./installation.ts"
 
 async function poolJson(dir: string): Promise<unknown> {
   return JSON.parse(await readFile(join(dir, "pool.json"), "utf8"))
-}
-
-/** A snapshot that is ready in `pool`; with `dir` its payload lies there. */
-async function snapshotIn({ db }: Installation, pool: string, dir?: string): Promise<void> {
-  const source = { name: createId(), hypervisor: "qemu", host: "h" } as const
-  const instance = await createInstance(db, {
-    ...source,
-    image: "heartbeat",
-    launch: {},
-    vcpus: 1,
-    memoryMib: 64,
-  })
-  const { id } = await createSnapshot(db, { kind: "Stopped", queue: "q", pool, instance })
-  await startCapture(db, id)
-  await publishCapture(db, id, { ...stopped, payload: "token" })
-  if (dir !== undefined) await mkdir(join(dir, "snapshots", id, "token"), { recursive: true })
-}
-
-const stopped = {
-  hypervisor: "qemu",
-  memoryFile: null,
-  memorySha256: null,
-  sizeBytes: 1,
-  storedBytes: 1,
-  pauseMs: 0,
-  capturedAt: new Date(0),
-  compress: false,
-} as const
-
-/** As versions before pools had an identity left their directories. */
-async function oldDirectory({ id }: Pick<Installation, "id">, dir: string): Promise<void> {
-  await mkdir(join(dir, "snapshots"), { recursive: true })
-  await writeFile(join(dir, "cluster.json"), JSON.stringify({ id }))
-}
-
-function refusal(...words: string[]): object {
-  return {
-    code: "storage_unavailable",
-    message: expect.stringMatching(new RegExp(words.join("(.|\n)*"))),
-  }
 }
 
 test("the first start of a new installation makes the pool, and every later one finds it", async () => {
