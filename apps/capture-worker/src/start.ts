@@ -54,7 +54,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   const { installation: clusterId } = known
   const hostId = await claimHome(config.dataDir, known)
   const home = homePlace(config.dataDir, hostId)
-  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config.pool)))
+  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
 
   const staging = await openStaging({ ...config, hostId })
   const hypervisors = await probeHostVmms(config, { staging, log })

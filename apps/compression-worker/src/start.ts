@@ -37,7 +37,7 @@ export async function startCompressionWorker(
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
-  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config.pool)))
+  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
   log.info({ codecs, threads: config.threads }, "ready to compress")
   const worker: Worker = { config, pool, db, committed, log, problems: openProblems(log) }
   resources.use(await keepRegistered(worker, codecs))

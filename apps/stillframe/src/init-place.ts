@@ -22,14 +22,14 @@ export async function initPool(db: OwnedDatabase, { dir, name, replaceLost }: As
   assertStopped([...hosts, ...workers].filter(({ pool }) => pool === name).map((worker) => worker.name))
   let lost: readonly string[] = []
   let before: string | undefined
-  const id = await poolRegister(db, name).settle(async (known) => {
+  const id = await poolRegister(db, { pool: name, host: "" }).settle(async (known) => {
     before = known.id
     await assertMayBecome(dir, known)
     const found = await readPoolFile(dir)
-    if (found !== undefined && found.id === known.id) return found.id
+    if (found !== undefined && found.id === known.id) return { id: found.id, taken: [] }
     lost = await missingPayloads(dir, known)
     if (lost.length > 0 && !replaceLost) throw wouldLose(dir, name, lost.length)
-    return found?.id ?? makePool(dir, known.installation)
+    return { id: found?.id ?? (await makePool(dir, known.installation)), taken: [] }
   })
   if (id === before) return `${dir} is the pool "${name}" already. Nothing was changed.`
   for (const snapshotId of lost) await verify(db, snapshotId)

@@ -5,7 +5,7 @@ import { makeDirectory, namesIn } from "./directory.ts"
 import { exists } from "./exists.ts"
 import { clusterFileSchema, readIdFile } from "./id-file.ts"
 import type { KnownPool, PoolRegister } from "./known-pool.ts"
-import { payloadDir } from "./layout.ts"
+import { manifestName, payloadDir } from "./layout.ts"
 import { createPoolFile, readPoolFile, type PoolFile } from "./pool-file.ts"
 import { reasonOf, unavailable } from "./unavailable.ts"
 
@@ -14,10 +14,25 @@ import { reasonOf, unavailable } from "./unavailable.ts"
  * so does one of an older version whose files are found. Throws `storage_unavailable` naming both ids and what to do.
  */
 export async function claimPool(dir: string, register: PoolRegister): Promise<PoolFile> {
-  const { id, installation } = await register.look()
+  const { id: known, installation } = await register.look()
   const found = await readPoolFile(dir)
-  if (found !== undefined && found.id === id && found.installation === installation) return found
-  return { id: await register.settle((known) => decide(dir, known)), installation }
+  if (found !== undefined && found.id === known && found.installation === installation) return found
+  const id = await register.settle(async (now) => {
+    const settled = await decide(dir, now)
+    return { id: settled, taken: await presentHere(dir, settled, now) }
+  })
+  return { id, installation }
+}
+
+/** Two machines may have had a directory each under one pool's name: what lies in this one is of this pool from now on. */
+async function presentHere(dir: string, id: string, { pools, strays }: KnownPool): Promise<string[]> {
+  const present: string[] = []
+  // One directory under two names is both of them.
+  const names = new Set(pools.filter((pool) => pool.id === id).map(({ name }) => name))
+  for (const { snapshotId, payload, pool } of strays)
+    if (!names.has(pool) && (await exists(join(payloadDir(dir, snapshotId, payload), manifestName))))
+      present.push(snapshotId)
+  return present
 }
 
 /** The file comes first: after a crash in between, the next start finds it and names its id in the row. */

@@ -17,7 +17,7 @@ export interface Installation extends AsyncDisposable {
   /** A path for a directory that is not there yet. */
   dir(name: string): string
   /** What a worker does at its start; resolves with the pool's id. */
-  claim(name: string, dir: string): Promise<string>
+  claim(name: string, dir: string, host?: string): Promise<string>
 }
 
 export async function installation(): Promise<Installation> {
@@ -30,7 +30,7 @@ export async function installation(): Promise<Installation> {
     db,
     id: await clusterId(db),
     dir: (name) => join(root, name),
-    claim: async (name, dir) => (await claimPool(dir, poolRegister(db, name))).id,
+    claim: async (pool, dir, host = "h") => (await claimPool(dir, poolRegister(db, { pool, host }))).id,
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   }
 }
@@ -52,7 +52,10 @@ export async function snapshotIn(
   const { id } = await createSnapshot(db, { kind: "Stopped", queue: "q", pool, instance })
   await startCapture(db, id)
   await publishCapture(db, id, { ...stopped, payload: "token" })
-  if (dir !== undefined) await mkdir(join(dir, "snapshots", id, "token"), { recursive: true })
+  if (dir === undefined) return id
+  const payload = join(dir, "snapshots", id, "token")
+  await mkdir(payload, { recursive: true })
+  await writeFile(join(payload, "manifest.json"), "{}")
   return id
 }
 

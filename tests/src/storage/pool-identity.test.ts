@@ -1,5 +1,7 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { createOperation } from "@stillframe/db/operations"
+import { compressQueue } from "@stillframe/domain/queues"
 import { expect, test } from "vitest"
 import { installation, oldDirectory, refusal, snapshotIn } from "./installation.ts"
 
@@ -87,6 +89,24 @@ test("a directory that an older version used under two names stays usable under 
   await snapshotIn(one, "q", dir)
 
   expect(await one.claim("q", dir)).toBe(await one.claim("p", dir))
+})
+
+test("two machines that an older version let use one name: what lies in the second's directory moves to its new name", async () => {
+  await using one = await installation()
+  const [first, second] = [one.dir("first"), one.dir("second")]
+  for (const dir of [first, second]) await oldDirectory(one, dir)
+  const kept = await snapshotIn(one, "p", first)
+  const moved = await snapshotIn(one, "p", second)
+  await createOperation(one.db, { kind: "verify", queue: compressQueue("p"), snapshotId: moved })
+  await one.claim("p", first)
+
+  await expect(one.claim("p", second)).rejects.toMatchObject(refusal("set STORAGE_POOL"))
+  await one.claim("q", second)
+
+  const rows = await one.db.selectFrom("snapshots").select(["id", "pool"]).execute()
+  expect(Object.fromEntries(rows.map(({ id, pool }) => [id, pool]))).toEqual({ [kept]: "p", [moved]: "q" })
+  const work = one.db.selectFrom("operations").select("queue").where("kind", "=", "verify")
+  expect(await work.execute()).toEqual([{ queue: compressQueue("q") }])
 })
 
 test("snapshots without a word of whose they are, are not taken in", async () => {

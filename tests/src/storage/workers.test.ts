@@ -85,7 +85,7 @@ test.skipIf(!isRoot)(
 test("no superseded file counts as removed from a pool that is away", async () => {
   await using stack = await testStack()
   const { db, storageDir } = stack
-  const identity = await claimPool(storageDir, poolRegister(db, "p"))
+  const identity = await claimPool(storageDir, poolRegister(db, { pool: "p", host: "h" }))
   const id = await snapshotIn(stack, "p", storageDir)
   await db.updateTable("snapshots").set({ superseded: true, memory_file: "memory.t.zst" }).execute()
   const log = createLogger({ service: "test", level: "silent" })
