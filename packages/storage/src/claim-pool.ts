@@ -69,7 +69,8 @@ async function idOf(dir: string, found: PoolFile, known: KnownPool): Promise<str
   if (known.id === undefined && other === undefined && known.payloads.length === 0) return found.id
   const isPool =
     other === undefined ? `has the pool id ${found.id}` : `is the pool "${other.name}" (${found.id})`
-  const meant = known.id === undefined ? "whose snapshots are not there" : `which has the id ${known.id}`
+  const unknown = known.payloads.length > 0 ? "whose snapshots are not there" : "which has no directory yet"
+  const meant = known.id === undefined ? unknown : `which has the id ${known.id}`
   throw unavailable(
     `STORAGE_DIR ${dir} ${isPool}; STORAGE_POOL means "${known.name}", ${meant}`,
     other === undefined
