@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises"
+import { lstat, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { namesIn } from "./directory.ts"
@@ -32,6 +32,22 @@ export async function sealedAttempt(dir: string): Promise<Manifest | undefined> 
     if (names.includes(manifestName)) return readManifest(join(dir, token))
   }
   return undefined
+}
+
+/** Throws `corrupted` naming a file of the payload that is not there. `memoryFile`: the present form of its memory. */
+export async function requireFiles(dir: string, manifest: Manifest, memoryFile?: string): Promise<void> {
+  for (const { name, role } of manifest.files) {
+    // A caller's file is judged by what the manifest says of its source.
+    if (role !== "base") await requireFile(dir, role === "memory" ? (memoryFile ?? name) : name)
+  }
+}
+
+/** Likewise of one file. */
+export async function requireFile(dir: string, name: string): Promise<void> {
+  await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ENOENT") throw cause
+    throw new StillframeError("corrupted", `${name} is missing; bring it back from a backup`, { cause })
+  })
 }
 
 /** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */
