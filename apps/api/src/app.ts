@@ -17,6 +17,7 @@ import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
 import { healthRoutes } from "./health.ts"
+import { hostRoutes } from "./hosts.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
 import { instanceRoutes } from "./instances.ts"
@@ -59,6 +60,7 @@ function routesOf(deps: ApiDeps): Route[] {
   return [
     ...healthRoutes(deps),
     ...capabilityRoutes(deps),
+    ...hostRoutes(deps),
     ...instanceRoutes(deps),
     ...instanceActionRoutes(deps),
     ...instanceWaitRoutes(deps),

@@ -1,5 +1,6 @@
 import type { CompressionWorker } from "@stillframe/db/compression-workers"
 import type { LiveHost } from "@stillframe/db/hosts"
+import { notHeardOf, type LostHost } from "@stillframe/domain/lost-host"
 import type { Problem } from "@stillframe/domain/problem"
 
 /** Where a problem was found: `host <name>`, `pool <name>`, `database` or `queue`. */
@@ -15,10 +16,15 @@ export interface Readiness {
 type Found = Pick<LiveHost, "name" | "problems">
 type FoundWorker = Required<Pick<CompressionWorker, "pool" | "problems">>
 
-/** Judges an installation by the hosts and workers that are up. Without any host, only reading works: `degraded`. */
-export function readiness(hosts: readonly Found[], workers: readonly FoundWorker[]): Readiness {
+/** Judges an installation by the hosts and workers that are up, and by the `lost` hosts that are not. Without any host, only reading works: `degraded`. */
+export function readiness(
+  hosts: readonly Found[],
+  workers: readonly FoundWorker[],
+  lost: readonly LostHost[] = [],
+): Readiness {
   const problems = distinct([
     ...(hosts.length === 0 ? [noHost] : []),
+    ...lost.map(lostHost),
     ...hosts.flatMap((host) => host.problems.map((problem) => ({ where: `host ${host.name}`, ...problem }))),
     ...workers.flatMap(({ pool, problems }) =>
       problems.map((problem) => ({ where: `pool ${pool}`, ...problem })),
@@ -38,6 +44,11 @@ const noHost: PlacedProblem = {
   where: "host",
   code: "unavailable",
   message: "no host is up; start a capture-worker on a machine for VMs",
+}
+
+function lostHost(host: LostHost): PlacedProblem {
+  const message = `${notHeardOf(host)}; start its capture-worker, or forget it with DELETE /hosts/${host.name}`
+  return { where: `host ${host.name}`, code: "unavailable", message }
 }
 
 /** Workers that share a pool see the same. */

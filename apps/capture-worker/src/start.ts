@@ -20,6 +20,7 @@ import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
+import { watchOrphans } from "./orphans.ts"
 import { release } from "./release.ts"
 import { goOn, restoreHandler } from "./restore.ts"
 import { openStaging } from "./staging.ts"
@@ -70,6 +71,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
+  resources.use(watchOrphans(worker))
   await consume(resources, worker)
   return resources.move()
 }

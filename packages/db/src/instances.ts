@@ -89,6 +89,7 @@ const columns = [
   "started_at",
   "stopped_at",
   "deleted_at",
+  "forgotten_at",
 ] as const
 
 /** An instance as callers see it: with what is known of its host's life. */
@@ -269,13 +270,28 @@ export async function setLaunch(tx: Database, id: string, launch: Record<string,
     .execute()
 }
 
-/** Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. */
-export async function deleteInstance(tx: Database, id: string): Promise<InstanceRow | undefined> {
+/**
+ * Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. `forgotten`: its host could not
+ * be asked to end the VM and to remove the files.
+ */
+export async function deleteInstance(
+  tx: Database,
+  id: string,
+  { forgotten = false }: { forgotten?: boolean } = {},
+): Promise<InstanceRow | undefined> {
   return tx
     .updateTable("instances")
-    .set({ deleted_at: clock })
+    .set({ deleted_at: clock, ...(forgotten && { forgotten_at: clock }) })
     .where("id", "=", id)
     .where("deleted_at", "is", null)
     .returningAll()
     .executeTakeFirst()
+}
+
+/** Those of `ids` that no living instance has and no DELETE has seen to: forgotten with a host, or in no row at all. */
+export async function orphanedInstances(db: Database, ids: readonly string[]): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    select known.id from unnest(${ids}::text[]) as known (id) left join instances on instances.id = known.id
+    where instances.id is null or instances.forgotten_at is not null`.execute(db)
+  return rows.map(({ id }) => id)
 }
