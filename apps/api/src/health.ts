@@ -1,5 +1,6 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { knownHosts } from "@stillframe/db/known-hosts"
+import { measureClock } from "@stillframe/db/measure-clock"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
@@ -29,19 +30,19 @@ export function healthRoutes(deps: ApiDeps): Route[] {
 }
 
 async function ready({ db, log }: ApiDeps): Promise<Answer> {
-  const up = Promise.all([knownHosts(db), liveCompressionWorkers(db)])
+  const up = Promise.all([knownHosts(db), liveCompressionWorkers(db), measureClock(db)])
   const found = await up.catch((err: unknown) => {
     log.warn({ err }, "not ready")
     return undefined
   })
   if (found === undefined) return notReady({ ...databaseGone, hosts: [], compression_workers: [] })
-  const [known, workers] = found
+  const [known, workers, clock] = found
   const hosts = known.filter((host) => host.up)
   const lost = known
     .filter((host) => !host.up)
     .map(({ name, heartbeat_at }) => ({ name, since: heartbeat_at.toISOString() }))
   const body = {
-    ...readiness(hosts, workers, lost),
+    ...readiness(hosts, workers, { lost, clock }),
     hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }

@@ -37,7 +37,7 @@ test("without any host it is degraded: what was captured can still be looked at"
 test("a host that is not heard of degrades it", () => {
   const since = "2026-11-30T10:00:00.000Z"
 
-  const { status, problems } = readiness([well], [], [{ name: "b", since }])
+  const { status, problems } = readiness([well], [], { lost: [{ name: "b", since }] })
 
   expect(status).toBe("degraded")
   expect(problems).toMatchObject([

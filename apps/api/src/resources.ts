@@ -192,7 +192,7 @@ export const eventsRemovedSchema = errorSchema
 
 export const healthSchema = z.object({ status: z.literal("ok") }).meta({ id: "Health" })
 const readyProblem = z.object({
-  where: z.string().meta({ description: "`host <name>`, `pool <name>`, `database` or `queue`" }),
+  where: z.string().meta({ description: "`host <name>`, `pool <name>`, `database`, `queue` or `api`" }),
   code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]),
   message: z.string().meta({ description: "why, and what to do" }),
 })

@@ -15,6 +15,7 @@ import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
@@ -52,7 +53,8 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   hypervisors.set("qemu", await probeHostQemu(config, log))
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
   const problems = openProblems(log)
-  resources.use(await keepRegistered(db, await registration(config, hypervisors), { log, problems }))
+  const clock = await openHostClock(db, problems)
+  resources.use(await keepRegistered(db, await registration(config, hypervisors), { clock, log, problems }))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
@@ -66,6 +68,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
     committed,
     log,
     problems,
+    clock,
     grown,
     room: new Map(),
   }
@@ -137,15 +140,13 @@ async function registration(
 async function keepRegistered(
   db: OwnedDatabase,
   host: HostRegistration,
-  { log, problems }: { log: Logger; problems: Problems },
+  { clock, log, problems }: { clock: HostClock; log: Logger; problems: Problems },
 ): Promise<Disposable> {
   const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
-  const beat = (): void => {
-    say().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }
+  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
   await say()
-  const stopListening = problems.listen(beat)
-  const timer = setInterval(beat, heartbeatIntervalMs)
+  const stopListening = problems.listen(() => void say().catch(failed))
+  const timer = setInterval(() => void clock.measure().then(say).catch(failed), heartbeatIntervalMs)
   return {
     [Symbol.dispose]() {
       stopListening()

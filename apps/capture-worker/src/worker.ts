@@ -9,6 +9,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import type { Problems } from "@stillframe/runtime/problems"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { HostClock } from "./host-clock.ts"
 import type { HostRoom } from "./host-room.ts"
 import type { StoredLaunch } from "./resolve-launch.ts"
 import type { Growth } from "./takeover.ts"
@@ -29,6 +30,7 @@ export interface Worker {
   readonly log: Logger
   /** Goes out with each heartbeat. */
   readonly problems: Problems
+  readonly clock: HostClock
 }
 
 /** What this host was found to have of one hypervisor. */

@@ -12,7 +12,7 @@ import {
   type SnapshotStatus,
 } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
-import { sql, type Selectable, type Updateable } from "kysely"
+import { sql, type RawBuilder, type Selectable, type Updateable } from "kysely"
 import { captorUp, lostPool, poolContact } from "./contact.ts"
 import { appendSnapshotEvent } from "./events.ts"
 import { cancelSnapshotWork } from "./operations.ts"
@@ -175,7 +175,7 @@ async function advance(
   tx: Database,
   id: string,
   to: SnapshotStatus,
-  values: Omit<Updateable<SnapshotsTable>, "status">,
+  values: Omit<Updateable<SnapshotsTable>, "status" | "captured_at"> & { captured_at?: RawBuilder<Date> },
 ): Promise<SnapshotRow | undefined> {
   return tx
     .updateTable("snapshots")
@@ -208,7 +208,8 @@ export function publishCapture(
     size_bytes: captured.sizeBytes,
     stored_bytes: captured.storedBytes,
     pause_ms: captured.pauseMs,
-    captured_at: captured.capturedAt,
+    // A manifest may come from a host whose clock was wrong.
+    captured_at: sql<Date>`least(greatest(${captured.capturedAt}::timestamptz, created_at), clock())`,
     compression_state: captured.compress ? "compressing" : "none",
     compression_reason: captured.incompressible ?? null,
     progress: null,
