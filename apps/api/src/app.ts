@@ -16,7 +16,7 @@ import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
-import { healthRoutes } from "./health.ts"
+import { healthRoutes, startingMessage } from "./health.ts"
 import { hostRoutes } from "./hosts.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
@@ -45,7 +45,7 @@ export function createApp(deps: ApiDeps): Express {
     .set("strict routing", true)
     .set("case sensitive routing", true)
     .set("etag", false)
-  app.use(identify(deps.log), helmet())
+  app.use(identify(deps.log), helmet(), refuseWhileStarting(deps))
   const routes = routesOf(deps)
   mount(app, deps, routes)
   mountReference(app, routes)
@@ -55,6 +55,16 @@ export function createApp(deps: ApiDeps): Express {
   app.use(answerThrown(deps))
   return app
 }
+
+function refuseWhileStarting(deps: ApiDeps): RequestHandler {
+  return (req, res, next) => {
+    if (!deps.starting() || openWhileStarting.has(req.path)) next()
+    else send(res, problem("unavailable", startingMessage, { retryAfterMs: startingRetryMs }), deps)
+  }
+}
+
+const openWhileStarting = new Set(["/health", "/ready"])
+const startingRetryMs = 1_000
 
 function routesOf(deps: ApiDeps): Route[] {
   return [

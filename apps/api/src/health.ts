@@ -29,7 +29,8 @@ export function healthRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-async function ready({ db, log }: ApiDeps): Promise<Answer> {
+async function ready({ db, log, starting }: ApiDeps): Promise<Answer> {
+  if (starting()) return notReady({ ...notStarted, hosts: [], compression_workers: [] })
   const up = Promise.all([knownHosts(db), liveCompressionWorkers(db), measureClock(db)])
   const found = await up.catch((err: unknown) => {
     log.warn({ err }, "not ready")
@@ -47,6 +48,13 @@ async function ready({ db, log }: ApiDeps): Promise<Answer> {
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }
   return body.status === "unavailable" ? notReady(body) : { status: 200, body }
+}
+
+export const startingMessage = "the workers of this machine are still starting; try again in a moment"
+
+const notStarted: Readiness = {
+  status: "unavailable",
+  problems: [{ where: "api", code: "unavailable", message: startingMessage }],
 }
 
 const databaseGone: Readiness = {

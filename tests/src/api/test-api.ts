@@ -72,11 +72,14 @@ export async function testApi({
   snapshotCreate = "async",
   streamHeartbeatMs = 15_000,
   webhookAllowedCidrs = ["127.0.0.0/8"],
+  ready,
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
   streamHeartbeatMs?: number
   webhookAllowedCidrs?: readonly string[]
+  /** Until then the API is starting. */
+  ready?: Promise<void>
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
@@ -84,7 +87,9 @@ export async function testApi({
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const keys = { jwtSecret, secretsKey }
   const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, webhookAllowedCidrs }
-  const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log))
+  const api = opened.use(
+    await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
+  )
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())
   const host: TestApi["host"] = async (name, change) => {
