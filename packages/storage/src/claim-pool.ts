@@ -91,7 +91,12 @@ async function assertAdoptable(dir: string, known: KnownPool): Promise<void> {
     )
   }
   const contents = await namesIn(join(dir, "snapshots"))
-  if (owner !== undefined || contents.length === 0) return
+  if (owner !== undefined || (contents.length === 0 && !known.deleting)) return
+  if (contents.length === 0)
+    throw unavailable(
+      `STORAGE_DIR ${dir} is empty, and files of deleted snapshots of pool "${known.name}" are still to be removed`,
+      adoptRemedy,
+    )
   throw unavailable(
     `STORAGE_DIR ${dir} says nothing of its owner but holds snapshots: ${contents.slice(0, 3).join(", ")}`,
     `If they are of this installation, write {"id":"${known.installation}"} into ${join(dir, "cluster.json")}.`,

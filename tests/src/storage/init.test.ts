@@ -37,7 +37,7 @@ test("one that lacks ready snapshots needs a word more, and these are then looke
 
   await expect(initPool(one.db, { ...asked, replaceLost: false })).rejects.toMatchObject({
     code: "conflict",
-    message: expect.stringMatching(/^1 ready snapshots.*--replace-lost/),
+    message: expect.stringMatching(/not in .*: 1\..*--replace-lost/),
   })
   await one.claim("p", one.dir("old"))
   await initPool(one.db, { ...asked, replaceLost: true })
@@ -62,9 +62,9 @@ test("the command says what it did, and what it did not do with status 1", async
 
   await expect(command()).rejects.toMatchObject({
     code: 1,
-    stderr: expect.stringMatching(/^1 ready snap.*\n$/),
+    stderr: expect.stringMatching(/: 1\. Mount.*\n$/),
   })
-  expect((await command("--replace-lost")).stdout).toContain("1 snapshots are not in it")
+  expect((await command("--replace-lost")).stdout).toContain("not in it: 1")
   expect((await command()).stdout).toContain("already")
 })
 
@@ -109,7 +109,7 @@ test("a host with instances keeps its DATA_DIR, until it is said that this is lo
   await expect(claim("mount-point")).rejects.toMatchObject(refusal("host.json", hostId, "Mount"))
   await expect(initHome(one.db, { ...asked, replaceLost: false })).rejects.toMatchObject({
     code: "conflict",
-    message: expect.stringContaining("1 instances"),
+    message: expect.stringContaining("(1)"),
   })
   expect(await claim("disk")).toBe(hostId)
   await initHome(one.db, { ...asked, replaceLost: true })
