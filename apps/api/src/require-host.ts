@@ -33,23 +33,29 @@ export async function requireCaptor(db: Database, { id, host, host_up }: ShownSn
 
 /**
  * The host that builds an instance from a snapshot: the one where it was taken, else another one that is up, has the same
- * pool and offers the hypervisor. Throws `unavailable` while there is none.
+ * pool and offers the hypervisor. Throws `storage_unavailable` or `unavailable` while there is none.
  */
 export async function hostFor(
   db: Database,
-  { host, pool, hypervisor }: { host: string; pool: string; hypervisor: Hypervisor },
+  { id, host, pool, hypervisor }: { id: string; host: string; pool: string; hypervisor: Hypervisor },
 ): Promise<LiveHost> {
   const sharing = (await liveHosts(db)).filter((live) => live.pool === pool)
   const found =
     sharing.find(({ name }) => name === host) ??
     sharing.find(({ hypervisors }) => hypervisors[hypervisor] !== undefined)
   if (found !== undefined) return found
+  const remedy = "start the capture-worker of such a host and try again"
+  if (sharing.length > 0)
+    throw new StillframeError(
+      "unavailable",
+      `host "${host}" is not up, and no other host of the storage pool "${pool}" offers ${hypervisor}; ${remedy}`,
+    )
   const heard = await lastHeardOf(db, "hosts", { by: "pool", is: pool })
-  const reason =
-    heard?.up === true
-      ? `host "${host}" is not up, and no other host of the storage pool "${pool}" offers ${hypervisor}`
-      : noHostOf({ name: pool, since: heard?.since ?? null })
-  throw new StillframeError("unavailable", `${reason}; start the capture-worker of such a host and try again`)
+  const reason = noHostOf({ name: pool, since: heard?.since ?? null })
+  throw new StillframeError(
+    "storage_unavailable",
+    `snapshot ${id} lies in the pool "${pool}": ${reason}; ${remedy}`,
+  )
 }
 
 /** Throws `unavailable` while no compression-worker of the pool is heard of. */

@@ -102,7 +102,7 @@ test("a forgotten host's instances are deleted and its captures fail, each with 
     storage_error: expect.stringContaining('no host has the storage pool "pool-of-h1"'),
   })
   const fork = await api.ask("POST", `/snapshots/${captured}/fork`, { body: { name: "copy" } })
-  expect([fork.status, fork.body.code]).toEqual([503, "unavailable"])
+  expect([fork.status, fork.body.code]).toEqual([503, "storage_unavailable"])
 })
 
 test("a capture that a forgotten host has not begun fails with one event", async () => {
