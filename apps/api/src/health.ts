@@ -1,5 +1,6 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
-import { liveHosts } from "@stillframe/db/hosts"
+import { knownHosts } from "@stillframe/db/known-hosts"
+import { measureClock } from "@stillframe/db/measure-clock"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
@@ -28,20 +29,32 @@ export function healthRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-async function ready({ db, log }: ApiDeps): Promise<Answer> {
-  const up = Promise.all([liveHosts(db), liveCompressionWorkers(db)])
+async function ready({ db, log, starting }: ApiDeps): Promise<Answer> {
+  if (starting()) return notReady({ ...notStarted, hosts: [], compression_workers: [] })
+  const up = Promise.all([knownHosts(db), liveCompressionWorkers(db), measureClock(db)])
   const found = await up.catch((err: unknown) => {
     log.warn({ err }, "not ready")
     return undefined
   })
   if (found === undefined) return notReady({ ...databaseGone, hosts: [], compression_workers: [] })
-  const [hosts, workers] = found
+  const [known, workers, clock] = found
+  const hosts = known.filter((host) => host.up)
+  const lost = known
+    .filter((host) => !host.up)
+    .map(({ name, heartbeat_at }) => ({ name, since: heartbeat_at.toISOString() }))
   const body = {
-    ...readiness(hosts, workers),
+    ...readiness(hosts, workers, { lost, clock }),
     hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }
   return body.status === "unavailable" ? notReady(body) : { status: 200, body }
+}
+
+export const startingMessage = "the workers of this machine are still starting; try again in a moment"
+
+const notStarted: Readiness = {
+  status: "unavailable",
+  problems: [{ where: "api", code: "unavailable", message: startingMessage }],
 }
 
 const databaseGone: Readiness = {
@@ -63,6 +76,7 @@ function notReady(
   return { ...answer, body: { ...answer.body, ...body } }
 }
 
-function versionsOf(hypervisors: HostCapabilities): Record<string, string> {
+/** By hypervisor. */
+export function versionsOf(hypervisors: HostCapabilities): Record<string, string> {
   return Object.fromEntries(Object.entries(hypervisors).map(([name, { version }]) => [name, version]))
 }

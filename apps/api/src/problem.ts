@@ -34,6 +34,8 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
   insufficient_storage: { status: 409, code: "insufficient_resources" },
   storage_failed: { status: 500, code: "internal_error" },
   storage_unavailable: { status: 503, code: "storage_unavailable" },
+  clock_skew: { status: 503, code: "unavailable" },
+  orphaned_instances: { status: 409, code: "conflict" },
   pause_limit_exceeded: { status: 500, code: "internal_error" },
   hypervisor_unavailable: { status: 501, code: "not_supported" },
   hypervisor_failed: { status: 500, code: "internal_error" },

@@ -33,3 +33,14 @@ test("it is unavailable when every host lacks its storage, and not when a disk i
 test("without any host it is degraded: what was captured can still be looked at", () => {
   expect(readiness([], [])).toMatchObject({ status: "degraded", problems: [{ where: "host" }] })
 })
+
+test("a host that is not heard of degrades it", () => {
+  const since = "2026-11-30T10:00:00.000Z"
+
+  const { status, problems } = readiness([well], [], { lost: [{ name: "b", since }] })
+
+  expect(status).toBe("degraded")
+  expect(problems).toMatchObject([
+    { where: "host b", code: "unavailable", message: expect.stringContaining(since) },
+  ])
+})

@@ -23,11 +23,13 @@ import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
+import { watchOrphans } from "./orphans.ts"
 import { release } from "./release.ts"
 import { goOn, restoreHandler } from "./restore.ts"
 import { openStaging } from "./staging.ts"
@@ -61,7 +63,10 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   hypervisors.set("qemu", await probeHostQemu(config, log))
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, home, committed, log }))
   const problems = openProblems(log)
-  resources.use(await keepRegistered(db, await registration(config, hostId, hypervisors), { log, problems }))
+  const clock = await openHostClock(db, problems)
+  resources.use(
+    await keepRegistered(db, await registration(config, hostId, hypervisors), { clock, log, problems }),
+  )
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
@@ -77,11 +82,13 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
     committed,
     log,
     problems,
+    clock,
     grown,
     room: new Map(),
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
+  resources.use(watchOrphans(worker))
   watchPlaces(resources, worker)
   await consume(resources, worker)
   return resources.move()
@@ -171,15 +178,13 @@ async function registration(
 async function keepRegistered(
   db: OwnedDatabase,
   host: HostRegistration,
-  { log, problems }: { log: Logger; problems: Problems },
+  { clock, log, problems }: { clock: HostClock; log: Logger; problems: Problems },
 ): Promise<Disposable> {
   const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
-  const beat = (): void => {
-    say().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }
+  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
   await say()
-  const stopListening = problems.listen(beat)
-  const timer = setInterval(beat, heartbeatIntervalMs)
+  const stopListening = problems.listen(() => void say().catch(failed))
+  const timer = setInterval(() => void clock.measure().then(say).catch(failed), heartbeatIntervalMs)
   return {
     [Symbol.dispose]() {
       stopListening()

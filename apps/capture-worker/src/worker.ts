@@ -10,6 +10,7 @@ import type { Problems } from "@stillframe/runtime/problems"
 import type { Place } from "@stillframe/storage/place"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { HostClock } from "./host-clock.ts"
 import type { HostRoom } from "./host-room.ts"
 import type { StoredLaunch } from "./resolve-launch.ts"
 import type { Growth } from "./takeover.ts"
@@ -34,6 +35,7 @@ export interface Worker {
   readonly log: Logger
   /** Goes out with each heartbeat. */
   readonly problems: Problems
+  readonly clock: HostClock
 }
 
 /** What this host was found to have of one hypervisor. */

@@ -1,10 +1,12 @@
 import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
+import { measureClock } from "@stillframe/db/measure-clock"
 import { openMigrated } from "@stillframe/db/open"
 import { hurryQueue } from "@stillframe/db/operations"
 import { poolRegister } from "@stillframe/db/pools"
 import { runOperation } from "@stillframe/db/run-operation"
+import { skewProblem } from "@stillframe/domain/clock-skew"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
@@ -78,12 +80,13 @@ async function keepRegistered(
 ): Promise<Disposable> {
   const heartbeat = (): Promise<void> =>
     compressionHeartbeat(db, { name, pool, codecs, problems: problems.list() })
-  const beat = (): void => {
-    heartbeat().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }
+  const measured = async (): Promise<void> =>
+    problems.set("clock", skewProblem(`the compression-worker of ${name}`, await measureClock(db)))
+  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
+  await measured()
   await heartbeat()
-  const stopListening = problems.listen(beat)
-  const timer = setInterval(beat, heartbeatMs)
+  const stopListening = problems.listen(() => void heartbeat().catch(failed))
+  const timer = setInterval(() => void measured().then(heartbeat).catch(failed), heartbeatMs)
   return {
     [Symbol.dispose]() {
       stopListening()

@@ -97,3 +97,17 @@ export async function liveHosts(db: Database): Promise<LiveHost[]> {
     .limit(1_000)
     .execute()
 }
+
+/** The last heartbeat (RFC 3339) of any host or compression-worker with this name or pool; undefined: there was none. */
+export async function lastHeardOf(
+  db: Database,
+  workers: "hosts" | "compression_workers",
+  { by, is }: { by: "name" | "pool"; is: string },
+): Promise<{ since: string; up: boolean } | undefined> {
+  const { rows } = await sql<{ heardAt: Date | null; up: boolean | null }>`
+    select max(heartbeat_at) as "heardAt",
+      max(heartbeat_at) > ${clock} - ${hostFreshMs} * interval '1 millisecond' as up
+    from ${sql.table(workers)} where ${sql.ref(by)} = ${is}`.execute(db)
+  const [found] = rows
+  return found?.heardAt ? { since: found.heardAt.toISOString(), up: found.up === true } : undefined
+}

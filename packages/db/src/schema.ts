@@ -77,6 +77,7 @@ export interface InstancesTable {
   started_at: Date | null
   stopped_at: Date | null
   deleted_at: Date | null
+  forgotten_at: Date | null
 }
 
 export interface SnapshotsTable {

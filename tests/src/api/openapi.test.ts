@@ -250,10 +250,12 @@ async function attempted(delivery: string): Promise<void> {
 }
 
 /** By operation and status: what its body must be, no member more. */
-function bodyValidators(): Map<string, ValidateFunction> {
+/** Each is compiled when it is first asked for: all at once would block this process, API included, for seconds. */
+function bodyValidators(): Pick<Map<string, ValidateFunction>, "get"> {
   const ajv = addFormats.default(new Ajv2020({ strict: false, allErrors: true }))
   ajv.addSchema(closed(document) as object, "api")
-  return new Map(
+  const compiled = new Map<string, ValidateFunction>()
+  const pointers = new Map<string, string>(
     operations().flatMap(({ path, method, operation }) =>
       Object.entries(operation.responses)
         .filter(([, { content }]) => content?.["application/json"] !== undefined)
@@ -262,19 +264,25 @@ function bodyValidators(): Map<string, ValidateFunction> {
           const pointer = keys.map((key) =>
             encodeURIComponent(key.replaceAll("~", "~0").replaceAll("/", "~1")),
           )
-          return [
-            `${operation.operationId} ${status}`,
-            ajv.compile({ $ref: `api#/${pointer.join("/")}` }),
-          ] as const
+          return [`${operation.operationId} ${status}`, pointer.join("/")] as const
         }),
     ),
   )
+  return {
+    get(key) {
+      const pointer = pointers.get(key)
+      if (pointer === undefined) return undefined
+      const known = compiled.get(key) ?? ajv.compile({ $ref: `api#/${pointer}` })
+      compiled.set(key, known)
+      return known
+    },
+  }
 }
 
 function mistakeOf(
   { status, text }: Reply,
   { operation, url }: Asked,
-  validators: ReadonlyMap<string, ValidateFunction>,
+  validators: ReturnType<typeof bodyValidators>,
 ): string | undefined {
   const shown = `${operation.operationId} ${url}: ${status} ${text}`
   if (status === 500 || operation.responses[status] === undefined) return shown
