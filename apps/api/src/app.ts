@@ -17,6 +17,7 @@ import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
 import { healthRoutes } from "./health.ts"
+import { ignoredHeader, ignoredMembers, ignoredParameters } from "./ignored.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
 import { instanceRoutes } from "./instances.ts"
@@ -92,11 +93,9 @@ function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {
 function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): RequestHandler {
   return async (req, res) => {
     const bearer = route.scope === undefined ? undefined : await authenticate(req.headers.authorization)
-    const query = route.query === undefined ? {} : validateQuery(route.query, parseQuery(req.url))
-    const body =
-      route.body === undefined
-        ? undefined
-        : validateBody(route.body, await readJson(req, res, route.emptyBody))
+    const given = await readInput(route, req, res)
+    const query = route.query === undefined ? {} : validateQuery(route.query, given.query)
+    const body = route.body === undefined ? undefined : validateBody(route.body, given.body)
     for (const scope of [route.scope, route.alsoScope?.(body)])
       if (scope !== undefined && bearer?.allows(scope) !== true)
         throw new StillframeError("forbidden", `missing required scope: ${scope}`)
@@ -132,6 +131,27 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
   }
 }
 
+/** What was sent, as it was sent; the answer, also one that refuses it, names what means nothing here. */
+async function readInput(
+  { query: querySchema, body: bodySchema, emptyBody }: Route,
+  req: Request,
+  res: Response,
+): Promise<{ query: Record<string, unknown>; body: unknown }> {
+  const query = parseQuery(req.url)
+  const body = bodySchema === undefined ? undefined : await readJson(req, res, emptyBody)
+  const ignored = ignoredHeader({
+    query: ignoredParameters(querySchema, query),
+    body:
+      bodySchema === undefined ? (hasBody(req) ? ["body"] : []) : ignoredMembers(bodySchema, body, "body"),
+  })
+  if (ignored !== undefined) res.set("X-Ignored", ignored)
+  return { query, body }
+}
+
+function hasBody({ headers }: Request): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0
+}
+
 function send(
   res: Response,
   { status, body, headers = {}, stream, onSent }: Answer,
@@ -159,6 +179,8 @@ function identify(log: Logger): RequestHandler {
     const requestId = requestIdPattern.test(given) ? given : createId()
     res.set("X-Request-Id", requestId)
     res.locals["log"] = log.child({ requestId })
+    // Express would answer `If-None-Match: *` with a 304 that has no body; only the page's files have a validator.
+    if (!req.path.startsWith("/docs/")) delete req.headers["if-none-match"]
     const started = performance.now()
     res.once("close", () => {
       const durationMs = Math.round(performance.now() - started)

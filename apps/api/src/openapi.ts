@@ -90,6 +90,7 @@ function parametersOf(route: Route, reference: ToReference): unknown[] {
 function answerOf(schema: z.ZodType | null, reference: ToReference, route: Route): Json {
   const names = [
     "X-Request-Id",
+    "X-Ignored",
     ...(route.holds === true ? ["Preference-Applied"] : []),
     ...(route.replay === undefined ? [] : ["Location", "Idempotent-Replayed"]),
     ...(route.query?.shape["cursor"] === undefined ? [] : ["Link", "X-Next-Cursor"]),
@@ -120,6 +121,7 @@ function errorsOf(route: Route): number[] {
 function errorOf(status: number, reference: ToReference): Json {
   const names = [
     "X-Request-Id",
+    "X-Ignored",
     ...(status === 409 || status >= 500 ? ["x-should-retry", "retry-after-ms"] : []),
   ]
   return {
@@ -150,6 +152,11 @@ function headerReferences(names: readonly string[]): Json {
 const text = { type: "string" } as const
 const headers: Json = {
   "X-Request-Id": { description: "The request's id, also in the log", schema: text },
+  "X-Ignored": {
+    description:
+      "Names the query parameters and body members that the API does not know and has ignored, such as `query.source, body.launch.dsks`. Absent when it knows all of them.",
+    schema: text,
+  },
   Location: { description: "Where the resource is", schema: text },
   Link: { description: 'The next page, `rel="next"`; absent on the last', schema: text },
   "X-Next-Cursor": { description: "`cursor` of the next page", schema: text },

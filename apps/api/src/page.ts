@@ -34,6 +34,8 @@ export function nextPageHeaders(url: string, cursor: string): Record<string, str
   return { Link: `<${path}?${asked.toString()}>; rel="next"`, "X-Next-Cursor": cursor }
 }
 
+const createdAtLengthMax = "2026-01-31T12:00:00.000000Z".length
+
 function readCursor(cursor: string): Position {
   try {
     const [createdAt, id] = cursorSchema.parse(JSON.parse(Buffer.from(cursor, "base64url").toString()))
@@ -45,6 +47,9 @@ function readCursor(cursor: string): Position {
   }
 }
 
-// The year 0 is a date of ISO 8601, but none of Postgres.
-const createdAtSchema = z.iso.datetime().refine((time) => !time.startsWith("0000"))
+// As Postgres writes it. The year 0 is a date of ISO 8601, but none of Postgres, which also takes no endless fraction.
+const createdAtSchema = z.iso
+  .datetime()
+  .max(createdAtLengthMax)
+  .refine((time) => !time.startsWith("0000"))
 const cursorSchema = z.tuple([createdAtSchema, z.string().regex(/^[a-z0-9]{1,32}$/)])

@@ -1,6 +1,6 @@
 import { once } from "node:events"
 import { createServer, type Server } from "node:http"
-import type { AddressInfo, Socket } from "node:net"
+import type { AddressInfo } from "node:net"
 import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -9,6 +9,7 @@ import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
 import type { ApiConfig } from "./config.ts"
 import { openEventTail } from "./event-tail.ts"
+import { refuseUnreadable } from "./refuse-unreadable.ts"
 
 export interface RunningApi extends AsyncDisposable {
   readonly url: string
@@ -30,7 +31,7 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   const own = { db, waker, log, stopping: stopping.signal }
   const app = createApp({ ...config, ...own, answered, eventTail: openEventTail(own) })
   const server = createServer(app)
-  server.on("clientError", refuseMalformed)
+  server.on("clientError", refuseUnreadable)
   server.listen(config.port, config.listenHost)
   await once(server, "listening").catch((cause: Error) => {
     const message = `can't listen: ${cause.message}; set PORT and LISTEN_HOST to an address that is free`
@@ -51,13 +52,4 @@ async function closeServer(server: Server, stopping: AbortController): Promise<v
   const deadline = setTimeout(() => server.closeAllConnections(), answersDeadlineMs)
   await closed
   clearTimeout(deadline)
-}
-
-// What is not HTTP never reaches the app; Node's own answer to it would have no body.
-function refuseMalformed(_error: Error, socket: Socket): void {
-  if (!socket.writable) return
-  const body = JSON.stringify({ code: "Bad Request", message: "the request is not valid HTTP/1.1" })
-  socket.end(
-    `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`,
-  )
 }

@@ -1,5 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { z } from "zod"
+import { jsonPointer } from "./query.ts"
 
 /** Checks a body against its schema. Throws `bad_request` in the words of the contract's validator. */
 export function validateBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
@@ -35,18 +36,12 @@ function firstMistake(error: z.ZodError): { pointer: string; text: string } {
   const [issue] = error.issues
   if (issue === undefined) return { pointer: "/", text: "is not valid" }
   const last = issue.path.at(-1)
-  // A JSON pointer (RFC 6901).
-  const pointer = issue.path
-    .map((key) => `/${String(key).slice(0, shownMax).replaceAll("~", "~0").replaceAll("/", "~1")}`)
-    .join("")
   const missing = issue.input === undefined && issue.code !== "custom" && last !== undefined
   return {
-    pointer: pointer === "" ? "/" : pointer,
+    pointer: jsonPointer(issue.path),
     text: missing ? `property "${String(last)}" is missing` : describe(issue),
   }
 }
-
-const shownMax = 200
 
 function describe(issue: z.core.$ZodIssue): string {
   if (issue.code === "invalid_type")
