@@ -5,11 +5,13 @@ import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
 import { shutdownDeadlineMs } from "@stillframe/runtime/process"
+import { portsOf, type AddressRules } from "@stillframe/runtime/webhook-addresses"
 import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
 import type { ApiConfig } from "./config.ts"
 import { openEventTail } from "./event-tail.ts"
 import { refuseUnreadable } from "./refuse-unreadable.ts"
+import { resolveInTime } from "./webhook-url.ts"
 
 export interface RunningApi extends AsyncDisposable {
   readonly url: string
@@ -29,8 +31,9 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   const stopping = new AbortController()
   const answered = opened.use(openAnswered(db, log))
   const own = { db, waker, log, stopping: stopping.signal }
-  const app = createApp({ ...config, ...own, answered, eventTail: openEventTail(own) })
-  const server = createServer(app)
+  const server = createServer()
+  const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
+  server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))
   server.on("clientError", refuseUnreadable)
   server.listen(config.port, config.listenHost)
   await once(server, "listening").catch((cause: Error) => {
@@ -43,6 +46,12 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   log.info({ url }, "listening")
   const resources = opened.move()
   return { url, port, [Symbol.asyncDispose]: () => resources.disposeAsync() }
+}
+
+function webhookRules(config: ApiConfig, server: Server): AddressRules {
+  const { port } = server.address() as AddressInfo
+  const stackPorts = [port, ...portsOf([config.databaseUrl, config.databaseDirectUrl])]
+  return { allowedCidrs: config.webhookAllowedCidrs, stackPorts }
 }
 
 async function closeServer(server: Server, stopping: AbortController): Promise<void> {

@@ -12,6 +12,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { createLogger } from "@stillframe/runtime/logger"
+import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { testDatabase } from "@stillframe/testing/database"
 import { snapshotRecord } from "../events/records.ts"
 
@@ -67,18 +68,21 @@ export async function testApi({
   snapshotCreate = "async",
   streamHeartbeatMs = 15_000,
   webhookAllowedCidrs = ["127.0.0.0/8"],
+  resolve = async () => [],
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
   streamHeartbeatMs?: number
   webhookAllowedCidrs?: readonly string[]
+  resolve?: Resolve
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const keys = { jwtSecret, secretsKey }
-  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, webhookAllowedCidrs }
+  const webhooks = { webhookAllowedCidrs, resolve }
+  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, ...webhooks }
   const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log))
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())
