@@ -62,7 +62,11 @@ export function deliveryRoutes(deps: ApiDeps): Route[] {
       answers: { 202: deliverySchema },
       scope: "webhook:write",
       handle: (call) => resend(deps, call),
-      replay: async (_call, { body }) => ({ status: 202, body }),
+      async replay({ params: { id = "" } }, { body }) {
+        // It goes with its webhook and with its event.
+        const row = await findDelivery(db, Number(id))
+        return { status: 202, body: row === undefined ? body : deliveryResource(row) }
+      },
     }),
   ]
 }

@@ -17,7 +17,7 @@ import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork } from "./problem.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
-import { nameSchema, tagsSchema } from "./schemas.ts"
+import { booleanInQuery, nameSchema, tagsSchema } from "./schemas.ts"
 import { snapshotPolicyOf } from "./snapshot-policy.ts"
 
 export function instanceRoutes(deps: ApiDeps): Route[] {
@@ -74,11 +74,19 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       answers: { 204: null },
       errors: [409],
       scope: "instance:write",
+      query: deleteQuery,
       holds: true,
       handle: (call) => deleteInstance(deps, call),
     }),
   ]
 }
+
+const deleteQuery = z.object({
+  graceful_shutdown: booleanInQuery().optional().meta({
+    description:
+      "Whether the guest is asked to shut down before its VM is ended. It gets as long as for a stop (`STOP_GRACE`). Defaults to false.",
+  }),
+})
 
 async function launchInstance(
   deps: ApiDeps,
@@ -113,9 +121,10 @@ async function launchInstance(
 /** 204 when the VM has ended, or when it has not within the answer's time: then it still will. A second DELETE joins the first. */
 async function deleteInstance(
   deps: ApiDeps,
-  { params: { id = "" }, prefer, signal }: Call<unknown, unknown>,
+  { params: { id = "" }, query, prefer, signal }: Call<z.output<typeof deleteQuery>, unknown>,
 ): Promise<Answer> {
   const { id: instanceId } = await resolveInstance(deps.db, id)
+  const params = query.graceful_shutdown === true ? { graceful: true } : {}
   const operationId = await inTransaction(deps.db, async (tx) => {
     const instance = await lockInstance(tx, instanceId)
     if (instance === undefined) throw new StillframeError("not_found", "resource not found")
@@ -124,7 +133,7 @@ async function deleteInstance(
     // A capture under way is cancelled, its VM resumed, and only then ended.
     await failCapturesOf(tx, instanceId, "the instance was deleted before it was captured")
     await cancelInstanceWork(tx, instanceId)
-    return createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId })
+    return createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId, params })
   })
   deps.waker.wake("operations")
   deps.waker.wake("events")

@@ -73,6 +73,14 @@ export function numberInQuery({ min, max }: { min: number; max: number }): z.Zod
     .pipe(z.int().min(min).max(max))
 }
 
+/** A truth value in a query's text. */
+export function booleanInQuery(): z.ZodType<boolean, string> {
+  return z
+    .enum(["true", "false"])
+    .transform((text) => text === "true")
+    .pipe(z.boolean())
+}
+
 /** A comma-separated list of `values` in a query's text. */
 export function listInQuery<const Values extends readonly string[]>(
   values: Values,

@@ -26,7 +26,7 @@ export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
     errors: [409, 501],
     scope: "snapshot:write",
     holds: true,
-    replay: (call: Call<unknown, unknown>, made: Made) => answer(deps, call, made),
+    replay: (call: Call<unknown, unknown>, made: Made) => answer(deps, call, made, { replayed: true }),
   } as const
   return [
     route({
@@ -79,18 +79,20 @@ async function answer(
   deps: ApiDeps,
   { prefer, signal }: Call<unknown, unknown>,
   { made: { snapshotId = "", kind, operationId }, body }: Made,
+  { replayed = false } = {},
 ): Promise<Answer> {
   const headers = { Location: `/snapshots/${snapshotId}` }
   const timeoutMs = heldMs(prefer, { seconds: 0 })
   const end =
-    operationId !== undefined && timeoutMs > 0
+    // What was begun just now is not over yet; what was begun earlier may be.
+    operationId !== undefined && (timeoutMs > 0 || replayed)
       ? await waitForEnd(deps, operationId, { timeoutMs, signal })
       : undefined
   const snapshot = await findSnapshot(deps.db, snapshotId)
-  if (snapshot === undefined && end !== undefined)
+  if (snapshot === undefined && end !== undefined && !replayed)
     return problem("conflict", "the snapshot was deleted before this answer was given", { retry: false })
   // A compression's failure is in the snapshot, as everywhere.
-  if (end?.state === "failed" && kind === "verify") return failedWork(end)
+  if (end?.state === "failed" && kind === "verify" && snapshot !== undefined) return failedWork(end)
   const done = operationId === undefined || end !== undefined
   return {
     status: done ? 200 : 202,

@@ -100,13 +100,13 @@ test.each([
 
 test.each([
   ["http://public.example/", ["8.8.8.8"], /8\.8\.8\.8 is public; use an https/],
-  ["http://public.example/", ["8.8.8.8", "127.0.0.1"], undefined],
-  ["http://inside.example/", ["127.0.0.1"], undefined],
+  ["http://public.example/", ["8.8.8.8", "127.0.0.1"], /^$/],
+  ["http://inside.example/", ["127.0.0.1"], /^$/],
   ["http://inside.example:8080/", ["127.0.0.1"], /port 8080 of 127\.0\.0\.1/],
   ["http://localhost:8080/", [], /port 8080 of 127\.0\.0\.1/],
-  ["http://nowhere.example/", [], undefined],
-  ["https://public.example/", ["10.0.0.1"], undefined],
+  ["http://nowhere.example/", [], /^$/],
+  ["https://public.example/", ["10.0.0.1"], /^$/],
 ])("a name that plain http leads to is looked up: %s at %j", async (url, addresses, reason) => {
   const refusal = await urlRefusal(new URL(url), loopback, async () => addresses)
-  expect(refusal).toEqual(reason === undefined ? undefined : expect.stringMatching(reason))
+  expect(refusal ?? "").toMatch(reason)
 })
