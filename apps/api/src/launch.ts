@@ -4,6 +4,7 @@ import { builtinImages, type BuiltinImage } from "@stillframe/domain/images"
 import { hypervisors } from "@stillframe/domain/instance"
 import { hostNamePattern } from "@stillframe/domain/names"
 import { z } from "zod"
+import { defaultHypervisor } from "./contract-capabilities.ts"
 import { nameSchema, tagsSchema } from "./schemas.ts"
 import { snapshotPolicySchema } from "./snapshot-policy.ts"
 
@@ -65,7 +66,7 @@ export const createInstanceSchema = z
     image: imageSchema.optional(),
     launch: launchSchema.optional(),
     attach: attachSchema.optional(),
-    hypervisor: z.enum(hypervisors).default("qemu"),
+    hypervisor: z.enum(hypervisors).default(defaultHypervisor),
     host: z.string().regex(hostNamePattern).optional(),
     vcpus: vcpusSchema.optional(),
     /** Memory for people, such as `512MB` or `1.5 GB`; the units are powers of 1024. */

@@ -4,6 +4,7 @@ import { describedWebhooks } from "./openapi-webhooks.ts"
 import { keyPattern } from "./request-identity.ts"
 import { errorSchema } from "./resources.ts"
 import type { Route } from "./route.ts"
+import { apiVersion } from "./version.ts"
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -21,7 +22,7 @@ export function openApiDocument(routes: readonly Route[]): Json {
     openapi: "3.1.1",
     info: {
       title: "Stillframe",
-      version: "0.1.0",
+      version: apiVersion,
       description: "VM snapshots as jobs, behind Hypeman's snapshot API.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
