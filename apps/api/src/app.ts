@@ -16,7 +16,8 @@ import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
 import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
-import { healthRoutes } from "./health.ts"
+import { healthRoutes, startingMessage } from "./health.ts"
+import { hostRoutes } from "./hosts.ts"
 import { ignoredHeader, ignoredMembers, ignoredParameters } from "./ignored.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
@@ -45,7 +46,7 @@ export function createApp(deps: ApiDeps): Express {
     .set("strict routing", true)
     .set("case sensitive routing", true)
     .set("etag", false)
-  app.use(identify(deps.log), helmet())
+  app.use(identify(deps.log), helmet(), refuseWhileStarting(deps))
   const routes = routesOf(deps)
   mount(app, deps, routes)
   mountReference(app, routes)
@@ -56,10 +57,21 @@ export function createApp(deps: ApiDeps): Express {
   return app
 }
 
+function refuseWhileStarting(deps: ApiDeps): RequestHandler {
+  return (req, res, next) => {
+    if (!deps.starting() || openWhileStarting.has(req.path)) next()
+    else send(res, problem("unavailable", startingMessage, { retryAfterMs: startingRetryMs }), deps)
+  }
+}
+
+const openWhileStarting = new Set(["/health", "/ready"])
+const startingRetryMs = 1_000
+
 function routesOf(deps: ApiDeps): Route[] {
   return [
     ...healthRoutes(deps),
     ...capabilityRoutes(deps),
+    ...hostRoutes(deps),
     ...instanceRoutes(deps),
     ...instanceActionRoutes(deps),
     ...instanceWaitRoutes(deps),

@@ -76,7 +76,11 @@ export function capabilityRoutes({ db }: ApiDeps): Route[] {
       answers: { 200: hostsSchema },
       scope: "instance:read",
       async handle() {
-        const hosts = await liveHosts(db)
+        const hosts = (await liveHosts(db)).map(({ name, pool, hypervisors }) => ({
+          name,
+          pool,
+          hypervisors,
+        }))
         return { status: 200, body: { hosts, ...inContractsWords(hosts) } }
       },
     }),

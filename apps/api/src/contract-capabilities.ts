@@ -23,18 +23,14 @@ export const contractMembers = {
   }),
   host: z
     .object({
-      os: z
-        .string()
-        .meta({
-          description: "The operating system of the API's machine, as Go names it.",
-          examples: ["linux"],
-        }),
-      arch: z
-        .string()
-        .meta({
-          description: "The processor architecture of that machine, as Go names it.",
-          examples: ["amd64"],
-        }),
+      os: z.string().meta({
+        description: "The operating system of the API's machine, as Go names it.",
+        examples: ["linux"],
+      }),
+      arch: z.string().meta({
+        description: "The processor architecture of that machine, as Go names it.",
+        examples: ["amd64"],
+      }),
     })
     .meta({ description: "The machine that the API runs on." }),
   images: z
@@ -69,7 +65,9 @@ export const contractMembers = {
 }
 
 /** What hosts can do, in the contract's words. */
-export function inContractsWords(hosts: readonly LiveHost[]): z.output<z.ZodObject<typeof contractMembers>> {
+export function inContractsWords(
+  hosts: readonly Pick<LiveHost, "hypervisors">[],
+): z.output<z.ZodObject<typeof contractMembers>> {
   const runtimes = hypervisors.toSorted().map((name) => {
     const offers = hosts.flatMap(({ hypervisors: offered }) => offered[name] ?? [])
     return { name, available: offers.length > 0, features: featuresOfAll(offers) }

@@ -17,6 +17,7 @@ import { requireLiveCapture } from "./live-capture.ts"
 import { once } from "./once.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"
+import { requireHost } from "./require-host.ts"
 import type { Answer, ApiDeps, Call } from "./route.ts"
 import type { createSnapshotSchema } from "./schemas.ts"
 import { waitUntil } from "./wait.ts"
@@ -58,16 +59,12 @@ async function judge(
       "invalid_request",
       '"capture": "live" is of Standby snapshots only: a stopped instance has no memory; leave it out',
     )
+  requireHost(instance)
   checkState(body.kind, instance)
   if (body.kind === "Stopped" && instance.attached !== null)
     throw new StillframeError(
       "not_supported",
       "the disks of an attached VM that has ended are its owner's alone; take a Standby snapshot while it runs",
-    )
-  if (instance.pool === null)
-    throw new StillframeError(
-      "unavailable",
-      `host "${instance.host}" is not known; start its capture-worker and try again`,
     )
   if (body.capture === "live") await requireLiveCapture(deps.db, instance)
   return {
@@ -135,8 +132,10 @@ async function answer(
   let snapshot: SnapshotRecord | undefined = created
   if (timeoutMs > 0 && isUnderWay(created)) {
     const look = async (): Promise<true | undefined> => {
-      snapshot = await findSnapshot(deps.db, created.id)
-      return snapshot === undefined || !isUnderWay(snapshot) || undefined
+      const current = await findSnapshot(deps.db, created.id)
+      snapshot = current
+      // Without its host the capture waits longer than any answer may.
+      return current === undefined || !isUnderWay(current) || !current.host_up || undefined
     }
     await waitUntil(deps, look, { timeoutMs, signal })
   }

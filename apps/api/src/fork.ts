@@ -8,6 +8,7 @@ import type { z } from "zod"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork, type InstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { hostFor } from "./require-host.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { forkSnapshotSchema } from "./schemas.ts"
@@ -58,11 +59,13 @@ async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): 
   // The source may be gone for whoever asks; its row still says what it was.
   const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
   requireRestorable(source)
+  const hypervisor = hypervisorFor(snapshot, body)
+  const host = await hostFor(tx, { ...snapshot, hypervisor })
   const instance = await createInstance(tx, {
     name: body.name,
     image: source.image,
-    hypervisor: hypervisorFor(snapshot, body),
-    host: snapshot.host,
+    hypervisor,
+    host: host.name,
     launch: source.launch,
     vcpus: source.vcpus,
     memoryMib: source.memory_mib,
@@ -71,10 +74,10 @@ async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): 
     sourceSnapshotId: snapshot.id,
   })
   // After the name, as the contract judges; what is thrown here undoes it.
-  const use = await useOf(tx, snapshot, source, body)
+  const use = await useOf(tx, { ...snapshot, host: host.name }, source, body)
   const operationId = await createOperation(tx, {
     kind: "fork",
-    queue: captureQueue(snapshot.host),
+    queue: captureQueue(host.name),
     instanceId: instance.id,
     snapshotId: snapshot.id,
     params: { ...use },

@@ -11,6 +11,7 @@ import { z } from "zod"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { requireHost } from "./require-host.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { compressionSchema } from "./schemas.ts"
@@ -142,7 +143,9 @@ async function act(
   { params: { id = "" }, prefer, identity, signal }: Call<unknown, unknown>,
   choose: (instance: InstanceRow) => Action,
 ): Promise<Answer> {
-  const { id: instanceId } = await resolveInstance(deps.db, id)
+  const resolved = await resolveInstance(deps.db, id)
+  requireHost(resolved)
+  const { id: instanceId } = resolved
   const begun = await once(deps, identity, async (tx) => {
     const instance = await claimState(tx, instanceId)
     const { kind, target } = choose(instance)

@@ -1,7 +1,7 @@
 import { resolveInstance } from "@stillframe/db/instances"
 import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
-import { instanceStates, type InstanceState } from "@stillframe/domain/instance"
+import { instanceStates, shownState, shownStateError, type InstanceState } from "@stillframe/domain/instance"
 import { z } from "zod"
 import { waitedSchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
@@ -38,14 +38,18 @@ export function instanceWaitRoutes(deps: ApiDeps): Route[] {
           deps,
           async () => {
             instance = await resolveInstance(deps.db, instance.id)
-            return instance.state === awaited || undefined
+            return shownState(instance) === awaited || undefined
           },
           { timeoutMs: budgetMs, signal },
         )
-        const { state, state_error } = instance
+        const stateError = shownStateError(instance)
         return {
           status: 200,
-          body: { state, ...(state_error !== null && { state_error }), timed_out: reached === undefined },
+          body: {
+            state: shownState(instance),
+            ...(stateError !== undefined && { state_error: stateError }),
+            timed_out: reached === undefined,
+          },
         }
       },
     }),

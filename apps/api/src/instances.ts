@@ -1,7 +1,13 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { liveHosts } from "@stillframe/db/hosts"
-import { createInstance, listInstances, lockInstance, resolveInstance } from "@stillframe/db/instances"
+import {
+  createInstance,
+  findShownInstance,
+  listInstances,
+  lockInstance,
+  resolveInstance,
+} from "@stillframe/db/instances"
 import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
 import { failCapturesOf } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -11,10 +17,11 @@ import { z } from "zod"
 import { chooseHost } from "./choose-host.ts"
 import { createInstanceSchema, originOf } from "./launch.ts"
 import { once } from "./once.ts"
-import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd } from "./operations.ts"
+import { answerWithInstance, instanceWork, replayInstanceWork, waitForEnd, workGoesOn } from "./operations.ts"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork } from "./problem.ts"
+import { requireHostUp } from "./require-host.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { booleanInQuery, nameSchema, tagsSchema } from "./schemas.ts"
@@ -71,8 +78,8 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       path: "/instances/:id",
       operationId: "deleteInstance",
       summary: "End an instance, or forget an attached one; its snapshots stay",
-      answers: { 204: null },
-      errors: [409],
+      answers: { 202: instanceSchema, 204: null },
+      errors: [409, 504],
       scope: "instance:write",
       query: deleteQuery,
       holds: true,
@@ -94,6 +101,7 @@ async function launchInstance(
 ): Promise<Answer> {
   const snapshotPolicy = body.snapshot_policy && snapshotPolicyOf(body.snapshot_policy)
   const origin = originOf(body)
+  if (body.host !== undefined) await requireHostUp(deps.db, body.host)
   const host = chooseHost(await liveHosts(deps.db), { wanted: body.host, hypervisor: body.hypervisor })
   const created = await once(deps, identity, async (tx) => {
     const instance = await createInstance(tx, {
@@ -118,7 +126,10 @@ async function launchInstance(
   return answerWithInstance(deps, created, { timeoutMs, signal, status: 201 })
 }
 
-/** 204 when the VM has ended, or when it has not within the answer's time: then it still will. A second DELETE joins the first. */
+/**
+ * 204 when the VM has ended and the instance is gone; 202 when it is not within the answer's time, or its host is not up:
+ * then the deletion is carried out later. A second DELETE joins the first.
+ */
 async function deleteInstance(
   deps: ApiDeps,
   { params: { id = "" }, query, prefer, signal }: Call<z.output<typeof deleteQuery>, unknown>,
@@ -139,5 +150,9 @@ async function deleteInstance(
   deps.waker.wake("events")
   const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
   const end = timeoutMs > 0 ? await waitForEnd(deps, operationId, { timeoutMs, signal }) : undefined
-  return end === undefined || end.state === "done" ? { status: 204 } : failedWork(end)
+  if (end !== undefined) return end.state === "done" ? { status: 204 } : failedWork(end)
+  const left = await findShownInstance(deps.db, instanceId)
+  if (left === undefined) return { status: 204 }
+  const headers = { Location: `/instances/${instanceId}` }
+  return workGoesOn(deps, { body: instanceResource(left), headers, held: timeoutMs > 0 })
 }

@@ -1,5 +1,5 @@
 import type { Made } from "@stillframe/db/idempotency"
-import { findInstance, type InstanceRow } from "@stillframe/db/instances"
+import { findShownInstance, type InstanceRow } from "@stillframe/db/instances"
 import { getOperation, type OperationView } from "@stillframe/db/operations"
 import { instanceResource } from "@stillframe/domain/instance"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
@@ -7,20 +7,25 @@ import { failedWork, problem } from "./problem.ts"
 import type { Answer, ApiDeps, Call } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 
-/** How an operation ended, or undefined when it has not within `timeoutMs`. */
-export function waitForEnd(
+/** How an operation ended; undefined when it has not within `timeoutMs`, or when no worker is up that could end it. */
+export async function waitForEnd(
   deps: ApiDeps,
   operationId: string,
   options: { timeoutMs: number; signal: AbortSignal },
 ): Promise<OperationView | undefined> {
-  return waitUntil(
+  const last = await waitUntil(
     deps,
     async () => {
       const operation = await getOperation(deps.db, operationId)
-      return operation.state === "queued" || operation.state === "running" ? undefined : operation
+      return isOpen(operation) && operation.attended ? undefined : operation
     },
     options,
   )
+  return last === undefined || isOpen(last) ? undefined : last
+}
+
+function isOpen({ state }: OperationView): boolean {
+  return state === "queued" || state === "running"
 }
 
 /** Work on an instance that an answer may be held for. */
@@ -44,9 +49,9 @@ export async function answerWithInstance(
   const headers = { Location: `/instances/${instanceId}` }
   const end = options.timeoutMs > 0 ? await waitForEnd(deps, operationId, options) : undefined
   if (end !== undefined && end.state !== "done") return failedWork(end)
-  const instance = await findInstance(deps.db, instanceId)
+  const instance = await findShownInstance(deps.db, instanceId)
   const resource = instance === undefined ? body : instanceResource(instance)
-  if (end === undefined) return outOfTime(deps, { body: resource, headers, held: options.timeoutMs > 0 })
+  if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: options.timeoutMs > 0 })
   if (instance !== undefined) return { status: options.status, body: resource, headers }
   return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
 }
@@ -70,11 +75,13 @@ export function replayInstanceWork(
   }
 }
 
-function outOfTime(
+/** 202 with the resource as it is now; where answers are results, and this one was held, a 504 that is not to be repeated. */
+export function workGoesOn(
   { snapshotCreate }: ApiDeps,
   { body, headers, held }: { body: object; headers: Record<string, string>; held: boolean },
 ): Answer {
   if (snapshotCreate === "async" || !held) return { status: 202, body, headers }
-  const message = `the work goes on; ask ${headers["Location"]} for its end`
+  const reason = "state_error" in body ? `: ${String(body.state_error)}` : ""
+  const message = `the work goes on; ask ${headers["Location"]} for its end${reason}`
   return problem("timeout", message, { retry: false })
 }

@@ -59,7 +59,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     error: z
       .object({ code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]), message: z.string() })
       .exactOptional(),
-    captured_at: time.exactOptional().meta({ description: "the point in time, by the host's clock" }),
+    captured_at: time.exactOptional().meta({ description: "the point in time, by the database's clock" }),
     pause_ms: z.number().exactOptional().meta({ description: "how long the guest stood still" }),
     stored_bytes: bytes.exactOptional().meta({ description: "blocks on disk, shared ones included" }),
     verified_at: time.exactOptional().meta({ description: "when its files were last found to be good" }),
@@ -67,6 +67,10 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       description:
         "when its files were found to be damaged, `error` says how; it can be neither forked nor restored",
     }),
+    storage_error: z
+      .string()
+      .exactOptional()
+      .meta({ description: "why its files cannot be reached at present; they are not lost" }),
   })
   .meta({ id: "Snapshot" })
 
@@ -81,11 +85,14 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
       .literal(true)
       .exactOptional()
       .meta({ description: "someone else started this VM, and only they end it" }),
-    state: z.enum(instanceStates),
+    state: z.enum(instanceStates).meta({
+      description:
+        "`Unknown` while its host has not been heard of for 15 s; that is seen when the instance is read, and makes no event",
+    }),
     state_error: z
       .string()
       .exactOptional()
-      .meta({ description: "why the last thing asked of it has failed" }),
+      .meta({ description: "why the last thing asked of it has failed, or why its state is not known" }),
     vcpus: z.int(),
     size: z.string().meta({ description: "memory, for people" }),
     tags: tags.exactOptional(),
@@ -184,18 +191,30 @@ export const eventsRemovedSchema = errorSchema
   .meta({ id: "EventsRemoved", description: "Events after `after` have been removed" })
 
 export const healthSchema = z.object({ status: z.literal("ok") }).meta({ id: "Health" })
-export const readySchema = z
-  .object({
-    status: z.literal("ok"),
-    hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
-    compression_workers: z.array(
-      z.object({
-        name: z.string(),
-        pool: z.string(),
-        codecs: z
-          .record(z.enum(algorithms), z.string())
-          .meta({ description: "the binding in use for each algorithm" }),
-      }),
-    ),
-  })
-  .meta({ id: "Ready" })
+const readyProblem = z.object({
+  where: z.string().meta({ description: "`host <name>`, `pool <name>`, `database`, `queue` or `api`" }),
+  code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]),
+  message: z.string().meta({ description: "why, and what to do" }),
+})
+
+const ready = z.object({
+  status: z.enum(["ok", "degraded", "unavailable"]).meta({
+    description:
+      "`degraded`: some host or pool has a problem; `unavailable`: no work can be done, `problems` says why",
+  }),
+  problems: z.array(readyProblem),
+  hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
+  compression_workers: z.array(
+    z.object({
+      name: z.string(),
+      pool: z.string(),
+      codecs: z
+        .record(z.enum(algorithms), z.string())
+        .meta({ description: "the binding in use for each algorithm" }),
+    }),
+  ),
+})
+export const readySchema = ready.meta({ id: "Ready" })
+export const notReadySchema = errorSchema
+  .extend(ready.shape)
+  .meta({ id: "NotReady", description: "No work can be done" })

@@ -1,7 +1,7 @@
 import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
 import { createOperation } from "@stillframe/db/operations"
 import type { Database } from "@stillframe/db/schema"
-import { findSnapshot, lockSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
+import { findSnapshot, lockSnapshot, type ShownSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"
 import { captureQueue } from "@stillframe/domain/queues"
@@ -10,6 +10,7 @@ import { action, claimState } from "./instance-actions.ts"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
+import { requireHost } from "./require-host.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { restoreSnapshotSchema } from "./schemas.ts"
@@ -47,12 +48,14 @@ async function restore(
     timeoutMs: Math.max(0, deadline - performance.now()),
     signal,
   })
-  const read = async (): Promise<SnapshotRow> => {
+  const read = async (): Promise<ShownSnapshot> => {
     const snapshot = idPattern.test(snapshotId) ? await findSnapshot(deps.db, snapshotId) : undefined
     return requireOf(snapshot, instanceId)
   }
-  // What can never be done is said before anything is waited for.
-  await useAfterState(deps.db, await read(), resolved, body)
+  // What can't be done is said before anything is waited for.
+  const asked = await read()
+  requireHost(resolved)
+  await useAfterState(deps.db, asked, resolved, body)
   const waited = await whenCaptured(deps, read, left())
   if ("answer" in waited) return waited.answer
   const begun = await once(deps, identity, async (tx) => {
@@ -85,7 +88,7 @@ async function useAfterState(
   return useOf(db, snapshot, instance, body)
 }
 
-function requireOf(snapshot: SnapshotRow | undefined, instanceId: string): SnapshotRow {
+function requireOf<Row extends SnapshotRow>(snapshot: Row | undefined, instanceId: string): Row {
   if (snapshot === undefined) throw new StillframeError("not_found", "instance or snapshot not found")
   if (snapshot.source_instance_id !== instanceId)
     throw new StillframeError(

@@ -31,6 +31,8 @@ export interface ApiDeps {
   readonly eventTail: EventTail
   /** How often a stream shows that it lives. */
   readonly streamHeartbeatMs: number
+  /** Whether the rest of the process is not up yet, so that only `/health` and `/ready` are answered. */
+  readonly starting: () => boolean
   /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
   readonly stopping: AbortSignal
 }

@@ -14,6 +14,7 @@ import { once } from "./once.ts"
 import { waitForEnd } from "./operations.ts"
 import { heldMs } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"
+import { requireCompressionWorker } from "./require-host.ts"
 import { snapshotSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { compressSnapshotSchema } from "./schemas.ts"
@@ -66,6 +67,8 @@ async function begin(
     const snapshot = await requireSnapshot(tx, call.params["id"], lockSnapshot)
     requireCaptured(snapshot)
     const operationId = await work(tx, snapshot)
+    // After the mistakes of the request; what was begun is undone with the transaction.
+    if (operationId !== undefined) await requireCompressionWorker(tx, snapshot.pool)
     const { id: snapshotId } = snapshot
     const body = snapshotResource((await findSnapshot(tx, snapshotId)) ?? snapshot)
     return { made: { snapshotId, kind, ...(operationId !== undefined && { operationId }) }, body }

@@ -3,7 +3,13 @@ import { appendSnapshotEvent } from "@stillframe/db/events"
 import { listSnapshots } from "@stillframe/db/list-snapshots"
 import { cancelSnapshotWork, createOperation } from "@stillframe/db/operations"
 import type { Database } from "@stillframe/db/schema"
-import { findSnapshot, lockSnapshot, startDelete, type SnapshotRow } from "@stillframe/db/snapshots"
+import {
+  findSnapshot,
+  lockSnapshot,
+  startDelete,
+  type ShownSnapshot,
+  type SnapshotRow,
+} from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"
 import { compressQueue } from "@stillframe/domain/queues"
@@ -70,6 +76,12 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
 }
 
 /** By its exact id only. Throws `not_found`; one that is being deleted is gone. */
+export function requireSnapshot(db: Database, id: string | undefined): Promise<ShownSnapshot>
+export function requireSnapshot(
+  db: Database,
+  id: string | undefined,
+  find: typeof lockSnapshot,
+): Promise<SnapshotRow>
 export async function requireSnapshot(
   db: Database,
   id = "",

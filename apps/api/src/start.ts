@@ -22,15 +22,21 @@ export interface RunningApi extends AsyncDisposable {
 const answersDeadlineMs = shutdownDeadlineMs - 5_000
 
 /**
- * Brings the schema up to date, opens the pool and listens. Disposing it stops accepting, ends every held answer as if
+ * Brings the schema up to date, opens the pool and listens. Until `ready` resolves, where it is given, calls are refused as
+ * something to be tried again: what they need is still starting. Disposing it stops accepting, ends every held answer as if
  * its time had run out, and waits for the answers in hand.
  */
-export async function startApi(config: ApiConfig, log: Logger): Promise<RunningApi> {
+export async function startApi(
+  config: ApiConfig,
+  log: Logger,
+  { ready }: { ready?: Promise<void> } = {},
+): Promise<RunningApi> {
   await using opened = new AsyncDisposableStack()
   const { db, waker } = await openMigrated(opened, { ...config, log })
   const stopping = new AbortController()
   const answered = opened.use(openAnswered(db, log))
-  const own = { db, waker, log, stopping: stopping.signal }
+  let starting = ready !== undefined
+  const own = { db, waker, log, stopping: stopping.signal, starting: () => starting }
   const server = createServer()
   const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
   server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))
@@ -43,7 +49,12 @@ export async function startApi(config: ApiConfig, log: Logger): Promise<RunningA
   opened.defer(() => closeServer(server, stopping))
   const { port } = server.address() as AddressInfo
   const url = `http://${config.listenHost.includes(":") ? `[${config.listenHost}]` : config.listenHost}:${port}`
-  log.info({ url }, "listening")
+  const serve = (): void => {
+    starting = false
+    log.info({ url }, "listening")
+  }
+  if (ready === undefined) serve()
+  else void ready.then(serve)
   const resources = opened.move()
   return { url, port, [Symbol.asyncDispose]: () => resources.disposeAsync() }
 }

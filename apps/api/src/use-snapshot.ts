@@ -1,28 +1,34 @@
 import { capabilitiesOf } from "@stillframe/db/hosts"
 import type { InstanceRow } from "@stillframe/db/instances"
 import type { Database } from "@stillframe/db/schema"
-import { requireSound, type SnapshotRow } from "@stillframe/db/snapshots"
+import { requireSound, type ShownSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { guestObstacle } from "@stillframe/domain/hypervisor-needs"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
 import { snapshotTargets } from "@stillframe/domain/snapshot"
 import { offeredBy } from "./choose-host.ts"
 import { problem } from "./problem.ts"
+import { requireCaptor } from "./require-host.ts"
 import type { Answer, ApiDeps } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 
 /** What a client that may not wait any longer for a capture should wait before it asks again. */
 const retryAfterMs = 1_000
 
-/** A snapshot that is no longer to be captured; while it is and the time is up, the answer that says so. */
+/**
+ * A snapshot that is no longer to be captured; while it is and the time is up, the answer that says so. Throws `unavailable`
+ * when its host is not up.
+ */
 export async function whenCaptured(
   deps: ApiDeps,
-  read: () => Promise<SnapshotRow>,
+  read: () => Promise<ShownSnapshot>,
   options: { timeoutMs: number; signal: AbortSignal },
 ): Promise<{ snapshot: SnapshotRow } | { answer: Answer }> {
   const look = async (): Promise<SnapshotRow | undefined> => {
     const current = await read()
-    return current.status === "queued" || current.status === "capturing" ? undefined : current
+    if (current.status !== "queued" && current.status !== "capturing") return current
+    await requireCaptor(deps.db, current)
+    return undefined
   }
   const snapshot = await waitUntil(deps, look, options)
   if (snapshot !== undefined) return { snapshot }
@@ -68,12 +74,12 @@ export function hypervisorFor(
 }
 
 /**
- * What a restore or fork of a snapshot ends in, and on what. Throws `invalid_request` for what its kind, its host or its
+ * What a restore or fork of a snapshot ends in on `host`, and by which hypervisor. Throws `invalid_request` for what its kind, its host or its
  * guest do not allow.
  */
 export async function useOf(
   db: Database,
-  snapshot: SnapshotRow,
+  snapshot: Pick<SnapshotRow, "kind" | "host" | "source_hypervisor">,
   source: Pick<InstanceRow, "launch" | "vcpus">,
   asked: AskedUse,
 ): Promise<SnapshotUse> {
@@ -91,7 +97,7 @@ export async function useOf(
 
 async function checkTarget(
   db: Database,
-  { kind, host, source_hypervisor }: SnapshotRow,
+  { kind, host, source_hypervisor }: Pick<SnapshotRow, "kind" | "host" | "source_hypervisor">,
   { launch, vcpus }: Pick<InstanceRow, "launch" | "vcpus">,
   target: Hypervisor,
 ): Promise<void> {

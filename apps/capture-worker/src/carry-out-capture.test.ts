@@ -27,6 +27,7 @@ test("a captor that nobody waits for any more makes nothing, whether or not ther
     snapshotId: "snapshot",
     source: { state: "Stopped" },
     mode: "paused",
+    clock: { databaseMs: 0, monotonicMs: 0 },
   }
   const signal = AbortSignal.abort()
 

@@ -1,5 +1,6 @@
 import { mkdir, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillframe/storage/layout"
@@ -35,7 +36,7 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   if (source.state === "Stopped") {
     const home = generationDir(order.dataDir, order.instanceId, order.generation)
     const disks = await hypervisorOf(order.hypervisor).disksAtRest(home)
-    return seal(order, dir, { kind: "Stopped", files: [], disks, capturedAt: new Date(), pauseMs: 0 })
+    return seal(order, dir, { kind: "Stopped", files: [], disks, capturedAtMs: monotonicMs(), pauseMs: 0 })
   }
   const from = source.payloadDir
   const manifest = await readManifest(from)

@@ -1,3 +1,4 @@
+import type { ClockReading } from "@stillframe/domain/database-clock"
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
 import type { CaptureMode } from "@stillframe/domain/snapshot"
@@ -38,6 +39,8 @@ export interface SaveOrder extends VmOrder {
   readonly memoryMib: number
   readonly pauseExpectedMs: number
   readonly pauseLimitMs: number
+  /** For the moment of the capture: the host's wall clock may be wrong. */
+  readonly clock: ClockReading
 }
 
 export interface CaptureOrder extends SaveOrder {

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { decompressFile } from "@stillframe/codec/decompress"
 import { sha256File } from "@stillframe/codec/hash"
+import { databaseTime, monotonicMs } from "@stillframe/domain/database-clock"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { linkFiles } from "@stillframe/hypervisors/link-files"
@@ -18,7 +19,8 @@ interface Captured {
   readonly kind: Manifest["kind"]
   readonly files: readonly SavedFile[]
   readonly disks: readonly Disk[]
-  readonly capturedAt: Date
+  /** By `monotonicMs`. */
+  readonly capturedAtMs: number
   readonly pauseMs: number
 }
 
@@ -46,7 +48,7 @@ export async function seal(
     ...(attached?.option !== undefined && { not_restorable: attached.option }),
     ...opaqueMemory(order, captured),
     disks: captured.disks.map((disk) => ({ ...disk })),
-    captured_at: captured.capturedAt.toISOString(),
+    captured_at: databaseTime(order.clock, captured.capturedAtMs).toISOString(),
     // To the microsecond: what a clock has beyond that is noise.
     pause_ms: Math.round(captured.pauseMs * 1_000) / 1_000,
     files,
@@ -82,7 +84,7 @@ export async function sealCopy(
   const copy: Manifest = {
     ...manifest,
     ...header(order),
-    captured_at: new Date().toISOString(),
+    captured_at: databaseTime(order.clock, monotonicMs()).toISOString(),
     pause_ms: 0,
     files: manifest.files.map((file) =>
       file.name === memory?.name ? { ...file, name: rawMemoryName } : file,

@@ -8,17 +8,20 @@ import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems, type Problems } from "@stillframe/runtime/problems"
 import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
 import { namesIn } from "@stillframe/storage/directory"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
+import { watchOrphans } from "./orphans.ts"
 import { release } from "./release.ts"
 import { goOn, restoreHandler } from "./restore.ts"
 import { openStaging } from "./staging.ts"
@@ -49,7 +52,9 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   const hypervisors = await probeHostVmms(config, { staging, log })
   hypervisors.set("qemu", await probeHostQemu(config, log))
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
-  resources.use(await keepRegistered(db, await registration(config, hypervisors), log))
+  const problems = openProblems(log)
+  const clock = await openHostClock(db, problems)
+  resources.use(await keepRegistered(db, await registration(config, hypervisors), { clock, log, problems }))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
@@ -62,11 +67,14 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
     captors: orderly,
     committed,
     log,
+    problems,
+    clock,
     grown,
     room: new Map(),
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
+  resources.use(watchOrphans(worker))
   await consume(resources, worker)
   return resources.move()
 }
@@ -128,11 +136,21 @@ async function registration(
   }
 }
 
-/** Registers the host and says every 5 s that it lives. Throws when another machine holds the name. */
-async function keepRegistered(db: OwnedDatabase, host: HostRegistration, log: Logger): Promise<Disposable> {
-  await heartbeat(db, host)
-  const timer = setInterval(() => {
-    heartbeat(db, host).catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }, heartbeatIntervalMs)
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+/** Registers the host and says that it lives: every 5 s, and when its problems change. Throws when another machine holds the name. */
+async function keepRegistered(
+  db: OwnedDatabase,
+  host: HostRegistration,
+  { clock, log, problems }: { clock: HostClock; log: Logger; problems: Problems },
+): Promise<Disposable> {
+  const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
+  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
+  await say()
+  const stopListening = problems.listen(() => void say().catch(failed))
+  const timer = setInterval(() => void clock.measure().then(say).catch(failed), heartbeatIntervalMs)
+  return {
+    [Symbol.dispose]() {
+      stopListening()
+      clearInterval(timer)
+    },
+  }
 }

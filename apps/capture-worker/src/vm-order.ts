@@ -45,6 +45,7 @@ export function saveOrder(worker: Worker, context: OperationContext, instance: I
     memoryMib: instance.memory_mib,
     pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
     pauseLimitMs: worker.config.pauseLimitMs,
+    clock: worker.clock.reading(),
   }
 }
 

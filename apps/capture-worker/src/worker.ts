@@ -6,8 +6,10 @@ import type { Hypervisor } from "@stillframe/domain/instance"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
+import type { Problems } from "@stillframe/runtime/problems"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { HostClock } from "./host-clock.ts"
 import type { HostRoom } from "./host-room.ts"
 import type { StoredLaunch } from "./resolve-launch.ts"
 import type { Growth } from "./takeover.ts"
@@ -26,6 +28,9 @@ export interface Worker {
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger
+  /** Goes out with each heartbeat. */
+  readonly problems: Problems
+  readonly clock: HostClock
 }
 
 /** What this host was found to have of one hypervisor. */

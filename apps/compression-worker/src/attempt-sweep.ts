@@ -1,7 +1,7 @@
 import { readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
-import { now } from "@stillframe/db/client"
 import { tokenInUse } from "@stillframe/db/operations"
+import { fileTimeMs } from "@stillframe/storage/file-time"
 import { manifestName, snapshotDir } from "@stillframe/storage/layout"
 import type { Worker } from "./worker.ts"
 
@@ -10,11 +10,14 @@ const attemptAgeMsMin = 3_600_000
 
 /**
  * Removes what captures have left whose workers died for good: attempts without a manifest, older than an hour by the
- * database's clock, whose token no operation holds. One with a manifest is a whole snapshot and never touched.
+ * file system's clock, whose token no operation holds. One with a manifest is a whole snapshot and never touched.
  */
 export async function removeDeadAttempts({ db, config, log }: Worker): Promise<void> {
-  const nowMs = (await now(db)).getTime()
-  for (const snapshotId of await readdir(join(config.storageDir, "snapshots")).catch(none)) {
+  const snapshotIds = await readdir(join(config.storageDir, "snapshots")).catch(none)
+  if (snapshotIds.length === 0) return
+  // The clock that gave the attempts their times: neither the database's nor this host's need be the same.
+  const nowMs = await fileTimeMs(config.storageDir)
+  for (const snapshotId of snapshotIds) {
     const dir = snapshotDir(config.storageDir, snapshotId)
     for (const token of await readdir(dir).catch(none)) {
       const attempt = join(dir, token)

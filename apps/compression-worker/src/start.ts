@@ -1,12 +1,15 @@
 import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
+import { measureClock } from "@stillframe/db/measure-clock"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
+import { skewProblem } from "@stillframe/domain/clock-skew"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
 import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
@@ -32,7 +35,7 @@ export async function startCompressionWorker(
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
   log.info({ codecs, threads: config.threads }, "ready to compress")
-  const worker: Worker = { config, db, committed, log }
+  const worker: Worker = { config, db, committed, log, problems: openProblems(log) }
   resources.use(await keepRegistered(worker, codecs))
   resources.use(startPoolSweep(worker))
 
@@ -57,15 +60,24 @@ export async function startCompressionWorker(
   return resources.move()
 }
 
-/** Says every 5 s that the worker lives, and what it compresses with. */
+/** Says every 5 s that the worker lives, what it compresses with, and at once when its problems have changed. */
 async function keepRegistered(
-  { config: { host: name, pool }, db, log }: Worker,
+  { config: { host: name, pool }, db, log, problems }: Worker,
   codecs: Readonly<Record<Algorithm, string>>,
 ): Promise<Disposable> {
-  const heartbeat = (): Promise<void> => compressionHeartbeat(db, { name, pool, codecs })
+  const heartbeat = (): Promise<void> =>
+    compressionHeartbeat(db, { name, pool, codecs, problems: problems.list() })
+  const measured = async (): Promise<void> =>
+    problems.set("clock", skewProblem(`the compression-worker of ${name}`, await measureClock(db)))
+  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
+  await measured()
   await heartbeat()
-  const timer = setInterval(() => {
-    heartbeat().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }, heartbeatMs)
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+  const stopListening = problems.listen(() => void heartbeat().catch(failed))
+  const timer = setInterval(() => void measured().then(heartbeat).catch(failed), heartbeatMs)
+  return {
+    [Symbol.dispose]() {
+      stopListening()
+      clearInterval(timer)
+    },
+  }
 }

@@ -1,5 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Logger } from "@stillframe/runtime/logger"
+import type { Problems } from "@stillframe/runtime/problems"
 import type { CompressionWorkerConfig } from "./config.ts"
 
 /** What the handlers of one compression-worker work with. */
@@ -9,4 +10,6 @@ export interface Worker {
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger
+  /** Goes out with each heartbeat. */
+  readonly problems: Problems
 }

@@ -22,11 +22,8 @@ test("an answer without it asks for nothing", () => {
   expect(retryAfterMs({ date })).toBe(undefined)
 })
 
-test("a date is measured by this machine's clock where the answer shows none", () => {
+test("a date asks for nothing where the answer does not show its clock", () => {
   const inAMinute = new Date(Date.now() + 60_000).toUTCString()
 
-  const ms = retryAfterMs({ "retry-after": inAMinute }) ?? 0
-
-  expect(ms).toBeGreaterThan(50_000)
-  expect(ms).toBeLessThanOrEqual(60_000)
+  expect(retryAfterMs({ "retry-after": inAMinute })).toBe(undefined)
 })

@@ -3,7 +3,8 @@ const retryAfterMsMax = 24 * 3_600_000
 
 /**
  * What an answer's `Retry-After` asks for, in milliseconds, as RFC 9110 has it: seconds, or a date, which is measured by
- * the answer's own clock where it shows it. Undefined when it asks for nothing that can be read.
+ * the answer's own clock. Undefined when it asks for nothing that can be read, or for a date without showing its clock: this
+ * machine's may be another.
  */
 export function retryAfterMs(
   headers: Readonly<Record<string, string | string[] | undefined>>,
@@ -18,5 +19,5 @@ function untilDate(value: string, answeredAt: string | string[] | undefined): nu
   const now = typeof answeredAt === "string" ? Date.parse(answeredAt) : Number.NaN
   // Date.parse takes much more than HTTP's dates: "-5" is one too.
   const asked = value.endsWith(" GMT") ? Date.parse(value) : Number.NaN
-  return asked - (Number.isNaN(now) ? Date.now() : now)
+  return asked - now
 }

@@ -1,12 +1,15 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { failPending } from "@stillframe/db/disable-webhook"
 import { removeOldKeys } from "@stillframe/db/idempotency"
+import { measureClock } from "@stillframe/db/measure-clock"
 import { openMigrated } from "@stillframe/db/open"
 import { requeueExpired } from "@stillframe/db/relay"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
+import { skewProblem } from "@stillframe/domain/clock-skew"
 import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
 import { guardedAgent } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
@@ -21,6 +24,7 @@ const lostEveryMs = 15_000
 /** What a dispatcher that died has left. */
 const leftoversEveryMs = 5_000
 const removalEveryMs = 60_000
+const clockEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
 const nextRoundMs = 1_000
 
@@ -36,6 +40,7 @@ export async function startDispatcher(config: DispatcherConfig, log: Logger): Pr
   })
   opened.defer(() => engine.close())
 
+  startClockWatch(opened, { db, log })
   startRelay(opened, { db, waker, engine, log })
   startRemoval(opened, { db, log, config })
   startEvents(opened, { db, waker, config, log })
@@ -46,6 +51,19 @@ interface Duties {
   readonly db: OwnedDatabase
   readonly waker: Waker
   readonly log: Logger
+}
+
+/** Receivers refuse a webhook whose timestamp is minutes off, so the log tells of a clock that is wrong. */
+function startClockWatch(opened: AsyncDisposableStack, { db, log }: Pick<Duties, "db" | "log">): void {
+  const problems = openProblems(log)
+  runLoop(opened, {
+    name: "compare clocks",
+    everyMs: clockEveryMs,
+    async turn() {
+      problems.set("clock", skewProblem("the dispatcher's machine", await measureClock(db)))
+    },
+    log,
+  })
 }
 
 /** From rows to jobs, and back when jobs or workers are gone. */

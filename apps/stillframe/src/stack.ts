@@ -50,7 +50,9 @@ export async function startStack(env: Env, log: Logger): Promise<Stack> {
   const tokenFile = join(dataDir, "token")
   await writeFile(tokenFile, await mintToken(api.jwtSecret, tokenLifetimeSeconds), { mode: 0o600 })
 
-  const { url, port } = resources.use(await startApi(api, log.child({ part: "api" })))
+  // The port is taken first, so that one which is in use ends the start at once; calls are served when all is up.
+  const up = Promise.withResolvers<void>()
+  const { url, port } = resources.use(await startApi(api, log.child({ part: "api" }), { ready: up.promise }))
   // Known only now if any free one was asked for; webhooks never reach it.
   const dispatcher = dispatcherConfig({ ...settings, PORT: String(port) })
   resources.use(await startDispatcher(dispatcher, log.child({ part: "dispatcher" })))
@@ -58,6 +60,7 @@ export async function startStack(env: Env, log: Logger): Promise<Stack> {
     await startCompressionWorker(compressionConfig(settings), log.child({ part: "compression-worker" })),
   )
   resources.use(await startCaptureWorker(captureConfig(settings), log.child({ part: "capture-worker" })))
+  up.resolve()
   const started = resources.move()
   return { url, dataDir, tokenFile, [Symbol.asyncDispose]: () => started.disposeAsync() }
 }

@@ -1,6 +1,7 @@
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
+import type { Problem } from "@stillframe/domain/problem"
 import { sql } from "kysely"
 import { clock } from "./client.ts"
 import type { Database } from "./schema.ts"
@@ -25,15 +26,18 @@ export interface HostRegistration {
   readonly bootId: string
   readonly pool: string
   readonly hypervisors: HostCapabilities
+  /** At present; absent: none. */
+  readonly problems?: readonly Problem[]
 }
 
 /** Registers a host, or says that it still lives. Throws `conflict` when another machine holds the name and is up. */
 export async function heartbeat(db: Database, host: HostRegistration): Promise<void> {
   const { rows } = await sql`
-    insert into hosts (name, host_id, boot_id, pool, capabilities)
-    values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)})
+    insert into hosts (name, host_id, boot_id, pool, capabilities, problems)
+    values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)},
+      ${JSON.stringify(host.problems ?? [])})
     on conflict (name) do update set host_id = excluded.host_id, boot_id = excluded.boot_id, pool = excluded.pool,
-      capabilities = excluded.capabilities, heartbeat_at = clock()
+      capabilities = excluded.capabilities, problems = excluded.problems, heartbeat_at = clock()
     where hosts.host_id = excluded.host_id
       or hosts.heartbeat_at < clock() - ${hostFreshMs} * interval '1 millisecond'
     returning name`.execute(db)
@@ -59,15 +63,30 @@ export interface LiveHost {
   readonly name: string
   readonly pool: string
   readonly hypervisors: HostCapabilities
+  readonly problems: readonly Problem[]
 }
 
 /** The hosts that were heard of lately. */
 export async function liveHosts(db: Database): Promise<LiveHost[]> {
   return db
     .selectFrom("hosts")
-    .select(["name", "pool", "capabilities as hypervisors"])
+    .select(["name", "pool", "capabilities as hypervisors", "problems"])
     .where("heartbeat_at", ">", sql<Date>`${clock} - ${hostFreshMs} * interval '1 millisecond'`)
     .orderBy("name")
     .limit(1_000)
     .execute()
+}
+
+/** The last heartbeat (RFC 3339) of any host or compression-worker with this name or pool; undefined: there was none. */
+export async function lastHeardOf(
+  db: Database,
+  workers: "hosts" | "compression_workers",
+  { by, is }: { by: "name" | "pool"; is: string },
+): Promise<{ since: string; up: boolean } | undefined> {
+  const { rows } = await sql<{ heardAt: Date | null; up: boolean | null }>`
+    select max(heartbeat_at) as "heardAt",
+      max(heartbeat_at) > ${clock} - ${hostFreshMs} * interval '1 millisecond' as up
+    from ${sql.table(workers)} where ${sql.ref(by)} = ${is}`.execute(db)
+  const [found] = rows
+  return found?.heardAt ? { since: found.heardAt.toISOString(), up: found.up === true } : undefined
 }

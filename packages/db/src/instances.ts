@@ -4,12 +4,14 @@ import {
   instanceStatesBefore,
   type Hypervisor,
   type InstanceState,
+  type LostContact,
   type SnapshotPolicy,
 } from "@stillframe/domain/instance"
 import { nameLengthMax, namePattern } from "@stillframe/domain/names"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
+import { hostContact, lostContact, shownState } from "./contact.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import { prepared } from "./prepared.ts"
 import type { Database, InstancesTable } from "./schema.ts"
@@ -87,10 +89,14 @@ const columns = [
   "started_at",
   "stopped_at",
   "deleted_at",
+  "forgotten_at",
 ] as const
 
-/** An instance and the storage pool of its host; null while the host has never been heard of. */
-type ResolvedInstance = InstanceRow & { readonly pool: string | null }
+/** An instance as callers see it: with what is known of its host's life. */
+export type ShownInstance = InstanceRow & { readonly lost: LostContact | null }
+
+/** Its `pool` is that of its host; null for a host that the database does not know. */
+export type ResolvedInstance = ShownInstance & { readonly pool: string | null }
 
 /** By id, else by name, else by a prefix of the id that fits one instance only. Throws `not_found` or `ambiguous`. */
 export async function resolveInstance(db: Database, key: string): Promise<ResolvedInstance> {
@@ -99,10 +105,9 @@ export async function resolveInstance(db: Database, key: string): Promise<Resolv
     throw new StillframeError("not_found", "resource not found")
   const living = db
     .selectFrom("instances")
+    .leftJoin(hostContact, "contact.contact_name", "instances.host")
     .select(columns)
-    .select((row) =>
-      row.selectFrom("hosts").select("pool").whereRef("hosts.name", "=", "instances.host").as("pool"),
-    )
+    .select(["contact.pool", lostContact.as("lost")])
     .where("deleted_at", "is", null)
   const exact = await living
     .modifyFront(prepared("resolve_instance"))
@@ -120,6 +125,18 @@ export async function resolveInstance(db: Database, key: string): Promise<Resolv
 }
 
 const prefixPattern = /^[a-z][a-z0-9]{0,23}$/
+
+/** By its exact id; undefined when it was deleted. */
+export async function findShownInstance(db: Database, id: string): Promise<ShownInstance | undefined> {
+  return db
+    .selectFrom("instances")
+    .leftJoin(hostContact, "contact.contact_name", "instances.host")
+    .select(columns)
+    .select(lostContact.as("lost"))
+    .where("id", "=", id)
+    .where("deleted_at", "is", null)
+    .executeTakeFirst()
+}
 
 /** Undefined when there is none, or it was deleted. */
 export async function findInstance(db: Database, id: string): Promise<InstanceRow | undefined> {
@@ -149,6 +166,7 @@ export async function lockInstance(tx: Database, id: string): Promise<InstanceRo
 }
 
 export interface InstanceFilter {
+  /** As it is shown. */
   readonly state?: InstanceState | undefined
   readonly name?: string | undefined
   readonly tags?: Tags | undefined
@@ -158,13 +176,14 @@ export async function listInstances(
   db: Database,
   filter: InstanceFilter,
   page: PageRequest,
-): Promise<Page<InstanceRow>> {
+): Promise<Page<ShownInstance>> {
   let query = db
     .selectFrom("instances")
-    .selectAll()
-    .select(positionAt.as("position_at"))
+    .leftJoin(hostContact, "contact.contact_name", "instances.host")
+    .selectAll("instances")
+    .select([lostContact.as("lost"), positionAt.as("position_at")])
     .where("deleted_at", "is", null)
-  if (filter.state !== undefined) query = query.where("state", "=", filter.state)
+  if (filter.state !== undefined) query = query.where(shownState, "=", filter.state)
   if (filter.name !== undefined) query = query.where("name", "=", filter.name)
   if (filter.tags !== undefined)
     query = query.where(sql<boolean>`tags @> ${JSON.stringify(filter.tags)}::jsonb`)
@@ -251,13 +270,28 @@ export async function setLaunch(tx: Database, id: string, launch: Record<string,
     .execute()
 }
 
-/** Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. */
-export async function deleteInstance(tx: Database, id: string): Promise<InstanceRow | undefined> {
+/**
+ * Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. `forgotten`: its host could not
+ * be asked to end the VM and to remove the files.
+ */
+export async function deleteInstance(
+  tx: Database,
+  id: string,
+  { forgotten = false }: { forgotten?: boolean } = {},
+): Promise<InstanceRow | undefined> {
   return tx
     .updateTable("instances")
-    .set({ deleted_at: clock })
+    .set({ deleted_at: clock, ...(forgotten && { forgotten_at: clock }) })
     .where("id", "=", id)
     .where("deleted_at", "is", null)
     .returningAll()
     .executeTakeFirst()
+}
+
+/** Those of `ids` that no living instance has and no DELETE has seen to: forgotten with a host, or in no row at all. */
+export async function orphanedInstances(db: Database, ids: readonly string[]): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    select known.id from unnest(${ids}::text[]) as known (id) left join instances on instances.id = known.id
+    where instances.id is null or instances.forgotten_at is not null`.execute(db)
+  return rows.map(({ id }) => id)
 }

@@ -1,6 +1,7 @@
 import type { SnapshotKind, SnapshotRecord, SnapshotStatus } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
 import { sql } from "kysely"
+import { lostPool, poolContact } from "./contact.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database } from "./schema.ts"
 
@@ -48,8 +49,9 @@ export async function listSnapshots(
 ): Promise<Page<SnapshotRecord>> {
   let query = db
     .selectFrom("snapshots")
+    .leftJoin(poolContact, "contact.contact_name", "snapshots.pool")
     .select(columns)
-    .select(positionAt.as("position_at"))
+    .select([lostPool.as("lost_pool"), positionAt.as("position_at")])
     .where("status", "in", filter.statuses)
   if (filter.sourceInstanceId !== undefined)
     query = query.where("source_instance_id", "=", filter.sourceInstanceId)

@@ -9,6 +9,7 @@ import {
 } from "@stillframe/domain/operation"
 import { sql } from "kysely"
 import { clock, clockPlus } from "./client.ts"
+import { attended } from "./contact.ts"
 import type { Database } from "./schema.ts"
 
 export interface NewOperation {
@@ -263,12 +264,14 @@ export interface OperationView {
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null
   readonly error_message: string | null
+  /** Whether a worker of its queue is up. */
+  readonly attended: boolean
 }
 
 export async function getOperation(db: Database, id: string): Promise<OperationView> {
   return db
     .selectFrom("operations")
-    .select(["state", "error_code", "error_message"])
+    .select(["state", "error_code", "error_message", attended.as("attended")])
     .where("id", "=", id)
     .executeTakeFirstOrThrow()
 }

@@ -2,6 +2,7 @@ import type { EffectiveCompression } from "@stillframe/domain/compression"
 import { StillframeError, type ErrorCode } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import type { Hypervisor } from "@stillframe/domain/instance"
+import type { LostPool } from "@stillframe/domain/lost-host"
 import {
   snapshotResource,
   snapshotStatusesBefore,
@@ -11,7 +12,8 @@ import {
   type SnapshotStatus,
 } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
-import { sql, type Selectable, type Updateable } from "kysely"
+import { sql, type RawBuilder, type Selectable, type Updateable } from "kysely"
+import { captorUp, lostPool, poolContact } from "./contact.ts"
 import { appendSnapshotEvent } from "./events.ts"
 import { cancelSnapshotWork } from "./operations.ts"
 import { prepared } from "./prepared.ts"
@@ -19,6 +21,9 @@ import type { CreateTry } from "./repeated-creates.ts"
 import type { Database, SnapshotsTable } from "./schema.ts"
 
 export type SnapshotRow = Selectable<SnapshotsTable>
+
+/** A snapshot as callers see it: with what is known of its storage pool and of the host that captures it. */
+export type ShownSnapshot = SnapshotRow & { readonly lost_pool: LostPool | null; readonly host_up: boolean }
 
 export interface NewSnapshot {
   readonly kind: SnapshotKind
@@ -118,10 +123,12 @@ export function isUniqueViolation(error: unknown, index: string): boolean {
 }
 
 /** Undefined also for one that is being deleted: outside, it is gone. */
-export async function findSnapshot(db: Database, id: string): Promise<SnapshotRow | undefined> {
+export async function findSnapshot(db: Database, id: string): Promise<ShownSnapshot | undefined> {
   return db
     .selectFrom("snapshots")
-    .selectAll()
+    .leftJoin(poolContact, "contact.contact_name", "snapshots.pool")
+    .selectAll("snapshots")
+    .select([lostPool.as("lost_pool"), captorUp.as("host_up")])
     .where("id", "=", id)
     .where("status", "!=", "deleting")
     .executeTakeFirst()
@@ -168,7 +175,7 @@ async function advance(
   tx: Database,
   id: string,
   to: SnapshotStatus,
-  values: Omit<Updateable<SnapshotsTable>, "status">,
+  values: Omit<Updateable<SnapshotsTable>, "status" | "captured_at"> & { captured_at?: RawBuilder<Date> },
 ): Promise<SnapshotRow | undefined> {
   return tx
     .updateTable("snapshots")
@@ -201,7 +208,8 @@ export function publishCapture(
     size_bytes: captured.sizeBytes,
     stored_bytes: captured.storedBytes,
     pause_ms: captured.pauseMs,
-    captured_at: captured.capturedAt,
+    // A manifest may come from a host whose clock was wrong.
+    captured_at: sql<Date>`least(greatest(${captured.capturedAt}::timestamptz, created_at), clock())`,
     compression_state: captured.compress ? "compressing" : "none",
     compression_reason: captured.incompressible ?? null,
     progress: null,

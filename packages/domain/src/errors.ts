@@ -32,6 +32,11 @@ export const errorCodes = {
   lease_lost: { retry: true },
   insufficient_storage: { retry: true },
   storage_failed: { retry: true },
+  // A directory is absent or is not the one that the database means; its files may be whole elsewhere.
+  storage_unavailable: { retry: true },
+  // Of hosts and workers only: their clock is not the database's; they have what no instance names.
+  clock_skew: { retry: true },
+  orphaned_instances: { retry: false },
   pause_limit_exceeded: { retry: false },
   hypervisor_unavailable: { retry: false },
   hypervisor_failed: { retry: true },

@@ -1,4 +1,5 @@
 import type { CompressionConfig } from "./compression.ts"
+import { notHeardOf } from "./lost-host.ts"
 import { shownReason } from "./reason.ts"
 import type { Tags } from "./tags.ts"
 
@@ -84,6 +85,34 @@ export interface InstanceRecord {
   readonly created_at: Date
   readonly started_at: Date | null
   readonly stopped_at: Date | null
+  /** Set when its host is not heard of. Absent where that was not asked, as in events: then the stored state is shown. */
+  readonly lost?: LostContact | null
+}
+
+/** How an instance stands whose host is not heard of. */
+export interface LostContact {
+  /** The host's last heartbeat, RFC 3339; null for a host that the database does not know. */
+  readonly since: string | null
+  /** A DELETE of the instance waits for the host. */
+  readonly deleting: boolean
+}
+
+/** Only its host knows an instance's state: while the host is not heard of, the state is `Unknown`. */
+export function shownState({ state, lost }: Pick<InstanceRecord, "state" | "lost">): InstanceState {
+  return lost ? "Unknown" : state
+}
+
+export function shownStateError({
+  host,
+  state,
+  state_error,
+  lost,
+}: Pick<InstanceRecord, "host" | "state" | "state_error" | "lost">): string | undefined {
+  if (!lost) return state_error === null ? undefined : shownReason(state_error)
+  const words = `${notHeardOf({ name: host, since: lost.since })}; the instance was ${state} then`
+  return lost.deleting
+    ? `${words}. It is being deleted: the host carries that out when it is back`
+    : `${words}. Start the host's capture-worker, or forget the host with DELETE /hosts/${host}`
 }
 
 /** The contract's `Instance`; `expires_at` is always there, the other optional members are left out. `host` and `attached` are ours. */
@@ -111,6 +140,7 @@ export interface InstanceResource {
 }
 
 export function instanceResource(record: InstanceRecord): InstanceResource {
+  const stateError = shownStateError(record)
   return {
     id: record.id,
     name: record.name,
@@ -118,8 +148,8 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     hypervisor: record.hypervisor,
     host: record.host,
     ...(record.attached !== null && { attached: true }),
-    state: record.state,
-    ...(record.state_error !== null && { state_error: shownReason(record.state_error) }),
+    state: shownState(record),
+    ...(stateError !== undefined && { state_error: stateError }),
     vcpus: record.vcpus,
     size: `${record.memory_mib} MB`,
     ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),

@@ -1,6 +1,7 @@
 import type { CompressionConfig, EffectiveCompression } from "./compression.ts"
 import type { ErrorCode } from "./errors.ts"
 import type { Hypervisor, TargetState } from "./instance.ts"
+import { noHostOf, type LostPool } from "./lost-host.ts"
 import { shownReason } from "./reason.ts"
 import type { Tags } from "./tags.ts"
 
@@ -66,6 +67,8 @@ export interface SnapshotRecord {
   readonly captured_at: Date | null
   readonly verified_at: Date | null
   readonly corrupted_at: Date | null
+  /** Set when no host of its storage pool is heard of. Absent where that was not asked, as in events. */
+  readonly lost_pool?: LostPool | null
 }
 
 /** The resource as every answer and every event shows it: optional members are left out, never null. Times are RFC 3339, sizes bytes. */
@@ -95,6 +98,8 @@ export interface SnapshotResource {
   readonly stored_bytes?: number
   readonly verified_at?: string
   readonly corrupted_at?: string
+  /** Why its files cannot be reached at present. */
+  readonly storage_error?: string
 }
 
 export function snapshotResource(record: SnapshotRecord): SnapshotResource {
@@ -127,6 +132,9 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     ...optional("stored_bytes", record.stored_bytes),
     ...optional("verified_at", record.verified_at?.toISOString()),
     ...optional("corrupted_at", record.corrupted_at?.toISOString()),
+    ...(record.lost_pool && {
+      storage_error: `${noHostOf(record.lost_pool)}; start a capture-worker of a host that has it`,
+    }),
   }
 }
 

@@ -1,5 +1,6 @@
 import { open, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { Capture, CaptureRequest } from "./capture.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
@@ -50,7 +51,7 @@ export async function captureVmm(request: VmmCapture): Promise<Capture> {
 }
 
 interface Saved {
-  readonly capturedAt: Date
+  readonly capturedAtMs: number
   readonly files: readonly SavedFile[]
 }
 
@@ -104,12 +105,12 @@ async function finish(
 async function save(request: VmmCapture, wasRunning: boolean): Promise<Saved> {
   const { control, freeze, dir, signal, onProgress, onPaused } = request
   if (wasRunning) await control.pause()
-  const capturedAt = new Date()
+  const capturedAtMs = monotonicMs()
   onPaused?.()
   await freeze.take()
   signal.throwIfAborted()
   const files = await control.save(dir, { signal, ...(onProgress !== undefined && { onProgress }) })
-  if (!signal.aborted) return { capturedAt, files }
+  if (!signal.aborted) return { capturedAtMs, files }
   await remove(dir, files)
   throw signal.reason
 }

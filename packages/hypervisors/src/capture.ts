@@ -27,8 +27,8 @@ export interface CaptureRequest {
 export interface Capture {
   /** From before the pausing command to the VM reading as running; for a VM that was paused already, the length of the save. */
   readonly pauseMs: number
-  /** The moment of the guest's state, by the host's clock. */
-  readonly capturedAt: Date
+  /** The moment of the guest's state, by `monotonicMs`. */
+  readonly capturedAtMs: number
   readonly wasRunning: boolean
   /** In the directory that was asked for. */
   readonly files: readonly SavedFile[]

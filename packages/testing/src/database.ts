@@ -89,14 +89,22 @@ export interface TestDatabase extends AsyncDisposable {
   cutConnections(): Promise<void>
 }
 
-/** A migrated database of the test's own, dropped when disposed of. `clockOffset` moves the clock of `db`, such as `1 hour`. */
-export async function testDatabase(options: { clockOffset?: string } = {}): Promise<TestDatabase> {
+/**
+ * A migrated database of the test's own, dropped when disposed of. `clockOffset` moves the clock of `db`, such as `1 hour`;
+ * `clockOfAll` that of every connection to it.
+ */
+export async function testDatabase({
+  clockOfAll,
+  ...options
+}: { clockOffset?: string; clockOfAll?: string } = {}): Promise<TestDatabase> {
   const server = inject("postgresUrl")
   const name = `test_${createId()}`
   await administer(
     server,
     `create database ${name} template ${inject("templateDatabase")} strategy file_copy`,
   )
+  if (clockOfAll !== undefined)
+    await administer(server, `alter database ${name} set stillframe.clock_offset = '${clockOfAll}'`)
   const url = withDatabase(server, name)
   // What breaks is reported by the query that needs it.
   const db = openDatabase({ url, onIdleError: () => undefined, ...options })

@@ -73,7 +73,7 @@ test("when the last client is gone nothing listens or reads any more", async () 
     },
   }
   const log = createLogger({ service: "api", level: "silent" })
-  const own = { db: api.db, waker, log, stopping: new AbortController().signal }
+  const own = { db: api.db, waker, log, stopping: new AbortController().signal, starting: () => false }
   const app = createApp({
     ...own,
     jwtSecret,

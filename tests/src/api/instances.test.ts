@@ -225,7 +225,8 @@ test("a DELETE answers when the VM has ended, and a second one joins the first",
   const first = api.ask("DELETE", "/instances/vm")
   const operation = await worker.take()
   const second = api.ask("DELETE", "/instances/vm", { headers: { prefer: "respond-async" } })
-  expect((await second).status).toBe(204)
+  const { status: waits, body } = await second
+  expect([waits, body.name]).toEqual([202, "vm"])
   await worker.ended(operation)
 
   const { status, text } = await first

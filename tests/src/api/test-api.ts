@@ -1,7 +1,8 @@
 import { createHmac } from "node:crypto"
 import { once } from "node:events"
 import { startApi, type RunningApi } from "@stillframe/api/start"
-import type { OwnedDatabase } from "@stillframe/db/client"
+import { clockPlus, type OwnedDatabase } from "@stillframe/db/client"
+import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
 import { heartbeat } from "@stillframe/db/hosts"
 import { advanceInstance, createInstance, type InstanceRow } from "@stillframe/db/instances"
@@ -48,9 +49,11 @@ export interface TestApi extends AsyncDisposable {
   readonly databaseUrl: string
   readonly waker: Waker
   ask(method: string, path: string, ask?: Ask): Promise<Reply>
-  /** Registers a host that is up, with a QEMU that is `hostQemu` where it isn't said otherwise. */
+  /** Registers a host that is up for as long as a test takes, with a QEMU that is `hostQemu` where it isn't said otherwise. */
   host(name: string, change?: Partial<Capabilities>): Promise<void>
-  /** Registers an instance on the host `h1`, running unless told otherwise. */
+  /** The last heartbeat of a host is a minute ago. */
+  loseHost(name: string): Promise<void>
+  /** Registers an instance on the host `h1`, whose pool has a compression-worker; running unless told otherwise. */
   instance(name: string, options?: { state?: InstanceState; policy?: SnapshotPolicy }): Promise<InstanceRow>
 }
 
@@ -58,6 +61,8 @@ export const hostQemu = qemuCapabilities(
   { version: "7.2.22" },
   { live_capture: false, reason: "QEMU 7.2.22 can't do that" },
 )
+
+const lifeMs = 3_600_000
 
 /** Enough for a commit, and not for a test's patience. */
 const twinWaitMs = 500
@@ -69,12 +74,15 @@ export async function testApi({
   streamHeartbeatMs = 15_000,
   webhookAllowedCidrs = ["127.0.0.0/8"],
   resolve = async () => [],
+  ready,
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
   streamHeartbeatMs?: number
   webhookAllowedCidrs?: readonly string[]
   resolve?: Resolve
+  /** Until then the API is starting. */
+  ready?: Promise<void>
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
@@ -83,17 +91,26 @@ export async function testApi({
   const keys = { jwtSecret, secretsKey }
   const webhooks = { webhookAllowedCidrs, resolve }
   const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, ...webhooks }
-  const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log))
+  const api = opened.use(
+    await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
+  )
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())
-  const host: TestApi["host"] = (name, change) =>
-    heartbeat(db, {
+  const host: TestApi["host"] = async (name, change) => {
+    await heartbeat(db, {
       name,
       hostId: name,
       bootId: "boot",
       pool: `pool-of-${name}`,
       hypervisors: { qemu: { ...hostQemu, ...change } },
     })
+    // It stays up however long the test takes.
+    await db
+      .updateTable("hosts")
+      .set({ heartbeat_at: clockPlus(lifeMs) })
+      .where("name", "=", name)
+      .execute()
+  }
   const resources = opened.move()
   return {
     api,
@@ -102,8 +119,20 @@ export async function testApi({
     waker,
     ask: (method, path, ask = {}) => request(api.url, method, path, ask),
     host,
+    async loseHost(name) {
+      await db
+        .updateTable("hosts")
+        .set({ heartbeat_at: clockPlus(-60_000) })
+        .where("name", "=", name)
+        .execute()
+    },
     async instance(name, { state = "Running", policy } = {}) {
       await host("h1")
+      await compressionHeartbeat(db, { name: "h1", pool: "pool-of-h1", codecs: { zstd: "", lz4: "" } })
+      await db
+        .updateTable("compression_workers")
+        .set({ heartbeat_at: clockPlus(lifeMs) })
+        .execute()
       const created = await createInstance(db, {
         name,
         image: "heartbeat",

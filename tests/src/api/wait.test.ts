@@ -30,7 +30,7 @@ test("an answer is no longer held once its client is gone", async () => {
   const stopping = new AbortController().signal
   const compression = { enabled: false }
   const answered = openAnswered(api.db, log)
-  const own = { db: api.db, waker, log, stopping }
+  const own = { db: api.db, waker, log, stopping, starting: () => false }
   const app = createApp({
     ...own,
     jwtSecret,

@@ -4,6 +4,7 @@ import { removeDeadAttempts } from "@stillframe/compression-worker/attempt-sweep
 import { createInstance } from "@stillframe/db/instances"
 import { claimOperation, createOperation } from "@stillframe/db/operations"
 import { createLogger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
 import { expect, test } from "vitest"
 import { testStack, type TestStack } from "./test-stack.ts"
 
@@ -20,39 +21,43 @@ async function attempt(
   if (old) await utimes(dir, twoHoursAgo, twoHoursAgo)
 }
 
-test("of attempts only those go that are old, unsealed, and held by no operation", async () => {
-  await using stack = await testStack()
-  const { db, storageDir } = stack
-  const source = {
-    name: "vm",
-    image: "heartbeat",
-    hypervisor: "qemu",
-    host: "h",
-    launch: {},
-    vcpus: 1,
-    memoryMib: 64,
-  } as const
-  const { id: instanceId } = await createInstance(db, source)
-  const id = await createOperation(db, { kind: "capture", queue: "q", instanceId })
-  const held = await claimOperation(db, { id, worker: "w", queue: "q" })
-  await attempt(stack, "dead", { file: "memory", old: true })
-  await attempt(stack, "young", { file: "memory", old: false })
-  await attempt(stack, "sealed", { file: "manifest.json", old: true })
-  await attempt(stack, held?.token ?? "", { file: "memory", old: true })
+test.each(["0 hours", "2 hours", "-2 hours"])(
+  "of attempts only those go that are old, unsealed, and held by no operation; the database's clock is ahead by %s",
+  async (clockOfAll) => {
+    await using stack = await testStack({ clockOfAll })
+    const { db, storageDir } = stack
+    const source = {
+      name: "vm",
+      image: "heartbeat",
+      hypervisor: "qemu",
+      host: "h",
+      launch: {},
+      vcpus: 1,
+      memoryMib: 64,
+    } as const
+    const { id: instanceId } = await createInstance(db, source)
+    const id = await createOperation(db, { kind: "capture", queue: "q", instanceId })
+    const held = await claimOperation(db, { id, worker: "w", queue: "q" })
+    await attempt(stack, "dead", { file: "memory", old: true })
+    await attempt(stack, "young", { file: "memory", old: false })
+    await attempt(stack, "sealed", { file: "manifest.json", old: true })
+    await attempt(stack, held?.token ?? "", { file: "memory", old: true })
 
-  const config = {
-    databaseUrl: "",
-    databaseDirectUrl: "",
-    redisUrl: undefined,
-    storageDir,
-    host: "h",
-    pool: "p",
-    threads: 1,
-    scrubIntervalMs: 0,
-  }
-  const log = createLogger({ service: "test", level: "silent" })
-  await removeDeadAttempts({ db, config, log, committed: () => {} })
+    const config = {
+      databaseUrl: "",
+      databaseDirectUrl: "",
+      redisUrl: undefined,
+      storageDir,
+      host: "h",
+      pool: "p",
+      threads: 1,
+      scrubIntervalMs: 0,
+    }
+    const log = createLogger({ service: "test", level: "silent" })
+    await removeDeadAttempts({ db, config, log, committed: () => {}, problems: openProblems(log) })
 
-  const left = await readdir(join(storageDir, "snapshots", "a"))
-  expect(new Set(left)).toEqual(new Set(["sealed", "young", held?.token]))
-})
+    const left = await readdir(join(storageDir, "snapshots", "a"))
+    expect(new Set(left)).toEqual(new Set(["sealed", "young", held?.token]))
+    expect(await readdir(storageDir)).toEqual(["snapshots"])
+  },
+)

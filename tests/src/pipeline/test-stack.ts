@@ -77,11 +77,14 @@ export async function testStack({
   engine = "postgres",
   api: changedApi = {},
   folder = tmpdir(),
+  clockOfAll,
 }: {
   engine?: "postgres" | "redis"
   api?: Partial<ApiConfig>
   /** Where everything of it lies. */
   folder?: string
+  /** By how much the database's clock is ahead of this machine's, such as `2 hours`. */
+  clockOfAll?: string
 } = {}): Promise<TestStack> {
   await using opened = new AsyncDisposableStack()
   const root = await mkdtemp(join(folder, "stillframe-stack-"))
@@ -91,7 +94,9 @@ export async function testStack({
   await mkdir(imagesDir, { recursive: true })
   await copyFile(heartbeatElf, join(imagesDir, "heartbeat.elf"))
 
-  const { url: databaseUrl, db } = opened.use(await testDatabase())
+  const { url: databaseUrl, db } = opened.use(
+    await testDatabase(clockOfAll === undefined ? {} : { clockOfAll }),
+  )
   const cluster = await clusterId(db)
   opened.defer(() => endVms(db, cluster))
   const waker = await openWaker({ url: databaseUrl, onError: () => {} })

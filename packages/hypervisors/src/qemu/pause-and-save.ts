@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises"
+import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import { pauseDeadline } from "../pause-deadline.ts"
@@ -31,10 +32,10 @@ const REOPEN_RETRY_MS = 20
 export async function pauseAndSave(
   monitor: Monitor,
   save: Save,
-): Promise<{ pauseMs: number; capturedAt: Date }> {
+): Promise<{ pauseMs: number; capturedAtMs: number }> {
   const { sink, wasRunning } = save
   const started = performance.now()
-  let capturedAt = new Date()
+  let capturedAtMs = monotonicMs()
   let pauseMs: number | undefined
   let failure: unknown
   const onLiveResume = async (): Promise<void> => {
@@ -44,7 +45,7 @@ export async function pauseAndSave(
   }
   try {
     if (wasRunning) await monitor.execute("stop")
-    capturedAt = new Date()
+    capturedAtMs = monotonicMs()
     save.onPaused?.()
     await save.freeze.take()
     await saveMemory(monitor, save, onLiveResume)
@@ -52,7 +53,7 @@ export async function pauseAndSave(
     failure = error
   }
   if (failure === undefined && (pauseMs !== undefined || save.keepPaused === true))
-    return { pauseMs: pauseMs ?? performance.now() - started, capturedAt }
+    return { pauseMs: pauseMs ?? performance.now() - started, capturedAtMs }
   let resumed = false
   try {
     await (wasRunning ? resume(monitor, save) : endMigration(monitor))
@@ -65,7 +66,7 @@ export async function pauseAndSave(
     pauseMs = performance.now() - started
     await save.afterResume?.()
   }
-  if (failure === undefined) return { pauseMs: pauseMs ?? performance.now() - started, capturedAt }
+  if (failure === undefined) return { pauseMs: pauseMs ?? performance.now() - started, capturedAtMs }
   // QEMU only knows that its pipe broke; the sink knows why.
   throw (await sink.failure()) ?? failure
 }

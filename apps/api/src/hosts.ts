@@ -1,0 +1,74 @@
+import { forgetHost } from "@stillframe/db/forget-host"
+import { knownHosts, leavesOf, type KnownHost } from "@stillframe/db/known-hosts"
+import { StillframeError } from "@stillframe/domain/errors"
+import { z } from "zod"
+import { versionsOf } from "./health.ts"
+import { forgottenHostSchema, hostSchema, hostWithLeavesSchema, type HostResource } from "./host-schemas.ts"
+import { route, type ApiDeps, type Route } from "./route.ts"
+import { numberInQuery } from "./schemas.ts"
+
+const instancesMax = 1_000_000
+
+/** The machines that VMs run on. They register by themselves; forgetting is for one that will not come back. */
+export function hostRoutes({ db, waker }: ApiDeps): Route[] {
+  return [
+    route({
+      method: "get",
+      path: "/hosts",
+      operationId: "listHosts",
+      summary: "List hosts, up or not",
+      answers: { 200: z.array(hostSchema) },
+      scope: "instance:read",
+      handle: async () => ({ status: 200, body: (await knownHosts(db)).map(hostResource) }),
+    }),
+    route({
+      method: "get",
+      path: "/hosts/:name",
+      operationId: "getHost",
+      summary: "Get a host, and what would be lost with it",
+      answers: { 200: hostWithLeavesSchema },
+      scope: "instance:read",
+      async handle({ params: { name = "" } }) {
+        const [host] = await knownHosts(db, name)
+        if (host === undefined) throw new StillframeError("not_found", "host not found")
+        return { status: 200, body: { ...hostResource(host), leaves: await leavesOf(db, host) } }
+      },
+    }),
+    route({
+      method: "delete",
+      path: "/hosts/:name",
+      operationId: "forgetHost",
+      summary:
+        "Forget a host that will not come back: its instances are deleted. Needs `snapshot:delete` too",
+      answers: { 200: forgottenHostSchema },
+      errors: [409],
+      scope: "instance:write",
+      alsoScope: () => "snapshot:delete",
+      query: z.object({
+        confirm: numberInQuery({ min: 0, max: instancesMax }).optional().meta({
+          description:
+            "how many instances the host has; without it the answer is a 409 that says what is lost",
+        }),
+      }),
+      async handle({ params: { name = "" }, query: { confirm } }) {
+        const leaves = await forgetHost(db, name, confirm)
+        waker.wake("operations")
+        waker.wake("events")
+        return { status: 200, body: leaves }
+      },
+    }),
+  ]
+}
+
+function hostResource(host: KnownHost): HostResource {
+  const { name, pool, up, heartbeat_at, hypervisors, problems, instance_count } = host
+  return {
+    name,
+    pool,
+    up,
+    heartbeat_at: heartbeat_at.toISOString(),
+    hypervisors: versionsOf(hypervisors),
+    problems: [...problems],
+    instance_count,
+  }
+}

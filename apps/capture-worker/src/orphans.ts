@@ -1,0 +1,60 @@
+import { join } from "node:path"
+import { orphanedInstances } from "@stillframe/db/instances"
+import type { Problem } from "@stillframe/domain/problem"
+import { findVms } from "@stillframe/hypervisors/find-vms"
+import { namesIn } from "@stillframe/storage/directory"
+import { instanceDir } from "@stillframe/storage/layout"
+import { identityOf } from "./carry-out-launch.ts"
+import type { Worker } from "./worker.ts"
+
+const intervalMs = 60_000
+const shownMax = 10
+
+type Deps = Pick<Worker, "clusterId" | "db" | "log" | "problems"> & {
+  readonly config: Pick<Worker["config"], "dataDir">
+}
+
+/**
+ * Looks, now and every minute, for instances on this host's disk that no row has: the host was forgotten while it was away. Their
+ * VMs and files are only reported, because an operator may have been wrong about the host.
+ */
+export function watchOrphans(worker: Deps): AsyncDisposable {
+  let looking = look(worker)
+  const timer = setInterval(() => {
+    looking = looking.then(() => look(worker))
+  }, intervalMs)
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await looking
+    },
+  }
+}
+
+async function look(worker: Deps): Promise<void> {
+  try {
+    worker.problems.set("orphans", await orphansOf(worker))
+  } catch (err) {
+    worker.log.warn({ err }, "orphaned instances not looked for")
+  }
+}
+
+/** Undefined when every instance directory with files belongs to an instance. */
+export async function orphansOf({ clusterId, db, config: { dataDir } }: Deps): Promise<Problem | undefined> {
+  // Directories before rows: an instance that is being made has its row first.
+  const ids = await namesIn(join(dataDir, "instances"))
+  const orphans: string[] = []
+  for (const id of await orphanedInstances(db, ids)) {
+    if ((await namesIn(instanceDir(dataDir, id))).length === 0) continue
+    const vms = await findVms(identityOf({ clusterId, instanceId: id }))
+    orphans.push(
+      vms.length === 0 ? id : `${id} (its VM runs as process ${vms.map(({ pid }) => pid).join(", ")})`,
+    )
+  }
+  if (orphans.length === 0) return undefined
+  const shown = [...orphans.slice(0, shownMax), ...(orphans.length > shownMax ? ["…"] : [])]
+  return {
+    code: "orphaned_instances",
+    message: `${orphans.length} directories in DATA_DIR/instances belong to no instance, because this host was forgotten while it was away: ${shown.join(", ")}. Nothing ends their VMs or removes their files: save what is needed, then end the processes and remove the directories`,
+  }
+}

@@ -1,0 +1,76 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { orphansOf } from "@stillframe/capture-worker/orphans"
+import { clockPlus, type OwnedDatabase } from "@stillframe/db/client"
+import { forgetHost } from "@stillframe/db/forget-host"
+import { heartbeat } from "@stillframe/db/hosts"
+import { createInstance } from "@stillframe/db/instances"
+import { createLogger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
+import { testDatabase } from "@stillframe/testing/database"
+import { expect, test } from "vitest"
+
+const log = createLogger({ service: "test", level: "silent" })
+const clusterId = "cluster"
+
+async function host(db: OwnedDatabase): Promise<void> {
+  await heartbeat(db, { name: "h", hostId: "h", bootId: "b", pool: "p", hypervisors: {} })
+}
+
+/** An instance of the host `h` whose directory has a file. */
+async function instance(db: OwnedDatabase, dataDir: string, name: string): Promise<string> {
+  const common = {
+    image: "heartbeat",
+    hypervisor: "qemu",
+    host: "h",
+    launch: {},
+    vcpus: 1,
+    memoryMib: 64,
+  } as const
+  const { id } = await createInstance(db, { name, ...common })
+  await mkdir(join(dataDir, "instances", id, "1"), { recursive: true })
+  await writeFile(join(dataDir, "instances", id, "1", "serial.log"), "tick\n")
+  return id
+}
+
+test("a host that comes back after it was forgotten reports its VMs and files, and touches neither", async () => {
+  await using opened = new AsyncDisposableStack()
+  const { db } = opened.use(await testDatabase())
+  const dataDir = await mkdtemp(join(tmpdir(), "stillframe-orphans-"))
+  opened.defer(() => rm(dataDir, { recursive: true }))
+  await host(db)
+  const forgotten = await instance(db, dataDir, "forgotten")
+  // A process that a host takes for the VM of this instance, by its arguments.
+  const vm = spawn(process.execPath, [
+    "-e",
+    "setInterval(() => {}, 1000)",
+    `guest=stillframe-${clusterId}-${forgotten}`,
+  ])
+  await once(vm, "spawn")
+  opened.defer(async () => {
+    vm.kill("SIGKILL")
+    await once(vm, "exit")
+  })
+  await db
+    .updateTable("hosts")
+    .set({ heartbeat_at: clockPlus(-60_000) })
+    .execute()
+  await forgetHost(db, "h", 1)
+  await host(db)
+  const living = await instance(db, dataDir, "living")
+  const look = () => orphansOf({ clusterId, db, log, problems: openProblems(log), config: { dataDir } })
+
+  const problem = await look()
+
+  expect(problem?.code).toBe("orphaned_instances")
+  expect(problem?.message).toContain(`${forgotten} (its VM runs as process ${vm.pid})`)
+  expect(problem?.message).not.toContain(living)
+  expect(vm.exitCode).toBe(null)
+  expect(await readdir(join(dataDir, "instances", forgotten, "1"))).toEqual(["serial.log"])
+
+  await rm(join(dataDir, "instances", forgotten), { recursive: true })
+  expect(await look()).toBe(undefined)
+})
