@@ -46,7 +46,7 @@ const capabilitiesSchema = z
       .meta({ description: 'Whether a snapshot can be taken with `"capture": "live"`.' }),
     live_capture_reason: reason.meta({ description: "Why there is no live capture. Absent where there is." }),
   })
-  .meta({ id: "HypervisorCapabilities", description: "What a host can do with one of its hypervisors." })
+  .meta({ id: "HypervisorCapabilities", description: "The capabilities of one hypervisor on a host." })
 
 const hostsSchema = z
   .object({
@@ -57,13 +57,13 @@ const hostsSchema = z
           pool: z.string().meta({ description: "The storage pool that keeps the snapshots of its VMs." }),
           hypervisors: z
             .partialRecord(z.enum(hypervisors), capabilitiesSchema)
-            .meta({ description: "What the host can do, by hypervisor." }),
+            .meta({ description: "The capabilities of the host, by hypervisor." }),
         }),
       )
       .meta({ description: "The hosts that are up." }),
     ...contractMembers,
   })
-  .meta({ id: "Capabilities", description: "What the hosts that are up can do." })
+  .meta({ id: "Capabilities", description: "The capabilities of the hosts that are up." })
 
 /** What can be asked of which host, in our words and in the contract's. */
 export function capabilityRoutes({ db }: ApiDeps): Route[] {

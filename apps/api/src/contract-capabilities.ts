@@ -51,7 +51,8 @@ export const contractMembers = {
         name: z.enum(hypervisors).meta({ description: "The name of the hypervisor." }),
         available: z.boolean().meta({ description: "Whether a host that is up offers it." }),
         features: features.meta({
-          description: "What every host that offers it can do: `snapshots`, `standby`, `fork`.",
+          description:
+            "The features that it has on every host that offers it: `snapshots`, `standby`, `fork`.",
         }),
       }),
     )

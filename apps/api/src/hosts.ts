@@ -16,7 +16,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       method: "get",
       path: "/hosts",
       operationId: "listHosts",
-      summary: "List hosts, up or not",
+      summary: "List hosts",
       answers: { 200: z.array(hostSchema) },
       scope: "instance:read",
       handle: async () => ({ status: 200, body: (await knownHosts(db)).map(hostResource) }),
@@ -25,7 +25,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       method: "get",
       path: "/hosts/:name",
       operationId: "getHost",
-      summary: "Get a host, and what would be lost with it",
+      summary: "Get a host",
       answers: { 200: hostWithLeavesSchema },
       scope: "instance:read",
       async handle({ params: { name = "" } }) {
@@ -38,8 +38,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       method: "delete",
       path: "/hosts/:name",
       operationId: "forgetHost",
-      summary:
-        "Forget a host that will not come back: its instances are deleted. Needs `snapshot:delete` too",
+      summary: "Forget a host",
       answers: { 200: forgottenHostSchema },
       errors: [409],
       scope: "instance:write",
@@ -47,7 +46,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       query: z.object({
         confirm: numberInQuery({ min: 0, max: instancesMax }).optional().meta({
           description:
-            "how many instances the host has; without it the answer is a 409 that says what is lost",
+            "The number of instances that the host has. Without it the answer is a 409 that says what would be lost.",
         }),
       }),
       async handle({ params: { name = "" }, query: { confirm } }) {

@@ -34,7 +34,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances",
       operationId: "createInstance",
-      summary: "Launch a VM, or attach to one that runs",
+      summary: "Launch a VM, or attach to one",
       answers: { 201: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
@@ -52,9 +52,11 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       answers: { 200: z.array(instanceSchema) },
       scope: "instance:read",
       query: z.object({
-        state: z.enum(instanceStates).optional(),
-        name: nameSchema.optional(),
-        tags: tagsSchema.optional(),
+        state: z.enum(instanceStates).optional().meta({ description: "Only instances in this state." }),
+        name: nameSchema.optional().meta({ description: "Only the instance with exactly this name." }),
+        tags: tagsSchema
+          .optional()
+          .meta({ description: "Only instances that have all of these tags: `tags[team]=backend`." }),
         ...pageQuery,
       }),
       async handle({ query, url }) {
@@ -77,7 +79,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "delete",
       path: "/instances/:id",
       operationId: "deleteInstance",
-      summary: "End an instance, or forget an attached one; its snapshots stay",
+      summary: "Delete an instance",
       answers: { 202: instanceSchema, 204: null },
       errors: [409, 504],
       scope: "instance:write",

@@ -3,6 +3,7 @@ import { z } from "zod"
 import { describedWebhooks } from "./openapi-webhooks.ts"
 import { keyPattern } from "./request-identity.ts"
 import { errorSchema } from "./resources.ts"
+import { exampleNames, routeTexts } from "./route-texts.ts"
 import type { Route } from "./route.ts"
 import { apiVersion } from "./version.ts"
 
@@ -23,7 +24,8 @@ export function openApiDocument(routes: readonly Route[]): Json {
     info: {
       title: "Stillframe",
       version: apiVersion,
-      description: "VM snapshots as jobs, behind Hypeman's snapshot API.",
+      description:
+        "Stillframe takes snapshots of running virtual machines as background jobs. The API is that of Hypeman's snapshots, with more members and routes.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
     servers: [{ url: "/" }],
@@ -45,13 +47,19 @@ function operationOf(route: Route, reference: ToReference): Json {
     tags: [tagOf(route)],
     ...(route.scope !== undefined && {
       security: [{ bearer: [route.scope] }],
-      description: `Needs the scope \`${route.scope}\`.`,
     }),
+    description: descriptionOf(route),
     parameters: parametersOf(route, reference),
     ...(route.body !== undefined && {
       requestBody: {
         required: route.emptyBody === undefined,
-        content: { "application/json": { schema: reference(route.body, "input") } },
+        description: "The request, as JSON in UTF-8. Members that the API does not know are ignored.",
+        content: {
+          "application/json": {
+            schema: reference(route.body, "input"),
+            ...withExample(routeTexts[route.operationId]?.body),
+          },
+        },
       },
     }),
     responses: Object.fromEntries([
@@ -64,19 +72,32 @@ function operationOf(route: Route, reference: ToReference): Json {
   }
 }
 
+function descriptionOf({ operationId, scope }: Route): string {
+  const { description = "" } = routeTexts[operationId] ?? {}
+  return scope === undefined ? description : `${description}\n\nNeeds the scope \`${scope}\`.`
+}
+
+function withExample(example: unknown): Json {
+  return example === undefined ? {} : { example }
+}
+
 function parametersOf(route: Route, reference: ToReference): unknown[] {
   const inPath = [...route.path.matchAll(/:(\w+)/g)].map(([, name]) => ({
     name,
     in: "path",
     required: true,
+    description: pathTexts[`${route.path.split("/")[1]}/${name}`],
     schema: { type: "string" },
+    ...withExample(exampleNames[`${route.path.split("/")[1]}/${name}`]),
   }))
   const inQuery = Object.entries(route.query?.shape ?? {}).map(([name, schema]) => ({
     name,
     in: "query",
     required: route.judgesAbsent?.includes(name) === true || !schema.safeParse(undefined).success,
+    description: z.globalRegistry.get(schema)?.description,
     // What the text means: a number, a list. How it is written is the style's to say.
     schema: reference(schema, "output"),
+    ...withExample(routeTexts[route.operationId]?.query?.[name]),
     ...(name === "tags" && { style: "deepObject", explode: true }),
   }))
   const inHeader = [
@@ -103,7 +124,7 @@ function answerOf(
   ]
   const mediaType = route.streams === true ? "text/event-stream" : "application/json"
   return {
-    description: schema === null ? "Done" : (schema.description ?? "The resource as it is now"),
+    description: schema === null ? "Done. The answer has no body." : (schema.description ?? "The resources."),
     headers: headerReferences(names),
     ...(schema !== null && { content: { [mediaType]: { schema: reference(schema, "output") } } }),
   }
@@ -137,18 +158,27 @@ function errorOf(status: number, reference: ToReference): Json {
   }
 }
 
+const pathTexts: Readonly<Record<string, string>> = {
+  "instances/id": "The id of the instance, its name, or the beginning of its id if that is unique.",
+  "snapshots/id": "The id of the snapshot.",
+  "webhooks/id": "The id of the webhook.",
+  "deliveries/id": "The id of the delivery.",
+  "instances/snapshotId": "The id of the snapshot.",
+  "hosts/name": "The name of the host.",
+}
+
 const errorTexts: Readonly<Record<number, string>> = {
-  400: "The request is not what the schema says, or asks for what can't be",
-  401: "No token, or none of ours",
-  403: "The token lacks the scope",
-  404: "There is no such resource",
-  409: "Not in this state, or the name is taken",
-  413: "The body is larger than 1 MiB",
-  422: "The Idempotency-Key was used with another body",
-  500: "The work has failed, or something that nobody foresaw",
-  501: "The host or its hypervisor can't do that",
+  400: "The request does not follow its schema, or asks for something that is not possible.",
+  401: "The token is missing or not valid.",
+  403: "The token lacks the scope.",
+  404: "The resource does not exist.",
+  409: "The state of the resource does not allow it, or the name is taken.",
+  413: "The body is larger than 1 MiB.",
+  422: "The Idempotency-Key was used with another body before.",
+  500: "The work failed, or the server has a fault.",
+  501: "The host or its hypervisor does not support this.",
   503: "The database or the storage pool can't be reached; try again",
-  504: "Not done in time, where answers are results",
+  504: "The work was not done in time. Only with `SNAPSHOT_CREATE=sync`.",
 }
 
 function headerReferences(names: readonly string[]): Json {
@@ -157,48 +187,59 @@ function headerReferences(names: readonly string[]): Json {
 
 const text = { type: "string" } as const
 const headers: Json = {
-  "X-Request-Id": { description: "The request's id, also in the log", schema: text },
+  "X-Request-Id": { description: "The id of the request, which is also in the server's log.", schema: text },
   "X-Ignored": {
     description:
       "Names the query parameters and body members that the API does not know and has ignored, such as `query.source, body.launch.dsks`. Absent when it knows all of them.",
     schema: text,
   },
-  Location: { description: "Where the resource is", schema: text },
-  Link: { description: 'The next page, `rel="next"`; absent on the last', schema: text },
-  "X-Next-Cursor": { description: "`cursor` of the next page", schema: text },
-  "Preference-Applied": { description: "What of `Prefer` was followed", schema: text },
-  "Idempotent-Replayed": { description: "`true`: an earlier request with this key made it", schema: text },
+  Location: { description: "The path of the resource.", schema: text },
+  Link: {
+    description: 'The URL of the next page, with `rel="next"`. Absent on the last page.',
+    schema: text,
+  },
+  "X-Next-Cursor": { description: "The `cursor` of the next page. Absent on the last page.", schema: text },
+  "Preference-Applied": { description: "The preference of `Prefer` that was followed.", schema: text },
+  "Idempotent-Replayed": {
+    description: "`true` when an earlier request with the same `Idempotency-Key` has done the work.",
+    schema: text,
+  },
   "x-should-retry": {
-    description: "Whether the same request again can help",
+    description: "Whether it can help to send the same request again.",
     schema: { enum: ["true", "false"] },
   },
-  "retry-after-ms": { description: "When to try again", schema: { type: "string", pattern: "^[0-9]+$" } },
+  "retry-after-ms": {
+    description: "How long to wait before sending the request again, in milliseconds.",
+    schema: { type: "string", pattern: "^[0-9]+$" },
+  },
 }
 
 const parameters: Json = {
   RequestId: {
     name: "X-Request-Id",
     in: "header",
-    description: "An id of the caller's own, for the answer and the log",
+    description:
+      "Your own id for the request: up to 128 letters, digits and . _ : -. The answer and the log have it.",
     schema: text,
   },
   Prefer: {
     name: "Prefer",
     in: "header",
-    description: "`wait=N` holds the answer for up to N seconds (0 to 55), `respond-async` does not hold it",
+    description:
+      "`wait=N` holds the answer until the work is done, for up to N seconds (0 to 55). `respond-async` answers at once.",
     schema: text,
   },
   LastEventId: {
     name: "Last-Event-ID",
     in: "header",
-    description: "The last `id` that was seen: the stream goes on after it, whatever `after` says",
+    description: "The last `id` that you have read. The stream goes on after it, whatever `after` says.",
     schema: { type: "string", pattern: "^[0-9]{1,16}$" },
   },
   IdempotencyKey: {
     name: "Idempotency-Key",
     in: "header",
     description:
-      "The same request with the same key within 24 hours is answered with what the first one made",
+      "A key of your own, 1 to 255 visible ASCII characters. The same request with the same key within 24 hours is not carried out again: it is answered with what the first one made, as it is now.",
     schema: { type: "string", pattern: keyPattern.source },
   },
 }
@@ -240,10 +281,11 @@ function pointHere(value: unknown): unknown {
       .filter(([key, inner]) => key !== "id" || typeof inner !== "string")
       // What we show may grow; clients are not to refuse what they do not know.
       .filter(([key, inner]) => key !== "additionalProperties" || inner !== false)
-      .map(([key, inner]) =>
-        key === "$ref" && typeof inner === "string"
-          ? [key, inner.replace("#/$defs/", "#/components/schemas/")]
-          : [key, pointHere(inner)],
-      ),
+      .map(([key, inner]) => {
+        if (key === "$ref" && typeof inner === "string")
+          return [key, inner.replace("#/$defs/", "#/components/schemas/")]
+        // Values, not schemas.
+        return [key, key === "examples" ? inner : pointHere(inner)]
+      }),
   )
 }

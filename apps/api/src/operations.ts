@@ -67,10 +67,10 @@ export function replayInstanceWork(
   return async ({ prefer, signal }, { made: { instanceId = "", operationId = "" }, body }) => {
     const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
     const end = await waitForEnd(deps, operationId, { timeoutMs, signal })
-    const instance = await findInstance(deps.db, instanceId)
+    const instance = await findShownInstance(deps.db, instanceId)
     const resource = instance === undefined ? body : instanceResource(instance)
     const headers = { Location: `/instances/${instanceId}` }
-    if (end === undefined) return outOfTime(deps, { body: resource, headers, held: timeoutMs > 0 })
+    if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: timeoutMs > 0 })
     return end.state === "done" ? { status, body: resource, headers } : failedWork(end)
   }
 }

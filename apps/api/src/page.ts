@@ -6,9 +6,19 @@ import { listLimit, numberInQuery } from "./schemas.ts"
 
 /** What every list takes beside its filters. */
 export const pageQuery = {
-  limit: numberInQuery({ min: 1, max: listLimit }).optional(),
-  cursor: z.string().min(1).max(512).optional(),
-  sort: z.enum(["created_at", "-created_at"]).optional(),
+  limit: numberInQuery({ min: 1, max: listLimit })
+    .optional()
+    .meta({ description: "How many resources the answer holds at most. Defaults to 10,000." }),
+  cursor: z
+    .string()
+    .min(1)
+    .max(512)
+    .optional()
+    .meta({ description: "Where the page begins: the `X-Next-Cursor` of the page before." }),
+  sort: z
+    .enum(["created_at", "-created_at"])
+    .optional()
+    .meta({ description: "The order: oldest first, or newest first (`-created_at`, the default)." }),
 }
 
 type PageQuery = z.output<z.ZodObject<typeof pageQuery>>
@@ -42,7 +52,7 @@ function readCursor(cursor: string): Position {
     return { createdAt, id }
   } catch (cause) {
     const message =
-      'parameter "cursor" in query has an error: it is none that this API gave; begin without one'
+      'parameter "cursor" in query has an error: this API did not give it; begin without a cursor'
     throw new StillframeError("bad_request", message, { cause })
   }
 }

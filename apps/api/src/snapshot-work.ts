@@ -35,7 +35,7 @@ export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/snapshots/:id/verify",
       operationId: "verifySnapshot",
-      summary: "Read all files of a snapshot and compare them with what was captured",
+      summary: "Verify a snapshot",
       handle: (call) => begin(deps, call, { kind: "verify", work: requestVerification }),
     }),
     route({
@@ -43,7 +43,7 @@ export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/snapshots/:id/compress",
       operationId: "compressSnapshot",
-      summary: "Compress a snapshot's memory, again or otherwise",
+      summary: "Compress a snapshot",
       body: compressSnapshotSchema,
       emptyBody: {},
       handle: (call) =>

@@ -252,6 +252,6 @@ test.each([
     headers: { prefer: "respond-async" },
   })
 
-  expect([status, (await asWorker(api).take()).params]).toEqual([204, params])
+  expect([status, (await asWorker(api).take()).params]).toEqual([202, params])
   expect((await api.ask("DELETE", "/instances/vm?graceful_shutdown=perhaps")).status).toBe(400)
 })
