@@ -10,7 +10,6 @@ import express, {
 } from "express"
 import helmet from "helmet"
 import { authenticator, type Authenticate } from "./auth.ts"
-import { readJson } from "./body.ts"
 import { capabilityRoutes } from "./capabilities.ts"
 import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
@@ -18,14 +17,13 @@ import { eventRoutes } from "./events.ts"
 import { forkRoutes } from "./fork.ts"
 import { healthRoutes, startingMessage } from "./health.ts"
 import { hostRoutes } from "./hosts.ts"
-import { ignoredHeader, ignoredMembers, ignoredParameters } from "./ignored.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
 import { instanceRoutes } from "./instances.ts"
 import { handleOnce } from "./once.ts"
 import { appliedPreference, parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
-import { parseQuery } from "./query.ts"
+import { readInput } from "./read-input.ts"
 import { mountReference } from "./reference.ts"
 import { identifyRequest } from "./request-identity.ts"
 import { restoreRoutes } from "./restore.ts"
@@ -141,27 +139,6 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
     if (applied !== undefined) res.set("Preference-Applied", applied)
     send(res, answer, deps)
   }
-}
-
-/** What was sent, as it was sent; the answer, also one that refuses it, names what means nothing here. */
-async function readInput(
-  { query: querySchema, body: bodySchema, emptyBody }: Route,
-  req: Request,
-  res: Response,
-): Promise<{ query: Record<string, unknown>; body: unknown }> {
-  const query = parseQuery(req.url)
-  const body = bodySchema === undefined ? undefined : await readJson(req, res, emptyBody)
-  const ignored = ignoredHeader({
-    query: ignoredParameters(querySchema, query),
-    body:
-      bodySchema === undefined ? (hasBody(req) ? ["body"] : []) : ignoredMembers(bodySchema, body, "body"),
-  })
-  if (ignored !== undefined) res.set("X-Ignored", ignored)
-  return { query, body }
-}
-
-function hasBody({ headers }: Request): boolean {
-  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0
 }
 
 function send(
