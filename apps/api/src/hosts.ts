@@ -1,10 +1,11 @@
 import { forgetHost } from "@stillframe/db/forget-host"
 import { knownHosts, leavesOf, type KnownHost } from "@stillframe/db/known-hosts"
 import { StillframeError } from "@stillframe/domain/errors"
+import { hostNamePattern } from "@stillframe/domain/names"
 import { z } from "zod"
 import { versionsOf } from "./health.ts"
 import { forgottenHostSchema, hostSchema, hostWithLeavesSchema, type HostResource } from "./host-schemas.ts"
-import { route, type ApiDeps, type Route } from "./route.ts"
+import { route, type ApiDeps, type Call, type Route } from "./route.ts"
 import { numberInQuery } from "./schemas.ts"
 
 const instancesMax = 1_000_000
@@ -28,9 +29,9 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       summary: "Get a host",
       answers: { 200: hostWithLeavesSchema },
       scope: "instance:read",
-      async handle({ params: { name = "" } }) {
-        const [host] = await knownHosts(db, name)
-        if (host === undefined) throw new StillframeError("not_found", "host not found")
+      async handle(call) {
+        const [host] = await knownHosts(db, hostNameOf(call))
+        if (host === undefined) throw hostNotFound()
         return { status: 200, body: { ...hostResource(host), leaves: await leavesOf(db, host) } }
       },
     }),
@@ -49,14 +50,24 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
             "The number of instances that the host has. Without it the answer is a 409 that says what would be lost.",
         }),
       }),
-      async handle({ params: { name = "" }, query: { confirm } }) {
-        const leaves = await forgetHost(db, name, confirm)
+      async handle(call) {
+        const leaves = await forgetHost(db, hostNameOf(call), call.query.confirm)
         waker.wake("operations")
         waker.wake("events")
         return { status: 200, body: leaves }
       },
     }),
   ]
+}
+
+/** The host's name in a path. Throws `not_found` for what no host can be called. */
+function hostNameOf({ params: { name = "" } }: Pick<Call<unknown, unknown>, "params">): string {
+  if (!hostNamePattern.test(name)) throw hostNotFound()
+  return name
+}
+
+function hostNotFound(): StillframeError {
+  return new StillframeError("not_found", "host not found")
 }
 
 function hostResource(host: KnownHost): HostResource {

@@ -48,6 +48,14 @@ test("no body, query, path or header makes any route fail", async () => {
   )
 })
 
+test("no id that is a NUL character makes any route fail", async () => {
+  for (const { path, method } of routes) {
+    if (!path.includes("{")) continue
+    const url = path.replaceAll(/\{\w+\}/g, "%00")
+    expect(await faultOf({ method: method.toUpperCase(), url, body: undefined, headers: {} })).toBeUndefined()
+  }
+})
+
 test("nothing that was sent is to be seen in the prototypes of the process", () => {
   expect(Object.keys(Object.prototype)).toEqual([])
   expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined()

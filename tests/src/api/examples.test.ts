@@ -6,7 +6,11 @@ import { happen, testApi, token, type TestApi } from "./test-api.ts"
 
 interface Operation {
   readonly operationId: string
-  readonly parameters: readonly { readonly in?: string; readonly name?: string; readonly example?: unknown }[]
+  readonly parameters: readonly {
+    readonly in?: string
+    readonly name?: string
+    readonly example?: string | number
+  }[]
   readonly requestBody?: { readonly content: { readonly "application/json": { readonly example?: object } } }
   readonly responses: Readonly<Record<string, unknown>>
 }

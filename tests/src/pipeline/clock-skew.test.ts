@@ -33,7 +33,9 @@ test("a host two hours behind is reported, and its snapshots have the database's
     )
     const { databaseMs } = await measureClock(stack.db)
     expect(body.status, `after ${action}`).toBe("ready")
-    expect(Date.parse(body.captured_at), `after ${action}`).toBeGreaterThanOrEqual(Date.parse(body.created_at))
+    expect(Date.parse(body.captured_at), `after ${action}`).toBeGreaterThanOrEqual(
+      Date.parse(body.created_at),
+    )
     expect(Date.parse(body.captured_at), `after ${action}`).toBeLessThanOrEqual(databaseMs)
     // The files say the same to those who have no database.
     expect(manifest.captured_at, `after ${action}`).toBe(body.captured_at)
