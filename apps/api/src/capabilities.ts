@@ -44,7 +44,7 @@ const capabilitiesSchema = z
     live_capture: z
       .boolean()
       .meta({ description: 'Whether a snapshot can be taken with `"capture": "live"`.' }),
-    live_capture_reason: reason.meta({ description: "Why there is no live capture. Absent where there is." }),
+    live_capture_reason: reason.meta({ description: "Why live capture is not offered. Absent where it is." }),
   })
   .meta({ id: "HypervisorCapabilities", description: "The capabilities of one hypervisor on a host." })
 

@@ -69,7 +69,7 @@ const launchSchema = z
       .max(disksMax)
       .optional()
       .describe(
-        "The disks, in the order that the guest sees them. It boots from the first when there is no kernel.",
+        "The disks, in the order that the guest sees them. It boots from the first one unless a kernel is given.",
       ),
     machine: z
       .string()

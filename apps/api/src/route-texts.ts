@@ -1,4 +1,4 @@
-/** What the reference says of a call, and a request that works. */
+/** The reference's text for a call, and a request that works. */
 export interface RouteText {
   /** Markdown. */
   readonly description: string
@@ -141,7 +141,7 @@ export const routeTexts: Readonly<Record<string, RouteText>> = {
   },
 }
 
-/** What the examples call an instance, and a host. Ids are made when a request is answered. */
+/** The names in examples of paths. Real ids are made when a request is answered. */
 export const exampleNames: Readonly<Record<string, string>> = {
   "instances/id": "first",
   "hosts/name": "web-1",

@@ -87,7 +87,7 @@ async function answer(
   const headers = { Location: `/snapshots/${snapshotId}` }
   const timeoutMs = heldMs(prefer, { seconds: 0 })
   const end =
-    // What was begun just now is not over yet; what was begun earlier may be.
+    // Work that has just begun is not over yet; work of an earlier request may be.
     operationId !== undefined && (timeoutMs > 0 || replayed)
       ? await waitForEnd(deps, operationId, { timeoutMs, signal })
       : undefined

@@ -1,2 +1,2 @@
-/** Of the API's description and of what serves it. */
+/** The version of the API's description and of the server. */
 export const apiVersion = "0.1.0"

@@ -43,7 +43,7 @@ const kernelMagics = [
 
 const multibootMagic = Buffer.from([0x02, 0xb0, 0xad, 0x1b])
 
-/** Whether a file begins as something that a hypervisor can boot: an ELF, a Linux or EFI image, or a multiboot kernel. */
+/** True for a file that begins as a hypervisor's kernel: an ELF, a Linux or EFI image, or a multiboot kernel. */
 export function isKernel(head: Buffer): boolean {
   return kernelMagics.some((one) => holds(head, one)) || head.includes(multibootMagic)
 }

@@ -131,7 +131,7 @@ const headers = fc
   )
   .map((given) => given as Record<string, string>)
 
-/** What is wrong with an answer, whatever was asked: 501, 503 and 504 are answers by rule. */
+/** The fault of an answer, if it has one. 501, 503 and 504 are answers by rule. */
 async function faultOf({ method, url, body, headers }: Asked): Promise<string | undefined> {
   const path = url.replaceAll(/\{(\d)\}/g, (_match, index: string) => ids[Number(index)] ?? "x")
   const gone = new AbortController()

@@ -15,7 +15,7 @@ interface Operation {
   readonly responses: Readonly<Record<string, unknown>>
 }
 
-/** Nobody does the work: what it would have come to is written where the next example needs it. */
+/** No worker runs: the result of its work is written where the next example needs it. */
 const before: Readonly<Record<string, (api: TestApi) => Promise<unknown>>> = {
   listInstances: (api) => become(api, "Running"),
   listSnapshots: async (api) => asWorker(api).captured(await asWorker(api).take()),

@@ -7,7 +7,7 @@ import { happen, testApi, type Reply, type TestApi } from "./test-api.ts"
 interface Replay {
   readonly path: () => string | Promise<string>
   readonly body?: object
-  /** What becomes of the resource between the first answer and the second. */
+  /** Changes the resource between the first answer and the second. */
   readonly change: (first: Reply) => Promise<unknown>
   readonly now: object
   /** Makes the resource go; the third answer is then the first one's body. */
@@ -153,7 +153,7 @@ const replays: Readonly<Record<string, Replay>> = {
     now: { status: 202, body: { state: "delivered" } },
     remove: (first) => api.db.deleteFrom("deliveries").where("id", "=", first.body.id).execute(),
   },
-  // What these have done stays done: their answers are facts, not resources.
+  // Their answers are facts, not resources: a replay repeats them.
   testWebhook: facts("test", {}),
   recoverWebhook: facts("recover", { since: "2026-01-01T00:00:00Z" }),
   replayWebhook: facts("replay", { from_sequence: 1, to_sequence: 1 }),

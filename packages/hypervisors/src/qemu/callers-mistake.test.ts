@@ -26,7 +26,7 @@ test.each([
   expect((told as Error).message).not.toContain("status 1")
 })
 
-test("a failure that nobody gave cause for stays what it is", () => {
+test("a failure that is not the caller's stays what it is", () => {
   const crashed = new StillframeError("hypervisor_failed", "QEMU ended with SIGSEGV: it said nothing")
   const full = new StillframeError("insufficient_resources", "the host has no memory for this VM")
 

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** How QEMU words what is wrong with a launch, and what the caller is told to do about it. The first that fits counts. */
+/** QEMU's words for a launch that cannot work, and our sentence with the remedy. The first match counts. */
 const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   [/unsupported machine type/, 'QEMU on this host does not know the machine; leave "launch.machine" out'],
   [
@@ -37,7 +37,10 @@ const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   ],
 ]
 
-/** What a launch from a caller's files failed of: `invalid_request` in our words where QEMU's blame the caller, else as it is. */
+/**
+ * Turns the failure of a launch from a caller's files into an `invalid_request` in our words, where QEMU's words blame a file or a
+ * value of the caller. Any other failure is returned as it is.
+ */
 export function blamedOnCaller(error: unknown): unknown {
   if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") return error
   const sentence = mistakes.find(([said]) => said.test(error.message))?.[1]

@@ -31,7 +31,7 @@ const COMPRESSION_TYPE_MAX = 1
 
 /**
  * Reads a qcow2 header without QEMU. Throws `invalid_request` for anything that would make QEMU open a file that we did not look at
- * (external data file), that needs a key, that is no qcow2, or that QEMU would refuse.
+ * (external data file), that needs a key, that is not a qcow2, or that QEMU would refuse.
  */
 export async function readQcow2Header(path: string): Promise<Qcow2Header> {
   // A pipe in its place would be waited for without end.
