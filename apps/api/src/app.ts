@@ -10,7 +10,6 @@ import express, {
 } from "express"
 import helmet from "helmet"
 import { authenticator, type Authenticate } from "./auth.ts"
-import { readJson } from "./body.ts"
 import { capabilityRoutes } from "./capabilities.ts"
 import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
@@ -24,7 +23,7 @@ import { instanceRoutes } from "./instances.ts"
 import { handleOnce } from "./once.ts"
 import { appliedPreference, parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
-import { parseQuery } from "./query.ts"
+import { readInput } from "./read-input.ts"
 import { mountReference } from "./reference.ts"
 import { identifyRequest } from "./request-identity.ts"
 import { restoreRoutes } from "./restore.ts"
@@ -104,11 +103,9 @@ function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {
 function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): RequestHandler {
   return async (req, res) => {
     const bearer = route.scope === undefined ? undefined : await authenticate(req.headers.authorization)
-    const query = route.query === undefined ? {} : validateQuery(route.query, parseQuery(req.url))
-    const body =
-      route.body === undefined
-        ? undefined
-        : validateBody(route.body, await readJson(req, res, route.emptyBody))
+    const given = await readInput(route, req, res)
+    const query = route.query === undefined ? {} : validateQuery(route.query, given.query)
+    const body = route.body === undefined ? undefined : validateBody(route.body, given.body)
     for (const scope of [route.scope, route.alsoScope?.(body)])
       if (scope !== undefined && bearer?.allows(scope) !== true)
         throw new StillframeError("forbidden", `missing required scope: ${scope}`)
@@ -171,6 +168,8 @@ function identify(log: Logger): RequestHandler {
     const requestId = requestIdPattern.test(given) ? given : createId()
     res.set("X-Request-Id", requestId)
     res.locals["log"] = log.child({ requestId })
+    // Express would answer `If-None-Match: *` with a 304 that has no body; only the page's files have a validator.
+    if (!req.path.startsWith("/docs/")) delete req.headers["if-none-match"]
     const started = performance.now()
     res.once("close", () => {
       const durationMs = Math.round(performance.now() - started)

@@ -1,43 +1,52 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import { text, type Request, type Response } from "express"
-import { protoKeyMessage } from "./query.ts"
+import { raw, type Request, type Response } from "express"
+import { assertStorable } from "./storable.ts"
 
 const bodyBytesMax = 1024 * 1024
 
-const readText = text({ type: () => true, limit: bodyBytesMax, inflate: false })
+const readBytes = raw({ type: () => true, limit: bodyBytesMax, inflate: false })
 
 /**
- * The request's body as JSON. Throws `bad_request` in the contract's words when there is none, it is no JSON or says it is
- * not, and `payload_too_large` above 1 MiB. `empty` is what stands for no body where one may be missing.
+ * The request's body as JSON. Throws `bad_request` in the contract's words when the body is missing, is not JSON, is not
+ * declared as JSON or holds what the database cannot keep, and `payload_too_large` above 1 MiB. `empty` stands for the
+ * body where one may be missing.
  */
 export async function readJson(req: Request, res: Response, empty?: object): Promise<unknown> {
   await new Promise<void>((resolve, reject) => {
-    readText(req, res, (error?: unknown) => (error === undefined ? resolve() : reject(error)))
+    readBytes(req, res, (error?: unknown) => (error === undefined ? resolve() : reject(error)))
   })
   const body: unknown = req.body
-  if (typeof body !== "string" || body === "") {
+  if (!Buffer.isBuffer(body) || body.length === 0) {
     if (empty !== undefined) return empty
     throw mistake("value is required but missing")
   }
   const type = req.headers["content-type"] ?? ""
   if (!jsonType.test(type)) throw mistake(`header Content-Type has unexpected value ${JSON.stringify(type)}`)
-  return parseJson(body)
+  const value = parseJson(decode(body))
+  assertStorable(value, mistake)
+  return value
 }
 
-const jsonType = /^application\/json\s*(;|$)/i
+// JSON has one encoding (RFC 8259).
+const jsonType = /^application\/json\s*(;\s*(charset\s*=\s*"?utf-?8"?\s*)?)?$/i
 
-function parseJson(body: string): unknown {
+// A byte that is replaced would change what the caller has asked for.
+const utf8 = new TextDecoder("utf-8", { fatal: true })
+
+function decode(body: Buffer): string {
   try {
-    return JSON.parse(body, body.includes("__proto__") ? refuseProto : undefined)
-  } catch (error) {
-    if (error instanceof StillframeError) throw error
-    throw mistake(`failed to decode request body: ${(error as Error).message}`)
+    return utf8.decode(body)
+  } catch {
+    throw mistake("it is not UTF-8; encode the JSON as UTF-8")
   }
 }
 
-function refuseProto(key: string, value: unknown): unknown {
-  if (key === "__proto__") throw mistake(protoKeyMessage)
-  return value
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw mistake(`failed to decode request body: ${(error as Error).message}`)
+  }
 }
 
 function mistake(reason: string): StillframeError {

@@ -1,52 +1,78 @@
 import { liveHosts } from "@stillframe/db/hosts"
 import { hypervisors } from "@stillframe/domain/instance"
 import { z } from "zod"
+import { contractMembers, inContractsWords } from "./contract-capabilities.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"
+
+const reason = z.string().optional()
 
 const capabilitiesSchema = z
   .object({
-    version: z.string().meta({ description: "exact; snapshots are restored by the same one" }),
-    kinds: z.array(z.enum(["Standby", "Stopped"])),
+    version: z.string().meta({
+      description:
+        "The exact version of the hypervisor. `restores` says whether another version can load its snapshots.",
+      examples: ["7.2.22"],
+    }),
+    kinds: z
+      .array(z.enum(["Standby", "Stopped"]))
+      .meta({ description: "The kinds of snapshots that can be taken of its VMs." }),
     disk_freeze: z.enum(["layers", "reflink", "none"]).meta({
       description:
-        "how the disks of a running VM are kept: by layers of our own, by sharing blocks on a file system that can, or not at all",
+        "How the disks of a running VM are frozen: `layers` puts a new layer on each, `reflink` shares their blocks on a file system that can do so, `none` refuses disks that are written.",
     }),
-    attach: z.boolean(),
-    fork: z.boolean(),
-    disk_override: z
+    attach: z
       .boolean()
-      .meta({ description: "whether a restored VM's disks may have other names than the captured one's" }),
-    compressible_memory: z.boolean(),
-    compressible_memory_reason: z.string().optional().meta({ description: "why not" }),
-    restores: z.enum(["same_version", "same_machine"]),
-    cancel: z.boolean().meta({
-      description: "whether a save that is under way can be called off; else one that is too long is refused",
+      .meta({ description: "Whether the API can attach to a VM that was started outside of Stillframe." }),
+    fork: z.boolean().meta({ description: "Whether snapshots of its VMs can be forked." }),
+    disk_override: z.boolean().meta({
+      description: "Whether the disks of a restored VM may have other names than those of the captured VM.",
     }),
-    live_capture: z.boolean(),
-    live_capture_reason: z.string().optional().meta({ description: "why not" }),
+    compressible_memory: z
+      .boolean()
+      .meta({ description: "Whether the memory of its snapshots can be compressed." }),
+    compressible_memory_reason: reason.meta({
+      description: "Why the memory cannot be compressed. Absent where it can.",
+    }),
+    restores: z.enum(["same_version", "same_machine"]).meta({
+      description:
+        "Which hypervisor can load a snapshot: one of the very same version, or any that has the same machine type.",
+    }),
+    cancel: z.boolean().meta({
+      description:
+        "Whether a capture can be cancelled while it saves the memory. Where it cannot, a capture that would take too long is refused.",
+    }),
+    live_capture: z
+      .boolean()
+      .meta({ description: 'Whether a snapshot can be taken with `"capture": "live"`.' }),
+    live_capture_reason: reason.meta({ description: "Why live capture is not offered. Absent where it is." }),
   })
-  .meta({ id: "HypervisorCapabilities" })
+  .meta({ id: "HypervisorCapabilities", description: "The capabilities of one hypervisor on a host." })
 
 const hostsSchema = z
   .object({
-    hosts: z.array(
-      z.object({
-        name: z.string(),
-        pool: z.string(),
-        hypervisors: z.partialRecord(z.enum(hypervisors), capabilitiesSchema),
-      }),
-    ),
+    hosts: z
+      .array(
+        z.object({
+          name: z.string().meta({ description: "The name of the host, as `host` of a launch takes it." }),
+          pool: z.string().meta({ description: "The storage pool that keeps the snapshots of its VMs." }),
+          hypervisors: z
+            .partialRecord(z.enum(hypervisors), capabilitiesSchema)
+            .meta({ description: "The capabilities of the host, by hypervisor." }),
+        }),
+      )
+      .meta({ description: "The hosts that are up." }),
+    ...contractMembers,
   })
-  .meta({ id: "Capabilities" })
+  .meta({ id: "Capabilities", description: "The capabilities of the hosts that are up." })
 
-/** What can be asked of which host. */
+/** What can be asked of which host, in our words and in the contract's. */
 export function capabilityRoutes({ db }: ApiDeps): Route[] {
   return [
     route({
       method: "get",
       path: "/capabilities",
       operationId: "getCapabilities",
-      summary: "What each host that is up can do, by hypervisor",
+      summary: "Get what the hosts can do",
       answers: { 200: hostsSchema },
       scope: "instance:read",
       async handle() {
@@ -55,7 +81,7 @@ export function capabilityRoutes({ db }: ApiDeps): Route[] {
           pool,
           hypervisors,
         }))
-        return { status: 200, body: { hosts } }
+        return { status: 200, body: { hosts, ...inContractsWords(hosts) } }
       },
     }),
   ]

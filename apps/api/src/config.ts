@@ -8,6 +8,7 @@ import {
   webhookSettings,
   wholeNumber,
 } from "@stillframe/runtime/settings"
+import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
 
 export interface ApiConfig {
@@ -26,6 +27,8 @@ export interface ApiConfig {
   readonly snapshotCreate: "async" | "sync"
   readonly twinWaitMs: number
   readonly streamHeartbeatMs: number
+  /** Resolves the names of webhooks' receivers instead of the system. Tests only. */
+  readonly resolve?: Resolve
 }
 
 /** Throws one `invalid_request` that lists every mistake. */

@@ -19,12 +19,15 @@ import { webhookDisabled, webhookIdOf, webhookNotFound } from "./webhook-id.ts"
 const deliveriesPerAnswer = { max: 1_000, unasked: 100 }
 
 const listQuery = z.object({
-  state: z.enum(deliveryStates).optional(),
-  limit: numberInQuery({ min: 1, max: deliveriesPerAnswer.max }).optional(),
+  state: z.enum(deliveryStates).optional().meta({ description: "Only deliveries in this state." }),
+  limit: numberInQuery({ min: 1, max: deliveriesPerAnswer.max })
+    .optional()
+    .meta({ description: "How many deliveries the answer holds at most. Defaults to 100." }),
   cursor: z
     .string()
-    .regex(/^\d{1,15}$/)
-    .optional(),
+    .regex(/^\d{1,15}$/, { error: "this API did not give it; begin without a cursor" })
+    .optional()
+    .meta({ description: "Where the page begins: the `X-Next-Cursor` of the page before." }),
 })
 
 /** What was sent, what is still to be sent, and what became of it. */
@@ -35,7 +38,7 @@ export function deliveryRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/webhooks/:id/deliveries",
       operationId: "listDeliveries",
-      summary: "List a webhook's deliveries, those of the newest events first",
+      summary: "List a webhook's deliveries, newest first",
       answers: { 200: z.array(deliverySchema) },
       scope: "webhook:read",
       query: listQuery,
@@ -45,7 +48,7 @@ export function deliveryRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/deliveries/:id",
       operationId: "getDelivery",
-      summary: "Get a delivery with its attempts",
+      summary: "Get a delivery",
       answers: { 200: deliveryWithAttemptsSchema },
       scope: "webhook:read",
       async handle(call) {
@@ -58,11 +61,15 @@ export function deliveryRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/deliveries/:id/resend",
       operationId: "resendDelivery",
-      summary: "Send an event to a webhook again, under the same `webhook-id`",
+      summary: "Send a delivery again",
       answers: { 202: deliverySchema },
       scope: "webhook:write",
       handle: (call) => resend(deps, call),
-      replay: async (_call, { body }) => ({ status: 202, body }),
+      async replay({ params: { id = "" } }, { body }) {
+        // It goes with its webhook and with its event.
+        const row = await findDelivery(db, Number(id))
+        return { status: 202, body: row === undefined ? body : deliveryResource(row) }
+      },
     }),
   ]
 }

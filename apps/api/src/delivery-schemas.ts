@@ -2,51 +2,58 @@ import { deliveryStates, type AttemptResource, type DeliveryResource } from "@st
 import { eventTypes } from "@stillframe/domain/events"
 import { z } from "zod"
 
-const id = z.string()
 const time = z.iso.datetime()
-const status = z.int().exactOptional().meta({ description: "what the receiver answered" })
-const error = z.string().exactOptional().meta({ description: "why the attempt has failed" })
+const status = z.int().exactOptional().describe("The HTTP status of the receiver's answer.")
+const error = z.string().exactOptional().describe("Why the attempt failed.")
 
 const delivery = z.object({
-  id: id.meta({ description: "a number" }),
-  webhook_id: id,
-  sequence: z.int().min(1).meta({ description: "of the event" }),
-  event_id: id.meta({ description: "the `webhook-id` of each attempt" }),
-  event_type: z.enum(eventTypes),
-  state: z.enum(deliveryStates),
-  attempt_count: z.int().min(0).meta({ description: "in all, also before it was sent again" }),
+  id: z.string().describe("The id, a whole number as text."),
+  webhook_id: z.string().describe("The id of the webhook."),
+  sequence: z.int().min(1).describe("The position of the event in the feed."),
+  event_id: z.string().describe("The id of the event, and the `webhook-id` of each attempt."),
+  event_type: z.enum(eventTypes).describe("The type of the event."),
+  state: z
+    .enum(deliveryStates)
+    .describe("Whether the delivery is still to be made, was made, or was given up."),
+  attempt_count: z.int().min(0).describe("The number of attempts, those before it was sent again included."),
   next_attempt_at: time.exactOptional().meta({
-    description: "while it is pending; in the past: as soon as there is room, or its webhook is enabled",
+    description:
+      "When the next attempt is due, while the delivery is pending. A time in the past means that it waits for its turn, or for the webhook to be enabled.",
   }),
-  ended_at: time.exactOptional(),
+  ended_at: time.exactOptional().describe("When the delivery was made or given up."),
   response_status: status,
   error,
 })
-export const deliverySchema: z.ZodType<DeliveryResource> = delivery.meta({ id: "Delivery" })
+export const deliverySchema: z.ZodType<DeliveryResource> = delivery.meta({
+  id: "Delivery",
+  description: "The sending of one event to one webhook.",
+})
 
 const attemptSchema: z.ZodType<AttemptResource> = z
   .object({
-    attempted_at: time,
-    duration_ms: z.int().min(0),
+    attempted_at: time.describe("When the attempt was made."),
+    duration_ms: z.int().min(0).describe("How long the attempt took, in milliseconds."),
     response_status: status,
-    response_body: z.string().exactOptional().meta({ description: "its first KiB, as text" }),
+    response_body: z.string().exactOptional().describe("The first KiB of the receiver's answer, as text."),
     error,
   })
-  .meta({ id: "DeliveryAttempt" })
+  .meta({ id: "DeliveryAttempt", description: "One attempt at a delivery." })
 
 export const deliveryWithAttemptsSchema: z.ZodType<
   DeliveryResource & { readonly attempts: readonly AttemptResource[] }
 > = delivery
-  .extend({ attempts: z.array(attemptSchema).meta({ description: "the newest 100, oldest first" }) })
-  .meta({ id: "DeliveryWithAttempts" })
+  .extend({
+    attempts: z.array(attemptSchema).meta({ description: "The newest 100 attempts, oldest first." }),
+  })
+  .meta({ id: "DeliveryWithAttempts", description: "A delivery with its attempts." })
 
 export const redeliveredSchema = z
   .object({
-    deliveries: z.int().min(0).meta({ description: "how many are to be made because of this request" }),
-    last_sequence: z.int().min(0).meta({ description: "of the last event that was looked at" }),
+    deliveries: z.int().min(0).meta({ description: "How many deliveries this request has made due." }),
+    last_sequence: z.int().min(0).meta({ description: "The sequence of the last event that was examined." }),
     complete: z.boolean().meta({
       description:
-        "false: there is more than one request may ask for; recover the same time again, or replay from the next sequence",
+        "False when one request could not cover all events: recover the same time again, or replay from the next sequence.",
     }),
   })
-  .meta({ id: "Redelivered", description: "The deliveries are on their way" })
+  .meta({ id: "Redelivered", description: "The deliveries that were made due." })

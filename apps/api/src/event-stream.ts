@@ -10,10 +10,16 @@ import { streamEvents, type StreamRequest } from "./stream-events.ts"
 const positionSchema = numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER })
 
 const streamQuery = z.object({
-  after: positionSchema.optional(),
-  types: listInQuery([...eventChoices, progressType]).optional(),
-  snapshot_id: idSchema.optional(),
-  instance_id: idSchema.optional(),
+  after: positionSchema
+    .optional()
+    .meta({ description: "The sequence of the last event that you have read. Defaults to the newest one." }),
+  types: listInQuery([...eventChoices, progressType])
+    .optional()
+    .meta({ description: "Only events of these types; `snapshot.*` stands for all of a kind." }),
+  snapshot_id: idSchema.optional().meta({ description: "Only events of this snapshot." }),
+  instance_id: idSchema
+    .optional()
+    .meta({ description: "Only events of this instance and of its snapshots." }),
 })
 
 const headers = {
@@ -32,7 +38,7 @@ export function eventStreamRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/events/stream",
       operationId: "streamEvents",
-      summary: "Follow the feed, from `Last-Event-ID`, else `after`, else now",
+      summary: "Stream events",
       answers: { 200: eventStreamSchema },
       streams: true,
       scope: "event:read",

@@ -17,15 +17,23 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
       method: "get",
       path: "/events",
       operationId: "listEvents",
-      summary: "Read the feed, oldest first",
+      summary: "List events, oldest first",
       answers: { 200: z.array(eventSchema), 410: eventsRemovedSchema },
       scope: "event:read",
       query: z.object({
-        after: numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER }).optional(),
-        limit: numberInQuery({ min: 1, max: eventsPerAnswer.max }).optional(),
-        types: listInQuery(eventChoices).optional(),
-        snapshot_id: idSchema.optional(),
-        instance_id: idSchema.optional(),
+        after: numberInQuery({ min: 0, max: Number.MAX_SAFE_INTEGER })
+          .optional()
+          .meta({ description: "The sequence of the last event that you have read. Defaults to 0." }),
+        limit: numberInQuery({ min: 1, max: eventsPerAnswer.max })
+          .optional()
+          .meta({ description: "How many events the answer holds at most. Defaults to 100." }),
+        types: listInQuery(eventChoices)
+          .optional()
+          .meta({ description: "Only events of these types; `snapshot.*` stands for all of a kind." }),
+        snapshot_id: idSchema.optional().meta({ description: "Only events of this snapshot." }),
+        instance_id: idSchema
+          .optional()
+          .meta({ description: "Only events of this instance and of its snapshots." }),
       }),
       async handle({ query }) {
         const events = await listEvents(db, {

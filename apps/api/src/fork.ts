@@ -23,7 +23,7 @@ export function forkRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/snapshots/:id/fork",
       operationId: "forkSnapshot",
-      summary: "Make a new instance from a snapshot",
+      summary: "Fork a snapshot into a new instance",
       answers: { 201: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "snapshot:write",

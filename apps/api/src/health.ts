@@ -14,7 +14,7 @@ export function healthRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/health",
       operationId: "getHealth",
-      summary: "Whether the process answers",
+      summary: "Check that the API answers",
       answers: { 200: healthSchema },
       handle: async () => ({ status: 200, body: { status: "ok" } }),
     }),

@@ -1,10 +1,11 @@
 import { forgetHost } from "@stillframe/db/forget-host"
 import { knownHosts, leavesOf, type KnownHost } from "@stillframe/db/known-hosts"
 import { StillframeError } from "@stillframe/domain/errors"
+import { hostNamePattern } from "@stillframe/domain/names"
 import { z } from "zod"
 import { versionsOf } from "./health.ts"
 import { forgottenHostSchema, hostSchema, hostWithLeavesSchema, type HostResource } from "./host-schemas.ts"
-import { route, type ApiDeps, type Route } from "./route.ts"
+import { route, type ApiDeps, type Call, type Route } from "./route.ts"
 import { numberInQuery } from "./schemas.ts"
 
 const instancesMax = 1_000_000
@@ -16,7 +17,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       method: "get",
       path: "/hosts",
       operationId: "listHosts",
-      summary: "List hosts, up or not",
+      summary: "List hosts",
       answers: { 200: z.array(hostSchema) },
       scope: "instance:read",
       handle: async () => ({ status: 200, body: (await knownHosts(db)).map(hostResource) }),
@@ -25,12 +26,12 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       method: "get",
       path: "/hosts/:name",
       operationId: "getHost",
-      summary: "Get a host, and what would be lost with it",
+      summary: "Get a host",
       answers: { 200: hostWithLeavesSchema },
       scope: "instance:read",
-      async handle({ params: { name = "" } }) {
-        const [host] = await knownHosts(db, name)
-        if (host === undefined) throw new StillframeError("not_found", "host not found")
+      async handle(call) {
+        const [host] = await knownHosts(db, hostNameOf(call))
+        if (host === undefined) throw hostNotFound()
         return { status: 200, body: { ...hostResource(host), leaves: await leavesOf(db, host) } }
       },
     }),
@@ -38,8 +39,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       method: "delete",
       path: "/hosts/:name",
       operationId: "forgetHost",
-      summary:
-        "Forget a host that will not come back: its instances are deleted. Needs `snapshot:delete` too",
+      summary: "Forget a host",
       answers: { 200: forgottenHostSchema },
       errors: [409],
       scope: "instance:write",
@@ -47,17 +47,27 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       query: z.object({
         confirm: numberInQuery({ min: 0, max: instancesMax }).optional().meta({
           description:
-            "how many instances the host has; without it the answer is a 409 that says what is lost",
+            "The number of instances that the host has. Without it the answer is a 409 that says what would be lost.",
         }),
       }),
-      async handle({ params: { name = "" }, query: { confirm } }) {
-        const leaves = await forgetHost(db, name, confirm)
+      async handle(call) {
+        const leaves = await forgetHost(db, hostNameOf(call), call.query.confirm)
         waker.wake("operations")
         waker.wake("events")
         return { status: 200, body: leaves }
       },
     }),
   ]
+}
+
+/** The host's name in a path. Throws `not_found` for what no host can be called. */
+function hostNameOf({ params: { name = "" } }: Pick<Call<unknown, unknown>, "params">): string {
+  if (!hostNamePattern.test(name)) throw hostNotFound()
+  return name
+}
+
+function hostNotFound(): StillframeError {
+  return new StillframeError("not_found", "host not found")
 }
 
 function hostResource(host: KnownHost): HostResource {

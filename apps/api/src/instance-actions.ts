@@ -18,17 +18,22 @@ import { compressionSchema } from "./schemas.ts"
 
 // The contract's bodies; an image's command means nothing to a VM, so it is accepted and not used.
 const startSchema = z
-  .object({ cmd: z.array(z.string()).optional(), entrypoint: z.array(z.string()).optional() })
-  .meta({ id: "StartInstanceRequest" })
+  .object({
+    cmd: z.array(z.string()).optional().describe("Accepted for clients of containers, and not used."),
+    entrypoint: z.array(z.string()).optional().describe("Accepted for clients of containers, and not used."),
+  })
+  .meta({ id: "StartInstanceRequest", description: "How the instance is started." })
 const standbySchema = z
   .object({
-    compression: compressionSchema.optional(),
+    compression: compressionSchema
+      .optional()
+      .describe("Checked, and not used: the image is read back as it is."),
     compression_delay: z
       .string()
       .optional()
-      .meta({ examples: ["30s"] }),
+      .meta({ examples: ["30s"], description: "A duration that is checked and has no effect." }),
   })
-  .meta({ id: "StandbyInstanceRequest" })
+  .meta({ id: "StandbyInstanceRequest", description: "How the instance is put into Standby." })
 
 /** `stop`, `start`, `standby` and `restore` out of it: each answers when the instance is in its new state. */
 export function instanceActionRoutes(deps: ApiDeps): Route[] {
@@ -38,7 +43,7 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/stop",
       operationId: "stopInstance",
-      summary: "Stop the VM; its disks stay",
+      summary: "Stop an instance",
       answers: { 200: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
@@ -49,7 +54,7 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/start",
       operationId: "startInstance",
-      summary: "Boot a stopped instance on its disks",
+      summary: "Start a stopped instance",
       answers: { 200: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
@@ -62,7 +67,7 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/standby",
       operationId: "standbyInstance",
-      summary: "Save the memory to disk and end the VM",
+      summary: "Put an instance into Standby",
       answers: { 200: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
@@ -78,7 +83,7 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/restore",
       operationId: "restoreInstance",
-      summary: "Go on out of Standby",
+      summary: "Resume an instance from Standby",
       answers: { 200: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",

@@ -16,18 +16,21 @@ export function instanceWaitRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/instances/:id/wait",
       operationId: "waitForInstanceState",
-      summary: "Wait until an instance is in a state",
+      summary: "Wait for a state of an instance",
       answers: { 200: waitedSchema },
       errors: [409],
       scope: "instance:read",
       // Both are judged by the handler: the contract has codes of their own for them.
       query: z.object({
-        state: z.string().optional().meta({ enum: instanceStates }),
+        state: z.string().optional().meta({ enum: instanceStates, description: "The state to wait for." }),
         timeout: z
           .string()
           .min(1)
           .optional()
-          .meta({ description: "30s, 2m; at most 5m", examples: ["30s"] }),
+          .meta({
+            description: "How long to wait, such as `30s` or `2m`. At most 5m; defaults to 60s.",
+            examples: ["30s"],
+          }),
       }),
       judgesAbsent: ["state"],
       async handle({ params: { id = "" }, query, signal }) {

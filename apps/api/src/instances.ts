@@ -24,7 +24,7 @@ import { failedWork } from "./problem.ts"
 import { requireHostUp } from "./require-host.ts"
 import { instanceSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
-import { nameSchema, tagsSchema } from "./schemas.ts"
+import { booleanInQuery, nameSchema, tagsSchema } from "./schemas.ts"
 import { snapshotPolicyOf } from "./snapshot-policy.ts"
 
 export function instanceRoutes(deps: ApiDeps): Route[] {
@@ -34,7 +34,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances",
       operationId: "createInstance",
-      summary: "Launch a VM, or attach to one that runs",
+      summary: "Launch a VM, or attach to one",
       answers: { 201: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
@@ -52,9 +52,11 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       answers: { 200: z.array(instanceSchema) },
       scope: "instance:read",
       query: z.object({
-        state: z.enum(instanceStates).optional(),
-        name: nameSchema.optional(),
-        tags: tagsSchema.optional(),
+        state: z.enum(instanceStates).optional().meta({ description: "Only instances in this state." }),
+        name: nameSchema.optional().meta({ description: "Only the instance with exactly this name." }),
+        tags: tagsSchema
+          .optional()
+          .meta({ description: "Only instances that have all of these tags: `tags[team]=backend`." }),
         ...pageQuery,
       }),
       async handle({ query, url }) {
@@ -77,15 +79,23 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       method: "delete",
       path: "/instances/:id",
       operationId: "deleteInstance",
-      summary: "End an instance, or forget an attached one; its snapshots stay",
+      summary: "Delete an instance",
       answers: { 202: instanceSchema, 204: null },
       errors: [409, 504],
       scope: "instance:write",
+      query: deleteQuery,
       holds: true,
       handle: (call) => deleteInstance(deps, call),
     }),
   ]
 }
+
+const deleteQuery = z.object({
+  graceful_shutdown: booleanInQuery().optional().meta({
+    description:
+      "Whether the guest is asked to shut down before its VM is ended. It gets as long as for a stop (`STOP_GRACE`). Defaults to false.",
+  }),
+})
 
 async function launchInstance(
   deps: ApiDeps,
@@ -124,9 +134,10 @@ async function launchInstance(
  */
 async function deleteInstance(
   deps: ApiDeps,
-  { params: { id = "" }, prefer, signal }: Call<unknown, unknown>,
+  { params: { id = "" }, query, prefer, signal }: Call<z.output<typeof deleteQuery>, unknown>,
 ): Promise<Answer> {
   const { id: instanceId } = await resolveInstance(deps.db, id)
+  const params = query.graceful_shutdown === true ? { graceful: true } : {}
   const operationId = await inTransaction(deps.db, async (tx) => {
     const instance = await lockInstance(tx, instanceId)
     if (instance === undefined) throw new StillframeError("not_found", "resource not found")
@@ -135,7 +146,7 @@ async function deleteInstance(
     // A capture under way is cancelled, its VM resumed, and only then ended.
     await failCapturesOf(tx, instanceId, "the instance was deleted before it was captured")
     await cancelInstanceWork(tx, instanceId)
-    return createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId })
+    return createOperation(tx, { kind: "delete", queue: captureQueue(instance.host), instanceId, params })
   })
   deps.waker.wake("operations")
   deps.waker.wake("events")

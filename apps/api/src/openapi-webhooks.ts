@@ -16,7 +16,7 @@ export function describedWebhooks(reference: ToReference): Readonly<Record<strin
           parameters,
           requestBody: {
             required: true,
-            description: `At most ${eventBytesMax} bytes. The signature is over these very bytes.`,
+            description: `At most ${eventBytesMax} bytes. The signature covers exactly these bytes.`,
             content: { "application/json": { schema: reference(eventSchemaOf(type), "output") } },
           },
           responses,
@@ -28,31 +28,34 @@ export function describedWebhooks(reference: ToReference): Readonly<Record<strin
 
 const whenSent: Readonly<Record<EventType, string>> = {
   "snapshot.created": "A snapshot was requested",
-  "snapshot.captured": "A snapshot is durable and can be forked and restored",
-  "snapshot.compressed": "A snapshot's memory is compressed and has been read back",
+  "snapshot.captured": "A snapshot was captured: it is durable and can be forked and restored",
+  "snapshot.compressed": "A snapshot's memory was compressed and verified",
   "snapshot.compression_failed": "A snapshot could not be compressed; it stays usable",
-  "snapshot.completed": "All that was asked for with a snapshot is done",
+  "snapshot.completed": "All work on a snapshot is done",
   "snapshot.failed": "A snapshot could not be captured",
   "snapshot.deleted": "A snapshot was deleted; `data` is its last state",
-  "snapshot.updated": "A snapshot is being compressed anew",
-  "snapshot.verified": "A snapshot's files were checked and are good",
-  "snapshot.corrupted": "A snapshot's files were checked and are damaged",
-  "instance.created": "An instance was asked for",
-  "instance.state_changed": "An instance is in another state",
-  "instance.forked": "An instance is there by a fork",
-  "instance.restored": "An instance has a snapshot's state again",
+  "snapshot.updated": "A snapshot is being compressed again",
+  "snapshot.verified": "A snapshot was verified",
+  "snapshot.corrupted": "A snapshot was found to be damaged",
+  "instance.created": "An instance was requested",
+  "instance.state_changed": "The state of an instance changed",
+  "instance.forked": "An instance was made by a fork",
+  "instance.restored": "An instance was restored to a snapshot",
   "instance.deleted": "An instance was deleted; `data` is its last state",
-  "webhook.test": "Somebody asked for a test; sent to that webhook only",
-  "webhook.disabled": "A webhook was given up; sent to the others",
+  "webhook.test": "A test was requested; sent to that webhook only",
+  "webhook.disabled": "A webhook was disabled because it fails; sent to all others",
 }
 
 const parameters = [
-  header("webhook-id", "The event's id: the same at every try, so that a receiver can tell a repetition"),
-  header("webhook-timestamp", "The time of this try, in seconds since 1970"),
+  header(
+    "webhook-id",
+    "The id of the event. It is the same for every attempt, so that you can recognize a repetition.",
+  ),
+  header("webhook-timestamp", "The time of this attempt, in seconds since 1970."),
   header(
     "webhook-signature",
-    "By Standard Webhooks: `v1,` and the base64 of the HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>`; after a " +
-      "rotation two, with a space between",
+    "The signature of Standard Webhooks: `v1,` and the base64 of the HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>`. " +
+      "After a rotation there are two, separated by a space.",
   ),
 ]
 
@@ -61,7 +64,9 @@ function header(name: string, description: string): object {
 }
 
 const responses = {
-  "2XX": { description: "Taken, if it comes within 15 seconds" },
-  "410": { description: "Not wanted any more: the webhook is disabled" },
-  default: { description: "Not taken: tried again later, after `Retry-After` if there is one" },
+  "2XX": { description: "The delivery is done. The answer must come within 15 seconds." },
+  "410": { description: "The webhook is disabled." },
+  default: {
+    description: "The delivery failed. It is tried again later, after `Retry-After` if there is one.",
+  },
 }

@@ -1,9 +1,10 @@
-import { scopes } from "@stillframe/domain/scopes"
 import { z } from "zod"
+import { bearer, errorTexts, headers, parameters, pathTexts } from "./openapi-parts.ts"
 import { describedWebhooks } from "./openapi-webhooks.ts"
-import { keyPattern } from "./request-identity.ts"
 import { errorSchema } from "./resources.ts"
+import { exampleNames, routeTexts } from "./route-texts.ts"
 import type { Route } from "./route.ts"
+import { apiVersion } from "./version.ts"
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -21,8 +22,9 @@ export function openApiDocument(routes: readonly Route[]): Json {
     openapi: "3.1.1",
     info: {
       title: "Stillframe",
-      version: "0.1.0",
-      description: "VM snapshots as jobs, behind Hypeman's snapshot API.",
+      version: apiVersion,
+      description:
+        "Stillframe takes snapshots of running virtual machines as background jobs. The API is that of Hypeman's snapshots, with more members and routes.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
     servers: [{ url: "/" }],
@@ -44,13 +46,19 @@ function operationOf(route: Route, reference: ToReference): Json {
     tags: [tagOf(route)],
     ...(route.scope !== undefined && {
       security: [{ bearer: [route.scope] }],
-      description: `Needs the scope \`${route.scope}\`.`,
     }),
+    description: descriptionOf(route),
     parameters: parametersOf(route, reference),
     ...(route.body !== undefined && {
       requestBody: {
         required: route.emptyBody === undefined,
-        content: { "application/json": { schema: reference(route.body, "input") } },
+        description: "The request, as JSON in UTF-8. Members that the API does not know are ignored.",
+        content: {
+          "application/json": {
+            schema: reference(route.body, "input"),
+            ...withExample(routeTexts[route.operationId]?.body),
+          },
+        },
       },
     }),
     responses: Object.fromEntries([
@@ -63,19 +71,32 @@ function operationOf(route: Route, reference: ToReference): Json {
   }
 }
 
+function descriptionOf({ operationId, scope }: Route): string {
+  const { description = "" } = routeTexts[operationId] ?? {}
+  return scope === undefined ? description : `${description}\n\nNeeds the scope \`${scope}\`.`
+}
+
+function withExample(example: unknown): Json {
+  return example === undefined ? {} : { example }
+}
+
 function parametersOf(route: Route, reference: ToReference): unknown[] {
   const inPath = [...route.path.matchAll(/:(\w+)/g)].map(([, name]) => ({
     name,
     in: "path",
     required: true,
+    description: pathTexts[`${route.path.split("/")[1]}/${name}`],
     schema: { type: "string" },
+    ...withExample(exampleNames[`${route.path.split("/")[1]}/${name}`]),
   }))
   const inQuery = Object.entries(route.query?.shape ?? {}).map(([name, schema]) => ({
     name,
     in: "query",
     required: route.judgesAbsent?.includes(name) === true || !schema.safeParse(undefined).success,
+    description: z.globalRegistry.get(schema)?.description,
     // What the text means: a number, a list. How it is written is the style's to say.
     schema: reference(schema, "output"),
+    ...withExample(routeTexts[route.operationId]?.query?.[name]),
     ...(name === "tags" && { style: "deepObject", explode: true }),
   }))
   const inHeader = [
@@ -94,6 +115,7 @@ function answerOf(
 ): Json {
   const names = [
     "X-Request-Id",
+    "X-Ignored",
     ...(retried ? retryHeaders : []),
     ...(route.holds === true ? ["Preference-Applied"] : []),
     ...(route.replay === undefined ? [] : ["Location", "Idempotent-Replayed"]),
@@ -101,7 +123,7 @@ function answerOf(
   ]
   const mediaType = route.streams === true ? "text/event-stream" : "application/json"
   return {
-    description: schema === null ? "Done" : (schema.description ?? "The resource as it is now"),
+    description: schema === null ? "Done. The answer has no body." : (schema.description ?? "The resources."),
     headers: headerReferences(names),
     ...(schema !== null && { content: { [mediaType]: { schema: reference(schema, "output") } } }),
   }
@@ -127,7 +149,7 @@ function errorsOf(route: Route): number[] {
 }
 
 function errorOf(status: number, reference: ToReference): Json {
-  const names = ["X-Request-Id", ...(status === 409 || status >= 500 ? retryHeaders : [])]
+  const names = ["X-Request-Id", "X-Ignored", ...(status === 409 || status >= 500 ? retryHeaders : [])]
   return {
     description: errorTexts[status] ?? "Error",
     headers: headerReferences(names),
@@ -135,72 +157,8 @@ function errorOf(status: number, reference: ToReference): Json {
   }
 }
 
-const errorTexts: Readonly<Record<number, string>> = {
-  400: "The request is not what the schema says, or asks for what can't be",
-  401: "No token, or none of ours",
-  403: "The token lacks the scope",
-  404: "There is no such resource",
-  409: "Not in this state, or the name is taken",
-  413: "The body is larger than 1 MiB",
-  422: "The Idempotency-Key was used with another body",
-  500: "The work has failed, or something that nobody foresaw",
-  501: "The host or its hypervisor can't do that",
-  503: "The database or the storage pool can't be reached; try again",
-  504: "Not done in time, where answers are results",
-}
-
 function headerReferences(names: readonly string[]): Json {
   return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
-}
-
-const text = { type: "string" } as const
-const headers: Json = {
-  "X-Request-Id": { description: "The request's id, also in the log", schema: text },
-  Location: { description: "Where the resource is", schema: text },
-  Link: { description: 'The next page, `rel="next"`; absent on the last', schema: text },
-  "X-Next-Cursor": { description: "`cursor` of the next page", schema: text },
-  "Preference-Applied": { description: "What of `Prefer` was followed", schema: text },
-  "Idempotent-Replayed": { description: "`true`: an earlier request with this key made it", schema: text },
-  "x-should-retry": {
-    description: "Whether the same request again can help",
-    schema: { enum: ["true", "false"] },
-  },
-  "retry-after-ms": { description: "When to try again", schema: { type: "string", pattern: "^[0-9]+$" } },
-}
-
-const parameters: Json = {
-  RequestId: {
-    name: "X-Request-Id",
-    in: "header",
-    description: "An id of the caller's own, for the answer and the log",
-    schema: text,
-  },
-  Prefer: {
-    name: "Prefer",
-    in: "header",
-    description: "`wait=N` holds the answer for up to N seconds (0 to 55), `respond-async` does not hold it",
-    schema: text,
-  },
-  LastEventId: {
-    name: "Last-Event-ID",
-    in: "header",
-    description: "The last `id` that was seen: the stream goes on after it, whatever `after` says",
-    schema: { type: "string", pattern: "^[0-9]{1,16}$" },
-  },
-  IdempotencyKey: {
-    name: "Idempotency-Key",
-    in: "header",
-    description:
-      "The same request with the same key within 24 hours is answered with what the first one made",
-    schema: { type: "string", pattern: keyPattern.source },
-  },
-}
-
-const bearer: Json = {
-  type: "http",
-  scheme: "bearer",
-  bearerFormat: "JWT",
-  description: `HMAC-signed. \`permissions\` lists scopes: ${scopes.join(", ")}; without it everything is allowed.`,
 }
 
 /** `/instances/:id` as OpenAPI writes it. */
@@ -233,10 +191,11 @@ function pointHere(value: unknown): unknown {
       .filter(([key, inner]) => key !== "id" || typeof inner !== "string")
       // What we show may grow; clients are not to refuse what they do not know.
       .filter(([key, inner]) => key !== "additionalProperties" || inner !== false)
-      .map(([key, inner]) =>
-        key === "$ref" && typeof inner === "string"
-          ? [key, inner.replace("#/$defs/", "#/components/schemas/")]
-          : [key, pointHere(inner)],
-      ),
+      .map(([key, inner]) => {
+        if (key === "$ref" && typeof inner === "string")
+          return [key, inner.replace("#/$defs/", "#/components/schemas/")]
+        // Values, not schemas.
+        return [key, key === "examples" ? inner : pointHere(inner)]
+      }),
   )
 }

@@ -56,15 +56,22 @@ export async function answerWithInstance(
   return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
 }
 
-/** Answers a request that was sent again as the first one would be now. */
+/**
+ * Answers a request that was sent again as the first one would be now, also where it may not wait: work that is done or has
+ * failed is not shown as under way. An instance that is gone is shown as the first answer showed it.
+ */
 export function replayInstanceWork(
   deps: ApiDeps,
   status: 200 | 201,
 ): (call: Call<unknown, unknown>, kept: Made) => Promise<Answer> {
-  return ({ prefer, signal }, { made: { instanceId = "", operationId = "" }, body }) => {
+  return async ({ prefer, signal }, { made: { instanceId = "", operationId = "" }, body }) => {
     const timeoutMs = heldMs(prefer, { seconds: waitSecondsMax })
-    const work = { made: { instanceId, operationId }, body }
-    return answerWithInstance(deps, work, { timeoutMs, signal, status })
+    const end = await waitForEnd(deps, operationId, { timeoutMs, signal })
+    const instance = await findShownInstance(deps.db, instanceId)
+    const resource = instance === undefined ? body : instanceResource(instance)
+    const headers = { Location: `/instances/${instanceId}` }
+    if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: timeoutMs > 0 })
+    return end.state === "done" ? { status, body: resource, headers } : failedWork(end)
   }
 }
 

@@ -6,9 +6,19 @@ import { listLimit, numberInQuery } from "./schemas.ts"
 
 /** What every list takes beside its filters. */
 export const pageQuery = {
-  limit: numberInQuery({ min: 1, max: listLimit }).optional(),
-  cursor: z.string().min(1).max(512).optional(),
-  sort: z.enum(["created_at", "-created_at"]).optional(),
+  limit: numberInQuery({ min: 1, max: listLimit })
+    .optional()
+    .meta({ description: "How many resources the answer holds at most. Defaults to 10,000." }),
+  cursor: z
+    .string()
+    .min(1)
+    .max(512)
+    .optional()
+    .meta({ description: "Where the page begins: the `X-Next-Cursor` of the page before." }),
+  sort: z
+    .enum(["created_at", "-created_at"])
+    .optional()
+    .meta({ description: "The order: oldest first, or newest first (`-created_at`, the default)." }),
 }
 
 type PageQuery = z.output<z.ZodObject<typeof pageQuery>>
@@ -34,17 +44,22 @@ export function nextPageHeaders(url: string, cursor: string): Record<string, str
   return { Link: `<${path}?${asked.toString()}>; rel="next"`, "X-Next-Cursor": cursor }
 }
 
+const createdAtLengthMax = "2026-01-31T12:00:00.000000Z".length
+
 function readCursor(cursor: string): Position {
   try {
     const [createdAt, id] = cursorSchema.parse(JSON.parse(Buffer.from(cursor, "base64url").toString()))
     return { createdAt, id }
   } catch (cause) {
     const message =
-      'parameter "cursor" in query has an error: it is none that this API gave; begin without one'
+      'parameter "cursor" in query has an error: this API did not give it; begin without a cursor'
     throw new StillframeError("bad_request", message, { cause })
   }
 }
 
-// The year 0 is a date of ISO 8601, but none of Postgres.
-const createdAtSchema = z.iso.datetime().refine((time) => !time.startsWith("0000"))
+// As Postgres writes it. The year 0 is a date of ISO 8601, but none of Postgres, which also takes no endless fraction.
+const createdAtSchema = z.iso
+  .datetime()
+  .max(createdAtLengthMax)
+  .refine((time) => !time.startsWith("0000"))
 const cursorSchema = z.tuple([createdAtSchema, z.string().regex(/^[a-z0-9]{1,32}$/)])

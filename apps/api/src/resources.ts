@@ -11,142 +11,191 @@ import {
 } from "@stillframe/domain/snapshot"
 import { disabledReasons, type WebhookResource } from "@stillframe/domain/webhook"
 import { z } from "zod"
+import { exampleEvent, exampleInstance, exampleSnapshot, exampleWebhook } from "./example-resources.ts"
 
 // What answers look like. They are not validated: the types prove that what is described is what is shown.
 
-const id = z.string().meta({ description: "24 lower-case letters and digits, the first a letter" })
-const time = z.iso.datetime()
-const bytes = z.int().min(0)
-const tags = z.record(z.string(), z.string())
+const id = z.string().meta({
+  description: "The id: 24 lower-case letters and digits, the first a letter.",
+  examples: ["q7z1w7l2af4l8y7q1h7g2m3s"],
+})
+const time = (description: string) => z.iso.datetime().describe(`${description}, in UTC (RFC 3339).`)
+const bytes = (description: string) => z.int().min(0).describe(description)
+const tags = z
+  .record(z.string(), z.string())
+  .describe("Your own key-value pairs. Absent when there are none.")
+const errorCode = z
+  .enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]])
+  .describe("A code that programs can rely on.")
 
 const compression = z.object({
-  enabled: z.boolean(),
-  algorithm: z.enum(algorithms).exactOptional(),
-  level: z.int().exactOptional(),
+  enabled: z.boolean().describe("Whether the memory is compressed."),
+  algorithm: z.enum(algorithms).exactOptional().describe("The compression algorithm."),
+  level: z.int().exactOptional().describe("The compression level of the algorithm."),
 })
 
 export const snapshotSchema: z.ZodType<SnapshotResource> = z
   .object({
     id,
-    kind: z.enum(snapshotKinds),
-    name: z.string().exactOptional(),
+    kind: z
+      .enum(snapshotKinds)
+      .describe("`Standby` holds memory and disks of a VM, `Stopped` the disks of a VM that does not run."),
+    name: z.string().exactOptional().describe("The name, unique among the snapshots of its instance."),
     tags: tags.exactOptional(),
-    source_instance_id: id,
-    source_instance_name: z.string(),
-    source_hypervisor: z.enum(hypervisors),
-    created_at: time,
-    size_bytes: bytes.meta({ description: "of all files; 0 until the snapshot is captured" }),
+    source_instance_id: z
+      .string()
+      .describe("The id of the instance that was captured. It may be deleted by now."),
+    source_instance_name: z
+      .string()
+      .describe("The name that the instance had when the snapshot was requested."),
+    source_hypervisor: z.enum(hypervisors).describe("The hypervisor of the instance at that time."),
+    created_at: time("When the snapshot was requested"),
+    size_bytes: bytes("The size of all files together. 0 until the snapshot is captured."),
     capture: z
       .enum(captureModes)
       .exactOptional()
-      .meta({ description: "how the request wanted its memory saved; of Standby snapshots only" }),
+      .describe("How the request asked for the memory to be saved. Only for Standby snapshots."),
     compression: compression
       .exactOptional()
-      .meta({ description: "as it takes effect, every default filled in" }),
-    compression_state: z.enum(compressionStates),
+      .describe("The compression that applies, with all defaults filled in. Absent when there is none."),
+    compression_state: z.enum(compressionStates).describe("Whether the memory file is compressed."),
     compression_error: z
       .string()
       .exactOptional()
-      .meta({ description: "why the last compression failed; with `compressed`, the one before is kept" }),
-    compression_reason: z.string().exactOptional().meta({
-      description:
-        "why its memory can't be compressed, whatever `compression` asks for: `compression_state` stays `none`",
-    }),
-    compressed_size_bytes: bytes.exactOptional(),
-    uncompressed_size_bytes: bytes.exactOptional(),
-    status: z.enum(snapshotStatuses),
-    progress: z.number().min(0).max(1).exactOptional(),
+      .describe("Why the last compression failed. The files that were there before it are kept."),
+    compression_reason: z
+      .string()
+      .exactOptional()
+      .describe("Why the memory cannot be compressed: `compression_state` then stays `none`."),
+    compressed_size_bytes: bytes("The size of the compressed memory file.").exactOptional(),
+    uncompressed_size_bytes: bytes("The size that the memory file had before.").exactOptional(),
+    status: z
+      .enum(snapshotStatuses)
+      .describe(
+        "`queued` and `capturing`: the capture is not over. `ready`: the snapshot is durable and can be forked and restored. `failed`: see `error`.",
+      ),
+    progress: z
+      .number()
+      .min(0)
+      .max(1)
+      .exactOptional()
+      .describe("How much of the capture or of the compression is done, from 0 to 1."),
     error: z
-      .object({ code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]), message: z.string() })
-      .exactOptional(),
-    captured_at: time.exactOptional().meta({ description: "the point in time, by the database's clock" }),
-    pause_ms: z.number().exactOptional().meta({ description: "how long the guest stood still" }),
-    stored_bytes: bytes.exactOptional().meta({ description: "blocks on disk, shared ones included" }),
-    verified_at: time.exactOptional().meta({ description: "when its files were last found to be good" }),
-    corrupted_at: time.exactOptional().meta({
-      description:
-        "when its files were found to be damaged, `error` says how; it can be neither forked nor restored",
-    }),
+      .object({ code: errorCode, message: z.string().describe("The reason, and what you can do.") })
+      .exactOptional()
+      .describe("Why the capture failed, or which files are damaged."),
+    captured_at: time("The point in time that the snapshot shows, by the database's clock").exactOptional(),
+    pause_ms: z.number().exactOptional().describe("How long the guest was paused, in milliseconds."),
+    stored_bytes: bytes(
+      "The space that the files take on disk, blocks shared with others included.",
+    ).exactOptional(),
+    verified_at: time("When all files were last read and found good").exactOptional(),
+    corrupted_at: time(
+      "When files were found to be damaged; the snapshot can then be neither forked nor restored",
+    ).exactOptional(),
     storage_error: z
       .string()
       .exactOptional()
-      .meta({ description: "why its files cannot be reached at present; they are not lost" }),
+      .describe("Why the files cannot be reached at present. They are not lost."),
   })
-  .meta({ id: "Snapshot" })
+  .meta({ id: "Snapshot", description: "The state of a VM at one moment.", examples: [exampleSnapshot] })
 
 export const instanceSchema: z.ZodType<InstanceResource> = z
   .object({
     id,
-    name: z.string(),
-    image: z.string(),
-    hypervisor: z.enum(hypervisors),
-    host: z.string(),
+    name: z.string().describe("The name, unique among all instances."),
+    image: z.string().describe("The built-in image, or `custom` for a VM with files of its own."),
+    hypervisor: z.enum(hypervisors).describe("The hypervisor that runs the VM."),
+    host: z.string().describe("The name of the host that runs the VM."),
     attached: z
       .literal(true)
       .exactOptional()
-      .meta({ description: "someone else started this VM, and only they end it" }),
-    state: z.enum(instanceStates).meta({
-      description:
-        "`Unknown` while its host has not been heard of for 15 s; that is seen when the instance is read, and makes no event",
-    }),
+      .describe("True for a VM that was started outside of Stillframe, and that only its owner ends."),
+    state: z
+      .enum(instanceStates)
+      .describe(
+        "The state of the VM. `Unknown` while its host has not been heard of for 15 s, which makes no event.",
+      ),
     state_error: z
       .string()
       .exactOptional()
-      .meta({ description: "why the last thing asked of it has failed, or why its state is not known" }),
-    vcpus: z.int(),
-    size: z.string().meta({ description: "memory, for people" }),
+      .describe("Why the last action failed, or why the state is not known."),
+    vcpus: z.int().describe("The number of virtual processors."),
+    size: z.string().describe("The memory of the VM, such as `512 MB`."),
     tags: tags.exactOptional(),
     snapshot_policy: z
       .object({
-        compression: compression.exactOptional(),
-        standby_compression_delay: z.string().exactOptional(),
+        compression: compression.exactOptional().describe("The compression of snapshots that ask for none."),
+        standby_compression_delay: z
+          .string()
+          .exactOptional()
+          .describe("A duration that is kept for clients and has no effect."),
       })
-      .exactOptional(),
-    has_snapshot: z.boolean(),
-    exit_code: z.int().exactOptional(),
-    exit_message: z.string().exactOptional(),
-    created_at: time,
-    started_at: time.exactOptional(),
-    stopped_at: time.exactOptional(),
-    expires_at: time.nullable().meta({ description: "null: nothing expires here" }),
+      .exactOptional()
+      .describe("The defaults for snapshots of this instance."),
+    has_snapshot: z.boolean().describe("True while the instance is in Standby."),
+    exit_code: z
+      .int()
+      .exactOptional()
+      .describe("The exit code of the VM's process, when it ended by itself."),
+    exit_message: z.string().exactOptional().describe("The reason of that end, as far as it is known."),
+    created_at: time("When the instance was requested"),
+    started_at: time("When the VM was last started").exactOptional(),
+    stopped_at: time("When the VM last stopped").exactOptional(),
+    expires_at: z.iso.datetime().nullable().describe("Always null: instances do not expire."),
   })
-  .meta({ id: "Instance" })
+  .meta({ id: "Instance", description: "A VM, running or not.", examples: [exampleInstance] })
 
 const webhook = z.object({
   id,
-  url: z.string(),
-  description: z.string().exactOptional(),
-  event_types: z.array(z.string()),
-  instance_ids: z.array(z.string()),
-  tags: tags.exactOptional(),
-  enabled: z.boolean(),
+  url: z.string().describe("Where events are sent to."),
+  description: z.string().exactOptional().describe("Your own words about the webhook."),
+  event_types: z.array(z.string()).describe("The types of events that are sent. Empty: every type."),
+  instance_ids: z
+    .array(z.string())
+    .describe("Only events of these instances and their snapshots are sent. Empty: of all."),
+  tags: tags.exactOptional().describe("Only events of resources that have all of these tags are sent."),
+  enabled: z.boolean().describe("Whether events are sent."),
   disabled_reason: z
     .enum(disabledReasons)
     .exactOptional()
-    .meta({
-      description:
-        "why it was disabled, where its owner did not do it. `gone`: its receiver answered 410; `failing`: nothing but " +
-        "failures for 5 days, and then another delivery was given up",
-    }),
-  failing_since: time
-    .exactOptional()
-    .meta({ description: "since when there have been nothing but failures" }),
-  previous_secret_until: time.nullable().meta({
-    description: "until when the secret before the last rotation signs too; null: it does not",
-  }),
-  created_at: time,
+    .describe(
+      "Why the webhook was disabled by itself. `gone`: its receiver answered 410. `failing`: for 5 days every attempt " +
+        "failed, and then another delivery was given up.",
+    ),
+  failing_since: time("Since when every attempt has failed").exactOptional(),
+  previous_secret_until: z.iso
+    .datetime()
+    .nullable()
+    .describe("Until when the secret before the last rotation signs as well. Null when it does not."),
+  created_at: time("When the webhook was created"),
 })
-export const webhookSchema: z.ZodType<WebhookResource> = webhook.meta({ id: "Webhook" })
+export const webhookSchema: z.ZodType<WebhookResource> = webhook.meta({
+  id: "Webhook",
+  description: "A URL that events are sent to.",
+  examples: [exampleWebhook],
+})
 
 const envelope = z.object({
-  id,
-  sequence: z.int().min(1).meta({ description: "dense over all events" }),
-  type: z.enum(eventTypes),
-  occurred_at: time,
-  subject: z.object({ kind: z.enum(["snapshot", "instance", "webhook"]), id }),
-  data: z.union([snapshotSchema, instanceSchema, webhookSchema]),
+  id: z.string().describe("The id of the event, and the `webhook-id` of its deliveries."),
+  sequence: z.int().min(1).describe("The position in the feed. Positions have no gaps."),
+  type: z.enum(eventTypes).describe("The type of the event."),
+  occurred_at: time("When it happened"),
+  subject: z
+    .object({
+      kind: z.enum(["snapshot", "instance", "webhook"]).describe("The kind of the resource."),
+      id: z.string().describe("The id of the resource."),
+    })
+    .describe("The resource that the event is about."),
+  data: z
+    .union([snapshotSchema, instanceSchema, webhookSchema])
+    .describe("The whole resource as it was at that moment."),
 })
-export const eventSchema: z.ZodType<EventEnvelope> = envelope.meta({ id: "Event" })
+export const eventSchema: z.ZodType<EventEnvelope> = envelope.meta({
+  id: "Event",
+  description: "A change of a resource.",
+  examples: [exampleEvent],
+})
 
 const dataSchemas = { snapshot: snapshotSchema, instance: instanceSchema, webhook: webhookSchema }
 
@@ -154,67 +203,97 @@ const dataSchemas = { snapshot: snapshotSchema, instance: instanceSchema, webhoo
 export function eventSchemaOf(type: EventType): z.ZodType {
   const kind = type.split(".", 1)[0] as EventEnvelope["subject"]["kind"]
   return envelope.extend({
-    type: z.literal(type),
-    subject: z.object({ kind: z.literal(kind), id }),
-    data: dataSchemas[kind],
+    type: z.literal(type).describe("The type of the event."),
+    subject: z
+      .object({
+        kind: z.literal(kind).describe("The kind of the resource."),
+        id: envelope.shape.subject.shape.id,
+      })
+      .describe("The resource that the event is about."),
+    data: dataSchemas[kind].describe("The whole resource as it was at that moment."),
   })
 }
 
 export const eventStreamSchema = z.string().meta({
   description:
-    "Server-sent events. `id` is the sequence, `event` the type, `data` an Event as JSON; an `id` alone says that " +
-    "everything up to it has been looked at. `reset` with `{oldest}`: what lies before that sequence is gone, or the place " +
-    "asked for is one that this feed has not reached, and the stream goes on from it. `snapshot.progress` with a SnapshotProgress has no id: it is in no log, and one may be lost.",
+    "A stream of server-sent events. `id` is the sequence, `event` the type and `data` an Event as JSON. An `id` without data says that " +
+    "the feed has been read up to there. `reset` with `{oldest}` says that the place asked for is gone or was never reached; the stream " +
+    "goes on from the oldest event that is kept. `snapshot.progress` with a SnapshotProgress has no id, is in no log and may be lost.",
 })
 
 export const newWebhookSchema = webhook
-  .extend({ secret: z.string().meta({ description: "`whsec_…`; shown this once" }) })
-  .meta({ id: "NewWebhook" })
+  .extend({
+    secret: z
+      .string()
+      .describe("The secret that signs deliveries, `whsec_…`. It is shown only in this answer."),
+  })
+  .meta({
+    id: "NewWebhook",
+    description: "A webhook with its secret.",
+    examples: [{ ...exampleWebhook, secret: "whsec_bm90IGEgc2VjcmV0IG9mIGFueSB3ZWJob29r" }],
+  })
 
 export const webhookTestSchema = z
-  .object({ event_id: id.meta({ description: "of the event, and the `webhook-id` of its delivery" }) })
-  .meta({ id: "WebhookTest", description: "The event is on its way" })
+  .object({ event_id: z.string().describe("The id of the event, and the `webhook-id` of its delivery.") })
+  .meta({ id: "WebhookTest", description: "The event that was sent as a test." })
 
 export const waitedSchema = z
-  .object({ state: z.enum(instanceStates), state_error: z.string().exactOptional(), timed_out: z.boolean() })
-  .meta({ id: "WaitForStateResponse" })
+  .object({
+    state: z.enum(instanceStates).describe("The state at the end of the wait."),
+    state_error: z.string().exactOptional().describe("Why the last action on the instance failed."),
+    timed_out: z.boolean().describe("True when the instance did not get into the state in time."),
+  })
+  .meta({ id: "WaitForStateResponse", description: "How a wait has ended." })
 
 export const errorSchema = z
   .object({
-    code: z.string().meta({ description: "a word for programs" }),
-    message: z.string().meta({ description: "a sentence for people, with what they can do" }),
+    code: z.string().describe("A code that programs can rely on."),
+    message: z.string().describe("The failure, its reason, and what you can do."),
   })
-  .meta({ id: "Error" })
+  .meta({ id: "Error", description: "Why a request was not carried out." })
 
 export const eventsRemovedSchema = errorSchema
-  .extend({ oldest: z.int().min(1).meta({ description: "the oldest sequence that is kept" }) })
-  .meta({ id: "EventsRemoved", description: "Events after `after` have been removed" })
+  .extend({ oldest: z.int().min(1).describe("The sequence of the oldest event that is kept.") })
+  .meta({ id: "EventsRemoved", description: "Events after the given position are no longer kept." })
 
-export const healthSchema = z.object({ status: z.literal("ok") }).meta({ id: "Health" })
+export const healthSchema = z
+  .object({ status: z.literal("ok").describe("Always `ok`.") })
+  .meta({ id: "Health", description: "The API answers." })
 const readyProblem = z.object({
-  where: z.string().meta({ description: "`host <name>`, `pool <name>`, `database`, `queue` or `api`" }),
-  code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]),
-  message: z.string().meta({ description: "why, and what to do" }),
+  where: z
+    .string()
+    .describe("The part that has the problem: `host <name>`, `pool <name>`, `database`, `queue` or `api`."),
+  code: errorCode,
+  message: z.string().describe("The reason, and what you can do."),
 })
 
 const ready = z.object({
-  status: z.enum(["ok", "degraded", "unavailable"]).meta({
-    description:
-      "`degraded`: some host or pool has a problem; `unavailable`: no work can be done, `problems` says why",
-  }),
-  problems: z.array(readyProblem),
-  hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
-  compression_workers: z.array(
-    z.object({
-      name: z.string(),
-      pool: z.string(),
-      codecs: z
-        .record(z.enum(algorithms), z.string())
-        .meta({ description: "the binding in use for each algorithm" }),
-    }),
-  ),
+  status: z
+    .enum(["ok", "degraded", "unavailable"])
+    .describe("`degraded`: a host or pool has a problem. `unavailable`: no work can be done."),
+  problems: z.array(readyProblem).describe("The problems that are known. Empty when there are none."),
+  hosts: z
+    .array(
+      z.object({
+        name: z.string().describe("The name of the host."),
+        hypervisors: z.record(z.string(), z.string()).describe("The versions of its hypervisors, by name."),
+      }),
+    )
+    .describe("The hosts that are up."),
+  compression_workers: z
+    .array(
+      z.object({
+        name: z.string().describe("The name of the worker."),
+        pool: z.string().describe("The storage pool that it serves."),
+        codecs: z.record(z.enum(algorithms), z.string()).describe("The implementation of each algorithm."),
+      }),
+    )
+    .describe("The compression-workers that are up."),
 })
-export const readySchema = ready.meta({ id: "Ready" })
+export const readySchema = ready.meta({
+  id: "Ready",
+  description: "Whether work can be done, and by which hosts and workers.",
+})
 export const notReadySchema = errorSchema
   .extend(ready.shape)
-  .meta({ id: "NotReady", description: "No work can be done" })
+  .meta({ id: "NotReady", description: "Why no work can be done." })

@@ -24,7 +24,7 @@ export function restoreRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/instances/:id/snapshots/:snapshotId/restore",
       operationId: "restoreInstanceSnapshot",
-      summary: "Put an instance back to one of its snapshots",
+      summary: "Restore an instance to a snapshot",
       answers: { 200: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "snapshot:write",

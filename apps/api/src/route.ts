@@ -5,6 +5,7 @@ import type { Waker } from "@stillframe/db/wake"
 import type { CompressionConfig } from "@stillframe/domain/compression"
 import type { Scope } from "@stillframe/domain/scopes"
 import type { Logger } from "@stillframe/runtime/logger"
+import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresses"
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
 import type { EventTail } from "./event-tail.ts"
@@ -18,8 +19,9 @@ export interface ApiDeps {
   readonly log: Logger
   readonly jwtSecret: string
   readonly secretsKey: string
-  /** Where webhooks may lead beside public addresses. */
-  readonly webhookAllowedCidrs: readonly string[]
+  /** Where webhooks may lead; the API's own port is known once it listens. */
+  readonly webhookRules: () => AddressRules
+  readonly resolve: Resolve
   readonly compression: CompressionConfig
   /** `sync`: an answer to a create is the point in time, for clients that take it as that. */
   readonly snapshotCreate: "async" | "sync"

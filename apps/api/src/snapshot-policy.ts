@@ -5,13 +5,15 @@ import type { SnapshotPolicy } from "@stillframe/domain/instance"
 import { z } from "zod"
 import { compressionSchema } from "./schemas.ts"
 
-export const snapshotPolicySchema = z.object({
-  compression: compressionSchema.optional(),
-  standby_compression_delay: z
-    .string()
-    .optional()
-    .meta({ examples: ["30s"] }),
-})
+export const snapshotPolicySchema = z
+  .object({
+    compression: compressionSchema.optional().describe("The compression of snapshots that ask for none."),
+    standby_compression_delay: z
+      .string()
+      .optional()
+      .meta({ examples: ["30s"], description: "A duration that is checked and shown, and has no effect." }),
+  })
+  .describe("The defaults for snapshots of the instance.")
 
 /**
  * An instance's policy as it is kept and shown. Throws `invalid_snapshot_compression` or `invalid_request`. The delay is

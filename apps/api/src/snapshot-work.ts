@@ -27,7 +27,7 @@ export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
     errors: [409, 501],
     scope: "snapshot:write",
     holds: true,
-    replay: (call: Call<unknown, unknown>, made: Made) => answer(deps, call, made),
+    replay: (call: Call<unknown, unknown>, made: Made) => answer(deps, call, made, { replayed: true }),
   } as const
   return [
     route({
@@ -35,7 +35,7 @@ export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/snapshots/:id/verify",
       operationId: "verifySnapshot",
-      summary: "Read all files of a snapshot and compare them with what was captured",
+      summary: "Verify a snapshot",
       handle: (call) => begin(deps, call, { kind: "verify", work: requestVerification }),
     }),
     route({
@@ -43,7 +43,7 @@ export function snapshotWorkRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/snapshots/:id/compress",
       operationId: "compressSnapshot",
-      summary: "Compress a snapshot's memory, again or otherwise",
+      summary: "Compress a snapshot",
       body: compressSnapshotSchema,
       emptyBody: {},
       handle: (call) =>
@@ -82,18 +82,20 @@ async function answer(
   deps: ApiDeps,
   { prefer, signal }: Call<unknown, unknown>,
   { made: { snapshotId = "", kind, operationId }, body }: Made,
+  { replayed = false } = {},
 ): Promise<Answer> {
   const headers = { Location: `/snapshots/${snapshotId}` }
   const timeoutMs = heldMs(prefer, { seconds: 0 })
   const end =
-    operationId !== undefined && timeoutMs > 0
+    // Work that has just begun is not over yet; work of an earlier request may be.
+    operationId !== undefined && (timeoutMs > 0 || replayed)
       ? await waitForEnd(deps, operationId, { timeoutMs, signal })
       : undefined
   const snapshot = await findSnapshot(deps.db, snapshotId)
-  if (snapshot === undefined && end !== undefined)
+  if (snapshot === undefined && end !== undefined && !replayed)
     return problem("conflict", "the snapshot was deleted before this answer was given", { retry: false })
   // A compression's failure is in the snapshot, as everywhere.
-  if (end?.state === "failed" && kind === "verify") return failedWork(end)
+  if (end?.state === "failed" && kind === "verify" && snapshot !== undefined) return failedWork(end)
   const done = operationId === undefined || end !== undefined
   return {
     status: done ? 200 : 202,

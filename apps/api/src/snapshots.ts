@@ -94,11 +94,19 @@ export async function requireSnapshot(
 
 const listQuerySchema = z.object({
   // A literal id: what can't be one matches nothing.
-  source_instance_id: z.string().min(1).optional(),
-  kind: z.enum(snapshotKinds).optional(),
-  name: z.string().min(1).optional(),
-  tags: tagsSchema.optional(),
-  status: listInQuery(snapshotStatuses).optional(),
+  source_instance_id: z
+    .string()
+    .min(1)
+    .optional()
+    .meta({ description: "Only snapshots of the instance with exactly this id." }),
+  kind: z.enum(snapshotKinds).optional().meta({ description: "Only snapshots of this kind." }),
+  name: z.string().min(1).optional().meta({ description: "Only snapshots with exactly this name." }),
+  tags: tagsSchema
+    .optional()
+    .meta({ description: "Only snapshots that have all of these tags: `tags[team]=backend`." }),
+  status: listInQuery(snapshotStatuses)
+    .optional()
+    .meta({ description: "Only snapshots with one of these statuses. Defaults to all but `failed`." }),
   ...pageQuery,
 })
 

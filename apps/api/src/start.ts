@@ -1,14 +1,17 @@
 import { once } from "node:events"
 import { createServer, type Server } from "node:http"
-import type { AddressInfo, Socket } from "node:net"
+import type { AddressInfo } from "node:net"
 import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
 import { shutdownDeadlineMs } from "@stillframe/runtime/process"
+import { portsOf, type AddressRules } from "@stillframe/runtime/webhook-addresses"
 import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
 import type { ApiConfig } from "./config.ts"
 import { openEventTail } from "./event-tail.ts"
+import { refuseUnreadable } from "./refuse-unreadable.ts"
+import { resolveInTime } from "./webhook-url.ts"
 
 export interface RunningApi extends AsyncDisposable {
   readonly url: string
@@ -34,9 +37,10 @@ export async function startApi(
   const answered = opened.use(openAnswered(db, log))
   let starting = ready !== undefined
   const own = { db, waker, log, stopping: stopping.signal, starting: () => starting }
-  const app = createApp({ ...config, ...own, answered, eventTail: openEventTail(own) })
-  const server = createServer(app)
-  server.on("clientError", refuseMalformed)
+  const server = createServer()
+  const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
+  server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))
+  server.on("clientError", refuseUnreadable)
   server.listen(config.port, config.listenHost)
   await once(server, "listening").catch((cause: Error) => {
     const message = `can't listen: ${cause.message}; set PORT and LISTEN_HOST to an address that is free`
@@ -55,6 +59,12 @@ export async function startApi(
   return { url, port, [Symbol.asyncDispose]: () => resources.disposeAsync() }
 }
 
+function webhookRules(config: ApiConfig, server: Server): AddressRules {
+  const { port } = server.address() as AddressInfo
+  const stackPorts = [port, ...portsOf([config.databaseUrl, config.databaseDirectUrl])]
+  return { allowedCidrs: config.webhookAllowedCidrs, stackPorts }
+}
+
 async function closeServer(server: Server, stopping: AbortController): Promise<void> {
   const closed = once(server, "close")
   server.close()
@@ -62,13 +72,4 @@ async function closeServer(server: Server, stopping: AbortController): Promise<v
   const deadline = setTimeout(() => server.closeAllConnections(), answersDeadlineMs)
   await closed
   clearTimeout(deadline)
-}
-
-// What is not HTTP never reaches the app; Node's own answer to it would have no body.
-function refuseMalformed(_error: Error, socket: Socket): void {
-  if (!socket.writable) return
-  const body = JSON.stringify({ code: "Bad Request", message: "the request is not valid HTTP/1.1" })
-  socket.end(
-    `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`,
-  )
 }

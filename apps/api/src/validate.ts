@@ -1,16 +1,13 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { z } from "zod"
+import { jsonPointer } from "./query.ts"
 
 /** Checks a body against its schema. Throws `bad_request` in the words of the contract's validator. */
 export function validateBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
   const result = schema.safeParse(body, { reportInput: true })
   if (result.success) return result.data
   const { pointer, text } = firstMistake(result.error)
-  const name = schema.meta()?.id ?? "Body"
-  throw new StillframeError(
-    "bad_request",
-    `request body has an error: doesn't match schema #/components/schemas/${name}: Error at "${pointer}": ${text}`,
-  )
+  throw new StillframeError("bad_request", `request body has an error: Error at "${pointer}": ${text}`)
 }
 
 /** Checks a query's parameters; those that the schema does not name are ignored. Throws `bad_request`. */
@@ -35,34 +32,25 @@ function firstMistake(error: z.ZodError): { pointer: string; text: string } {
   const [issue] = error.issues
   if (issue === undefined) return { pointer: "/", text: "is not valid" }
   const last = issue.path.at(-1)
-  // A JSON pointer (RFC 6901).
-  const pointer = issue.path
-    .map((key) => `/${String(key).slice(0, shownMax).replaceAll("~", "~0").replaceAll("/", "~1")}`)
-    .join("")
   const missing = issue.input === undefined && issue.code !== "custom" && last !== undefined
   return {
-    pointer: pointer === "" ? "/" : pointer,
+    pointer: jsonPointer(issue.path),
     text: missing ? `property "${String(last)}" is missing` : describe(issue),
   }
 }
 
-const shownMax = 200
-
 function describe(issue: z.core.$ZodIssue): string {
+  // A text's format is told by its schema, in a sentence.
   if (issue.code === "invalid_type")
     return `value must be ${typeNames[issue.expected] ?? `a ${issue.expected}`}`
   if (issue.code === "invalid_value")
     return `value is not one of the allowed values ${JSON.stringify(issue.values)}`
   if (issue.code === "too_big") return limitText(issue.origin, "most", issue.maximum)
   if (issue.code === "too_small") return limitText(issue.origin, "least", issue.minimum)
-  if (issue.code === "invalid_format" && issue.pattern !== undefined)
-    return `string doesn't match the regular expression ${JSON.stringify(issue.pattern.replace(regexDelimiters, ""))}`
   if (issue.code === "invalid_key" && issue.issues[0] !== undefined)
     return `key: ${describe(issue.issues[0])}`
   return issue.message
 }
-
-const regexDelimiters = /^\/|\/[a-z]*$/g
 
 const typeNames: Readonly<Record<string, string>> = {
   object: "an object",

@@ -12,10 +12,10 @@ const graceSeconds = { max: 7 * 24 * 3_600, unasked: 24 * 3_600 }
 const rotateSchema = z
   .object({
     grace_seconds: z.int().min(0).max(graceSeconds.max).default(graceSeconds.unasked).meta({
-      description: "for how long the secret before signs too",
+      description: "For how many seconds the secret before signs as well. Defaults to a day.",
     }),
   })
-  .meta({ id: "RotateSecretRequest" })
+  .meta({ id: "RotateSecretRequest", description: "How the secret is rotated." })
 
 /** What is done with a webhook beside reading and changing it. */
 export function webhookActionRoutes(deps: ApiDeps): Route[] {
@@ -24,7 +24,7 @@ export function webhookActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/webhooks/:id/rotate-secret",
       operationId: "rotateWebhookSecret",
-      summary: "Give a webhook another secret; for a while both sign",
+      summary: "Rotate a webhook's secret",
       answers: { 200: newWebhookSchema },
       scope: "webhook:write",
       body: rotateSchema,
@@ -36,7 +36,7 @@ export function webhookActionRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/webhooks/:id/test",
       operationId: "testWebhook",
-      summary: "Have a `webhook.test` event sent to this webhook alone",
+      summary: "Send a test event to a webhook",
       answers: { 202: webhookTestSchema },
       scope: "webhook:write",
       handle: (call) => sendTest(deps, call),

@@ -9,23 +9,22 @@ import { once } from "./once.ts"
 import { problem } from "./problem.ts"
 import { eventsRemovedSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
+import { timeSchema } from "./schemas.ts"
 import { webhookDisabled, webhookIdOf, webhookNotFound } from "./webhook-id.ts"
-
-const time = z.iso.datetime({ offset: true })
 
 const recoverSchema = z
   .object({
-    since: time,
-    until: time.optional().meta({ description: "not included; absent: now" }),
+    since: timeSchema.describe("The beginning of the time, included."),
+    until: timeSchema.optional().describe("The end of the time, not included. Defaults to now."),
   })
-  .meta({ id: "RecoverWebhookRequest" })
+  .meta({ id: "RecoverWebhookRequest", description: "The time whose events were missed." })
 
 const replaySchema = z
   .object({
-    from_sequence: z.int().min(1),
-    to_sequence: z.int().min(1).meta({ description: "included" }),
+    from_sequence: z.int().min(1).describe("The sequence of the first event to send."),
+    to_sequence: z.int().min(1).describe("The sequence of the last event to send."),
   })
-  .meta({ id: "ReplayWebhookRequest" })
+  .meta({ id: "ReplayWebhookRequest", description: "The range of events to send again." })
 
 /** What a receiver has missed, or wants once more. */
 export function webhookRecoveryRoutes(deps: ApiDeps): Route[] {
@@ -35,7 +34,7 @@ export function webhookRecoveryRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/webhooks/:id/recover",
       operationId: "recoverWebhook",
-      summary: "Send a webhook every event of a time that was not delivered to it",
+      summary: "Send the events that a webhook has missed",
       answers: { 202: redeliveredSchema },
       scope: "webhook:write",
       body: recoverSchema,
@@ -46,7 +45,7 @@ export function webhookRecoveryRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/webhooks/:id/replay",
       operationId: "replayWebhook",
-      summary: "Send a webhook every event of a range of sequences, also what was delivered",
+      summary: "Send a range of events again",
       answers: { 202: redeliveredSchema, 410: eventsRemovedSchema },
       scope: "webhook:write",
       body: replaySchema,

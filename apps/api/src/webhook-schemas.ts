@@ -13,26 +13,45 @@ const description = z
 
 /** What a webhook's owner says of it. */
 const fields = {
-  url: z.string().max(urlLengthMax).meta({ format: "uri", pattern: "^https?://" }).transform(toPlainUrl),
-  /** A type, or `snapshot.*` or `instance.*` for all of a subject's. None: every type. */
-  event_types: z.array(z.enum(eventChoices)).max(eventChoices.length).optional(),
-  instance_ids: z.array(idSchema).max(instanceIdsMax).optional(),
-  tags: tagsSchema.optional(),
-  enabled: z.boolean().optional(),
+  url: z
+    .string()
+    .max(urlLengthMax)
+    .meta({
+      format: "uri",
+      pattern: "^https?://",
+      description:
+        "Where events are sent to: a public `https://` address, or one in `WEBHOOK_ALLOWED_CIDRS`, also by `http://`.",
+    })
+    .transform(toPlainUrl),
+  event_types: z
+    .array(z.enum(eventChoices))
+    .max(eventChoices.length)
+    .optional()
+    .describe("The types of events to send; `snapshot.*` stands for all of a kind. Defaults to every type."),
+  instance_ids: z
+    .array(idSchema)
+    .max(instanceIdsMax)
+    .optional()
+    .describe("Send only events of these instances and of their snapshots."),
+  tags: tagsSchema.optional().describe("Send only events of resources that have all of these tags."),
+  enabled: z.boolean().optional().describe("Whether events are sent. Defaults to true."),
 }
 
 export const createWebhookSchema = z
-  .object({ ...fields, description: description.optional() })
-  .meta({ id: "CreateWebhookRequest" })
+  .object({ ...fields, description: description.optional().describe("Your own words about the webhook.") })
+  .meta({ id: "CreateWebhookRequest", description: "The webhook to create." })
 
 /** What is absent stays as it is. */
 export const updateWebhookSchema = z
   .object({
     ...fields,
     url: fields.url.optional(),
-    description: description.nullable().optional().meta({ description: "null: none any more" }),
+    description: description
+      .nullable()
+      .optional()
+      .describe("Your own words about the webhook; null removes them."),
   })
-  .meta({ id: "UpdateWebhookRequest" })
+  .meta({ id: "UpdateWebhookRequest", description: "The members to change. Absent ones stay as they are." })
 
 /** Here only what is wrong wherever it leads to. */
 function toPlainUrl(text: string, context: z.core.$RefinementCtx<string>): string {

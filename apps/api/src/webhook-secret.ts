@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto"
 import type { Made } from "@stillframe/db/idempotency"
 import type { Database } from "@stillframe/db/schema"
-import { findWebhook, type WebhookRow } from "@stillframe/db/webhooks"
+import { findSealedSecret, findWebhook, type WebhookRow } from "@stillframe/db/webhooks"
 import { webhookResource } from "@stillframe/domain/webhook"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { once } from "./once.ts"
@@ -30,7 +30,10 @@ export async function makeWithSecret(
   return { body: { ...body, secret }, headers: { Location: `/webhooks/${made.webhookId}` } }
 }
 
-/** To the caller who made it, the secret too: the first answer may never have arrived. */
+/**
+ * To the caller who made it, the secret too: the first answer may never have arrived. It is the one that signs now, which a
+ * rotation may have replaced; of a webhook that is gone, the one that was made.
+ */
 export async function showSecretAgain(
   { db, secretsKey }: ApiDeps,
   { made: { webhookId = "", sealedSecret }, body }: Made,
@@ -39,6 +42,6 @@ export async function showSecretAgain(
   const resource = row === undefined ? body : webhookResource(row)
   // A key that was kept before secrets were kept with it; it is gone in a day.
   if (sealedSecret === undefined) return { body: resource }
-  const secret = openSecret(secretsKey, Buffer.from(sealedSecret, "base64"))
-  return { body: { ...resource, secret } }
+  const sealed = (await findSealedSecret(db, webhookId)) ?? Buffer.from(sealedSecret, "base64")
+  return { body: { ...resource, secret: openSecret(secretsKey, sealed) } }
 }

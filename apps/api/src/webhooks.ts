@@ -5,9 +5,7 @@ import {
   listWebhooks,
   updateWebhook,
 } from "@stillframe/db/webhooks"
-import { StillframeError } from "@stillframe/domain/errors"
 import { webhookResource } from "@stillframe/domain/webhook"
-import { urlRefusal } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { newWebhookSchema, webhookSchema } from "./resources.ts"
@@ -15,6 +13,7 @@ import { route, type Answer, type ApiDeps, type Call, type Route } from "./route
 import { webhookIdOf, webhookNotFound } from "./webhook-id.ts"
 import { createWebhookSchema, updateWebhookSchema } from "./webhook-schemas.ts"
 import { makeWithSecret, showSecretAgain } from "./webhook-secret.ts"
+import { refuseUnreachable } from "./webhook-url.ts"
 
 export function webhookRoutes(deps: ApiDeps): Route[] {
   const { db } = deps
@@ -23,7 +22,7 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       method: "post",
       path: "/webhooks",
       operationId: "createWebhook",
-      summary: "Have events sent to a URL",
+      summary: "Create a webhook",
       answers: { 201: newWebhookSchema },
       scope: "webhook:write",
       body: createWebhookSchema,
@@ -58,7 +57,7 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       method: "patch",
       path: "/webhooks/:id",
       operationId: "updateWebhook",
-      summary: "Change a webhook",
+      summary: "Update a webhook",
       answers: { 200: webhookSchema },
       scope: "webhook:write",
       body: updateWebhookSchema,
@@ -68,7 +67,7 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       method: "delete",
       path: "/webhooks/:id",
       operationId: "deleteWebhook",
-      summary: "Delete a webhook; nothing more is sent",
+      summary: "Delete a webhook",
       answers: { 204: null },
       scope: "webhook:write",
       async handle(call) {
@@ -84,7 +83,7 @@ async function create(
   { body, identity }: Call<unknown, z.output<typeof createWebhookSchema>>,
 ): Promise<Answer> {
   const { event_types: eventTypes, instance_ids: instanceIds, ...fields } = body
-  refuseUnreachable(deps, fields.url)
+  await refuseUnreachable(deps, fields.url)
   const answer = await makeWithSecret(deps, identity, (tx, secret) =>
     createWebhook(tx, { ...fields, eventTypes, instanceIds, secret }),
   )
@@ -97,16 +96,10 @@ async function update(
 ): Promise<Answer> {
   const { event_types: eventTypes, instance_ids: instanceIds, ...changes } = call.body
   const id = webhookIdOf(call)
-  if (changes.url !== undefined) refuseUnreachable(deps, changes.url)
+  if (changes.url !== undefined) await refuseUnreachable(deps, changes.url)
   const row = await updateWebhook(deps.db, id, { ...changes, eventTypes, instanceIds })
   if (row === undefined) throw webhookNotFound()
   // What has waited while it was disabled is due.
   if (changes.enabled === true) deps.waker.wake("deliveries")
   return { status: 200, body: webhookResource(row) }
-}
-
-/** The dispatcher judges each connection; what it would always refuse is refused to whoever asks for it. */
-function refuseUnreachable({ webhookAllowedCidrs }: ApiDeps, url: string): void {
-  const refusal = urlRefusal(new URL(url), webhookAllowedCidrs)
-  if (refusal !== undefined) throw new StillframeError("invalid_request", refusal)
 }

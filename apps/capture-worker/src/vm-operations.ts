@@ -92,8 +92,11 @@ export function deleteHandler(worker: Worker): OperationHandler {
       const instance = await findInstance(worker.db, operation.instanceId ?? "")
       if (instance !== undefined) {
         worker.watches.stop(instance.id)
-        if (attachedInstance(instance) === undefined) await endVm(worker, context, instance, "instance")
-        else await forget(worker, instance)
+        if (attachedInstance(instance) !== undefined) await forget(worker, instance)
+        else {
+          if (operation.params["graceful"] === true) await askGuest(worker, context, instance)
+          await endVm(worker, context, instance, "instance")
+        }
         // Its files are gone only if the directory was there.
         await worker.home.identify()
       }
@@ -105,6 +108,20 @@ export function deleteHandler(worker: Worker): OperationHandler {
         await appendInstanceEvent(tx, "instance.deleted", deleted)
       })
     },
+  }
+}
+
+/** Lets the guest shut itself down first, for as long as a stop would. The VM is ended all the same when that fails. */
+async function askGuest(worker: Worker, context: OperationContext, instance: InstanceRow): Promise<void> {
+  if (instance.state !== "Running") return
+  try {
+    await worker.captors.order(
+      { kind: "stop", guestMs: worker.config.stopGraceMs, ...vmOrder(worker, context, instance) },
+      { signal: context.signal, onLost: async () => {} },
+    )
+  } catch (err) {
+    context.signal.throwIfAborted()
+    worker.log.warn({ err, instanceId: instance.id }, "guest not shut down before its deletion")
   }
 }
 

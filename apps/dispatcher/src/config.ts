@@ -6,7 +6,7 @@ import {
   webhookSettings,
   wholeNumber,
 } from "@stillframe/runtime/settings"
-import type { AddressRules } from "@stillframe/runtime/webhook-addresses"
+import { portsOf, type AddressRules } from "@stillframe/runtime/webhook-addresses"
 import type { Lookup } from "./address-guard.ts"
 
 export interface DispatcherConfig {
@@ -51,17 +51,9 @@ export function configFromEnv(env: Env): DispatcherConfig {
     eventRetentionMs: values.EVENT_RETENTION * dayMs,
     webhooks: {
       allowedCidrs: values.WEBHOOK_ALLOWED_CIDRS,
-      stackPorts: [values.PORT, ...[DATABASE_URL, DATABASE_DIRECT_URL, REDIS_URL].flatMap(portOf)],
+      stackPorts: [values.PORT, ...portsOf([DATABASE_URL, DATABASE_DIRECT_URL, REDIS_URL])],
     },
   }
 }
 
 const dayMs = 24 * 3_600_000
-const defaultPorts: Readonly<Record<string, number>> = { "redis:": 6_379, "rediss:": 6_379 }
-const postgresPort = 5_432
-
-function portOf(url: string | undefined): number[] {
-  if (url === undefined) return []
-  const { port, protocol } = new URL(url)
-  return [port === "" ? (defaultPorts[protocol] ?? postgresPort) : Number(port)]
-}

@@ -1,6 +1,9 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. */
+/**
+ * Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. `warn` is told which
+ * members of a request the server does not know.
+ */
 export interface Client {
   request<T>(
     method: "GET" | "POST" | "DELETE",
@@ -10,7 +13,15 @@ export interface Client {
   ): Promise<T>
 }
 
-export function client({ url, token }: { url: string; token: string }): Client {
+export function client({
+  url,
+  token,
+  warn = console.error,
+}: {
+  url: string
+  token: string
+  warn?: (sentence: string) => void
+}): Client {
   return {
     async request<T>(
       method: "GET" | "POST" | "DELETE",
@@ -31,6 +42,11 @@ export function client({ url, token }: { url: string; token: string }): Client {
           cause,
         })
       })
+      const ignored = response.headers.get("x-ignored")
+      if (ignored !== null)
+        warn(
+          `warning: ${method} ${path}: the server does not know ${ignored} and ignored it; check the spelling`,
+        )
       const text = await response.text()
       if (!response.ok) throw new RequestError(method, path, response.status, text)
       return (text === "" ? undefined : JSON.parse(text)) as T

@@ -5,7 +5,7 @@ import { clock, clockPlus } from "./client.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"
 import type { Database, WebhooksTable } from "./schema.ts"
 
-/** Never carries the secret: that goes from its encrypted column to the signature and nowhere else. */
+/** Never carries the secret: that goes from its encrypted column to the signature, and to the caller who made it. */
 export type WebhookRow = Omit<Selectable<WebhooksTable>, "secret" | "previous_secret">
 
 export interface NewWebhook {
@@ -106,6 +106,12 @@ export async function updateWebhook(
     .where("id", "=", id)
     .returning(webhookColumns)
     .executeTakeFirst()
+}
+
+/** The secret that signs now, encrypted; undefined when there is no such webhook. */
+export async function findSealedSecret(db: Database, id: string): Promise<Buffer | undefined> {
+  const row = await db.selectFrom("webhooks").select("secret").where("id", "=", id).executeTakeFirst()
+  return row?.secret
 }
 
 /**

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest"
 import { checkLaunchConfig, checkPathShape, pinMachine, type LaunchConfig } from "./launch-config.ts"
 
-const types = { q35: "pc-q35-7.2", pc: "pc-i440fx-7.2" }
+const types = { q35: "pc-q35-7.2", pc: "pc-i440fx-7.2", known: ["pc-q35-6.1", "pc-q35-7.2", "pc-i440fx-7.2"] }
 const config: LaunchConfig = {
   machine: "pc-q35-7.2",
   accel: "tcg",
@@ -19,6 +19,7 @@ test("a short machine name becomes the exact type of the binary, never an alias"
   expect(pinMachine("pc-q35-6.1", types)).toBe("pc-q35-6.1")
   expect(() => pinMachine("q35,accel=kvm", types)).toThrow("not offered")
   expect(() => pinMachine("isapc", types)).toThrow("not offered")
+  expect(() => pinMachine("pc-q35-99.9", types)).toThrow("exact type such as pc-q35-7.2")
 })
 
 test("a whole launch passes", () => {

@@ -27,10 +27,11 @@ export interface DiskConfig {
 
 const cpuModels = ["qemu64", "max", "host"] as const
 
-/** What a host's QEMU calls its newest versioned machine types (`probeQemu` reads them). */
+/** The versioned machine types of a host's QEMU (`probeQemu` reads them): the newest of each family, and all of them. */
 export interface MachineTypes {
   q35: string
   pc: string
+  known: readonly string[]
 }
 
 const MEMORY_MIB = { min: 16, max: 4 * 1024 * 1024 }
@@ -42,13 +43,13 @@ const exactMachine = /^(pc-q35-\d{1,2}\.\d{1,2}|pc-i440fx-\d{1,2}\.\d{1,2}|micro
 // oxlint-disable-next-line no-control-regex -- control characters are the very thing that is refused
 const controlCharacter = /[\u0000-\u001f\u007f]/
 
-/** The exact machine type behind a caller's short name; exact names pass unchanged. Throws `invalid_request` for any other. */
+/** The exact machine type behind a caller's short name; exact names that the binary has pass unchanged. Throws `invalid_request` for any other. */
 export function pinMachine(machine: string, types: MachineTypes): string {
   if (machine === "q35") return types.q35
   if (machine === "pc") return types.pc
-  if (exactMachine.test(machine)) return machine
+  if (machine === "microvm" || types.known.includes(machine)) return machine
   throw invalid(
-    `machine "${machine}" is not offered; use q35, pc, microvm or an exact type such as ${types.q35}`,
+    `machine "${machine}" is not offered by this host's QEMU; use q35, pc, microvm or an exact type such as ${types.q35}`,
   )
 }
 

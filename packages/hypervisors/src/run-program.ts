@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process"
+import { basename } from "node:path"
 import { promisify } from "node:util"
 import { StillframeError } from "@stillframe/domain/errors"
 
@@ -24,11 +25,12 @@ export async function runProgram(
     }
     if (code === "ABORT_ERR")
       throw new StillframeError("cancelled", `${program} was cancelled`, { cause: error })
-    const said = stderr?.trim().split("\n").at(-1)
-    const full = /No space left on device|Disk quota exceeded/.test(said ?? "")
+    const said = stderr?.trim().split("\n").at(-1) || `it ended with ${code ?? "a signal"}`
+    const full = /No space left on device|Disk quota exceeded/.test(said)
     throw new StillframeError(
       full ? "insufficient_storage" : "hypervisor_failed",
-      `${program} failed: ${said || (error as Error).message}`,
+      // Node's own message holds the command line.
+      `${basename(program)} failed: ${said}`,
       { cause: error },
     )
   }

@@ -60,10 +60,21 @@ export async function startProcess<T>(
   }
 }
 
-/** The last lines of its logs: often the only place where a hypervisor says why it could not start or load. */
+/**
+ * The last lines of its logs: often the only place where a hypervisor says why it could not start or load. Without its binary's
+ * name, its command line and the paths of its directory, which mean nothing to a caller.
+ */
 export async function lastWords(dir: string, ...logs: string[]): Promise<string> {
   const words = await Promise.all(logs.map(async (log) => await lastLinesOf(join(dir, log))))
-  return words.filter((lines) => lines !== "").join("; ") || "it said nothing"
+  const said = words.filter((lines) => lines !== "").join("; ")
+  return cleanWords(said, dir) || "it said nothing"
+}
+
+export function cleanWords(words: string, dir: string): string {
+  return words
+    .replaceAll(`${dir}/`, "")
+    .replaceAll(/(^|; )qemu(-system-\S+)?: /g, "$1")
+    .replaceAll(/(^|; )-[a-z]+ (\{.*?\}|\S+): /g, "$1")
 }
 
 async function lastLinesOf(log: string): Promise<string> {

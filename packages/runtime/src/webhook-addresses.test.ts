@@ -62,7 +62,8 @@ test.each([
   expect(addressRefusal({ address, port, protocol: "http:" }, allowed) === undefined).toBe(reached)
 })
 
-const loopback = ["127.0.0.0/8"]
+const loopback = { allowedCidrs: ["127.0.0.0/8"], stackPorts: [8080] }
+const unresolved = () => Promise.reject(new Error("no such name"))
 
 test.each([
   ["https://127.0.0.1/", /127\.0\.0\.1.*WEBHOOK_ALLOWED_CIDRS/],
@@ -78,8 +79,8 @@ test.each([
   ["https://a.localhost:3000/", /WEBHOOK_ALLOWED_CIDRS/],
   ["http://receiver.example/", /WEBHOOK_ALLOWED_CIDRS/],
   ["http://8.8.8.8/", /https/],
-])("without a setting, nothing is ever sent to %s", (url, reason) => {
-  expect(urlRefusal(new URL(url), [])).toMatch(reason)
+])("without a setting, nothing is ever sent to %s", async (url, reason) => {
+  expect(await urlRefusal(new URL(url), nothing, unresolved)).toMatch(reason)
 })
 
 test.each([
@@ -93,6 +94,19 @@ test.each([
   ["http://8.8.8.8/", false],
   ["https://10.0.0.1/", false],
   ["https://[::1]/", false],
-])("where loopback is allowed, something may be sent to %s: %s", (url, sent) => {
-  expect(urlRefusal(new URL(url), loopback) === undefined).toBe(sent)
+])("where loopback is allowed, something may be sent to %s: %s", async (url, sent) => {
+  expect((await urlRefusal(new URL(url), loopback, unresolved)) === undefined).toBe(sent)
+})
+
+test.each([
+  ["http://public.example/", ["8.8.8.8"], /8\.8\.8\.8 is public; use an https/],
+  ["http://public.example/", ["8.8.8.8", "127.0.0.1"], /^$/],
+  ["http://inside.example/", ["127.0.0.1"], /^$/],
+  ["http://inside.example:8080/", ["127.0.0.1"], /port 8080 of 127\.0\.0\.1/],
+  ["http://localhost:8080/", [], /port 8080 of 127\.0\.0\.1/],
+  ["http://nowhere.example/", [], /^$/],
+  ["https://public.example/", ["10.0.0.1"], /^$/],
+])("a name that plain http leads to is looked up: %s at %j", async (url, addresses, reason) => {
+  const refusal = await urlRefusal(new URL(url), loopback, async () => addresses)
+  expect(refusal ?? "").toMatch(reason)
 })

@@ -10,22 +10,41 @@ export interface AddressRules {
 
 const wellKnownPortMax = 1_023
 
+/** The addresses of a name; rejects when there are none to be had. */
+export type Resolve = (hostname: string) => Promise<readonly string[]>
+
 /**
- * Why nothing would ever be sent to a URL, ending in what to do; undefined when something may. A name is not looked up:
- * what it leads to is judged when a connection is opened.
+ * Why nothing would ever be sent to a URL, ending in what to do; undefined when something may. A name is looked up for
+ * `http://` only, which leads to no public address, and one that does not resolve now is not refused: each connection is
+ * judged when it is opened.
  */
-export function urlRefusal(url: URL, allowedCidrs: readonly string[]): string | undefined {
+export async function urlRefusal(
+  url: URL,
+  rules: AddressRules,
+  resolve: Resolve,
+): Promise<string | undefined> {
   const { protocol } = url
   const port = Number(url.port || (protocol === "https:" ? 443 : 80))
   const hostname = url.hostname.replaceAll(/^\[|\]$/g, "")
-  const addresses = isIP(hostname) === 0 ? knownAddresses(hostname) : [hostname]
-  if (addresses === undefined)
-    return protocol === "https:" || allowedCidrs.length > 0 ? undefined : plainRefusal
-  const refusals = addresses.map((address) =>
-    addressRefusal({ address, port, protocol }, { allowedCidrs, stackPorts: [] }),
-  )
+  const known = isIP(hostname) === 0 ? knownAddresses(hostname) : [hostname]
+  if (known === undefined && protocol === "https:") return undefined
+  if (known === undefined && rules.allowedCidrs.length === 0) return plainRefusal
+  const addresses = known ?? (await resolve(hostname).catch(() => []))
+  const refusals = addresses.map((address) => addressRefusal({ address, port, protocol }, rules))
   return refusals.includes(undefined) ? undefined : refusals[0]
 }
+
+/** The ports of databases and queues, whose URLs are among the settings. */
+export function portsOf(urls: readonly (string | undefined)[]): number[] {
+  return urls.flatMap((url) => {
+    if (url === undefined) return []
+    const { port, protocol } = new URL(url)
+    return [port === "" ? (protocol.startsWith("redis") ? redisPort : postgresPort) : Number(port)]
+  })
+}
+
+const redisPort = 6_379
+const postgresPort = 5_432
 
 const plainRefusal =
   "http:// leads only to the ranges in WEBHOOK_ALLOWED_CIDRS, and there is none; use an https:// URL, or add the receiver's range"

@@ -239,3 +239,19 @@ test("a DELETE answers when the VM has ended, and a second one joins the first",
     { kind: "delete", queue: "capture.h1" },
   ])
 })
+
+test.each([
+  ["?graceful_shutdown=true", { graceful: true }],
+  ["?graceful_shutdown=false", {}],
+  ["", {}],
+])("a delete%s has its worker ask the guest first, or not", async (query, params) => {
+  await using api = await testApi()
+  await api.instance("vm")
+
+  const { status } = await api.ask("DELETE", `/instances/vm${query}`, {
+    headers: { prefer: "respond-async" },
+  })
+
+  expect([status, (await asWorker(api).take()).params]).toEqual([202, params])
+  expect((await api.ask("DELETE", "/instances/vm?graceful_shutdown=perhaps")).status).toBe(400)
+})

@@ -13,6 +13,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { createLogger } from "@stillframe/runtime/logger"
+import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { testDatabase } from "@stillframe/testing/database"
 import { patienceMs } from "@stillframe/testing/patience"
 import { snapshotRecord } from "../events/records.ts"
@@ -73,12 +74,14 @@ export async function testApi({
   snapshotCreate = "async",
   streamHeartbeatMs = 15_000,
   webhookAllowedCidrs = ["127.0.0.0/8"],
+  resolve = async () => [],
   ready,
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
   streamHeartbeatMs?: number
   webhookAllowedCidrs?: readonly string[]
+  resolve?: Resolve
   /** Until then the API is starting. */
   ready?: Promise<void>
 } = {}): Promise<TestApi> {
@@ -87,7 +90,8 @@ export async function testApi({
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const keys = { jwtSecret, secretsKey }
-  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, webhookAllowedCidrs }
+  const webhooks = { webhookAllowedCidrs, resolve }
+  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, ...webhooks }
   const api = opened.use(
     await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
   )

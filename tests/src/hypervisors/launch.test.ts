@@ -65,16 +65,17 @@ test.skipIf(!isRoot)("as root the VM runs as another user and is captured all th
   expect(firstGap(captured.printed)).toBeUndefined()
 })
 
-test("a kernel that QEMU cannot boot is a failure with QEMU's words and no process", async () => {
+test("a kernel that QEMU cannot boot is the caller's mistake, in our words, and leaves no process", async () => {
   await using place = await ground()
-  await writeFile(join(place.root, "kernel.txt"), "no kernel")
+  // An ELF like any other, without the note that QEMU needs.
+  await copyFile(process.execPath, join(place.root, "program"))
   const dir = await place.folder("vm")
 
-  const attempt = startHeartbeat(place, { dir, change: { kernel: join(place.root, "kernel.txt") } })
+  const attempt = startHeartbeat(place, { dir, change: { kernel: join(place.root, "program") } })
 
   await expect(attempt).rejects.toMatchObject({
-    code: "hypervisor_failed",
-    message: expect.stringContaining("kernel"),
+    code: "invalid_request",
+    message: "QEMU cannot boot the kernel; give a bzImage, or a vmlinux with a PVH note",
   })
   expect(await pidsIn(dir)).toEqual([])
 })
@@ -241,6 +242,7 @@ test("the probe names the version and exact machine types, and falls back to TCG
   expect(machines).toEqual({
     q35: expect.stringMatching(/^pc-q35-\d+\.\d+$/),
     pc: expect.stringMatching(/^pc-i440fx-\d+\.\d+$/),
+    known: expect.arrayContaining([machines.q35, machines.pc]),
   })
   expect(await probeAccel(qemu.binary, machines.q35, guest, never)).toBe("tcg")
   await expect(probeQemu("node", never)).rejects.toMatchObject({ code: "hypervisor_unavailable" })

@@ -13,7 +13,11 @@ pc-q35-jammy         Ubuntu 22.04 PC (Q35 + ICH9, 2009)
 pc-q35-6.2           Standard PC (Q35 + ICH9, 2009)
 `
 
-  expect(parseMachines(help)).toEqual({ q35: "pc-q35-6.2", pc: "pc-i440fx-10.0" })
+  expect(parseMachines(help)).toEqual({
+    q35: "pc-q35-6.2",
+    pc: "pc-i440fx-10.0",
+    known: ["pc-i440fx-6.2", "pc-i440fx-10.0", "pc-q35-2.12", "pc-q35-6.2"],
+  })
 })
 
 test("a program that is no emulator of PCs has none", () => {

@@ -37,20 +37,24 @@ export async function probeQemu(binary: string, signal: AbortSignal): Promise<Qe
 }
 
 /**
- * The newest numbered types in the output of `-machine help`. Not what the aliases `q35` and `pc` stand for: some
- * distributions name a type of their own there (`pc-q35-jammy`), which no other QEMU could restore.
+ * The numbered types in the output of `-machine help`, and the newest of each family. Not what the aliases `q35` and `pc` stand for:
+ * some distributions name a type of their own there (`pc-q35-jammy`), which no other QEMU could restore.
  */
 export function parseMachines(help: string): MachineTypes | undefined {
-  const [q35, pc] = [newest(help, "pc-q35"), newest(help, "pc-i440fx")]
-  return q35 === undefined || pc === undefined ? undefined : { q35, pc }
+  const known = [...help.matchAll(/^(pc-(?:q35|i440fx)-\d+\.\d+)\s/gm)].map(([, name = ""]) => name)
+  const [q35, pc] = [newest(known, "pc-q35-"), newest(known, "pc-i440fx-")]
+  return q35 === undefined || pc === undefined ? undefined : { q35, pc, known }
 }
 
-function newest(help: string, family: string): string | undefined {
-  const versions = [...help.matchAll(new RegExp(`^${family}-(\\d+)\\.(\\d+)\\s`, "gm"))].map(
-    ([, major, minor]) => [Number(major), Number(minor)] as const,
-  )
-  const last = versions.toSorted(([a, b], [c, d]) => a - c || b - d).at(-1)
-  return last && `${family}-${last.join(".")}`
+function newest(known: readonly string[], family: string): string | undefined {
+  const numbers = (name: string): number[] => name.slice(family.length).split(".").map(Number)
+  return known
+    .filter((name) => name.startsWith(family))
+    .toSorted((one, other) => {
+      const [[a = 0, b = 0], [c = 0, d = 0]] = [numbers(one), numbers(other)]
+      return a - c || b - d
+    })
+    .at(-1)
 }
 
 /**

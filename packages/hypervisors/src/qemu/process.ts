@@ -6,6 +6,7 @@ import { disksFile, writeDisks, type Disk } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { openFiles, type ProcessIdentity } from "../processes.ts"
 import { lastWords, startProcess } from "../start-process.ts"
+import { blamedOnCaller } from "./callers-mistake.ts"
 import { qemuArguments, qemuFiles } from "./command.ts"
 import { isSealed } from "./layers.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
@@ -31,9 +32,19 @@ const harmlessLink = /^((socket|pipe|anon_inode):|\/dev\/(null|zero|urandom|rand
 
 /**
  * Starts QEMU stopped (`-S`) in a session of its own, so that it outlives us, and waits until its monitor answers and every file that it
- * has open is one we named. Throws as `startProcess` does, and `timeout`; then no process is left.
+ * has open is one we named. Throws as `startProcess` does, `invalid_request` where QEMU blames what the caller gave, and `timeout`; then no
+ * process is left.
  */
 export async function launchQemu(options: LaunchOptions & { incoming?: boolean }): Promise<ProcessIdentity> {
+  try {
+    return await startQemu(options)
+  } catch (error) {
+    // A restore's files are ours: nothing in them is the caller's to mend.
+    throw options.incoming === true ? error : blamedOnCaller(error)
+  }
+}
+
+async function startQemu(options: LaunchOptions & { incoming?: boolean }): Promise<ProcessIdentity> {
   const { dir, disks, runAs, binary } = options
   await writeDisks(dir, disks)
   if (runAs !== undefined) await giveDirectory(dir, runAs)
@@ -54,9 +65,8 @@ export async function launchQemu(options: LaunchOptions & { incoming?: boolean }
   return identity
 }
 
-/** What QEMU said last, in words that don't name the binary. */
 export async function lastWordsOfQemu(dir: string): Promise<string> {
-  return (await lastWords(dir, qemuFiles.log)).replaceAll(/(^|; )qemu-system-\S+: /g, "$1")
+  return await lastWords(dir, qemuFiles.log)
 }
 
 async function monitorWhenReady(dir: string, signal: AbortSignal): Promise<Monitor> {

@@ -1,0 +1,26 @@
+import type { Request, Response } from "express"
+import { readJson } from "./body.ts"
+import { ignoredHeader, ignoredMembers, ignoredParameters } from "./ignored.ts"
+import { parseQuery } from "./query.ts"
+import type { Route } from "./route.ts"
+
+/** The query and the body of a request as they were sent. The answer, also one that refuses them, names the members that are ignored. */
+export async function readInput(
+  { query: querySchema, body: bodySchema, emptyBody }: Route,
+  req: Request,
+  res: Response,
+): Promise<{ query: Record<string, unknown>; body: unknown }> {
+  const query = parseQuery(req.url)
+  const body = bodySchema === undefined ? undefined : await readJson(req, res, emptyBody)
+  const ignored = ignoredHeader({
+    query: ignoredParameters(querySchema, query),
+    body:
+      bodySchema === undefined ? (hasBody(req) ? ["body"] : []) : ignoredMembers(bodySchema, body, "body"),
+  })
+  if (ignored !== undefined) res.set("X-Ignored", ignored)
+  return { query, body }
+}
+
+function hasBody({ headers }: Request): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0
+}

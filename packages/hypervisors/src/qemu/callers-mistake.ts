@@ -1,0 +1,48 @@
+import { StillframeError } from "@stillframe/domain/errors"
+
+/** QEMU's words for a launch that cannot work, and our sentence with the remedy. The first match counts. */
+const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
+  [/unsupported machine type/, 'QEMU on this host does not know the machine; leave "launch.machine" out'],
+  [
+    /Invalid SMP CPUs \d+|Number of SMP cpus requested .* exceeds|max CPUs supported/,
+    'the machine has no room for so many processors; give fewer "launch.vcpus"',
+  ],
+  [
+    /phys-bits too low|Address space limit|exceeds the maximum|ram size too large|above 4G memory/,
+    'the machine cannot address so much memory; give less "launch.memory_mib"',
+  ],
+  [
+    /no slot\/function available|No '\S+' bus found|out of PCI slots/,
+    "the machine has no slots for so many disks; give fewer",
+  ],
+  [
+    /without PVH ELF Note|invalid kernel header|could not load (PVH )?kernel|kernel too old|Cannot load x86-64 image/,
+    "QEMU cannot boot the kernel; give a bzImage, or a vmlinux with a PVH note",
+  ],
+  [
+    /initrd is too large|could not load initial ram disk|error reading initrd/,
+    'the initial RAM disk does not fit into the memory; give more "launch.memory_mib"',
+  ],
+  [
+    /Permission denied/,
+    "the user that QEMU runs as may not read a file of the launch; make it readable for all",
+  ],
+  [
+    /Unsupported qcow2 feature|Unsupported compression type|unknown compression type|not in qcow2 format/i,
+    "QEMU on this host cannot read the format of a disk; convert it with qemu-img convert -O qcow2",
+  ],
+  [
+    /L1 table|refcount table|Reference count|Image is corrupt|snapshot table|Backing file name/i,
+    "QEMU cannot read the tables of a disk; check it with qemu-img check",
+  ],
+]
+
+/**
+ * Turns the failure of a launch from a caller's files into an `invalid_request` in our words, where QEMU's words blame a file or a
+ * value of the caller. Any other failure is returned as it is.
+ */
+export function blamedOnCaller(error: unknown): unknown {
+  if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") return error
+  const sentence = mistakes.find(([said]) => said.test(error.message))?.[1]
+  return sentence === undefined ? error : new StillframeError("invalid_request", sentence, { cause: error })
+}
