@@ -2,10 +2,9 @@ import { once } from "node:events"
 import { link, rename, rm, stat } from "node:fs/promises"
 import { availableParallelism } from "node:os"
 import { dirname } from "node:path"
+import { anyContent } from "@stillframe/codec/any-content"
+import { decompressAny, verifyAny } from "@stillframe/codec/any-file"
 import { compressFile, type OnProgress } from "@stillframe/codec/compress"
-import { decompressFile, decompressFrames } from "@stillframe/codec/decompress"
-import { openSeekable } from "@stillframe/codec/seekable"
-import { verifyFile } from "@stillframe/codec/verify"
 import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { syncDir } from "@stillframe/storage/durable"
@@ -39,7 +38,7 @@ export function compress(source: string, options: CompressOptions): Promise<void
 export function decompress(source: string, options: OutputOptions): Promise<void> {
   return run(async (work) => {
     const make = (destination: string): Promise<{ uncompressedBytes: number }> =>
-      decompressFile({ source, destination, threads, foreign: true, ...work })
+      decompressAny({ source, destination, threads, ...work })
     const { uncompressedBytes } = await writeWhole(options, make)
     return `${options.output}: ${uncompressedBytes} bytes`
   })
@@ -47,44 +46,30 @@ export function decompress(source: string, options: OutputOptions): Promise<void
 
 export function verify(path: string): Promise<void> {
   return run(async (work) => {
-    const { algorithm, sha256, uncompressedBytes } = await verifyFile({ path, threads, ...work })
-    return `${path}: good ${algorithm}, ${uncompressedBytes} bytes with the SHA-256 ${sha256}`
+    const { algorithm, sha256, uncompressedBytes, endsInTable } = await verifyAny(path, { threads, ...work })
+    const what = algorithm === undefined ? "good, without content," : `good ${algorithm},`
+    const limit = endsInTable ? "" : "; no seek table tells whether frames are missing at its end"
+    return `${path}: ${what} ${uncompressedBytes} bytes with the SHA-256 ${sha256}${limit}`
   })
 }
 
 /** Writes the content, or `length` bytes of it from `offset` on, to standard output. */
 export function cat(path: string, range: { offset?: string; length?: string }): Promise<void> {
   return run(async ({ signal }) => {
+    const offset = wholeNumber("--offset", range.offset)
+    const length = wholeNumber("--length", range.length)
     // Whoever reads has seen enough.
     const left = new AbortController()
     process.stdout.on("error", (error) => left.abort(error))
     const either = AbortSignal.any([signal, left.signal])
     try {
-      for await (const piece of pieces(path, range, either))
+      for await (const piece of anyContent(path, { offset, length, threads, signal: either }))
         if (!process.stdout.write(piece)) await once(process.stdout, "drain", { signal: either })
     } catch (error) {
       if ((left.signal.reason as NodeJS.ErrnoException | undefined)?.code !== "EPIPE") throw error
     }
     return undefined
   })
-}
-
-const pieceBytes = 2 * 1024 ** 2
-
-async function* pieces(
-  path: string,
-  range: { offset?: string; length?: string },
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const offset = wholeNumber("--offset", range.offset)
-  const length = wholeNumber("--length", range.length)
-  if (offset === undefined && length === undefined) return yield* decompressFrames({ path, threads, signal })
-  await using file = await openSeekable(path)
-  const end = Math.min((offset ?? 0) + (length ?? Infinity), file.uncompressedBytes)
-  for (let at = offset ?? 0; at < end; at += pieceBytes) {
-    signal.throwIfAborted()
-    yield file.read(at, Math.min(pieceBytes, end - at))
-  }
 }
 
 interface Work {

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
+import { openDirect } from "./direct.ts"
 import { sha256File } from "./hash.ts"
-import { openDirect } from "./open-frames.ts"
 import { verifyFile } from "./verify.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-device-"))

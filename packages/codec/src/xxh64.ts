@@ -64,8 +64,7 @@ function mixStripes(lanes: Int32Array, bytes: Uint8Array): void {
     const low = (sumLow << 31) | (sumHigh >>> 1)
     const high = (sumHigh << 31) | ((sumLow | 0) >>> 1)
     lanes[lane] = Math.imul(low, 0x85ebca87)
-    lanes[lane + 1] =
-      highHalf(low, 0xca87, 0x85eb) + Math.imul(high, 0x85ebca87) + Math.imul(low, 0x9e3779b1)
+    lanes[lane + 1] = highHalf(low, 0xca87, 0x85eb) + Math.imul(high, 0x85ebca87) + Math.imul(low, 0x9e3779b1)
   }
 }
 
