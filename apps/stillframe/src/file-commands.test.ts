@@ -136,7 +136,7 @@ test("an output that exists is kept unless --force says otherwise, and then unti
 
 test.each([
   [["compress", "absent", "-o", "out"], "absent"],
-  [["compress", ".", "-o", "out"], "not a regular file"],
+  [["compress", ".", "-o", "out"], "is a directory"],
   [["compress", "--algorithm", "gzip", "memory", "-o", "out"], "use zstd or lz4"],
   [["compress", "--level", "20", "memory", "-o", "out"], "between 1 and 19"],
   [["compress", "--level", "fast", "memory", "-o", "out"], "--level fast must be a whole number"],

@@ -55,13 +55,22 @@ export function readFully(fd: number, buffer: Uint8Array, position: number): voi
   }
 }
 
-/** `position`: null writes on where the last write ended, as a pipe must be written. */
+/** `position`: null writes on where the last write ended, as a pipe must be written, and waits while it is full. */
 export function writeFully(fd: number, buffer: Uint8Array, position: number | null): void {
   for (let done = 0; done < buffer.length;) {
     const at = position === null ? null : position + done
-    done += writeSync(fd, buffer, done, buffer.length - done, at)
+    try {
+      done += writeSync(fd, buffer, done, buffer.length - done, at)
+    } catch (thrown) {
+      // Another holder of the pipe, such as Node itself, has set it not to block.
+      if (position !== null || (thrown as NodeJS.ErrnoException).code !== "EAGAIN") throw thrown
+      Atomics.wait(neverChanged, 0, 0, fullPipeMs)
+    }
   }
 }
+
+const fullPipeMs = 5
+const neverChanged = new Int32Array(new SharedArrayBuffer(4))
 
 /** The same without blocking the event loop. */
 export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
