@@ -17,12 +17,18 @@ export function pagesAround(start: number, end: number): { position: number; byt
   return { position, bytes: Math.ceil((end - position) / pageBytes) * pageBytes }
 }
 
-/** Undefined where the system or the file system has no direct reading (macOS, tmpfs before Linux 6.6). */
+/** Undefined where the system or the file system has no direct reading of pages (macOS, tmpfs before Linux 6.6). */
 export async function openDirect(path: string): Promise<FileHandle | undefined> {
   if (constants.O_DIRECT === undefined) return undefined
+  let handle
   try {
-    return await open(path, constants.O_RDONLY | constants.O_DIRECT)
+    handle = await open(path, constants.O_RDONLY | constants.O_DIRECT)
+    // With larger blocks than pages, opening succeeds and reading does not.
+    await handle.read(alignedMemory(pageBytes), 0, pageBytes, 0)
+    return handle
   } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== "EINVAL" && handle !== undefined) return handle
+    await handle?.close()
     if ((thrown as NodeJS.ErrnoException).code === "EINVAL") return undefined
     throw thrown
   }
