@@ -1,23 +1,22 @@
-import { once } from "node:events"
-import { link, rename, rm, stat } from "node:fs/promises"
+import { constants } from "node:fs"
+import { open } from "node:fs/promises"
 import { availableParallelism } from "node:os"
-import { dirname } from "node:path"
-import { compressFile, type OnProgress } from "@stillframe/codec/compress"
-import { decompressFile, decompressFrames } from "@stillframe/codec/decompress"
-import { openSeekable } from "@stillframe/codec/seekable"
-import { verifyFile } from "@stillframe/codec/verify"
+import { isatty } from "node:tty"
+import { anyContent } from "@stillframe/codec/any-content"
+import { decompressAny, verifyAny } from "@stillframe/codec/any-file"
+import { compressFile, compressToPipe } from "@stillframe/codec/compress"
+import { type CompressedSource, contentBytesByTable } from "@stillframe/codec/foreign-source"
 import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import { syncDir } from "@stillframe/storage/durable"
-import { progressBar } from "./progress-bar.ts"
+import { compressedInput, regularInput } from "./file-input.ts"
+import { type Output, type OutputOptions, resolveOutput } from "./file-output.ts"
+import { publishOutput } from "./publish-output.ts"
+import { runVerb, unlessAborted, type Work } from "./run-verb.ts"
+import { openBlockDevice, writeInOrder } from "./write-in-order.ts"
 
 // The verbs for files outside the service: files in, files and an exit status out.
 
-export interface OutputOptions {
-  readonly output: string
-  /** Whether an existing output is replaced. */
-  readonly force?: boolean
-}
+export type { OutputOptions } from "./file-output.ts"
 
 export interface CompressOptions extends OutputOptions {
   readonly algorithm: string
@@ -26,138 +25,119 @@ export interface CompressOptions extends OutputOptions {
 
 const threads = availableParallelism()
 
-export function compress(source: string, options: CompressOptions): Promise<void> {
-  return run(async (work) => {
-    const settings = compression(options)
-    const make = (destination: string): Promise<{ uncompressedBytes: number; compressedBytes: number }> =>
-      compressFile({ source, destination, ...settings, threads, ...work })
-    const { uncompressedBytes, compressedBytes } = await writeWhole(options, make)
-    return `${options.output}: ${uncompressedBytes} bytes in ${compressedBytes}`
+export function compress(path: string, options: CompressOptions): Promise<void> {
+  return runVerb(async (work) => {
+    const settings = { ...compression(options), threads, ...work }
+    const { source, stat } = await regularInput(path)
+    const output = await resolveOutput(options, stat)
+    if (output.kind === "block device")
+      throw invalid(`${output.path} is a block device, whose end would not be that of the file; name a file`)
+    const { uncompressedBytes, compressedBytes } =
+      output.kind === "file"
+        ? await publishOutput(output, (destination) =>
+            compressFile({ source, destination, mode: stat.mode & 0o777, ...settings }),
+          )
+        : await withDescriptor(output, work.signal, (fd) => {
+            if (isatty(fd)) throw invalid("the output is a terminal; name a file, or redirect it")
+            return unlessAborted(compressToPipe({ source, fd, ...settings }), work.signal)
+          })
+    report(output, `${options.output}: ${uncompressedBytes} bytes in ${compressedBytes}`)
   })
 }
 
-export function decompress(source: string, options: OutputOptions): Promise<void> {
-  return run(async (work) => {
-    const make = (destination: string): Promise<{ uncompressedBytes: number }> =>
-      decompressFile({ source, destination, threads, foreign: true, ...work })
-    const { uncompressedBytes } = await writeWhole(options, make)
-    return `${options.output}: ${uncompressedBytes} bytes`
+export function decompress(path: string, options: OutputOptions): Promise<void> {
+  return runVerb(async (work) => {
+    const { source, stat } = await compressedInput(path, work.signal)
+    const output = await resolveOutput(options, stat)
+    const mode = stat && stat.mode & 0o777
+    const uncompressedBytes =
+      output.kind === "file"
+        ? await publishOutput(output, async (destination) => {
+            const made = await decompressAny({ source, destination, mode, threads, ...work })
+            return made.uncompressedBytes
+          })
+        : await decompressInto(output, source, work)
+    report(output, `${options.output}: ${uncompressedBytes} bytes`)
   })
 }
 
 export function verify(path: string): Promise<void> {
-  return run(async (work) => {
-    const { algorithm, sha256, uncompressedBytes } = await verifyFile({ path, threads, ...work })
-    return `${path}: good ${algorithm}, ${uncompressedBytes} bytes with the SHA-256 ${sha256}`
+  return runVerb(async (work) => {
+    const { source } = await compressedInput(path, work.signal)
+    const { algorithm, sha256, uncompressedBytes, endsInTable } = await verifyAny(source, {
+      threads,
+      ...work,
+    })
+    const what = algorithm === undefined ? "good, without content," : `good ${algorithm},`
+    const limit = endsInTable ? "" : "; no seek table tells whether frames are missing at its end"
+    console.log(`${path}: ${what} ${uncompressedBytes} bytes with the SHA-256 ${sha256}${limit}`)
   })
 }
 
 /** Writes the content, or `length` bytes of it from `offset` on, to standard output. */
 export function cat(path: string, range: { offset?: string; length?: string }): Promise<void> {
-  return run(async ({ signal }) => {
-    // Whoever reads has seen enough.
-    const left = new AbortController()
-    process.stdout.on("error", (error) => left.abort(error))
-    const either = AbortSignal.any([signal, left.signal])
-    try {
-      for await (const piece of pieces(path, range, either))
-        if (!process.stdout.write(piece)) await once(process.stdout, "drain", { signal: either })
-    } catch (error) {
-      if ((left.signal.reason as NodeJS.ErrnoException | undefined)?.code !== "EPIPE") throw error
-    }
-    return undefined
+  return runVerb(async ({ signal }) => {
+    const offset = wholeNumber("--offset", range.offset)
+    const length = wholeNumber("--length", range.length)
+    const { source } = await compressedInput(path, signal)
+    await writeUntilLeft(1, anyContent(source, { offset, length, threads, signal }), signal)
   })
 }
 
-const pieceBytes = 2 * 1024 ** 2
+async function decompressInto(
+  output: Exclude<Output, { kind: "file" }>,
+  source: CompressedSource,
+  { signal }: Work,
+): Promise<number> {
+  const content = anyContent(source, { threads, signal })
+  if (output.kind !== "block device")
+    return withDescriptor(output, signal, (fd) => writeUntilLeft(fd, content, signal))
+  await using device = await openBlockDevice(output.path, await contentBytesByTable(source))
+  const bytes = await writeInOrder(device.fd, content, signal)
+  await device.sync()
+  return bytes
+}
 
-async function* pieces(
-  path: string,
-  range: { offset?: string; length?: string },
+/** A reader that has seen enough closes its end of the pipe. */
+async function writeUntilLeft(
+  fd: number,
+  content: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const offset = wholeNumber("--offset", range.offset)
-  const length = wholeNumber("--length", range.length)
-  if (offset === undefined && length === undefined) return yield* decompressFrames({ path, threads, signal })
-  await using file = await openSeekable(path)
-  const end = Math.min((offset ?? 0) + (length ?? Infinity), file.uncompressedBytes)
-  for (let at = offset ?? 0; at < end; at += pieceBytes) {
-    signal.throwIfAborted()
-    yield file.read(at, Math.min(pieceBytes, end - at))
-  }
+): Promise<number> {
+  return writeInOrder(fd, content, signal).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") return 0
+    throw error
+  })
 }
 
-interface Work {
-  readonly signal: AbortSignal
-  readonly onProgress: OnProgress
-}
-
-/** Runs a verb until it ends or Ctrl-C ends it; prints what it says, or why it failed with exit status 1. */
-async function run(verb: (work: Work) => Promise<string | undefined>): Promise<void> {
-  const interrupted = new AbortController()
-  process.once("SIGINT", () => interrupted.abort())
-  const bar = progressBar(process.stderr)
-  try {
-    const said = await verb({ signal: interrupted.signal, onProgress: bar.onProgress })
-    bar.end()
-    if (said !== undefined) console.log(said)
-  } catch (error) {
-    bar.end()
-    if (interrupted.signal.aborted) process.exitCode = 130
-    else if (error instanceof StillframeError || (error as NodeJS.ErrnoException).syscall !== undefined) {
-      console.error((error as Error).message)
-      process.exitCode = 1
-    } else throw error
-  }
-}
-
-/** Makes the output beside its place, so that under its name there is all of it, what was there before, or nothing. */
-async function writeWhole<Result>(
-  { output, force = false }: OutputOptions,
-  make: (destination: string) => Promise<Result>,
+async function withDescriptor<Result>(
+  output: Exclude<Output, { kind: "file" }>,
+  signal: AbortSignal,
+  use: (fd: number) => Promise<Result>,
 ): Promise<Result> {
-  if (!force && (await exists(output))) throw taken(output)
-  const beside = `${output}.${process.pid}.partial`
-  const result = await make(beside)
-  try {
-    if (force) await rename(beside, output)
-    else await link(beside, output)
-    // Whoever removes the source next must not lose both to a power cut.
-    await syncDir(dirname(output))
-  } catch (cause) {
-    throw (cause as NodeJS.ErrnoException).code === "EEXIST" ? taken(output) : cause
-  } finally {
-    await rm(beside, { force: true })
-  }
-  return result
+  if (output.kind === "descriptor") return use(output.fd)
+  await using opened = await unlessAborted(open(output.path, constants.O_WRONLY), signal)
+  return await use(opened.fd)
 }
 
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") return false
-      throw error
-    },
-  )
-}
-
-function taken(path: string): StillframeError {
-  return new StillframeError("conflict", `${path} exists already; name another file, or give --force`)
+/** Not for a pipe: standard output may be where the content goes. */
+function report(output: Output, line: string): void {
+  if (output.kind === "file" || output.kind === "block device") console.log(line)
 }
 
 function compression({ algorithm, level }: CompressOptions): { algorithm: Algorithm; level: number } {
   const known = algorithms.find((name) => name === algorithm)
   if (known === undefined)
-    throw new StillframeError(
-      "invalid_request",
-      `there is no algorithm "${algorithm}"; use ${algorithms.join(" or ")}`,
-    )
+    throw invalid(`there is no algorithm "${algorithm}"; use ${algorithms.join(" or ")}`)
   return { algorithm: known, level: wholeNumber("--level", level) ?? defaultLevel(known) }
 }
 
 function wholeNumber(option: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   if (/^\d{1,15}$/.test(text)) return Number(text)
-  throw new StillframeError("invalid_request", `${option} ${text} must be a whole number from 0 on`)
+  throw invalid(`${option} ${text} must be a whole number from 0 on`)
+}
+
+function invalid(message: string): StillframeError {
+  return new StillframeError("invalid_request", message)
 }

@@ -34,13 +34,17 @@ program
     await printToken(options)
   })
 
+const exitStatus = `
+Exit status: 0 when done, 1 with the reason on standard error, 128 and the signal's number when a signal ended it.`
+
 program
   .command("compress <file>")
   .description("compress a file so that zstd or lz4 reads it, and any place of it is read at once")
-  .requiredOption("-o, --output <out>", "the file to make")
+  .requiredOption("-o, --output <out>", "the file to make, a pipe, or - for standard output")
   .option("--algorithm <name>", "zstd or lz4", "zstd")
   .option("--level <n>", "zstd: 1 to 19, without this option 1; lz4: 0 to 9, without it 0")
   .option("--force", "replace the output if it exists")
+  .addHelpText("after", exitStatus)
   .action(async (file: string, options: CompressOptions) => {
     const { compress } = await import("./file-commands.ts")
     await compress(file, options)
@@ -48,9 +52,12 @@ program
 
 program
   .command("decompress <file>")
-  .description("write the content of a compressed file, with holes where it is all zeros")
-  .requiredOption("-o, --output <out>", "the file to make")
-  .option("--force", "replace the output if it exists")
+  .description(
+    "write the content of a zstd or lz4 file (-: standard input), with holes where it is all zeros",
+  )
+  .requiredOption("-o, --output <out>", "the file to make, a pipe, a block device, or - for standard output")
+  .option("--force", "replace the output if it exists, or overwrite a block device")
+  .addHelpText("after", exitStatus)
   .action(async (file: string, options: OutputOptions) => {
     const { decompress } = await import("./file-commands.ts")
     await decompress(file, options)
@@ -58,7 +65,8 @@ program
 
 program
   .command("verify <file>")
-  .description("read a compressed file back from the device and check all of it")
+  .description("read a zstd or lz4 file (-: standard input) back from the device and check all of it")
+  .addHelpText("after", exitStatus)
   .action(async (file: string) => {
     const { verify } = await import("./file-commands.ts")
     await verify(file)
@@ -66,7 +74,10 @@ program
 
 program
   .command("cat <file>")
-  .description("write the content of a compressed file, or a part of it, to standard output")
+  .description(
+    "write the content of a zstd or lz4 file (-: standard input), or a part of it, to standard output",
+  )
+  .addHelpText("after", exitStatus)
   .option("--offset <n>", "where the part begins, in bytes of the content")
   .option("--length <n>", "how many bytes it has at most")
   .action(async (file: string, range: { offset?: string; length?: string }) => {

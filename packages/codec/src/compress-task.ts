@@ -15,6 +15,8 @@ export interface CompressTask {
   control: Control
   sourceFd: number
   destinationFd: number
+  /** Whether the destination takes bytes only in order, as a pipe does. */
+  inOrder: boolean
   sourceBytes: number
   codec: CodecId
   level: number
@@ -43,7 +45,7 @@ export function runCompressTask(task: CompressTask): void {
       entries[frame * entryWords + 2] = output.readUInt32LE(length - 4)
       countFrame(control)
     }
-    writeFully(task.destinationFd, output.subarray(0, length), takePlace(control, batch, length))
+    writeBatch(task, batch, output.subarray(0, length))
   }
 }
 
@@ -78,11 +80,16 @@ function compressed(codec: FrameCodec, content: Uint8Array, level: number): Uint
   return frame.slice(0, codec.compressFrame(content, frame, level))
 }
 
-/** Where in the file this batch goes: behind all batches before it. The next one need not wait for the write. */
-function takePlace(control: Control, batch: number, length: number): number {
+/** Behind all batches before it. Where the place can be given, the next batch need not wait for the write. */
+function writeBatch(
+  { control, destinationFd, inOrder }: CompressTask,
+  batch: number,
+  bytes: Uint8Array,
+): void {
   waitUntil(control, () => turn(control) === batch)
   const place = control.offset[0] ?? 0n
-  control.offset[0] = place + BigInt(length)
+  control.offset[0] = place + BigInt(bytes.length)
+  if (inOrder) writeFully(destinationFd, bytes, null)
   passTurn(control)
-  return Number(place)
+  if (!inOrder) writeFully(destinationFd, bytes, Number(place))
 }

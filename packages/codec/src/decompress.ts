@@ -1,11 +1,9 @@
-import { type FileHandle, open } from "node:fs/promises"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl, passTurn, stop } from "./control.ts"
 import { fileError, writeNewFile } from "./files.ts"
 import { flushAlong } from "./flush-along.ts"
-import { decodeForeign } from "./foreign.ts"
 import { batchContentBytes, batchCountOf } from "./frame-decoder.ts"
-import { type Frames, hasSeekTable, openFrames } from "./open-frames.ts"
+import { type Frames, openFrames } from "./open-frames.ts"
 import { runThreads } from "./threads.ts"
 
 /**
@@ -19,24 +17,17 @@ export async function decompressFile(options: {
   signal: AbortSignal
   /** Default true. False: for a file that need not outlive a loss of power, or that the caller syncs. */
   sync?: boolean
+  /** Permission bits of the new file, before the process's umask. */
+  mode?: number | undefined
   onProgress?: OnProgress | undefined
-  /**
-   * Default false: a file without a seek table is `corrupted`. True: it is read as the zstd and lz4 commands write
-   * them, where an end that was cut off between two frames cannot be noticed.
-   */
-  foreign?: boolean
 }): Promise<{ uncompressedBytes: number }> {
   const { sync = true } = options
   options.signal.throwIfAborted()
   try {
-    if (options.foreign) {
-      await using source = await open(options.source)
-      if (!(await hasSeekTable(source, options.source)))
-        return await decompressForeign(source, { ...options, sync })
-    }
     await using source = await openFrames(options.source)
     const { frames } = source
-    return await writeNewFile({ path: options.destination, sync }, async (destination) => {
+    const { destination: path, mode } = options
+    return await writeNewFile({ path, mode, sync }, async (destination) => {
       await destination.truncate(frames.uncompressedBytes)
       const control = createControl()
       const task = { kind: "decode-to-file", control, frames, destinationFd: destination.fd } as const
@@ -52,18 +43,6 @@ export async function decompressFile(options: {
   } catch (thrown) {
     throw fileError(thrown)
   }
-}
-
-function decompressForeign(
-  source: FileHandle,
-  options: { source: string; destination: string; signal: AbortSignal; sync: boolean },
-): Promise<{ uncompressedBytes: number }> {
-  return writeNewFile({ path: options.destination, sync: options.sync }, async (destination) => ({
-    uncompressedBytes: await decodeForeign(source, destination, {
-      path: options.source,
-      signal: options.signal,
-    }),
-  }))
 }
 
 /**

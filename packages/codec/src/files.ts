@@ -32,10 +32,10 @@ export async function regularFileBytes(handle: FileHandle, path: string): Promis
 
 /** Creates `path`, which must not exist, lets `write` fill it and syncs it if asked; after any failure it is gone again. */
 export async function writeNewFile<Result>(
-  { path, sync }: { path: string; sync: boolean },
+  { path, mode, sync }: { path: string; mode?: number | undefined; sync: boolean },
   write: (handle: FileHandle) => Promise<Result>,
 ): Promise<Result> {
-  const handle = await open(path, "wx")
+  const handle = await open(path, "wx", mode)
   try {
     const result = await write(handle)
     if (sync) await handle.sync()
@@ -57,9 +57,28 @@ export function readFully(fd: number, buffer: Uint8Array, position: number): voi
   }
 }
 
-export function writeFully(fd: number, buffer: Uint8Array, position: number): void {
+/** `position`: null writes on where the last write ended, as a pipe must be written, and waits while it is full. */
+export function writeFully(fd: number, buffer: Uint8Array, position: number | null): void {
   for (let done = 0; done < buffer.length;) {
-    done += writeSync(fd, buffer, done, buffer.length - done, position + done)
+    const at = position === null ? null : position + done
+    try {
+      done += writeSync(fd, buffer, done, buffer.length - done, at)
+    } catch (thrown) {
+      // Another holder of the pipe, such as Node itself, has set it not to block.
+      if (position !== null || (thrown as NodeJS.ErrnoException).code !== "EAGAIN") throw thrown
+      Atomics.wait(neverChanged, 0, 0, fullPipeMs)
+    }
+  }
+}
+
+const fullPipeMs = 5
+const neverChanged = new Int32Array(new SharedArrayBuffer(4))
+
+/** The same without blocking the event loop. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done)
+    done += bytesWritten
   }
 }
 

@@ -1,47 +1,82 @@
-import { StillframeError } from "@stillframe/domain/errors"
 import type { FileReader } from "./file-reader.ts"
 import { liblz4FrameStream } from "./lz4-codec.ts"
-import { corrupted } from "./seek-table.ts"
+import { corrupted, notSupported } from "./seek-table.ts"
 
-/** Input that is given to the library at once. */
-const inputBytes = 256 * 1024
+type FrameStream = NonNullable<ReturnType<typeof liblz4FrameStream>>
+
 /** A block has at most 4 MiB; less room for it only means more calls. */
 const outputBytes = 1024 * 1024
+const contentChecksumFlag = 0x04
+const dictionaryFlag = 0x01
 
 /**
- * The content of any LZ4 frames, in pieces that are valid until the next. Throws `corrupted`, and `not_supported`
- * without liblz4.
+ * The content of one LZ4 frame, whose `magic` was read, in pieces that are valid until the next. Returns the frame's own
+ * checksum, the XXH32 of its content, if it has one. Throws `corrupted`, and `not_supported` without liblz4.
  */
-export async function* lz4Content(reader: FileReader): AsyncGenerator<Buffer, void, undefined> {
+export async function* lz4Frame(
+  reader: FileReader,
+  { magic }: { magic: Buffer },
+): AsyncGenerator<Buffer, number | undefined> {
   using stream = liblz4FrameStream()
   if (!stream) throw needsLibrary()
   const output = Buffer.allocUnsafeSlow(outputBytes)
-  let betweenFrames = true
-  for (let input: Buffer; (input = await reader.some(inputBytes)).length > 0;) {
-    // Full output means that there may be more of it, whether or not input is left.
-    for (let full = false; input.length > 0 || full;) {
-      const { consumed, produced, frameEnded } = decode(() => stream.decode(input, output))
+  let last = Buffer.alloc(0)
+  let ended = false
+  const flags = await reader.exactly(1)
+  const hasChecksum = (flags.readUInt8(0) & contentChecksumFlag) !== 0
+  for await (const input of frameParts(reader, magic, flags)) {
+    last = input
+    for (let rest = input, full = false; rest.length > 0 || full;) {
+      const { consumed, produced, frameEnded } = decode(stream, rest, output)
       if (produced > 0) yield output.subarray(0, produced)
-      input = input.subarray(consumed)
+      rest = rest.subarray(consumed)
+      // Full output means that there may be more of it, whether or not input is left.
       full = produced === output.length && !frameEnded
-      betweenFrames = frameEnded
+      ended = frameEnded
     }
   }
-  if (!betweenFrames) throw corrupted("it ends within a frame")
+  if (!ended) throw corrupted("a frame has another length than its blocks")
+  return hasChecksum ? last.readUInt32LE(last.length - 4) : undefined
 }
 
-function decode<Result>(call: () => Result): Result {
+/** LZ4 frame format 1.6.1: a header, blocks with their lengths, an end mark and perhaps a checksum. */
+async function* frameParts(
+  reader: FileReader,
+  magic: Buffer,
+  flags: Buffer,
+): AsyncGenerator<Buffer<ArrayBuffer>> {
+  const flag = flags.readUInt8(0)
+  if (flag & dictionaryFlag) throw notSupported("a frame needs a dictionary; decompress it with lz4 -D")
+  const blocks = await reader.exactly(1)
+  yield Buffer.concat([magic, flags, blocks, await reader.exactly(flag & 0x08 ? 9 : 1)])
+  const blockBytesMax = 256 << (2 * ((blocks.readUInt8(0) >> 4) & 7))
+  const blockChecksumBytes = flag & 0x10 ? 4 : 0
+  for (;;) {
+    const size = await reader.exactly(4)
+    const blockBytes = size.readUInt32LE(0) & 0x7fff_ffff
+    if (size.readUInt32LE(0) === 0) {
+      return yield Buffer.concat([size, await reader.exactly(flag & contentChecksumFlag ? 4 : 0)])
+    }
+    if (blockBytes > blockBytesMax) throw corrupted("a block has no valid header")
+    yield Buffer.concat([size, await reader.exactly(blockBytes + blockChecksumBytes)])
+  }
+}
+
+function decode(
+  stream: FrameStream,
+  input: Uint8Array,
+  output: Uint8Array,
+): ReturnType<FrameStream["decode"]> {
   try {
-    return call()
+    return stream.decode(input, output)
   } catch (thrown) {
     throw corrupted(`a frame does not decompress (${(thrown as Error).message})`, { cause: thrown })
   }
 }
 
-function needsLibrary(): StillframeError {
-  return new StillframeError(
-    "not_supported",
-    "LZ4 files without a seek table are read by liblz4.so.1, which this machine does not have; " +
-      "install it (Debian, Ubuntu: apt-get install liblz4-1) or decompress the file with the lz4 command",
+function needsLibrary(): Error {
+  return notSupported(
+    "LZ4 files of other programs are read by liblz4.so.1, which this machine does not have. " +
+      "Install it (Debian, Ubuntu: apt-get install liblz4-1) or decompress the file with the lz4 command",
   )
 }

@@ -1,14 +1,63 @@
 import { Readable } from "node:stream"
 import { createZstdDecompress } from "node:zlib"
-import { StillframeError } from "@stillframe/domain/errors"
+import { codecFor, loadCodec } from "./codecs.ts"
 import type { FileReader } from "./file-reader.ts"
-import { isSkippable, zstdMagic } from "./frame-magic.ts"
-import { corrupted } from "./seek-table.ts"
+import { corrupted, notSupported } from "./seek-table.ts"
+import { xxh64 } from "./xxh64.ts"
 
-/** The content of any zstd frames, in pieces, with the memory of one window. Throws `corrupted` and `not_supported`. */
-export async function* zstdContent(reader: FileReader): AsyncGenerator<Buffer, void, undefined> {
+/**
+ * The content of one zstd frame, whose `magic` was read, in pieces that are valid until the next. Returns the low half of
+ * the content's XXH64: the frame's own, else computed if `hash` asks for it. Throws `corrupted` and `not_supported`.
+ */
+export async function* zstdFrame(
+  reader: FileReader,
+  { magic, hash }: { magic: Buffer; hash: boolean },
+): AsyncGenerator<Buffer, number | undefined> {
+  const descriptor = await reader.exactly(1)
+  const flags = descriptor.readUInt8(0)
+  const header = await reader.exactly(restOfHeaderBytes(flags))
+  assertNoDictionary(flags, header)
+  const hasChecksum = (flags & checksumFlag) !== 0
+  const computed = hash && !hasChecksum ? xxh64() : undefined
+  const start = [magic, descriptor, header]
+  let last = Buffer.alloc(0)
+  const blocks = frameBlocks(reader, hasChecksum, (block) => (last = block))
+  for await (const piece of decoded(start, blocks)) {
+    computed?.update(piece)
+    yield piece
+  }
+  return hasChecksum ? last.readUInt32LE(last.length - 4) : computed?.low32()
+}
+
+const checksumFlag = 4
+const blockBytesMax = 128 * 1024
+
+/** Frames of up to 2 MiB are decoded with one call; a stream for each costs more than their content. */
+const blocksAtOnce = 16
+
+async function* decoded(start: Buffer[], blocks: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  const pieces = [...start]
+  while (pieces.length <= start.length + blocksAtOnce) {
+    const { done, value } = await blocks.next()
+    if (done === true) return yield decodedAtOnce(pieces, pieces.length - start.length)
+    pieces.push(value)
+  }
+  yield* decodedAsStream(pieces, blocks)
+}
+
+function decodedAtOnce(pieces: Buffer[], blockCount: number): Buffer {
+  const content = Buffer.allocUnsafeSlow(blockCount * blockBytesMax)
+  try {
+    const bytes = loadCodec(codecFor("zstd")).decompressFrame(Buffer.concat(pieces), content)
+    return content.subarray(0, bytes)
+  } catch (thrown) {
+    throw corrupted(`a frame does not decompress (${(thrown as Error).message})`, { cause: thrown })
+  }
+}
+
+async function* decodedAsStream(start: Buffer[], blocks: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
   const decompressor = createZstdDecompress({ chunkSize: contentPieceBytes })
-  const input = Readable.from(zstdBlocks(reader), { objectMode: false })
+  const input = Readable.from(joined(start, blocks), { objectMode: false })
   input.on("error", (error) => decompressor.destroy(error))
   try {
     for await (const piece of input.pipe(decompressor)) yield piece as Buffer
@@ -21,27 +70,18 @@ export async function* zstdContent(reader: FileReader): AsyncGenerator<Buffer, v
 }
 
 const contentPieceBytes = 256 * 1024
-const blockBytesMax = 128 * 1024
 
-/**
- * The file in pieces of one block each, without its skippable frames. No piece reaches into the next frame: node:zlib
- * drops what follows the end of a frame in the piece that it is given.
- */
-async function* zstdBlocks(reader: FileReader): AsyncGenerator<Buffer, void, undefined> {
-  for (let start; (start = await reader.some(1)).length > 0;) {
-    const magic = Buffer.concat([start, await reader.exactly(3)])
-    const number = magic.readUInt32LE(0)
-    if (isSkippable(number)) await reader.skip((await reader.exactly(4)).readUInt32LE(0))
-    else if (number === zstdMagic) yield* frameBlocks(reader, magic)
-    else throw corrupted("something follows a frame that is no frame")
-  }
+async function* joined(start: Buffer[], blocks: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  yield* start
+  yield* blocks
 }
 
-/** RFC 8878 §3.1.1: a header of 2 to 14 bytes, blocks until one says that it is the last, perhaps a checksum. */
-async function* frameBlocks(reader: FileReader, magic: Buffer): AsyncGenerator<Buffer, void, undefined> {
-  const descriptor = await reader.exactly(1)
-  const flags = descriptor.readUInt8(0)
-  const before = [magic, descriptor, await reader.exactly(restOfHeaderBytes(flags))]
+/** RFC 8878 §3.1.1: blocks until one says that it is the last, perhaps a checksum. */
+async function* frameBlocks(
+  reader: FileReader,
+  hasChecksum: boolean,
+  onBlock: (block: Buffer<ArrayBuffer>) => void,
+): AsyncGenerator<Buffer> {
   for (let last = false; !last;) {
     const header = await reader.exactly(3)
     const word = header.readUIntLE(0, 3)
@@ -50,26 +90,36 @@ async function* frameBlocks(reader: FileReader, magic: Buffer): AsyncGenerator<B
     if (kind === 3 || size > blockBytesMax) throw corrupted("a block has no valid header")
     last = (word & 1) === 1
     const block = await reader.exactly(kind === 1 ? 1 : size)
-    const checksum = await reader.exactly(last && flags & 4 ? 4 : 0)
-    yield Buffer.concat([...before.splice(0), header, block, checksum])
+    const checksum = await reader.exactly(last && hasChecksum ? 4 : 0)
+    const whole = Buffer.concat([header, block, checksum])
+    onBlock(whole)
+    yield whole
   }
 }
 
+/** The window's size, the dictionary's number and the content's size, each if the descriptor says so. */
 function restOfHeaderBytes(flags: number): number {
   const singleSegment = (flags >> 5) & 1
   const contentSize = [singleSegment, 2, 4, 8][flags >> 6] ?? 0
-  const dictionaryId = [0, 1, 2, 4][flags & 3] ?? 0
-  return (singleSegment ? 0 : 1) + dictionaryId + contentSize
+  return (singleSegment ? 0 : 1) + dictionaryIdBytes(flags) + contentSize
+}
+
+function dictionaryIdBytes(flags: number): number {
+  return [0, 1, 2, 4][flags & 3] ?? 0
+}
+
+function assertNoDictionary(flags: number, header: Buffer): void {
+  const bytes = dictionaryIdBytes(flags)
+  const dictionary = bytes === 0 ? 0 : header.readUIntLE(flags & 0x20 ? 0 : 1, bytes)
+  if (dictionary !== 0)
+    throw notSupported(`a frame needs the dictionary ${dictionary}; decompress it with zstd -D`)
 }
 
 function zstdError(thrown: unknown): unknown {
   const { code = "", message } = thrown as NodeJS.ErrnoException
-  if (/windowTooLarge|dictionary/i.test(code)) {
-    return new StillframeError(
-      "not_supported",
-      `the file needs a larger window or a dictionary (${message}); decompress it with the zstd command`,
-      { cause: thrown },
-    )
+  if (/windowTooLarge/i.test(code)) {
+    const why = `a frame needs a window of more than 128 MiB (${message})`
+    return notSupported(`${why}; decompress it with zstd -d --long=31`, { cause: thrown })
   }
   if (!/^Z_|^ZSTD_/.test(code)) return thrown
   return corrupted(`a frame does not decompress (${message})`, { cause: thrown })

@@ -1,9 +1,11 @@
 import { readSync } from "node:fs"
 import { type FrameCodec, loadCodec } from "./codecs.ts"
 import { type Control, claim, countFrame, throwIfStopped } from "./control.ts"
+import { alignedMemory, pagesAround } from "./direct.ts"
 import { shortened } from "./files.ts"
-import { alignedMemory, type Frames, pagesAround } from "./open-frames.ts"
+import type { Frames } from "./open-frames.ts"
 import { corrupted, type SeekTable } from "./seek-table.ts"
+import { xxh64Low32 } from "./xxh64.ts"
 
 /** Content that a thread takes at once. */
 const batchBytes = 2 * 2 ** 20
@@ -16,23 +18,33 @@ export interface FrameDecoder {
   decode(frame: number, compressed: Uint8Array, destination: Uint8Array): boolean
 }
 
+type DecoderOf = Pick<Frames, "algorithm" | "codec" | "table">
+
 /** Not shared between threads. */
-export function frameDecoder({ codec: id, table }: Pick<Frames, "codec" | "table">): FrameDecoder {
+export function frameDecoder({ algorithm, codec: id, table }: DecoderOf): FrameDecoder {
   const codec = loadCodec(id)
   const zeros = Buffer.alloc(table.frameBytesLargest)
   // Equal frames have equal content, so the bytes of one frame of zeros tell all others without decoding them.
   let zeroFrame: Buffer = Buffer.alloc(0)
   let zeroFrameContent = -1
+  let zeroFrameChecksum: number | undefined
   return {
     decode(frame, compressed, destination) {
       const bytes = contentBytes(table, frame)
-      checkChecksum(table, frame, compressed)
-      if (bytes === zeroFrameContent && zeroFrame.equals(compressed)) return true
+      // An empty frame has no content that a checksum could tell from another's.
+      const checksum = bytes === 0 ? undefined : table.checksums?.[frame]
+      const own = ownChecksum(compressed)
+      if (own !== undefined) checkChecksum(frame, own, checksum)
+      const isKnown = bytes === zeroFrameContent && checksum === zeroFrameChecksum
+      if (isKnown && zeroFrame.equals(compressed)) return true
       const content = destination.subarray(0, bytes)
       decompress(codec, frame, compressed, content)
+      if (own === undefined && checksum !== undefined && algorithm === "zstd")
+        checkChecksum(frame, xxh64Low32(content), checksum)
       if (!zeros.subarray(0, bytes).equals(content)) return false
       zeroFrame = Buffer.from(compressed)
       zeroFrameContent = bytes
+      zeroFrameChecksum = checksum
       return true
     },
   }
@@ -123,10 +135,17 @@ function decompress(codec: FrameCodec, frame: number, compressed: Uint8Array, co
   if (bytes !== content.length) throw corrupted(`frame ${frame} has another length than its seek table says`)
 }
 
-function checkChecksum({ checksums }: SeekTable, frame: number, compressed: Uint8Array): void {
-  if (!checksums) return
+/** The checksum at the end of a frame, if its header says that there is one. */
+function ownChecksum(compressed: Uint8Array): number | undefined {
+  // Both formats say it in the same bit of the byte behind the magic number.
+  if (compressed.length < 9 || ((compressed[4] ?? 0) & checksumFlag) === 0) return undefined
   const view = new DataView(compressed.buffer, compressed.byteOffset, compressed.length)
-  if (compressed.length < 4 || view.getUint32(compressed.length - 4, true) !== checksums[frame]) {
+  return view.getUint32(compressed.length - 4, true)
+}
+
+const checksumFlag = 0x04
+
+function checkChecksum(frame: number, found: number, expected: number | undefined): void {
+  if (expected !== undefined && found !== expected)
     throw corrupted(`frame ${frame} has another checksum than its seek table says`)
-  }
 }

@@ -8,3 +8,8 @@ export const lz4LegacyMagic = 0x184c2102
 export function isSkippable(magic: number): boolean {
   return magic >= 0x184d2a50 && magic <= 0x184d2a5f
 }
+
+/** Formats 0.1 to 0.7 of zstd, which only a zstd built for them reads. */
+export function isLegacyZstd(magic: number): boolean {
+  return magic === 0x1eb52ffd || (magic >= 0xfd2fb522 && magic <= 0xfd2fb527)
+}

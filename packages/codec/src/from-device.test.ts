@@ -1,11 +1,12 @@
+import { spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
+import { openDirect } from "./direct.ts"
 import { sha256File } from "./hash.ts"
-import { openDirect } from "./open-frames.ts"
 import { verifyFile } from "./verify.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-device-"))
@@ -35,6 +36,23 @@ test.skipIf(reason)(`a verification reads frames from the device${reason}`, asyn
   const before = bytesFromDevice()
   expect((await verifyFile({ path: packed, threads: 2, signal })).fromDevice).toBe(true)
   expect(bytesFromDevice() - before).toBeGreaterThanOrEqual(compressedBytes)
+})
+
+const strace = spawnSync("strace", ["true"]).status === 0 ? reason : " (skipped: strace does not work here)"
+
+test.skipIf(strace)(`where direct reads fail the cache is read${strace}`, () => {
+  const url = new URL("hash.ts", import.meta.url).href
+  const call = `sha256File(${JSON.stringify(source)}, { signal: new AbortController().signal, fromDevice: true })`
+  const code = `const { sha256File } = await import("${url}"); console.log((await ${call}).bytes)`
+  const failing = ["-P", source, "-e", "trace=pread64", "-e", "inject=pread64:error=EINVAL:when=1"]
+  const node = [process.execPath, "--input-type=module", "-e", code]
+
+  const { stdout } = spawnSync("strace", ["-f", "-qq", "-o", "/dev/null", ...failing, ...node], {
+    encoding: "utf8",
+    env: { ...process.env, UV_THREADPOOL_SIZE: "1" },
+  })
+
+  expect(stdout).toBe(`${bytes}\n`)
 })
 
 async function readsPastTheCache(): Promise<boolean> {

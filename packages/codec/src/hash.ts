@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { open } from "node:fs/promises"
+import { alignedMemory, openDirect } from "./direct.ts"
 import { fileError, regularFileBytes, shortened } from "./files.ts"
-import { alignedMemory, openDirect } from "./open-frames.ts"
 
 /** One piece is hashed while the next is read; larger ones are no faster. */
 const pieceBytes = 1024 * 1024

@@ -1,17 +1,10 @@
-import { constants } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { type CodecId, codecFor } from "./codecs.ts"
+import { alignedMemory, openDirect, pagesAround } from "./direct.ts"
 import { regularFileBytes, shortened } from "./files.ts"
 import { lz4Magic, zstdMagic } from "./frame-magic.ts"
-import {
-  corrupted,
-  endsSeekTable,
-  footerBytes,
-  parseSeekTable,
-  type SeekTable,
-  seekTableBytes,
-} from "./seek-table.ts"
+import { corrupted, footerBytes, parseSeekTable, type SeekTable, seekTableBytes } from "./seek-table.ts"
 
 /** A compressed file, open for reading, whose table was read and checked. Threads get it as it is. */
 export interface Frames {
@@ -29,8 +22,6 @@ export interface OpenedFrames extends AsyncDisposable {
   frames: Frames
 }
 
-const pageBytes = 4096
-
 /** Throws `corrupted` when the file is not in our format, and the system's error when it cannot be read. */
 export async function openFrames(path: string, { fromDevice = false } = {}): Promise<OpenedFrames> {
   const opened = fromDevice ? await openDirect(path) : undefined
@@ -38,7 +29,7 @@ export async function openFrames(path: string, { fromDevice = false } = {}): Pro
   try {
     const fileBytes = await regularFileBytes(handle, path)
     if (fileBytes < footerBytes) throw corrupted("it is too short to hold a seek table")
-    const footer = await readPages(handle, fileBytes - footerBytes, footerBytes)
+    const footer = await readFooter(handle, fileBytes)
     const tableBytes = seekTableBytes(footer, fileBytes)
     const framesBytes = fileBytes - tableBytes
     const table = parseSeekTable(await readPages(handle, framesBytes, tableBytes), framesBytes)
@@ -62,37 +53,10 @@ export async function openFrames(path: string, { fromDevice = false } = {}): Pro
   }
 }
 
-/** Whether a seek table, good or bad, is at the end of the file. */
-export async function hasSeekTable(handle: FileHandle, path: string): Promise<boolean> {
-  const fileBytes = await regularFileBytes(handle, path)
-  return (
-    fileBytes >= footerBytes && endsSeekTable(await readPages(handle, fileBytes - footerBytes, footerBytes))
-  )
-}
-
-/** A global of Node that its types leave to the browser's library. */
-declare const WebAssembly: { Memory: new (pages: { initial: number }) => { buffer: ArrayBuffer } }
-
-/** Memory whose address is a multiple of the page size, which plain typed arrays do not promise. */
-export function alignedMemory(bytes: number): Uint8Array {
-  return new Uint8Array(new WebAssembly.Memory({ initial: Math.ceil(bytes / 65_536) }).buffer)
-}
-
-/** The whole pages around a range of bytes. */
-export function pagesAround(start: number, end: number): { position: number; bytes: number } {
-  const position = start - (start % pageBytes)
-  return { position, bytes: Math.ceil((end - position) / pageBytes) * pageBytes }
-}
-
-/** Undefined where the system or the file system has no direct reading (macOS, tmpfs before Linux 6.6). */
-export async function openDirect(path: string): Promise<FileHandle | undefined> {
-  if (constants.O_DIRECT === undefined) return undefined
-  try {
-    return await open(path, constants.O_RDONLY | constants.O_DIRECT)
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === "EINVAL") return undefined
-    throw thrown
-  }
+/** The last bytes of a file, where the footer of a seek table would be; fewer of a shorter file. */
+export async function readFooter(handle: FileHandle, fileBytes: number): Promise<Uint8Array> {
+  const length = Math.min(footerBytes, fileBytes)
+  return readPages(handle, fileBytes - length, length)
 }
 
 async function readPages(handle: FileHandle, start: number, length: number): Promise<Uint8Array> {

@@ -7,8 +7,8 @@ import { StillframeError } from "@stillframe/domain/errors"
  *     magic u32 | size u32 | (compressed u32, uncompressed u32, [checksum u32]) per frame | count u32, descriptor u8, magic u32
  *
  * LZ4 files carry the same table; its magic number lies in the range that LZ4's frame format skips too. The checksum is
- * the last four bytes of the frame: for zstd the format's own XXH64 of the content, for LZ4 its XXH32. With it, a frame
- * that is intact but in another frame's place is noticed.
+ * the low half of the XXH64 of the frame's content, and of its XXH32 for LZ4. Our frames end in the same four bytes; other
+ * writers' frames may have no checksum of their own. With it, a frame that is intact but in another's place is noticed.
  */
 export interface SeekTable {
   frameCount: number
@@ -98,17 +98,27 @@ export function endsSeekTable(footer: Uint8Array): boolean {
   return footer.length === footerBytes && view.getUint32(5, true) === seekableMagic
 }
 
-function parseFooter(footer: Uint8Array): { frameCount: number; entry: number } {
+/** Whether the table that this footer ends has checksums. */
+export function hasChecksums(footer: Uint8Array): boolean {
+  return endsSeekTable(footer) && ((footer[4] ?? 0) & checksumFlag) !== 0
+}
+
+/** Whether a later version of the format may have written it. */
+export function isUnknownVersion(footer: Uint8Array): boolean {
+  return endsSeekTable(footer) && ((footer[4] ?? 0) & reservedBits) !== 0
+}
+
+/** Throws `corrupted` for a footer whose table can't be read. */
+export function parseFooter(footer: Uint8Array): { frameCount: number; entry: number } {
   const view = new DataView(footer.buffer, footer.byteOffset, footer.length)
   if (!endsSeekTable(footer)) {
     throw corrupted("it does not end in a seek table (if another program wrote it, decompress it first)")
   }
-  const descriptor = view.getUint8(4)
-  if (descriptor & reservedBits) throw corrupted("its seek table is of an unknown version")
+  if (isUnknownVersion(footer)) throw corrupted("its seek table is of an unknown version")
   const frameCount = view.getUint32(0, true)
   if (frameCount > frameCountMax)
     throw corrupted(`it claims ${frameCount} frames, more than ${frameCountMax}`)
-  return { frameCount, entry: descriptor & checksumFlag ? entryBytes : entryBytes - 4 }
+  return { frameCount, entry: hasChecksums(footer) ? entryBytes : entryBytes - 4 }
 }
 
 /** A zstd block gives at most 128 KiB and takes at least 4 bytes (RFC 8878 §3.1.1.2); LZ4 gives 255 times its bytes. */
@@ -122,6 +132,11 @@ function checkSizes(frame: number, compressed: number, uncompressed: number): vo
   if (compressed === 0 || compressed > compressedMax || uncompressed > compressed * expansionMax) {
     throw corrupted(`frame ${frame} claims ${compressed} bytes for ${uncompressed} bytes of content`)
   }
+}
+
+/** For a compressed file that may be whole and is not read here; `why` ends in what to do. */
+export function notSupported(why: string, options?: ErrorOptions): StillframeError {
+  return new StillframeError("not_supported", `the compressed file is not supported: ${why}`, options)
 }
 
 /** For a compressed file whose bytes cannot be right. */

@@ -9,7 +9,8 @@ import { runThreads } from "./threads.ts"
 import { type Ring, slotBytes } from "./verify-task.ts"
 
 export interface Verified {
-  readonly algorithm: Algorithm
+  /** Undefined for a file without a frame, which is empty in either. */
+  readonly algorithm: Algorithm | undefined
   /** Whether the bytes came past the page cache. */
   readonly fromDevice: boolean
   /** Of the content, hexadecimal. */
@@ -37,7 +38,8 @@ export async function verifyFile(options: {
   try {
     await using opened = await openFrames(options.path, { fromDevice: true })
     const { frames } = opened
-    const { algorithm, fromDevice, uncompressedBytes } = frames
+    const { fromDevice, uncompressedBytes } = frames
+    const algorithm = frames.table.frameCount > 0 ? frames.algorithm : undefined
     const expected = { uncompressedBytes, ...options }
     if (uncompressedBytes !== expected.uncompressedBytes)
       throw corrupted(`it holds ${uncompressedBytes} bytes instead of ${expected.uncompressedBytes}`)

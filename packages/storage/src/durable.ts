@@ -2,10 +2,13 @@ import { link, open, rename, rm, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { createId } from "@stillframe/domain/ids"
 
-/** Makes a directory's entries survive a loss of power. */
+/** Makes a directory's entries survive a loss of power, as far as its file system can do that. */
 export async function syncDir(dir: string): Promise<void> {
   await using handle = await open(dir, "r")
-  await handle.sync()
+  await handle.sync().catch((error: NodeJS.ErrnoException) => {
+    // Some network and FUSE file systems sync no directories; they write entries on their own.
+    if (error.code !== "EINVAL" && error.code !== "ENOTSUP") throw error
+  })
 }
 
 /** Makes a file's content survive a loss of power. An fsync that failed is never repeated: the caller throws the file away. */

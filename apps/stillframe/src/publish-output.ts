@@ -1,0 +1,47 @@
+import { randomBytes } from "node:crypto"
+import { link, open, rename, rm } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
+import { syncDir } from "@stillframe/storage/durable"
+import type { Output } from "./file-output.ts"
+
+/** Makes the file beside its place, so that under its name there is all of it, what was there before, or nothing. */
+export async function publishOutput<Result>(
+  output: Extract<Output, { kind: "file" }>,
+  make: (destination: string) => Promise<Result>,
+): Promise<Result> {
+  const dir = dirname(output.path)
+  const beside = join(dir, `.stillframe-${randomBytes(6).toString("hex")}.partial`)
+  const result = await make(beside)
+  try {
+    if (output.replaces) await rename(beside, output.path)
+    else await moveToNewName(beside, output.path)
+  } catch (cause) {
+    // Hours of work may be in it.
+    throw new StillframeError(
+      "storage_failed",
+      `the result is whole, but cannot get the name ${output.path}: ${(cause as Error).message}; it is kept as ${beside}`,
+      { cause },
+    )
+  }
+  // Removing the source next must not lose both to a power cut.
+  await syncDir(dir).catch((error: NodeJS.ErrnoException) => {
+    // A directory that may be written and not read cannot be synced; the file is in place.
+    if (error.code !== "EACCES") throw error
+  })
+  return result
+}
+
+/** Links never replace a file that has appeared meanwhile. FAT and some network file systems have none. */
+async function moveToNewName(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to)
+    await rm(from)
+  } catch (error) {
+    if (!withoutLinks.has((error as NodeJS.ErrnoException).code ?? "")) throw error
+    await (await open(to, "wx")).close()
+    await rename(from, to)
+  }
+}
+
+const withoutLinks: ReadonlySet<string> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"])

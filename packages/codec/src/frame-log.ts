@@ -1,0 +1,106 @@
+import {
+  corrupted,
+  entryWords,
+  footerBytes,
+  frameCountMax,
+  isUnknownVersion,
+  notSupported,
+  parseFooter,
+} from "./seek-table.ts"
+
+/** A frame as it was found in the file. */
+export interface FoundFrame {
+  readonly compressedBytes: number
+  /** 0 for a skippable frame. */
+  readonly contentBytes: number
+  /** In the form of the seek table; undefined where it is not known. */
+  readonly checksum: number | undefined
+  readonly skippable: boolean
+}
+
+/** Compares seek tables in the middle of a file, or at its end, with the frames before them. */
+export interface FrameLog {
+  add(frame: FoundFrame): void
+  /** `table`: a seek table without its first eight bytes. Throws `corrupted` where it describes other frames. */
+  compare(table: Uint8Array): void
+}
+
+/** The largest table that is compared, without its first eight bytes. */
+export const tableBytesMax = 12 * frameCountMax + footerBytes
+
+export function frameLog(): FrameLog {
+  let frames: FoundFrame[] = []
+  let tooMany = false
+  return {
+    add(frame) {
+      // No table that is read has so many frames, so nothing will be compared.
+      tooMany ||= frames.length === frameCountMax
+      if (tooMany) frames = []
+      else frames.push(frame)
+    },
+    compare(table) {
+      // From the end: in joined files, frames of another file without a table may come before.
+      if (!tooMany) for (const entry of tableEntries(table).toReversed()) takeFrames(frames, entry)
+      frames = []
+      tooMany = false
+    },
+  }
+}
+
+/**
+ * Removes the frames of one entry from the end: one, or several where a writer merged them into one entry. A table need not
+ * list skippable frames.
+ */
+function takeFrames(frames: FoundFrame[], entry: TableEntry): void {
+  while (frames.at(-1)?.skippable && !isEntryOf(frames.at(-1), entry)) frames.pop()
+  let compressedBytes = 0
+  let contentBytes = 0
+  let count = 0
+  let checksum
+  while (compressedBytes < entry.compressedBytes) {
+    const frame = frames.pop()
+    if (frame === undefined) throw describesOthers()
+    compressedBytes += frame.compressedBytes
+    contentBytes += frame.contentBytes
+    checksum = frame.checksum
+    count++
+  }
+  if (compressedBytes !== entry.compressedBytes || contentBytes !== entry.contentBytes)
+    throw describesOthers()
+  const comparable = count === 1 && contentBytes > 0 && checksum !== undefined && entry.checksum !== undefined
+  if (comparable && checksum !== entry.checksum)
+    throw corrupted("a frame has another checksum than its seek table says")
+}
+
+function isEntryOf(skippable: FoundFrame | undefined, entry: TableEntry): boolean {
+  return entry.contentBytes === 0 && skippable?.compressedBytes === entry.compressedBytes
+}
+
+function describesOthers(): Error {
+  return corrupted("its seek table describes other frames than the file has")
+}
+
+interface TableEntry {
+  readonly compressedBytes: number
+  readonly contentBytes: number
+  readonly checksum: number | undefined
+}
+
+/**
+ * The entries of any writer's table, given without its first eight bytes. Throws `corrupted` where its length is
+ * not that of its entries, and `not_supported` for another version of the format.
+ */
+function tableEntries(table: Uint8Array): TableEntry[] {
+  const view = new DataView(table.buffer, table.byteOffset, table.length)
+  const footer = table.subarray(-footerBytes)
+  if (isUnknownVersion(footer))
+    throw notSupported("its seek table is of an unknown version, or damaged; decompress it with zstd -d")
+  const { frameCount, entry } = parseFooter(footer)
+  if (table.length !== frameCount * entry + footerBytes)
+    throw corrupted("its seek table has another length than its footer says")
+  return Array.from({ length: frameCount }, (_, frame) => ({
+    compressedBytes: view.getUint32(frame * entry, true),
+    contentBytes: view.getUint32(frame * entry + 4, true),
+    checksum: entry === 4 * entryWords ? view.getUint32(frame * entry + 8, true) : undefined,
+  }))
+}
