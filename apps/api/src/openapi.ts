@@ -145,7 +145,7 @@ const errorTexts: Readonly<Record<number, string>> = {
   422: "The Idempotency-Key was used with another body",
   500: "The work has failed, or something that nobody foresaw",
   501: "The host or its hypervisor can't do that",
-  503: "The database or the storage pool can't be reached; try again",
+  503: "The database, the host or the storage pool can't be reached, or is still starting; try again",
   504: "Not done in time, where answers are results",
 }
 
