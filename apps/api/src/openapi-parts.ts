@@ -23,7 +23,7 @@ export const errorTexts: Readonly<Record<number, string>> = {
   422: "The Idempotency-Key was used with another body before.",
   500: "The work failed, or the server has a fault.",
   501: "The host or its hypervisor does not support this.",
-  503: "The database or the storage pool can't be reached; try again",
+  503: "The database, the host or the storage pool cannot be reached, or is still starting. Try again.",
   504: "The work was not done in time. Only with `SNAPSHOT_CREATE=sync`.",
 }
 
