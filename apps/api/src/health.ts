@@ -1,6 +1,7 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { liveHosts } from "@stillframe/db/hosts"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
+import { StillframeError } from "@stillframe/domain/errors"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
 import { healthSchema, notReadySchema, readySchema } from "./resources.ts"
@@ -32,9 +33,9 @@ async function ready({ db, log }: ApiDeps): Promise<Answer> {
   const up = Promise.all([liveHosts(db), liveCompressionWorkers(db)])
   const found = await up.catch((err: unknown) => {
     log.warn({ err }, "not ready")
-    return undefined
+    return databaseProblem(err)
   })
-  if (found === undefined) return notReady({ ...databaseGone, hosts: [], compression_workers: [] })
+  if ("status" in found) return notReady({ ...found, hosts: [], compression_workers: [] })
   const [hosts, workers] = found
   const body = {
     ...readiness(hosts, workers),
@@ -44,15 +45,10 @@ async function ready({ db, log }: ApiDeps): Promise<Answer> {
   return body.status === "unavailable" ? notReady(body) : { status: 200, body }
 }
 
-const databaseGone: Readiness = {
-  status: "unavailable",
-  problems: [
-    {
-      where: "database",
-      code: "unavailable",
-      message: "the database can't be reached; the API's log says why",
-    },
-  ],
+function databaseProblem(error: unknown): Readiness {
+  const unreachable = "the database can't be reached; the API's log says why"
+  const message = error instanceof StillframeError ? error.message : unreachable
+  return { status: "unavailable", problems: [{ where: "database", code: "unavailable", message }] }
 }
 
 /** An error as any other, with all that `/ready` tells. */

@@ -78,11 +78,22 @@ export function thrownProblem(thrown: unknown): StillframeError {
   const { status, type, code } = thrown as { status?: number; type?: string; code?: string }
   if (databaseGone.test(code ?? ""))
     return new StillframeError("unavailable", "the database can't be reached; try again", { cause: thrown })
+  const refusal = databaseRefusals[code ?? ""]
+  if (refusal !== undefined) return new StillframeError("unavailable", refusal, { cause: thrown })
   if (status === 413 || type === "entity.too.large")
     return new StillframeError("payload_too_large", "the request body is larger than 1 MiB")
   if (status !== undefined && status >= 400 && status < 500)
     return new StillframeError("bad_request", `the request can't be read: ${(thrown as Error).message}`)
   return new StillframeError("internal_error", "internal error", { cause: thrown })
+}
+
+const tooManyConflicts =
+  "the database ended this request for the sake of others several times; try again later"
+/** By the code of Postgres: what another moment or an operator may mend. */
+const databaseRefusals: Readonly<Record<string, string>> = {
+  "40001": tooManyConflicts,
+  "40P01": tooManyConflicts,
+  "25006": "the database takes no writes at present; an operator must point DATABASE_URL at the primary",
 }
 
 // Node's codes of a connection that fails, and Postgres' of one that it ends or refuses (classes 08 and 57, and 53300).

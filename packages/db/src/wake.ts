@@ -1,4 +1,6 @@
+import { setSession } from "@stillframe/domain/postgres-session"
 import { Client } from "pg"
+import { connectionRefusal } from "./connection-refusal.ts"
 
 /**
  * `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has changed. `numbered`:
@@ -46,7 +48,11 @@ export async function openWaker({
   let closed = false
 
   async function connect(): Promise<void> {
-    const next = new Client({ connectionString: url, keepAlive: true })
+    const next = new Client({
+      connectionString: url,
+      keepAlive: true,
+      fallback_application_name: "stillframe notifications",
+    })
     // A connection that breaks says so twice, by an error and by its end; it is replaced once.
     const lost = Promise.withResolvers<Error>()
     next.on("error", lost.resolve)
@@ -54,6 +60,7 @@ export async function openWaker({
     next.on("notification", ({ channel, payload = "" }) => call(channel as Channel, payload))
     try {
       await next.connect()
+      await next.query(setSession)
       await next.query([...wakeChannels, "progress"].map((channel) => `listen ${channel}`).join("; "))
     } catch (error) {
       await next.end()
@@ -76,7 +83,9 @@ export async function openWaker({
     for (const listener of listeners[channel]) listener(payload)
   }
 
-  await connect()
+  await connect().catch((error: unknown) => {
+    throw connectionRefusal(error) ?? error
+  })
   return {
     wake: coalesced(async (channels) => {
       const notify = channels.map((channel) => `notify ${channel}`).join("; ")

@@ -1,12 +1,15 @@
+import { setSession } from "@stillframe/domain/postgres-session"
 import { createPostgresBackend, withBackend, type PgPool } from "bullmq"
-import { Pool } from "pg"
+import { Pool, type ClientBase } from "pg"
 import { engineOn, type BullBackend } from "./backend.ts"
 import type { QueueEngine } from "./engine.ts"
 import { jobId } from "./job.ts"
+import { patientPool } from "./patient-pool.ts"
 import { bullSchema, countObjects, isSchemaError, migrateSchema, rebuildSchema } from "./postgres-schema.ts"
 
-// BullMQ's default is 10 each: five queues and workers then hold 106 connections.
-const connectionsMax = 2
+/** For all queries of queues and workers; BullMQ's default is 10 for each of those. */
+const queryConnections = 2
+/** That a worker keeps for as long as it is open. */
 const listenConnections = 1
 const connectMs = 5_000
 const schemaCheckMs = 1_000
@@ -24,9 +27,8 @@ export async function openPostgresEngine({
   onError,
 }: PostgresEngineOptions): Promise<QueueEngine> {
   const complete = await migrateSchema(databaseUrl)
-  const openPool = (max: number): Pool => bullPool(databaseUrl, max, onError)
-  // One pool for all queues of the process; each worker has one of its own.
-  const pool = openPool(connectionsMax)
+  // BullMQ nests no query in another, so queues and workers share.
+  const pool = bullPool(databaseUrl, onError)
   const closed = new AbortController()
   const intact = async (): Promise<boolean> => (await countObjects(pool)) >= complete
 
@@ -38,8 +40,8 @@ export async function openPostgresEngine({
       return queue
     },
     openWorker(name, processor, settings) {
-      const own = openPool(connectionsMax + listenConnections)
-      const connection = own as unknown as PgPool
+      pool.options.max += listenConnections
+      const connection = patientPool(pool, closed.signal, onError) as unknown as PgPool
       const worker = new Worker<unknown, void>(name, processor, { connection, ...settings })
       worker.on("failed", (_job, error) => onError(error))
       worker.on("error", (error) => {
@@ -49,7 +51,7 @@ export async function openPostgresEngine({
       return {
         async close() {
           await worker.close()
-          await own.end()
+          pool.options.max -= listenConnections
         },
         disconnect: () => worker.disconnect(),
       }
@@ -78,18 +80,29 @@ export async function openPostgresEngine({
 }
 
 /** Made here and not by BullMQ, which leaves the errors of connections that are being closed to end the process. */
-function bullPool(databaseUrl: string, max: number, onError: (error: Error) => void): Pool {
+function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
   const pool = new Pool({
     connectionString: databaseUrl,
-    max,
+    max: queryConnections,
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
-    options: `-c search_path=${bullSchema}`,
+    fallback_application_name: "stillframe queue",
+    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
+    onConnect: prepareSession,
   })
   pool.on("error", onError)
+  // Each queue and worker adds a listener of its own.
+  pool.setMaxListeners(0)
   // A query that was under way rejects by itself.
   pool.on("connect", (client) => client.on("error", () => undefined))
   return pool
+}
+
+/** By statements, since a session-mode pooler refuses them as startup parameters. */
+async function prepareSession(client: ClientBase): Promise<void> {
+  // pg's types lack the time-out of a query.
+  const query = { text: `${setSession}; set search_path to ${bullSchema}`, query_timeout: connectMs }
+  await client.query(query)
 }
 
 interface PausableWorker {

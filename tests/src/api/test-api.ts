@@ -13,6 +13,7 @@ import type { InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { createLogger } from "@stillframe/runtime/logger"
 import { testDatabase } from "@stillframe/testing/database"
+import { alterDatabase } from "../db/alter-database.ts"
 import { snapshotRecord } from "../events/records.ts"
 
 export const jwtSecret = "a secret of the tests, 32 bytes long"
@@ -67,18 +68,25 @@ export async function testApi({
   snapshotCreate = "async",
   streamHeartbeatMs = 15_000,
   webhookAllowedCidrs = ["127.0.0.0/8"],
+  databaseDefaults = [],
+  keepAliveMs,
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
   streamHeartbeatMs?: number
   webhookAllowedCidrs?: readonly string[]
+  /** Settings that the database has before anything connects to it, such as `datestyle = 'German'`. */
+  databaseDefaults?: readonly string[]
+  keepAliveMs?: number
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
+  if (databaseDefaults.length > 0) await alterDatabase(url, ...databaseDefaults)
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const keys = { jwtSecret, secretsKey }
-  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, webhookAllowedCidrs }
+  const times = { twinWaitMs, streamHeartbeatMs, ...(keepAliveMs !== undefined && { keepAliveMs }) }
+  const behaviour = { compression, snapshotCreate, webhookAllowedCidrs, ...times }
   const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log))
   const waker = await openWaker({ url, onError: () => {} })
   opened.defer(() => waker.close())

@@ -1,0 +1,63 @@
+import { setTimeout as delay } from "node:timers/promises"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Pool, PoolClient, QueryResult } from "pg"
+
+const pauseMsMin = 250
+const pauseMsMax = 5_000
+
+/** What BullMQ asks of a pool that it is given. */
+interface BullPool {
+  readonly options: Pool["options"]
+  connect(): Promise<PoolClient>
+  query(text: string, values?: unknown[]): Promise<QueryResult>
+  on: Pool["on"]
+  end(): Promise<void>
+}
+
+/**
+ * `pool` as a worker of BullMQ needs it. Such a worker asks again at once after most failures, and for ever fails when
+ * its first connection did, so here a connection is awaited until there is one. `onError` hears of each attempt.
+ */
+export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Error) => void): BullPool {
+  async function connect(): Promise<PoolClient> {
+    for (let pauseMs = pauseMsMin; ; pauseMs = Math.min(pauseMs * 2, pauseMsMax)) {
+      try {
+        return await pool.connect()
+      } catch (error) {
+        if (signal.aborted || pool.ending) throw error
+        onError(inWords(error as Error))
+      }
+      await delay(pauseMs, undefined, { signal })
+    }
+  }
+
+  return {
+    options: pool.options,
+    connect,
+    async query(text, values) {
+      const client = await connect()
+      try {
+        const result = await client.query(text, values)
+        client.release()
+        return result
+      } catch (error) {
+        // As the pool itself does: it may be the connection that is broken.
+        client.release(error as Error)
+        throw error
+      }
+    },
+    on: pool.on.bind(pool),
+    end: () => pool.end(),
+  }
+}
+
+const tooManyConnections = "53300"
+
+function inWords(error: Error & { code?: string }): Error {
+  if (error.code !== tooManyConnections) return error
+  return new StillframeError(
+    "unavailable",
+    `the queue waits for a connection that Postgres has to spare (${error.message}). Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS.`,
+    { cause: error },
+  )
+}
