@@ -1,13 +1,13 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { failPending } from "@stillframe/db/disable-webhook"
 import { removeOldKeys } from "@stillframe/db/idempotency"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { requeueExpired } from "@stillframe/db/relay"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
-import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
+import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
-import { guardedAgent } from "./address-guard.ts"
+import { guardedAgents } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
 import { startLoop, type Loop } from "./loop.ts"
@@ -24,17 +24,27 @@ const removalEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
 const nextRoundMs = 1_000
 
+/** What parts of one process share; each opens its own of what is absent. */
+interface Shared {
+  readonly database?: OpenedDatabase
+  readonly engine?: QueueEngine
+}
+
 /** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
-export async function startDispatcher(config: DispatcherConfig, log: Logger): Promise<AsyncDisposable> {
+export async function startDispatcher(
+  config: DispatcherConfig,
+  log: Logger,
+  shared: Shared = {},
+): Promise<AsyncDisposable> {
   await using opened = new AsyncDisposableStack()
-  const { db, waker } = await openMigrated(opened, { ...config, log })
-  const engine = await openQueueEngine({
+  const { db, waker } = await openMigrated(opened, { ...config, log }, shared.database)
+  const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
     prefix: config.queuePrefix,
     onError: (err) => log.warn({ err }, "the queue reports an error"),
-  })
-  opened.defer(() => engine.close())
+  }
+  const engine = await useQueueEngine(opened, options, shared.engine)
 
   startRelay(opened, { db, waker, engine, log })
   startRemoval(opened, { db, log, config })
@@ -117,11 +127,11 @@ function startEvents(
   opened: AsyncDisposableStack,
   { db, waker, config, log }: Duties & { config: DispatcherConfig },
 ): void {
-  const agent = guardedAgent(config.webhooks, config.lookup)
-  opened.defer(() => agent.destroy())
+  const agents = guardedAgents(config.webhooks, config.lookup)
+  opened.defer(() => agents.destroy())
   const deliverer = openDeliverer({
     db,
-    agent,
+    agents,
     secretsKey: config.secretsKey,
     attemptMs: config.attemptMs,
     log,
