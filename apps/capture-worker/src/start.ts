@@ -2,11 +2,11 @@ import { join } from "node:path"
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@stillframe/db/hosts"
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
-import { openQueueEngine } from "@stillframe/queue/engine"
+import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems, type Problems } from "@stillframe/runtime/problems"
 import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
@@ -31,17 +31,27 @@ import type { Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 
+/** What parts of one process share; each opens its own of what is absent. */
+interface Shared {
+  readonly database?: OpenedDatabase
+  readonly engine?: QueueEngine
+}
+
 /**
  * Starts the worker of one host. VMs that an earlier worker left paused are resumed first, before there is a database;
  * then it registers the host and takes work from `capture.<host>`. Disposing of it stops taking work, cancels what is
  * under way (each VM is resumed and its operation queued again), and leaves the VMs running.
  */
-export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logger): Promise<AsyncDisposable> {
+export async function startCaptureWorker(
+  config: CaptureWorkerConfig,
+  log: Logger,
+  shared: Shared = {},
+): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
   const grown: Growth = new Map()
   resources.use(await startHostSweep(config.dataDir, log, grown))
 
-  const { db, committed } = await openMigrated(resources, { ...config, log })
+  const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
   const clusterId = await readClusterId(db)
   await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
   await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
@@ -70,7 +80,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
-  await consume(resources, worker)
+  await consume(resources, worker, shared.engine)
   return resources.move()
 }
 
@@ -90,14 +100,18 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
   await tidyInstance(worker, instance)
 }
 
-async function consume(resources: AsyncDisposableStack, worker: Worker): Promise<void> {
+async function consume(
+  resources: AsyncDisposableStack,
+  worker: Worker,
+  sharedEngine: QueueEngine | undefined,
+): Promise<void> {
   const { config, db, committed, log } = worker
-  const engine = await openQueueEngine({
+  const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
     onError: (err) => log.warn({ err }, "queue connection"),
-  })
-  resources.defer(() => engine.close())
+  }
+  const engine = await useQueueEngine(resources, options, sharedEngine)
   const queue = captureQueue(config.host)
   const handlers = {
     launch: launchHandler(worker),

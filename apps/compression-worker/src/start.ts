@@ -1,11 +1,11 @@
 import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { compressQueue } from "@stillframe/domain/queues"
-import { openQueueEngine } from "@stillframe/queue/engine"
+import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
 import { compressHandler } from "./compress.ts"
@@ -19,6 +19,12 @@ import type { Worker } from "./worker.ts"
 const concurrency = 1
 const heartbeatMs = 5_000
 
+/** What parts of one process share; each opens its own of what is absent. */
+interface Shared {
+  readonly database?: OpenedDatabase
+  readonly engine?: QueueEngine
+}
+
 /**
  * Starts a worker of one storage pool; any number may share it. Disposing of it hands back what is under way, which the
  * next worker starts again.
@@ -26,9 +32,10 @@ const heartbeatMs = 5_000
 export async function startCompressionWorker(
   config: CompressionWorkerConfig,
   log: Logger,
+  shared: Shared = {},
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  const { db, committed } = await openMigrated(resources, { ...config, log })
+  const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
@@ -37,12 +44,12 @@ export async function startCompressionWorker(
   resources.use(await keepRegistered(worker, codecs))
   resources.use(startPoolSweep(worker))
 
-  const engine = await openQueueEngine({
+  const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
     onError: (err) => log.warn({ err }, "queue connection"),
-  })
-  resources.defer(() => engine.close())
+  }
+  const engine = await useQueueEngine(resources, options, shared.engine)
   const queue = compressQueue(config.pool)
   const handlers = {
     compress: compressHandler(worker),

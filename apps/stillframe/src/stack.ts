@@ -8,9 +8,11 @@ import { startCaptureWorker } from "@stillframe/capture-worker/start"
 import { configFromEnv as compressionConfig } from "@stillframe/compression-worker/config"
 import { startCompressionWorker } from "@stillframe/compression-worker/start"
 import { startEmbeddedPostgres } from "@stillframe/db/embedded"
+import { openMigrated } from "@stillframe/db/open"
 import { configFromEnv as dispatcherConfig } from "@stillframe/dispatcher/config"
 import { startDispatcher } from "@stillframe/dispatcher/start"
 import { StillframeError } from "@stillframe/domain/errors"
+import { useQueueEngine } from "@stillframe/queue/engine"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import type { Logger } from "@stillframe/runtime/logger"
 import { secretFile } from "@stillframe/runtime/secrets"
@@ -50,14 +52,22 @@ export async function startStack(env: Env, log: Logger): Promise<Stack> {
   const tokenFile = join(dataDir, "token")
   await writeFile(tokenFile, await mintToken(api.jwtSecret, tokenLifetimeSeconds), { mode: 0o600 })
 
-  const { url, port } = resources.use(await startApi(api, log.child({ part: "api" })))
+  // One pool and one queue for all four: a small Postgres has few connections.
+  const database = await openMigrated(resources, { ...api, log })
+  const { url, port } = resources.use(await startApi(api, log.child({ part: "api" }), database))
   // Known only now if any free one was asked for; webhooks never reach it.
   const dispatcher = dispatcherConfig({ ...settings, PORT: String(port) })
-  resources.use(await startDispatcher(dispatcher, log.child({ part: "dispatcher" })))
-  resources.use(
-    await startCompressionWorker(compressionConfig(settings), log.child({ part: "compression-worker" })),
-  )
-  resources.use(await startCaptureWorker(captureConfig(settings), log.child({ part: "capture-worker" })))
+  const engine = await useQueueEngine(resources, {
+    redisUrl: dispatcher.redisUrl,
+    databaseUrl: dispatcher.databaseDirectUrl,
+    onError: (err) => log.warn({ err }, "the queue reports an error"),
+  })
+  const shared = { database, engine }
+  resources.use(await startDispatcher(dispatcher, log.child({ part: "dispatcher" }), shared))
+  const compression = compressionConfig(settings)
+  resources.use(await startCompressionWorker(compression, log.child({ part: "compression-worker" }), shared))
+  const capture = captureConfig(settings)
+  resources.use(await startCaptureWorker(capture, log.child({ part: "capture-worker" }), shared))
   const started = resources.move()
   return { url, dataDir, tokenFile, [Symbol.asyncDispose]: () => started.disposeAsync() }
 }

@@ -6,6 +6,8 @@ export interface OpenOptions {
   readonly databaseUrl: string
   /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
+  /** Of the pool, at most; 10 unless told otherwise. The one for notifications comes on top. */
+  readonly databaseConnections?: number | undefined
   readonly log: { warn(fields: object, message: string): void }
   /** Moves `clock()`: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string | undefined
@@ -18,16 +20,22 @@ export interface OpenedDatabase {
   readonly committed: () => void
 }
 
-/** What every process of ours starts with: the pool, the schema up to date, and the connection for waking each other. */
+/**
+ * What every process of ours starts with: the pool, the schema up to date, and the connection for waking each other.
+ * Parts of one process share what is `shared`; its opener closes it.
+ */
 export async function openMigrated(
   resources: AsyncDisposableStack,
   options: OpenOptions,
+  shared?: OpenedDatabase,
 ): Promise<OpenedDatabase> {
-  const { log, clockOffset } = options
+  if (shared !== undefined) return shared
+  const { log, clockOffset, databaseConnections } = options
   const db = openDatabase({
     url: options.databaseUrl,
     pooled: options.databaseUrl !== options.databaseDirectUrl,
     onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
+    ...(databaseConnections !== undefined && { connectionsMax: databaseConnections }),
     ...(clockOffset !== undefined && { clockOffset }),
   })
   resources.defer(() => db.destroy())

@@ -52,6 +52,18 @@ export interface QueueEngineOptions {
   readonly onError: (error: Error) => void
 }
 
+/** The engine that parts of one process share, if there is one; else one of the caller's own, closed with `resources`. */
+export async function useQueueEngine(
+  resources: AsyncDisposableStack,
+  options: QueueEngineOptions,
+  shared?: QueueEngine,
+): Promise<QueueEngine> {
+  if (shared !== undefined) return shared
+  const engine = await openQueueEngine(options)
+  resources.defer(() => engine.close())
+  return engine
+}
+
 export function openQueueEngine(options: QueueEngineOptions): Promise<QueueEngine> {
   const { redisUrl, databaseUrl, prefix = "stillframe", onError } = options
   return redisUrl === undefined
