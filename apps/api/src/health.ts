@@ -1,5 +1,6 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { liveHosts } from "@stillframe/db/hosts"
+import { queueProblems } from "@stillframe/db/queue-check"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { problem } from "./problem.ts"
@@ -30,15 +31,15 @@ export function healthRoutes(deps: ApiDeps): Route[] {
 }
 
 async function ready({ db, log }: ApiDeps): Promise<Answer> {
-  const up = Promise.all([liveHosts(db), liveCompressionWorkers(db)])
+  const up = Promise.all([liveHosts(db), liveCompressionWorkers(db), queueProblems(db)])
   const found = await up.catch((err: unknown) => {
     log.warn({ err }, "not ready")
     return databaseProblem(err)
   })
   if ("status" in found) return notReady({ ...found, hosts: [], compression_workers: [] })
-  const [hosts, workers] = found
+  const [hosts, workers, queue] = found
   const body = {
-    ...readiness(hosts, workers),
+    ...readiness(hosts, workers, queue),
     hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }

@@ -16,13 +16,18 @@ type Found = Pick<LiveHost, "name" | "problems">
 type FoundWorker = Required<Pick<CompressionWorker, "pool" | "problems">>
 
 /** Judges an installation by the hosts and workers that are up. Without any host, only reading works: `degraded`. */
-export function readiness(hosts: readonly Found[], workers: readonly FoundWorker[]): Readiness {
+export function readiness(
+  hosts: readonly Found[],
+  workers: readonly FoundWorker[],
+  queue: readonly Problem[] = [],
+): Readiness {
   const problems = distinct([
     ...(hosts.length === 0 ? [noHost] : []),
     ...hosts.flatMap((host) => host.problems.map((problem) => ({ where: `host ${host.name}`, ...problem }))),
     ...workers.flatMap(({ pool, problems }) =>
       problems.map((problem) => ({ where: `pool ${pool}`, ...problem })),
     ),
+    ...queue.map((problem) => ({ where: "queue", ...problem })),
   ])
   if (problems.length === 0) return { status: "ok", problems }
   const useless = hosts.length > 0 && hosts.every(lacksStorage)

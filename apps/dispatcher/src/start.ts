@@ -2,11 +2,13 @@ import type { OwnedDatabase } from "@stillframe/db/client"
 import { failPending } from "@stillframe/db/disable-webhook"
 import { removeOldKeys } from "@stillframe/db/idempotency"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
+import { recordQueueCheck } from "@stillframe/db/queue-check"
 import { requeueExpired } from "@stillframe/db/relay"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
 import { guardedAgents } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
@@ -20,6 +22,7 @@ const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
 /** What a dispatcher that died has left. */
 const leftoversEveryMs = 5_000
+const queueCheckEveryMs = 60_000
 const removalEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
 const nextRoundMs = 1_000
@@ -79,6 +82,18 @@ function startRelay(
       if (lost === 0) return
       log.warn({ lost }, "operations had lost their jobs")
       publisher.wake()
+    },
+    log,
+  })
+  const problems = openProblems(log)
+  runLoop(opened, {
+    name: "look at the queue",
+    everyMs: queueCheckEveryMs,
+    async turn() {
+      const found = await engine.problems()
+      const [code, message] = ["unavailable" as const, found.map((problem) => problem.message).join(" ")]
+      problems.set("queue", found.length === 0 ? undefined : { code, message })
+      await recordQueueCheck(db, problems.list())
     },
     log,
   })

@@ -1,3 +1,4 @@
+import type { Problem } from "@stillframe/domain/problem"
 import { openPostgresEngine } from "./postgres-engine.ts"
 import { openRedisEngine } from "./redis-engine.ts"
 
@@ -37,6 +38,8 @@ export interface QueueEngine {
   consume(queue: string, options: ConsumeOptions): Promise<Consumer>
   /** Builds the engine's own tables again if they are missing or incomplete. True: it had to, and all jobs are gone. */
   repair(): Promise<boolean>
+  /** What keeps the queue's server from working as it should, in words; also that it does not answer. */
+  problems(): Promise<readonly Problem[]>
   /** Closes all consumers and connections, within a deadline even when the engine is unreachable. */
   close(): Promise<void>
 }

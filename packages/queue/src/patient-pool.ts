@@ -25,7 +25,7 @@ export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Er
         return await pool.connect()
       } catch (error) {
         if (signal.aborted || pool.ending) throw error
-        onError(inWords(error as Error))
+        onError(inPostgresWords(error as Error))
       }
       await delay(pauseMs, undefined, { signal })
     }
@@ -53,7 +53,8 @@ export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Er
 
 const tooManyConnections = "53300"
 
-function inWords(error: Error & { code?: string }): Error {
+/** Why a connection is refused, where it is known. */
+export function inPostgresWords(error: Error & { code?: string }): Error {
   if (error.code !== tooManyConnections) return error
   return new StillframeError(
     "unavailable",

@@ -4,7 +4,7 @@ import { Pool, type ClientBase } from "pg"
 import { engineOn, type BullBackend } from "./backend.ts"
 import type { QueueEngine } from "./engine.ts"
 import { jobId } from "./job.ts"
-import { patientPool } from "./patient-pool.ts"
+import { inPostgresWords, patientPool } from "./patient-pool.ts"
 import { bullSchema, countObjects, isSchemaError, migrateSchema, rebuildSchema } from "./postgres-schema.ts"
 
 /** For all queries of queues and workers; BullMQ's default is 10 for each of those. */
@@ -71,6 +71,9 @@ export async function openPostgresEngine({
       await rebuildSchema(databaseUrl, complete)
       return true
     },
+    inWords: inPostgresWords,
+    // Each connection reports what it meets, and the database is looked at elsewhere.
+    problems: () => Promise.resolve([]),
     end() {
       closed.abort()
       return pool.end()

@@ -1,5 +1,6 @@
 import { once } from "node:events"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logConsole } from "./console.ts"
 import { processEnv, type Env } from "./env.ts"
 import { createLogger, type Logger } from "./logger.ts"
 import { logSettings } from "./settings.ts"
@@ -22,6 +23,7 @@ export async function runProcess(service: string, start: (from: Start) => Promis
   const env = processEnv()
   const log = createLogger({ service, level: logLevel(env) })
   const resources = new AsyncDisposableStack()
+  resources.defer(logConsole(log))
   const stopped = Promise.race([once(process, "SIGTERM"), once(process, "SIGINT")])
   try {
     await start({ env, log, resources })

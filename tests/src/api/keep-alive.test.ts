@@ -43,5 +43,6 @@ test("connections that carry no request do not hold up the end of the API", { ti
   await api[Symbol.asyncDispose]()
 
   await ended
+  expect(silent.destroyed).toBe(true)
   agent.destroy()
 })
