@@ -1,5 +1,6 @@
 import { openDatabase, type OwnedDatabase } from "./client.ts"
 import { migrate } from "./migrate.ts"
+import { assertOwnSessions } from "./requirements.ts"
 import { openWaker, type Waker } from "./wake.ts"
 
 export interface OpenOptions {
@@ -31,14 +32,16 @@ export async function openMigrated(
 ): Promise<OpenedDatabase> {
   if (shared !== undefined) return shared
   const { log, clockOffset, databaseConnections } = options
+  const pooled = options.databaseUrl !== options.databaseDirectUrl
   const db = openDatabase({
     url: options.databaseUrl,
-    pooled: options.databaseUrl !== options.databaseDirectUrl,
+    pooled,
     onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
     ...(databaseConnections !== undefined && { connectionsMax: databaseConnections }),
     ...(clockOffset !== undefined && { clockOffset }),
   })
   resources.defer(() => db.destroy())
+  if (!pooled) await assertOwnSessions(db)
   await migrate(db)
   const waker = await openWaker({
     url: options.databaseDirectUrl,

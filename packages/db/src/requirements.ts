@@ -1,9 +1,32 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { createId } from "@stillframe/domain/ids"
 import { sessionSettings } from "@stillframe/domain/postgres-session"
 import { sql } from "kysely"
+import type { OwnedDatabase } from "./client.ts"
 import type { Database } from "./schema.ts"
 
 const versionMin = 14
+
+/**
+ * Refuses a transaction-mode pooler that the settings do not tell of: what one connection sets there, the next one has,
+ * and neither prepared statements nor notifications work.
+ */
+export async function assertOwnSessions(db: OwnedDatabase): Promise<void> {
+  const mark = createId()
+  const set = (value: string) => sql`select set_config('stillframe.session', ${value}, false)`
+  const seen = await db.connection().execute(async (one) => {
+    await set(mark).execute(one)
+    const other = await sql<{ mark: string | null }>`
+      select current_setting('stillframe.session', true) as mark`.execute(db)
+    await set("").execute(one)
+    return other.rows[0]?.mark
+  })
+  if (seen === mark)
+    throw new StillframeError(
+      "unavailable",
+      "DATABASE_URL leads to a pooler in transaction mode. Set DATABASE_DIRECT_URL to Postgres itself, for notifications and the queue.",
+    )
+}
 
 interface Found {
   readonly version: number

@@ -51,14 +51,25 @@ export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Er
   }
 }
 
-const tooManyConnections = "53300"
+const remedies: Readonly<Record<string, string>> = {
+  // too_many_connections
+  "53300":
+    "the queue waits for a connection that Postgres has to spare ({why}). Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS.",
+  // A pooler's answer to a startup parameter that it does not take.
+  "08P01":
+    "the queue can't use the pooler that it is led to ({why}). Set DATABASE_DIRECT_URL to Postgres itself, or use REDIS_URL.",
+  // insufficient_privilege
+  "42501":
+    "the database user lacks a privilege that the queue needs ({why}). Grant it CREATE on the database, or use REDIS_URL.",
+}
 
-/** Why a connection is refused, where it is known. */
+/** Why Postgres refuses the queue something, where it is known. */
 export function inPostgresWords(error: Error & { code?: string }): Error {
-  if (error.code !== tooManyConnections) return error
+  const words = remedies[error.code ?? ""]
+  if (words === undefined) return error
   return new StillframeError(
     "unavailable",
-    `the queue waits for a connection that Postgres has to spare (${error.message}). Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS.`,
+    words.replace("{why}", () => error.message),
     { cause: error },
   )
 }

@@ -26,9 +26,13 @@ export async function openPostgresEngine({
   databaseUrl,
   onError,
 }: PostgresEngineOptions): Promise<QueueEngine> {
-  const complete = await migrateSchema(databaseUrl)
+  const complete = await migrateSchema(databaseUrl).catch(rethrowInWords)
   // BullMQ nests no query in another, so queues and workers share.
   const pool = bullPool(databaseUrl, onError)
+  await pool.query("select").catch(async (error: Error) => {
+    await pool.end()
+    rethrowInWords(error)
+  })
   const closed = new AbortController()
   const intact = async (): Promise<boolean> => (await countObjects(pool)) >= complete
 
@@ -82,6 +86,10 @@ export async function openPostgresEngine({
   return engineOn(backend, onError)
 }
 
+function rethrowInWords(error: Error): never {
+  throw inPostgresWords(error)
+}
+
 /** Made here and not by BullMQ, which leaves the errors of connections that are being closed to end the process. */
 function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
   const pool = new Pool({
@@ -90,6 +98,8 @@ function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
     fallback_application_name: "stillframe queue",
+    // Not by a statement: a transaction-mode pooler would hand it on to others.
+    options: `-c search_path=${bullSchema}`,
     // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
     onConnect: prepareSession,
   })
@@ -101,10 +111,9 @@ function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
   return pool
 }
 
-/** By statements, since a session-mode pooler refuses them as startup parameters. */
 async function prepareSession(client: ClientBase): Promise<void> {
   // pg's types lack the time-out of a query.
-  const query = { text: `${setSession}; set search_path to ${bullSchema}`, query_timeout: connectMs }
+  const query = { text: setSession, query_timeout: connectMs }
   await client.query(query)
 }
 
