@@ -14,7 +14,7 @@ export interface ApiConfig {
   readonly databaseUrl: string
   /** For LISTEN, where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
-  /** Of the pool, at most. */
+  /** Most connections of the pool. */
   readonly databaseConnections?: number | undefined
   readonly listenHost: string
   /** 0: any free one. */

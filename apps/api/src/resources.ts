@@ -193,7 +193,7 @@ const readyProblem = z.object({
 const ready = z.object({
   status: z.enum(["ok", "degraded", "unavailable"]).meta({
     description:
-      "`degraded`: some host or pool has a problem; `unavailable`: no work can be done, `problems` says why",
+      "`degraded`: some host or pool, or the queue, has a problem; `unavailable`: no work can be done, `problems` says why",
   }),
   problems: z.array(readyProblem),
   hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),

@@ -63,7 +63,7 @@ function timeouts(keepAliveTimeout: number | undefined): ServerOptions {
   return { keepAliveTimeout, headersTimeout, requestTimeout: Math.max(nodeRequestMs, headersTimeout) }
 }
 
-/** Of those that have never sent a request, which Node does not count as idle. Returns how to close them. */
+/** Node does not count connections as idle that have never sent a request. Returns how to close those. */
 function silentConnections(server: Server): () => void {
   const silent = new Set<Socket>()
   server.on("connection", (socket) => {

@@ -16,7 +16,7 @@ import { stagingSetting } from "./staging-setting.ts"
 export interface CaptureWorkerConfig {
   readonly databaseUrl: string
   readonly databaseDirectUrl: string
-  /** Of the pool, at most. */
+  /** Most connections of the pool. */
   readonly databaseConnections?: number | undefined
   readonly redisUrl: string | undefined
   readonly dataDir: string

@@ -31,7 +31,7 @@ import type { Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 
-/** What parts of one process share; each opens its own of what is absent. */
+/** Services that the parts of one process share; each opens its own of those that are absent. */
 interface Shared {
   readonly database?: OpenedDatabase
   readonly engine?: QueueEngine

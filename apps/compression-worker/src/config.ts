@@ -12,7 +12,7 @@ import {
 export interface CompressionWorkerConfig {
   readonly databaseUrl: string
   readonly databaseDirectUrl: string
-  /** Of the pool, at most. */
+  /** Most connections of the pool. */
   readonly databaseConnections?: number | undefined
   readonly redisUrl: string | undefined
   readonly storageDir: string

@@ -19,7 +19,7 @@ import type { Worker } from "./worker.ts"
 const concurrency = 1
 const heartbeatMs = 5_000
 
-/** What parts of one process share; each opens its own of what is absent. */
+/** Services that the parts of one process share; each opens its own of those that are absent. */
 interface Shared {
   readonly database?: OpenedDatabase
   readonly engine?: QueueEngine

@@ -13,7 +13,7 @@ export interface DispatcherConfig {
   readonly databaseUrl: string
   /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
-  /** Of the pool, at most. */
+  /** Most connections of the pool. */
   readonly databaseConnections?: number | undefined
   readonly redisUrl?: string | undefined
   /** Of the engine's keys in Redis; tests have one each. */

@@ -1,6 +1,6 @@
 import { subscribe } from "node:diagnostics_channel"
 
-/** What undici publishes of a request; `socket` comes with its headers, `error` with its end. */
+/** A message of undici about a request; `socket` comes with its headers, `error` with its end. */
 interface Published {
   readonly request: object
   readonly socket?: object
@@ -31,8 +31,8 @@ subscribe("undici:request:error", (message) => {
 const closeCodes: ReadonlySet<string | undefined> = new Set(["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"])
 
 /**
- * Whether a request of undici failed because its connection, kept from an earlier request, was closed before an answer:
- * the receiver may have closed it just when the request was sent.
+ * True when a request of undici failed because its connection, kept from an earlier request, was closed before an
+ * answer: the receiver may have closed it just when the request was sent.
  */
 export function wasClosedWhileKept(error: unknown): boolean {
   return (

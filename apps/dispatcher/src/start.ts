@@ -27,7 +27,7 @@ const removalEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
 const nextRoundMs = 1_000
 
-/** What parts of one process share; each opens its own of what is absent. */
+/** Services that the parts of one process share; each opens its own of those that are absent. */
 interface Shared {
   readonly database?: OpenedDatabase
   readonly engine?: QueueEngine

@@ -56,7 +56,7 @@ export function openDatabase({
 
 const sessionMsMax = 10_000
 
-/** The pool waits for it before anybody gets the connection. */
+/** The pool waits for it before it hands out the connection. */
 async function prepareSession(client: ClientBase): Promise<void> {
   // pg's types lack the time-out of a query.
   const query = { text: setSession, query_timeout: sessionMsMax }

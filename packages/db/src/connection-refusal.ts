@@ -3,7 +3,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 // too_many_connections, also where it is a role's or a database's limit.
 const tooManyConnections = "53300"
 
-/** Whether Postgres has no connection to spare at present. */
+/** True when Postgres has no connection to spare at present. */
 export function isOutOfConnections(error: unknown): boolean {
   return (error as { code?: string } | null)?.code === tooManyConnections
 }

@@ -7,7 +7,7 @@ export interface OpenOptions {
   readonly databaseUrl: string
   /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
-  /** Of the pool, at most; 10 unless told otherwise. The one for notifications comes on top. */
+  /** Most connections of the pool, 10 by default. The one for notifications comes on top. */
   readonly databaseConnections?: number | undefined
   readonly log: { warn(fields: object, message: string): void }
   /** Moves `clock()`: an interval such as `1 hour`. Tests only. */

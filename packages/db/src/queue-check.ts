@@ -2,7 +2,7 @@ import type { Problem } from "@stillframe/domain/problem"
 import { clock, clockPlus } from "./client.ts"
 import type { Database } from "./schema.ts"
 
-/** Dispatchers look every minute; what is older than this is no longer told. */
+/** Dispatchers look every minute; `/ready` leaves out a result that is older. */
 const freshMs = 180_000
 
 /** Keeps what a dispatcher found when it looked at the queue. */

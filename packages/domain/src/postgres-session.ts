@@ -60,7 +60,7 @@ export const setSession = `select set_config(name, value, false) from (values ${
   where current_setting(name, true) <> value
     and (name <> 'synchronous_commit' or current_setting(name, true) = 'off')`
 
-/** What poolers in transaction mode keep apart for each client, when it comes with the start of the connection. */
+/** Startup parameters that poolers in transaction mode keep apart for each client. */
 export const pooledStartup: Readonly<Record<string, string>> = {
   DateStyle: "ISO, MDY",
   TimeZone: "UTC",

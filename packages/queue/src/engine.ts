@@ -38,7 +38,7 @@ export interface QueueEngine {
   consume(queue: string, options: ConsumeOptions): Promise<Consumer>
   /** Builds the engine's own tables again if they are missing or incomplete. True: it had to, and all jobs are gone. */
   repair(): Promise<boolean>
-  /** What keeps the queue's server from working as it should, in words; also that it does not answer. */
+  /** Each reason why the queue's server may not work as it should, in words; also that it does not answer. */
   problems(): Promise<readonly Problem[]>
   /** Closes all consumers and connections, within a deadline even when the engine is unreachable. */
   close(): Promise<void>

@@ -5,7 +5,7 @@ import type { Pool, PoolClient, QueryResult } from "pg"
 const pauseMsMin = 250
 const pauseMsMax = 5_000
 
-/** What BullMQ asks of a pool that it is given. */
+/** The part of a pool that BullMQ uses. */
 interface BullPool {
   readonly options: Pool["options"]
   connect(): Promise<PoolClient>
@@ -57,7 +57,7 @@ const remedies: Readonly<Record<string, string>> = {
     "the queue waits for a connection that Postgres has to spare ({why}). Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS.",
   // A pooler's answer to a startup parameter that it does not take.
   "08P01":
-    "the queue can't use the pooler that it is led to ({why}). Set DATABASE_DIRECT_URL to Postgres itself, or use REDIS_URL.",
+    "the queue cannot use the pooler that it is led to ({why}). Set DATABASE_DIRECT_URL to Postgres itself, or use REDIS_URL.",
   // insufficient_privilege
   "42501":
     "the database user lacks a privilege that the queue needs ({why}). Grant it CREATE on the database, or use REDIS_URL.",

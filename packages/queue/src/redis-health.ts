@@ -1,9 +1,9 @@
 import type { Problem } from "@stillframe/domain/problem"
 
-// What BullMQ's scripts need.
+// BullMQ's scripts need it.
 const versionMajorMin = 5
 
-/** What of Redis's `INFO` keeps the queue from working as it should. */
+/** The problems that Redis's `INFO` shows: each keeps the queue from working as it should. */
 export function redisProblems(info: string): Problem[] {
   const fields = new Map(
     info.split(/\r?\n/).map((line) => {

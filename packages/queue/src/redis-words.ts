@@ -26,7 +26,7 @@ const words: readonly (readonly [RegExp, string])[] = [
   ],
   [
     /^(connect |read |write |getaddrinfo |Connection is closed|Reached the max retries|Command timed out)/,
-    "Redis can't be reached ({why}). Check that it runs and that REDIS_URL names it.",
+    "Redis cannot be reached ({why}). Check that it runs and that REDIS_URL names it.",
   ],
 ]
 

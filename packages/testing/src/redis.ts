@@ -24,7 +24,7 @@ export interface Redis extends AsyncDisposable {
 /** A Redis of its own on a free loopback port, set as BullMQ wants it; it ends with the thread that started it. */
 export async function startRedis(options: {
   dir: string
-  /** Of redis-server, beside and above the usual ones. */
+  /** Settings of redis-server beside the usual ones, or in their place. */
   settings?: Readonly<Record<string, string>>
   signal?: AbortSignal
 }): Promise<Redis> {

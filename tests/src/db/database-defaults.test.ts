@@ -87,6 +87,21 @@ test("a database that takes no writes is refused in words", async () => {
   )
 })
 
+test("a database that stops taking writes is told of in words, and the same request may be sent again", async () => {
+  await using api = await testApi()
+  const { id } = await api.instance("a")
+  await alterDatabase(api.databaseUrl, "default_transaction_read_only = on")
+  await sql`select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()`.execute(api.db)
+  const create = () => api.ask("POST", `/instances/${id}/snapshots`, { body: { kind: "Standby" } })
+
+  await expect
+    .poll(async () => (await create()).body.message)
+    .toBe("the database takes no writes at present; an operator must point DATABASE_URL at the primary")
+  const { status, headers } = await create()
+  expect([status, headers.get("x-should-retry")]).toEqual([503, "true"])
+})
+
 test("a search_path without a schema is refused in words", async () => {
   await using place = await testDatabase()
   await alterDatabase(place.url, "search_path = nowhere")

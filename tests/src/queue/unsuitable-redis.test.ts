@@ -4,9 +4,9 @@ import { rm } from "node:fs/promises"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { openQueueEngine } from "@stillframe/queue/engine"
+import { commandRedis } from "@stillframe/testing/queue-engines"
 import { startRedis, type Redis } from "@stillframe/testing/redis"
 import { scratchFolder } from "@stillframe/testing/scratch"
-import { Redis as RedisClient } from "ioredis"
 import { expect, test, vi } from "vitest"
 import { testApi } from "../api/test-api.ts"
 import { secretsKey, testDispatcher } from "../dispatcher/dispatchers.ts"
@@ -107,20 +107,18 @@ test("a worker whose Redis refuses its password tells so in our words and asks w
 
 test("a full Redis and a replica are told as such", async () => {
   await using redis = await redisWith({})
-  const client = new RedisClient(redis.url)
   const engine = await openQueueEngine({ redisUrl: redis.url, databaseUrl: "", onError: () => undefined })
   const job = { queue: "q", id: "a", wake: 0 }
   try {
-    await client.config("SET", "maxmemory", "1")
+    await commandRedis(redis.url, "config", "set", "maxmemory", "1")
     await expect(engine.add([job])).rejects.toThrow(/Redis is out of memory/)
     expect((await engine.problems()).map(({ message }) => message).join()).toMatch(/out of memory/)
 
-    await client.config("SET", "maxmemory", "0")
-    await client.replicaof("127.0.0.1", 1)
+    await commandRedis(redis.url, "config", "set", "maxmemory", "0")
+    await commandRedis(redis.url, "replicaof", "127.0.0.1", "1")
     await expect(engine.add([job])).rejects.toThrow(/leads to a replica/)
     expect((await engine.problems()).map(({ message }) => message).join()).toMatch(/leads to a replica/)
   } finally {
-    client.disconnect()
     await engine.close()
   }
 })
