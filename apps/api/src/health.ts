@@ -1,6 +1,7 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { liveHosts } from "@stillframe/db/hosts"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
 import { healthSchema, notReadySchema, readySchema } from "./resources.ts"
@@ -28,16 +29,16 @@ export function healthRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-async function ready({ db, log }: ApiDeps): Promise<Answer> {
+async function ready({ db, log, databaseProblem }: ApiDeps): Promise<Answer> {
   const up = Promise.all([liveHosts(db), liveCompressionWorkers(db)])
   const found = await up.catch((err: unknown) => {
-    log.warn({ err }, "not ready")
+    if (!isConnectionLoss(err)) log.warn({ err }, "not ready")
     return undefined
   })
   if (found === undefined) return notReady({ ...databaseGone, hosts: [], compression_workers: [] })
   const [hosts, workers] = found
   const body = {
-    ...readiness(hosts, workers),
+    ...readiness(hosts, workers, databaseProblem?.()),
     hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }

@@ -16,8 +16,13 @@ type Found = Pick<LiveHost, "name" | "problems">
 type FoundWorker = Required<Pick<CompressionWorker, "pool" | "problems">>
 
 /** Judges an installation by the hosts and workers that are up. Without any host, only reading works: `degraded`. */
-export function readiness(hosts: readonly Found[], workers: readonly FoundWorker[]): Readiness {
+export function readiness(
+  hosts: readonly Found[],
+  workers: readonly FoundWorker[],
+  databaseProblem?: Problem,
+): Readiness {
   const problems = distinct([
+    ...(databaseProblem === undefined ? [] : [{ where: "database", ...databaseProblem }]),
     ...(hosts.length === 0 ? [noHost] : []),
     ...hosts.flatMap((host) => host.problems.map((problem) => ({ where: `host ${host.name}`, ...problem }))),
     ...workers.flatMap(({ pool, problems }) =>

@@ -5,6 +5,7 @@ import { lockSnapshot } from "@stillframe/db/snapshots"
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
+import { openTrouble } from "@stillframe/domain/outage"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
@@ -44,9 +45,8 @@ export async function withPayload(
 ): Promise<void> {
   const { db, config, log } = worker
   const snapshotId = operation.snapshotId ?? ""
-  await using reader = await openReader(db, snapshotId, {
-    onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
-  })
+  const trouble = openTrouble(log, { lost: `reader of snapshot ${snapshotId} not renewed` })
+  await using reader = await openReader(db, snapshotId, { onRenewalError: trouble.failed })
   const { snapshot } = reader
   const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
   const manifest = await readManifest(dir)

@@ -4,11 +4,13 @@ import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@s
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems, type Problems } from "@stillframe/runtime/problems"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
 import { namesIn } from "@stillframe/storage/directory"
 import { attachedInstance } from "./attached-instance.ts"
@@ -95,7 +97,7 @@ async function consume(resources: AsyncDisposableStack, worker: Worker): Promise
   const engine = await openQueueEngine({
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "queue connection"),
+    ...queueLog(log, config.redisUrl),
   })
   resources.defer(() => engine.close())
   const queue = captureQueue(config.host)
@@ -138,9 +140,8 @@ async function keepRegistered(
   { log, problems }: { log: Logger; problems: Problems },
 ): Promise<Disposable> {
   const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
-  const beat = (): void => {
-    say().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }
+  const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
+  const beat = (): void => void say().then(trouble.worked, trouble.failed)
   await say()
   const stopListening = problems.listen(beat)
   const timer = setInterval(beat, heartbeatIntervalMs)

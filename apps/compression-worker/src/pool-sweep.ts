@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { markMemoryRemoved, removableMemory } from "@stillframe/db/readers"
+import { openTrouble } from "@stillframe/domain/outage"
 import { namesIn } from "@stillframe/storage/directory"
 import { syncDir } from "@stillframe/storage/durable"
 import { isMemoryFile, payloadDir } from "@stillframe/storage/layout"
@@ -34,12 +35,11 @@ export async function removeSupersededMemory({ db, config: { pool, storageDir } 
  * and every ten for dead attempts.
  */
 export function startPoolSweep(worker: Worker): AsyncDisposable {
+  const trouble = openTrouble(worker.log, { lost: "pool not swept", back: "the pool is swept again" })
   let running: Promise<void> = Promise.resolve()
   const every = (ms: number, sweep: (worker: Worker) => Promise<void>): NodeJS.Timeout =>
     setInterval(() => {
-      running = running
-        .then(() => sweep(worker))
-        .catch((err: unknown) => worker.log.warn({ err }, "pool not swept"))
+      running = running.then(() => sweep(worker)).then(trouble.worked, trouble.failed)
     }, ms)
   const timers = [
     every(memorySweepMs, removeSupersededMemory),

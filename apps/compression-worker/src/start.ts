@@ -4,10 +4,12 @@ import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
 import type { Algorithm } from "@stillframe/domain/compression"
+import { openTrouble } from "@stillframe/domain/outage"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
@@ -40,7 +42,7 @@ export async function startCompressionWorker(
   const engine = await openQueueEngine({
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "queue connection"),
+    ...queueLog(log, config.redisUrl),
   })
   resources.defer(() => engine.close())
   const queue = compressQueue(config.pool)
@@ -65,9 +67,8 @@ async function keepRegistered(
 ): Promise<Disposable> {
   const heartbeat = (): Promise<void> =>
     compressionHeartbeat(db, { name, pool, codecs, problems: problems.list() })
-  const beat = (): void => {
-    heartbeat().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }
+  const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
+  const beat = (): void => void heartbeat().then(trouble.worked, trouble.failed)
   await heartbeat()
   const stopListening = problems.listen(beat)
   const timer = setInterval(beat, heartbeatMs)

@@ -7,6 +7,7 @@ import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
 import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { guardedAgent } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
@@ -32,7 +33,7 @@ export async function startDispatcher(config: DispatcherConfig, log: Logger): Pr
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
     prefix: config.queuePrefix,
-    onError: (err) => log.warn({ err }, "the queue reports an error"),
+    ...queueLog(log, config.redisUrl),
   })
   opened.defer(() => engine.close())
 

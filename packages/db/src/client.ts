@@ -1,4 +1,4 @@
-import { Kysely, PostgresDialect, sql } from "kysely"
+import { Kysely, PostgresDialect, sql, type PostgresPool } from "kysely"
 import { Pool, types } from "pg"
 import { PreparingClient } from "./prepared.ts"
 import type { Database, Schema } from "./schema.ts"
@@ -11,6 +11,9 @@ export interface DatabaseOptions {
   readonly pooled?: boolean
   /** Called with the error of a connection that broke while nobody used it; the pool replaces it by itself. */
   readonly onIdleError: (error: Error) => void
+  /** Called when no connection could be made. */
+  readonly onRefused?: (error: unknown) => void
+  readonly onConnected?: () => void
   /** Moves `clock()` for every connection of this pool: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string
 }
@@ -23,6 +26,8 @@ export function openDatabase({
   connectionsMax = 10,
   pooled = false,
   onIdleError,
+  onRefused,
+  onConnected,
   clockOffset,
 }: DatabaseOptions): OwnedDatabase {
   const pool = new Pool({
@@ -41,8 +46,26 @@ export function openDatabase({
     if (!pool.ending) onIdleError(error)
   })
   // Likewise one that is in use or being closed: its query, if there is one, rejects by itself.
-  pool.on("connect", (client) => client.on("error", () => undefined))
-  return new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
+  pool.on("connect", (client) => {
+    client.on("error", () => undefined)
+    onConnected?.()
+  })
+  return new Kysely<Schema>({ dialect: new PostgresDialect({ pool: watched(pool, onRefused) }) })
+}
+
+function watched(pool: Pool, onRefused: (error: unknown) => void = () => undefined): PostgresPool {
+  return {
+    options: pool.options,
+    async connect() {
+      try {
+        return await pool.connect()
+      } catch (error) {
+        onRefused(error)
+        throw error
+      }
+    },
+    end: () => pool.end(),
+  }
 }
 
 const int8Oid = 20

@@ -1,3 +1,4 @@
+import { openOutage, type OutageLog } from "@stillframe/domain/outage"
 import { openDatabase, type OwnedDatabase } from "./client.ts"
 import { migrate } from "./migrate.ts"
 import { openWaker, type Waker } from "./wake.ts"
@@ -6,7 +7,7 @@ export interface OpenOptions {
   readonly databaseUrl: string
   /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
-  readonly log: { warn(fields: object, message: string): void }
+  readonly log: OutageLog
   /** Moves `clock()`: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string | undefined
 }
@@ -24,17 +25,28 @@ export async function openMigrated(
   options: OpenOptions,
 ): Promise<OpenedDatabase> {
   const { log, clockOffset } = options
+  const database = openOutage(log, {
+    lost: "the database can't be reached; trying again",
+    back: "the database can be reached again",
+  })
   const db = openDatabase({
     url: options.databaseUrl,
     pooled: options.databaseUrl !== options.databaseDirectUrl,
-    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
+    onIdleError: (error) => database.failed(error),
+    onRefused: (error) => database.failed(error),
+    onConnected: () => database.worked(),
     ...(clockOffset !== undefined && { clockOffset }),
   })
   resources.defer(() => db.destroy())
   await migrate(db)
+  const notifications = openOutage(log, {
+    lost: "notifications of the database are missed, so changes are seen later; connecting again",
+    back: "notifications of the database are received again",
+  })
   const waker = await openWaker({
     url: options.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "connection for notifications lost"),
+    onError: (error) => notifications.failed(error),
+    onConnected: () => notifications.worked(),
   })
   resources.defer(() => waker.close())
   const committed = (): void => {

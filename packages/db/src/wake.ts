@@ -11,6 +11,7 @@ type Channel = WakeChannel | "progress"
 
 const notifyIntervalMs = 5
 const reconnectMs = 500
+const connectMs = 10_000
 
 export interface Waker {
   /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5 ms. */
@@ -30,9 +31,11 @@ export interface Waker {
 export async function openWaker({
   url,
   onError,
+  onConnected = () => undefined,
 }: {
   url: string
   onError: (error: Error) => void
+  onConnected?: () => void
 }): Promise<Waker> {
   const listeners: Record<Channel, Set<(payload: string) => void>> = {
     operations: new Set(),
@@ -46,7 +49,8 @@ export async function openWaker({
   let closed = false
 
   async function connect(): Promise<void> {
-    const next = new Client({ connectionString: url, keepAlive: true })
+    // A server that dies may leave a connection in its backlog that nothing ever answers.
+    const next = new Client({ connectionString: url, keepAlive: true, connectionTimeoutMillis: connectMs })
     // A connection that breaks says so twice, by an error and by its end; it is replaced once.
     const lost = Promise.withResolvers<Error>()
     next.on("error", lost.resolve)
@@ -61,6 +65,7 @@ export async function openWaker({
     }
     if (closed) return next.end()
     client = next
+    onConnected()
     void lost.promise.then(reconnect)
     for (const channel of wakeChannels) call(channel)
   }

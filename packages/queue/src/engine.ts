@@ -50,11 +50,13 @@ export interface QueueEngineOptions {
   readonly prefix?: string | undefined
   /** Called with whatever goes wrong in the background and with each handler's failure. */
   readonly onError: (error: Error) => void
+  /** Called when a connection to Redis is made, the first one included. */
+  readonly onConnected?: (() => void) | undefined
 }
 
 export function openQueueEngine(options: QueueEngineOptions): Promise<QueueEngine> {
-  const { redisUrl, databaseUrl, prefix = "stillframe", onError } = options
+  const { redisUrl, databaseUrl, prefix = "stillframe", onError, onConnected } = options
   return redisUrl === undefined
     ? openPostgresEngine({ databaseUrl, onError })
-    : Promise.resolve(openRedisEngine({ redisUrl, prefix, onError }))
+    : Promise.resolve(openRedisEngine({ redisUrl, prefix, onError, onConnected }))
 }
