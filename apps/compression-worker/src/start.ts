@@ -2,6 +2,8 @@ import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { openMigrated } from "@stillframe/db/open"
+import { hurryQueue } from "@stillframe/db/operations"
+import { poolRegister } from "@stillframe/db/pools"
 import { runOperation } from "@stillframe/db/run-operation"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { openTrouble } from "@stillframe/domain/outage"
@@ -10,6 +12,9 @@ import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
 import { queueLog } from "@stillframe/runtime/queue-log"
+import { watchPlace } from "@stillframe/runtime/watch-place"
+import { claimPool } from "@stillframe/storage/claim-pool"
+import { poolPlace } from "@stillframe/storage/place"
 import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
@@ -34,9 +39,11 @@ export async function startCompressionWorker(
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
+  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
   log.info({ codecs, threads: config.threads }, "ready to compress")
-  const worker: Worker = { config, db, committed, log, problems: openProblems(log) }
+  const worker: Worker = { config, pool, db, committed, log, problems: openProblems(log) }
   resources.use(await keepRegistered(worker, codecs))
+  resources.use(watchPlace(pool, { problems: worker.problems, onBack: () => takeUp(worker) }))
   resources.use(startPoolSweep(worker))
 
   const engine = await openQueueEngine({
@@ -58,6 +65,12 @@ export async function startCompressionWorker(
   })
   resources.defer(() => consumer.close())
   return resources.move()
+}
+
+/** Has the work that waited for the pool done. */
+async function takeUp({ db, config, committed }: Worker): Promise<void> {
+  await hurryQueue(db, compressQueue(config.pool))
+  committed()
 }
 
 /** Says every 5 s that the worker lives, what it compresses with, and at once when its problems have changed. */

@@ -32,7 +32,7 @@ test("a file in its place, or in the place of a parent, is named with its settin
 
   await expect(makeOwnDirectory("STORAGE_DIR", file)).rejects.toMatchObject({
     code: "invalid_request",
-    message: `STORAGE_DIR: ${file} can't be used: it is not a directory; name a directory`,
+    message: `STORAGE_DIR: ${file} can't be used: it, or a part of its path, is not a directory; name a directory`,
   })
   await expect(makeOwnDirectory("STORAGE_DIR", join(file, "below"))).rejects.toThrow(/not a directory/)
 })
