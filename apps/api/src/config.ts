@@ -1,5 +1,6 @@
 import { algorithms, compressionMistake, type CompressionConfig } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { Problem } from "@stillframe/domain/problem"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import {
   databaseSettings,
@@ -27,6 +28,8 @@ export interface ApiConfig {
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
   readonly twinWaitMs: number
+  /** Why nothing new may be created at present, where this process knows the database's disk. */
+  readonly databaseProblem?: (() => Problem | undefined) | undefined
   readonly streamHeartbeatMs: number
   /** A connection that carries no request is kept this long; Node's own 5 s where it is absent. */
   readonly keepAliveMs?: number

@@ -2,6 +2,7 @@ import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { liveHosts } from "@stillframe/db/hosts"
 import { queueProblems } from "@stillframe/db/queue-check"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
@@ -30,16 +31,16 @@ export function healthRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-async function ready({ db, log }: ApiDeps): Promise<Answer> {
+async function ready({ db, log, databaseProblem: diskProblem }: ApiDeps): Promise<Answer> {
   const up = Promise.all([liveHosts(db), liveCompressionWorkers(db), queueProblems(db)])
   const found = await up.catch((err: unknown) => {
-    log.warn({ err }, "not ready")
+    if (!isConnectionLoss(err)) log.warn({ err }, "not ready")
     return databaseProblem(err)
   })
   if ("status" in found) return notReady({ ...found, hosts: [], compression_workers: [] })
   const [hosts, workers, queue] = found
   const body = {
-    ...readiness(hosts, workers, queue),
+    ...readiness(hosts, workers, { database: diskProblem?.(), queue }),
     hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }

@@ -19,15 +19,16 @@ type FoundWorker = Required<Pick<CompressionWorker, "pool" | "problems">>
 export function readiness(
   hosts: readonly Found[],
   workers: readonly FoundWorker[],
-  queue: readonly Problem[] = [],
+  services: { readonly database?: Problem | undefined; readonly queue?: readonly Problem[] } = {},
 ): Readiness {
   const problems = distinct([
+    ...(services.database === undefined ? [] : [{ where: "database", ...services.database }]),
     ...(hosts.length === 0 ? [noHost] : []),
     ...hosts.flatMap((host) => host.problems.map((problem) => ({ where: `host ${host.name}`, ...problem }))),
     ...workers.flatMap(({ pool, problems }) =>
       problems.map((problem) => ({ where: `pool ${pool}`, ...problem })),
     ),
-    ...queue.map((problem) => ({ where: "queue", ...problem })),
+    ...(services.queue ?? []).map((problem) => ({ where: "queue", ...problem })),
   ])
   if (problems.length === 0) return { status: "ok", problems }
   const useless = hosts.length > 0 && hosts.every(lacksStorage)

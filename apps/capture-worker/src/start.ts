@@ -1,16 +1,26 @@
-import { join } from "node:path"
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@stillframe/db/hosts"
+import { heartbeat, knownHost, type HostRegistration } from "@stillframe/db/hosts"
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
-import { runOperation } from "@stillframe/db/run-operation"
+import { hurryQueue } from "@stillframe/db/operations"
+import { poolRegister } from "@stillframe/db/pools"
+import {
+  runOperation,
+  type OperationContext,
+  type OperationHandler,
+  type OperationRunner,
+} from "@stillframe/db/run-operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems, type Problems } from "@stillframe/runtime/problems"
-import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
-import { namesIn } from "@stillframe/storage/directory"
+import { queueLog } from "@stillframe/runtime/queue-log"
+import { watchPlace } from "@stillframe/runtime/watch-place"
+import { claimPool } from "@stillframe/storage/claim-pool"
+import { claimHome, homePlace } from "@stillframe/storage/home"
+import { poolPlace, type Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
@@ -52,22 +62,26 @@ export async function startCaptureWorker(
   resources.use(await startHostSweep(config.dataDir, log, grown))
 
   const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
-  const clusterId = await readClusterId(db)
-  await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
-  await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
+  const known = await knownHost(db, config.host)
+  const { installation: clusterId } = known
+  const hostId = await claimHome(config.dataDir, known)
+  const home = homePlace(config.dataDir, hostId)
+  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
 
-  const staging = await openStaging(config)
+  const staging = await openStaging({ ...config, hostId })
   const hypervisors = await probeHostVmms(config, { staging, log })
   hypervisors.set("qemu", await probeHostQemu(config, log))
-  const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
+  const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, home, committed, log }))
   const problems = openProblems(log)
-  resources.use(await keepRegistered(db, await registration(config, hypervisors), { log, problems }))
+  resources.use(await keepRegistered(db, await registration(config, hostId, hypervisors), { log, problems }))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
   const worker: Worker = {
     clusterId,
     config,
+    home,
+    pool,
     db,
     hypervisors,
     watches,
@@ -80,6 +94,7 @@ export async function startCaptureWorker(
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
+  watchPlaces(resources, worker)
   await consume(resources, worker, shared.engine)
   return resources.move()
 }
@@ -100,6 +115,15 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
   await tidyInstance(worker, instance)
 }
 
+function watchPlaces(resources: AsyncDisposableStack, worker: Worker): void {
+  const { config, db, home, pool, problems, committed } = worker
+  const onBack = async (): Promise<void> => {
+    await hurryQueue(db, captureQueue(config.host))
+    committed()
+  }
+  for (const place of [home, pool]) resources.use(watchPlace(place, { problems, onBack }))
+}
+
 async function consume(
   resources: AsyncDisposableStack,
   worker: Worker,
@@ -109,7 +133,7 @@ async function consume(
   const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "queue connection"),
+    ...queueLog(log, config.redisUrl),
   }
   const engine = await useQueueEngine(resources, options, sharedEngine)
   const queue = captureQueue(config.host)
@@ -123,7 +147,7 @@ async function consume(
     fork: forkHandler(worker),
     delete: deleteHandler(worker),
   }
-  const runner = { db, committed, worker: config.host, queue, handlers, log }
+  const runner = { db, committed, worker: config.host, queue, handlers: atHome(worker.home, handlers), log }
   const consumer = await engine.consume(queue, {
     concurrency: config.concurrency,
     handler: (operationId, signal) => runOperation(runner, operationId, signal),
@@ -131,14 +155,28 @@ async function consume(
   resources.defer(() => consumer.close())
 }
 
+/** All of it works in `DATA_DIR`, and what fails because that is away has not failed. */
+function atHome(
+  home: Place,
+  handlers: Readonly<Record<string, OperationHandler>>,
+): OperationRunner["handlers"] {
+  return Object.fromEntries(
+    Object.entries(handlers).map(([kind, handler]) => [
+      kind,
+      { ...handler, run: (context: OperationContext) => home.during(() => handler.run(context)) },
+    ]),
+  )
+}
+
 async function registration(
   config: CaptureWorkerConfig,
+  hostId: string,
   hypervisors: Worker["hypervisors"],
 ): Promise<HostRegistration> {
   const self = await identifyProcess(process.pid)
   return {
     name: config.host,
-    hostId: await hostId(config.dataDir),
+    hostId,
     bootId: self?.bootId ?? "",
     pool: config.pool,
     hypervisors: Object.fromEntries([...hypervisors].map(([name, { capabilities }]) => [name, capabilities])),
@@ -152,9 +190,8 @@ async function keepRegistered(
   { log, problems }: { log: Logger; problems: Problems },
 ): Promise<Disposable> {
   const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
-  const beat = (): void => {
-    say().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }
+  const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
+  const beat = (): void => void say().then(trouble.worked, trouble.failed)
   await say()
   const stopListening = problems.listen(beat)
   const timer = setInterval(beat, heartbeatIntervalMs)

@@ -2,9 +2,10 @@ import { inTransaction } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
 import { openReader } from "@stillframe/db/readers"
 import { finishDone, type OperationHandler } from "@stillframe/db/run-operation"
-import { isScrub, recordVerdict, workWaits } from "@stillframe/db/verifications"
+import { isScrub, recordVerdict, workWaits, type Verdict } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readBack } from "./read-back.ts"
 import type { Worker } from "./worker.ts"
@@ -16,7 +17,7 @@ const lookForWorkMs = 2_000
  * only what may pass, such as a disk that can't be read, fails the operation.
  */
 export function verifyHandler(worker: Worker): OperationHandler {
-  const { config, db, log } = worker
+  const { config, db, log, pool } = worker
   return {
     async failed() {
       // Nothing was found out, so nothing changes.
@@ -25,20 +26,23 @@ export function verifyHandler(worker: Worker): OperationHandler {
       if (operation.attempt > operationAttempts.verify.max)
         throw new StillframeError("lease_lost", "the worker died in each try to verify; see its log")
       const snapshotId = operation.snapshotId ?? ""
+      const trouble = openTrouble(log, { lost: `reader of snapshot ${snapshotId} not renewed` })
       await using reader = await openReader(db, snapshotId, {
         evenCorrupted: true,
-        onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
+        onRenewalError: trouble.failed,
       })
       const { snapshot } = reader
       using work = isScrub(operation) ? waitingWork(worker) : undefined
       const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
       const ended = work === undefined ? signal : AbortSignal.any([signal, work.signal])
-      const verdict = await readBack(dir, { snapshot, threads: config.threads, signal: ended }).catch(
-        (error: unknown) => {
+      const read = (): Promise<Verdict | undefined> =>
+        readBack(dir, { snapshot, threads: config.threads, signal: ended }).catch((error: unknown) => {
           if (work?.signal.aborted !== true || signal.aborted) throw error
           return undefined
-        },
-      )
+        })
+      const verdict = await pool.during(read)
+      // What is missing from a pool that is away is not damaged.
+      await pool.identify()
       await inTransaction(db, async (tx) => {
         // It gives way: the scrub comes again.
         if (verdict === undefined) return finishDone(tx, operation)
@@ -65,9 +69,7 @@ function waitingWork({ config, db, log }: Worker): Disposable & { readonly signa
   const look = async (): Promise<void> => {
     if (await workWaits(db, config.pool)) found.abort()
   }
-  const timer = setInterval(
-    () => void look().catch((err: unknown) => log.warn({ err }, "not known whether work waits")),
-    lookForWorkMs,
-  )
+  const trouble = openTrouble(log, { lost: "not known whether work waits" })
+  const timer = setInterval(() => void look().catch(trouble.failed), lookForWorkMs)
   return { signal: found.signal, [Symbol.dispose]: () => clearInterval(timer) }
 }

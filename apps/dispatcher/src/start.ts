@@ -9,6 +9,7 @@ import type { Waker } from "@stillframe/db/wake"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { guardedAgents } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
@@ -45,7 +46,7 @@ export async function startDispatcher(
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
     prefix: config.queuePrefix,
-    onError: (err) => log.warn({ err }, "the queue reports an error"),
+    ...queueLog(log, config.redisUrl),
   }
   const engine = await useQueueEngine(opened, options, shared.engine)
 

@@ -17,6 +17,9 @@ export interface DatabaseOptions {
   readonly onIdleError: (error: Error) => void
   /** How long a query waits for a connection; 10 s unless told otherwise. */
   readonly acquireMsMax?: number
+  /** Called when no connection could be made. */
+  readonly onRefused?: (error: unknown) => void
+  readonly onConnected?: () => void
   /** Moves `clock()` for every connection of this pool: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string
 }
@@ -30,6 +33,8 @@ export function openDatabase({
   acquireMsMax = 10_000,
   pooled = false,
   onIdleError,
+  onRefused,
+  onConnected,
   clockOffset,
 }: DatabaseOptions): OwnedDatabase {
   const pool = new Pool({
@@ -50,8 +55,11 @@ export function openDatabase({
     if (!pool.ending) onIdleError(error)
   })
   // Likewise one that is in use or being closed: its query, if there is one, rejects by itself.
-  pool.on("connect", (client) => client.on("error", () => undefined))
-  return new Kysely<Schema>({ dialect: new PatientDialect(pool) })
+  pool.on("connect", (client) => {
+    client.on("error", () => undefined)
+    onConnected?.()
+  })
+  return new Kysely<Schema>({ dialect: new PatientDialect(pool, onRefused) })
 }
 
 const sessionMsMax = 10_000

@@ -49,6 +49,27 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
   }
 }
 
+/** What a host's `DATA_DIR` is recognised by: who had it last, and how many instances have their files there. */
+export async function knownHost(
+  db: Database,
+  name: string,
+): Promise<{ name: string; installation: string; hostId: string | undefined; instances: number }> {
+  const installation = await clusterId(db)
+  const row = await db.selectFrom("hosts").select("host_id").where("name", "=", name).executeTakeFirst()
+  const { instances } = await db
+    .selectFrom("instances")
+    .select(sql<number>`count(*)::int`.as("instances"))
+    .where("host", "=", name)
+    .where("deleted_at", "is", null)
+    .executeTakeFirstOrThrow()
+  return { name, installation, hostId: row?.host_id, instances }
+}
+
+/** Gives a host's name to the `DATA_DIR` with that id; for a host that is not up. */
+export async function moveHost(db: Database, name: string, hostId: string): Promise<void> {
+  await db.updateTable("hosts").set({ host_id: hostId }).where("name", "=", name).execute()
+}
+
 /** What a host said last, up or not; undefined for one that was never heard of. */
 export async function capabilitiesOf(db: Database, host: string): Promise<HostCapabilities | undefined> {
   const found = await db

@@ -1,3 +1,4 @@
+import { openOutage, type OutageLog } from "@stillframe/domain/outage"
 import { openDatabase, type OwnedDatabase } from "./client.ts"
 import { migrate } from "./migrate.ts"
 import { assertOwnSessions } from "./requirements.ts"
@@ -9,7 +10,7 @@ export interface OpenOptions {
   readonly databaseDirectUrl: string
   /** Most connections of the pool, 10 by default. The one for notifications comes on top. */
   readonly databaseConnections?: number | undefined
-  readonly log: { warn(fields: object, message: string): void }
+  readonly log: OutageLog
   /** Moves `clock()`: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string | undefined
 }
@@ -32,20 +33,31 @@ export async function openMigrated(
 ): Promise<OpenedDatabase> {
   if (shared !== undefined) return shared
   const { log, clockOffset, databaseConnections } = options
+  const database = openOutage(log, {
+    lost: "the database can't be reached; trying again",
+    back: "the database can be reached again",
+  })
   const pooled = options.databaseUrl !== options.databaseDirectUrl
   const db = openDatabase({
     url: options.databaseUrl,
     pooled,
-    onIdleError: (err) => log.warn({ err }, "idle database connection lost"),
+    onIdleError: (error) => database.failed(error),
+    onRefused: (error) => database.failed(error),
+    onConnected: () => database.worked(),
     ...(databaseConnections !== undefined && { connectionsMax: databaseConnections }),
     ...(clockOffset !== undefined && { clockOffset }),
   })
   resources.defer(() => db.destroy())
   if (!pooled) await assertOwnSessions(db)
   await migrate(db)
+  const notifications = openOutage(log, {
+    lost: "notifications of the database are missed, so changes are seen later; connecting again",
+    back: "notifications of the database are received again",
+  })
   const waker = await openWaker({
     url: options.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "connection for notifications lost"),
+    onError: (error) => notifications.failed(error),
+    onConnected: () => notifications.worked(),
   })
   resources.defer(() => waker.close())
   const committed = (): void => {

@@ -1,5 +1,6 @@
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
-import { retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
+import { countsAsTry, retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { keepLease } from "./lease.ts"
 import {
@@ -41,6 +42,7 @@ export interface OperationRunner {
   readonly handlers: Partial<Record<OperationKind, OperationHandler>>
   readonly log: {
     info(fields: object, message: string): void
+    debug(fields: object, message: string): void
     warn(fields: object, message: string): void
     error(fields: object, message: string): void
   }
@@ -62,7 +64,8 @@ export async function runOperation(
   if (handler === undefined) throw new Error(`no handler for operations of kind ${operation.kind}`)
 
   const fields = { operationId: id, kind: operation.kind, attempt: operation.attempt }
-  using lease = keepLease(db, operation, (err) => log.warn({ ...fields, err }, "lease not renewed"))
+  const trouble = openTrouble(log, { lost: `lease of operation ${id} not renewed` })
+  using lease = keepLease(db, operation, trouble.failed)
   const signal = AbortSignal.any([lease.signal, shutdown])
   try {
     await handler.run({
@@ -80,11 +83,13 @@ export async function runOperation(
       handler,
       error,
       delayMs,
-      counted: !shutdown.aborted,
+      counted: !shutdown.aborted && countsAsTry(error.code),
     })
     if (!current) await releaseCancelled(db, operation)
     const outcome = !current ? "cancelled or taken over" : delayMs === undefined ? "failed" : "queued again"
-    log[outcome === "failed" ? "error" : "warn"](
+    // An absent directory is told once, by who watches it, and not by everything that waits for it.
+    const waits = outcome === "queued again" && !countsAsTry(error.code)
+    log[outcome === "failed" ? "error" : waits ? "debug" : "warn"](
       { ...fields, err: error, delayMs, outcome },
       "operation not done",
     )

@@ -13,6 +13,7 @@ type Channel = WakeChannel | "progress"
 
 const notifyIntervalMs = 5
 const reconnectMs = 500
+const connectMs = 10_000
 
 export interface Waker {
   /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5 ms. */
@@ -32,9 +33,11 @@ export interface Waker {
 export async function openWaker({
   url,
   onError,
+  onConnected = () => undefined,
 }: {
   url: string
   onError: (error: Error) => void
+  onConnected?: () => void
 }): Promise<Waker> {
   const listeners: Record<Channel, Set<(payload: string) => void>> = {
     operations: new Set(),
@@ -51,6 +54,8 @@ export async function openWaker({
     const next = new Client({
       connectionString: url,
       keepAlive: true,
+      // A server that dies may leave a connection in its backlog that nothing ever answers.
+      connectionTimeoutMillis: connectMs,
       fallback_application_name: "stillframe notifications",
     })
     // A connection that breaks says so twice, by an error and by its end; it is replaced once.
@@ -68,6 +73,7 @@ export async function openWaker({
     }
     if (closed) return next.end()
     client = next
+    onConnected()
     void lost.promise.then(reconnect)
     for (const channel of wakeChannels) call(channel)
   }

@@ -68,4 +68,7 @@ const systemErrorCodes: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: "insufficient_storage",
   EDQUOT: "insufficient_storage",
   EIO: "storage_failed",
+  // Only file systems say so: remounted read-only, or a server that has lost the file.
+  EROFS: "storage_unavailable",
+  ESTALE: "storage_unavailable",
 }

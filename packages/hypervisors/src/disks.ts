@@ -121,8 +121,9 @@ async function overlaysBelow(dir: string, disk: number, top: string): Promise<Di
 export async function assertSourcesUnchanged(dir: string, disks: readonly Disk[]): Promise<void> {
   for (const source of disks.flatMap((disk) => disk.sources)) {
     const now = await sourceFacts(source.link === undefined ? source.path : join(dir, source.link)).catch(
-      (error: unknown) => {
-        throw changed(source, "is gone", error)
+      (error: NodeJS.ErrnoException) => {
+        // A file that can't be looked at just now is not gone.
+        throw error.code === "ENOENT" || error.code === "ENOTDIR" ? changed(source, "is gone", error) : error
       },
     )
     const sameInode = source.link !== undefined || now.inode === source.inode

@@ -53,6 +53,8 @@ export interface QueueEngineOptions {
   readonly prefix?: string | undefined
   /** Called with whatever goes wrong in the background and with each handler's failure. */
   readonly onError: (error: Error) => void
+  /** Called when a connection to Redis is made, the first one included. */
+  readonly onConnected?: (() => void) | undefined
 }
 
 /** The engine that parts of one process share, if there is one; else one of the caller's own, closed with `resources`. */
@@ -68,8 +70,8 @@ export async function useQueueEngine(
 }
 
 export function openQueueEngine(options: QueueEngineOptions): Promise<QueueEngine> {
-  const { redisUrl, databaseUrl, prefix = "stillframe", onError } = options
+  const { redisUrl, databaseUrl, prefix = "stillframe", onError, onConnected } = options
   return redisUrl === undefined
     ? openPostgresEngine({ databaseUrl, onError })
-    : Promise.resolve(openRedisEngine({ redisUrl, prefix, onError }))
+    : Promise.resolve(openRedisEngine({ redisUrl, prefix, onError, onConnected }))
 }

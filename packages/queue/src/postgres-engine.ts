@@ -1,3 +1,4 @@
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { setSession } from "@stillframe/domain/postgres-session"
 import { createPostgresBackend, withBackend, type PgPool } from "bullmq"
 import { Pool, type ClientBase } from "pg"
@@ -50,7 +51,8 @@ export async function openPostgresEngine({
       worker.on("failed", (_job, error) => onError(error))
       worker.on("error", (error) => {
         onError(error)
-        if (isSchemaError(error)) pauseUntil(worker, intact, closed.signal, onError)
+        if (isSchemaError(error) || isConnectionLoss(error))
+          pauseUntil(worker, intact, closed.signal, onError)
       })
       return {
         async close() {
@@ -123,7 +125,10 @@ interface PausableWorker {
   resume(): Promise<void>
 }
 
-/** A worker whose tables are gone asks again without any pause, so it is stopped until somebody has repaired them. */
+/**
+ * A worker whose tables or connections are gone asks again without any pause, which can keep the event loop from ever
+ * noticing that a connection has ended. So it is stopped until the tables are there.
+ */
 function pauseUntil(
   worker: PausableWorker,
   intact: () => Promise<boolean>,

@@ -10,6 +10,7 @@ export interface RedisEngineOptions {
   readonly redisUrl: string
   readonly prefix: string
   readonly onError: (error: Error) => void
+  readonly onConnected?: (() => void) | undefined
 }
 
 /** BullMQ prints to the console what it thinks of a Redis; `problems()` tells it in our words. */
@@ -18,10 +19,11 @@ const skipVersionCheck = true
 /** BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up. */
 export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOptions): QueueEngine {
   const onError = (error: Error): void => options.onError(inRedisWords(error))
+  const onConnected = options.onConnected ?? (() => undefined)
   // One connection for all that is added and asked; a worker has two of its own. Here a command fails while Redis is
   // down, since its caller tries again; a worker's must wait.
   const redis = new Redis(redisUrl, { maxRetriesPerRequest: 1 })
-  redis.on("error", onError)
+  redis.on("error", onError).on("ready", onConnected)
 
   const backend: BullBackend = {
     kind: "redis",
@@ -33,7 +35,7 @@ export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOpt
     openWorker(name, processor, settings) {
       const connection = { url: redisUrl, maxRetriesPerRequest: null }
       const worker = new Worker(name, processor, { connection, prefix, skipVersionCheck, ...settings })
-      worker.on("error", onError)
+      worker.on("error", onError).on("ready", onConnected)
       worker.on("failed", (_job, error) => onError(error))
       return worker
     },
