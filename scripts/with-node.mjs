@@ -2,7 +2,7 @@
 //   node scripts/with-node.mjs <start|demo|test|check> -- <command...>
 // Brings Node 24, the dependencies and (except for `check`) QEMU, Redis and the guests, then becomes the command.
 // Plain JavaScript of Node 18 without dependencies, because it is what runs before any of them is there.
-import { spawn, spawnSync } from "node:child_process"
+import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import {
   existsSync,
@@ -14,13 +14,13 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs"
-import { constants } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
+import { isNodeRecent } from "./node-version.mjs"
+import { runCommand } from "./run-command.mjs"
 
 const NODE_VERSION = "24.21.0"
-const NODE_MIN = [24, 12]
 const LOCK_HELD = 75
 // Debian's and Ubuntu's list of whom the machine trusts; Node by itself knows only its built-in one.
 const SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -36,14 +36,14 @@ const modes = ["start", "demo", "test", "check"]
 class SetupProblem extends Error {}
 
 try {
-  main(process.argv.slice(2))
+  await main(process.argv.slice(2))
 } catch (thrown) {
   if (!(thrown instanceof SetupProblem)) throw thrown
   console.error(thrown.message)
   process.exitCode = 1
 }
 
-function main(words) {
+async function main(words) {
   const prepareOnly = words[0] === "--prepare"
   const [mode, dashes, command, ...args] = prepareOnly ? words.slice(1) : words
   if (!modes.includes(mode) || (!prepareOnly && (dashes !== "--" || command === undefined))) {
@@ -51,26 +51,30 @@ function main(words) {
   }
   if (process.platform === "win32") throw new SetupProblem("Windows is not supported: run this inside WSL 2.")
   if (prepareOnly) prepare(mode)
-  else if (prepareAlone(mode)) become(command, args)
+  else {
+    process.exitCode = await prepareAlone(mode)
+    if (process.exitCode === 0) process.exitCode = await become([command, ...args])
+  }
 }
 
 /**
- * Prepares under a lock that the kernel lets go of when its holder ends, however it ends. Says whether it worked.
+ * Prepares under a lock that the kernel lets go of when its holder ends, however it ends. Resolves to the exit status.
  * Without flock (macOS) two first runs at once are not kept apart.
  */
-function prepareAlone(mode) {
+async function prepareAlone(mode) {
   mkdirSync(tools, { recursive: true })
   const prepareWords = [process.execPath, self, "--prepare", mode]
+  if (!isOnPath("flock")) return runCommand(prepareWords, { toGroup: true })
   const lock = join(tools, "lock")
-  const run = (words) => spawnSync(words[0], words.slice(1), { stdio: "inherit" })
-  let result = run(["flock", "--nonblock", "--conflict-exit-code", String(LOCK_HELD), lock, ...prepareWords])
-  if (result.status === LOCK_HELD) {
-    console.error("Another set-up of this checkout is running: waiting for it to end.")
-    result = run(["flock", lock, ...prepareWords])
-  }
-  if (result.error?.code === "ENOENT") result = run(prepareWords)
-  process.exitCode = result.signal ? 128 + constants.signals[result.signal] : (result.status ?? 1)
-  return process.exitCode === 0
+  const atOnce = ["flock", "--nonblock", "--conflict-exit-code", String(LOCK_HELD), lock]
+  const status = await runCommand([...atOnce, ...prepareWords], { toGroup: true })
+  if (status !== LOCK_HELD) return status
+  console.error("Another set-up of this checkout is running: waiting for it to end.")
+  return runCommand(["flock", lock, ...prepareWords], { toGroup: true })
+}
+
+function isOnPath(program) {
+  return (process.env.PATH ?? "").split(delimiter).some((folder) => existsSync(join(folder, program)))
 }
 
 function prepare(mode) {
@@ -82,11 +86,6 @@ function prepare(mode) {
     stdio: "inherit",
   })
   process.exitCode = result.status ?? 1
-}
-
-function isNodeRecent() {
-  const [major, minor] = process.versions.node.split(".").map(Number)
-  return major > NODE_MIN[0] || (major === NODE_MIN[0] && minor >= NODE_MIN[1])
 }
 
 function nodeBinary() {
@@ -217,20 +216,11 @@ function bytesOf(path) {
   }, 0)
 }
 
-function become(command, args) {
-  const words = [command, ...args]
-  // The command is told to stop also when this process is killed outright.
-  if (existsSync("/usr/bin/setpriv")) words.unshift("/usr/bin/setpriv", "--pdeathsig", "TERM", "--")
-  const child = spawn(words[0], words.slice(1), { env: environment(), stdio: "inherit" })
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
-    process.on(signal, () => {
-      // A terminal sends Ctrl-C to the command as well; a second one would cut its orderly end short.
-      if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal)
-    })
+async function become(words) {
+  try {
+    return await runCommand(words, { env: environment() })
+  } catch (problem) {
+    console.error(`${words[0]} could not be started: ${problem.message}`)
+    return 127
   }
-  child.on("error", (problem) => {
-    console.error(`${command} could not be started: ${problem.message}`)
-    process.exitCode = 127
-  })
-  child.on("exit", (code, signal) => process.exit(signal ? 128 + constants.signals[signal] : (code ?? 1)))
 }

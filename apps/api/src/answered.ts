@@ -1,5 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { markAnswered } from "@stillframe/db/repeated-creates"
+import { openTrouble } from "@stillframe/domain/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
 /** In a create's own path this would be a round trip more; a retry comes half a second later at the earliest. */
@@ -14,6 +15,7 @@ export function openAnswered(db: OwnedDatabase, log: Logger): Answered {
   let noted: string[] = []
   let timer: NodeJS.Timeout | undefined
   let flushing: Promise<void> = Promise.resolve()
+  const trouble = openTrouble(log, { lost: "answers not noted", back: "answers are noted again" })
 
   function flush(): void {
     timer = undefined
@@ -21,9 +23,7 @@ export function openAnswered(db: OwnedDatabase, log: Logger): Answered {
     noted = []
     if (ids.length === 0) return
     // Not noted, a retry is answered with the same snapshot: what it asked for once it gets once.
-    flushing = flushing
-      .then(() => markAnswered(db, ids))
-      .catch((err: unknown) => log.warn({ err }, "answers not noted"))
+    flushing = flushing.then(() => markAnswered(db, ids)).then(trouble.worked, trouble.failed)
   }
 
   return {

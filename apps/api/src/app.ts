@@ -1,3 +1,4 @@
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -25,6 +26,7 @@ import { appliedPreference, parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
 import { readInput } from "./read-input.ts"
 import { mountReference } from "./reference.ts"
+import { refuseWhenFull } from "./refuse-when-full.ts"
 import { identifyRequest } from "./request-identity.ts"
 import { restoreRoutes } from "./restore.ts"
 import type { Answer, ApiDeps, Route } from "./route.ts"
@@ -109,6 +111,7 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
     for (const scope of [route.scope, route.alsoScope?.(body)])
       if (scope !== undefined && bearer?.allows(scope) !== true)
         throw new StillframeError("forbidden", `missing required scope: ${scope}`)
+    refuseWhenFull(route, deps)
     const gone = new AbortController()
     // Not after every answer: an abort makes an error with its stack.
     res.once("close", () => {
@@ -194,8 +197,8 @@ function answerThrown(deps: ApiDeps): ErrorRequestHandler {
     const error = thrownProblem(thrown)
     // Ours are answers; anything else is a fault, whatever it is answered with.
     const answer = problem(error.code, error.message)
-    if (error.code === "internal_error" || (error !== thrown && answer.status >= 500))
-      requestLog(res).error({ err: thrown }, "request failed")
+    const isNews = error !== thrown && answer.status >= 500 && !isConnectionLoss(thrown)
+    if (error.code === "internal_error" || isNews) requestLog(res).error({ err: thrown }, "request failed")
     send(res, answer, deps)
   }
 }

@@ -19,6 +19,7 @@ test("what is not set has its default", () => {
     snapshotCreate: "async",
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
+    keepAliveMs: 75_000,
     compression: { enabled: false, algorithm: "zstd" },
   })
 })

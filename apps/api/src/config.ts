@@ -1,5 +1,6 @@
 import { algorithms, compressionMistake, type CompressionConfig } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { Problem } from "@stillframe/domain/problem"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import {
   databaseSettings,
@@ -15,6 +16,8 @@ export interface ApiConfig {
   readonly databaseUrl: string
   /** For LISTEN, where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
+  /** Most connections of the pool. */
+  readonly databaseConnections?: number | undefined
   readonly listenHost: string
   /** 0: any free one. */
   readonly port: number
@@ -26,9 +29,13 @@ export interface ApiConfig {
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
   readonly twinWaitMs: number
+  /** Why nothing new may be created at present, where this process knows the database's disk. */
+  readonly databaseProblem?: (() => Problem | undefined) | undefined
   readonly streamHeartbeatMs: number
   /** Resolves the names of webhooks' receivers instead of the system. Tests only. */
   readonly resolve?: Resolve
+  /** A connection that carries no request is kept this long; Node's own 5 s where it is absent. */
+  readonly keepAliveMs?: number
 }
 
 /** Throws one `invalid_request` that lists every mistake. */
@@ -51,6 +58,7 @@ export function configFromEnv(env: Env): ApiConfig {
   return {
     databaseUrl: settings.DATABASE_URL,
     databaseDirectUrl: settings.DATABASE_DIRECT_URL ?? settings.DATABASE_URL,
+    databaseConnections: settings.DATABASE_CONNECTIONS,
     listenHost: settings.LISTEN_HOST,
     port: settings.PORT,
     jwtSecret: settings.JWT_SECRET,
@@ -60,12 +68,15 @@ export function configFromEnv(env: Env): ApiConfig {
     snapshotCreate: settings.SNAPSHOT_CREATE,
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
+    keepAliveMs: settings.KEEP_ALIVE_TIMEOUT * 1_000,
   }
 }
 
 const apiSettings = {
   PORT: wholeNumber({ min: 0, max: 65_535 }).default(8080),
   LISTEN_HOST: z.string().default("127.0.0.1"),
+  // In seconds; load balancers keep theirs for 60.
+  KEEP_ALIVE_TIMEOUT: wholeNumber({ min: 1, max: 3_600 }).default(75),
   COMPRESSION_ENABLED: z.enum(["true", "false"], { error: "must be true or false" }).default("false"),
   COMPRESSION_ALGORITHM: z
     .enum(algorithms, { error: `must be one of ${algorithms.join(", ")}` })

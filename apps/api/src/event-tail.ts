@@ -1,6 +1,7 @@
 import { eventsPerBatchMax, listEvents } from "@stillframe/db/events"
 import { listenForProgress } from "@stillframe/db/progress"
 import type { EventEnvelope, SnapshotProgress } from "@stillframe/domain/events"
+import { openTrouble } from "@stillframe/domain/outage"
 import { openWindow, type EventWindow } from "./event-window.ts"
 import type { ApiDeps } from "./route.ts"
 import { waitUntil } from "./wait.ts"
@@ -73,15 +74,20 @@ async function readOn(
     const events = await listEvents(db, { after: window.head, limit: eventsPerBatchMax })
     return events.length === 0 ? undefined : events
   }
+  const trouble = openTrouble(log, {
+    lost: "event feed not read; trying again",
+    back: "the event feed is read again",
+  })
   while (!signal.aborted && !waiting.stopping.aborted) {
     try {
       const events = await waitUntil(waiting, read, { timeoutMs: Infinity, signal, on: "numbered" })
       if (events === undefined || signal.aborted) continue
+      trouble.worked()
       window.append(events)
       onRead()
     } catch (err) {
       if (signal.aborted) return
-      log.warn({ err }, "event feed not read; trying again")
+      trouble.failed(err)
       await waitUntil(waiting, nothing, { timeoutMs: afterFailureMs, signal }).catch(nothing)
     }
   }

@@ -1,7 +1,10 @@
 import { liveCompressionWorkers } from "@stillframe/db/compression-workers"
 import { knownHosts } from "@stillframe/db/known-hosts"
 import { measureClock } from "@stillframe/db/measure-clock"
+import { queueProblems } from "@stillframe/db/queue-check"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
+import { StillframeError } from "@stillframe/domain/errors"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
 import { healthSchema, notReadySchema, readySchema } from "./resources.ts"
@@ -29,21 +32,21 @@ export function healthRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-async function ready({ db, log, starting }: ApiDeps): Promise<Answer> {
+async function ready({ db, log, starting, databaseProblem: diskProblem }: ApiDeps): Promise<Answer> {
   if (starting()) return notReady({ ...notStarted, hosts: [], compression_workers: [] })
-  const up = Promise.all([knownHosts(db), liveCompressionWorkers(db), measureClock(db)])
+  const up = Promise.all([knownHosts(db), liveCompressionWorkers(db), queueProblems(db), measureClock(db)])
   const found = await up.catch((err: unknown) => {
-    log.warn({ err }, "not ready")
-    return undefined
+    if (!isConnectionLoss(err)) log.warn({ err }, "not ready")
+    return databaseProblem(err)
   })
-  if (found === undefined) return notReady({ ...databaseGone, hosts: [], compression_workers: [] })
-  const [known, workers, clock] = found
+  if ("status" in found) return notReady({ ...found, hosts: [], compression_workers: [] })
+  const [known, workers, queue, clock] = found
   const hosts = known.filter((host) => host.up)
   const lost = known
     .filter((host) => !host.up)
     .map(({ name, heartbeat_at }) => ({ name, since: heartbeat_at.toISOString() }))
   const body = {
-    ...readiness(hosts, workers, { lost, clock }),
+    ...readiness(hosts, workers, { lost, clock, database: diskProblem?.(), queue }),
     hosts: hosts.map(({ name, hypervisors }) => ({ name, hypervisors: versionsOf(hypervisors) })),
     compression_workers: workers.map(({ name, pool, codecs }) => ({ name, pool, codecs })),
   }
@@ -57,15 +60,10 @@ const notStarted: Readiness = {
   problems: [{ where: "api", code: "unavailable", message: startingMessage }],
 }
 
-const databaseGone: Readiness = {
-  status: "unavailable",
-  problems: [
-    {
-      where: "database",
-      code: "unavailable",
-      message: "the database can't be reached; the API's log says why",
-    },
-  ],
+function databaseProblem(error: unknown): Readiness {
+  const unreachable = "the database can't be reached; the API's log says why"
+  const message = error instanceof StillframeError ? error.message : unreachable
+  return { status: "unavailable", problems: [{ where: "database", code: "unavailable", message }] }
 }
 
 /** An error as any other, with all that `/ready` tells. */

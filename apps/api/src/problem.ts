@@ -1,3 +1,4 @@
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { errorCodes, StillframeError, type ErrorCode } from "@stillframe/domain/errors"
 import type { Answer } from "./route.ts"
 
@@ -51,7 +52,7 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
 export function problem(
   code: ErrorCode,
   message: string,
-  { retry = errorCodes[code].retry, retryAfterMs }: { retry?: boolean; retryAfterMs?: number } = {},
+  { retry = mayRepeat(code), retryAfterMs }: { retry?: boolean; retryAfterMs?: number } = {},
 ): Answer {
   const { status, code: shown } = problems[code]
   return {
@@ -63,6 +64,11 @@ export function problem(
       ...(retryAfterMs !== undefined && { "retry-after-ms": String(retryAfterMs) }),
     },
   }
+}
+
+/** Whether a client may send the same request again by itself. A full disk stays full until a person acts. */
+function mayRepeat(code: ErrorCode): boolean {
+  return errorCodes[code].retry && code !== "insufficient_storage"
 }
 
 /** Work that an answer was held for has failed. A client must not repeat it by itself where that would touch the VM again. */
@@ -78,8 +84,16 @@ const cancelledMessage = "the work was cancelled by another request, such as a D
 export function thrownProblem(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
   const { status, type, code } = thrown as { status?: number; type?: string; code?: string }
-  if (databaseGone.test(code ?? ""))
+  if (code === diskFull)
+    return new StillframeError(
+      "insufficient_storage",
+      "the database's disk is full: delete snapshots or instances, or free room on that disk; the request changed nothing",
+      { cause: thrown },
+    )
+  if (isConnectionLoss(thrown))
     return new StillframeError("unavailable", "the database can't be reached; try again", { cause: thrown })
+  const refusal = databaseRefusals[code ?? ""]
+  if (refusal !== undefined) return new StillframeError("unavailable", refusal, { cause: thrown })
   if (status === 413 || type === "entity.too.large")
     return new StillframeError("payload_too_large", "the request body is larger than 1 MiB")
   if (status !== undefined && status >= 400 && status < 500)
@@ -87,5 +101,14 @@ export function thrownProblem(thrown: unknown): StillframeError {
   return new StillframeError("internal_error", "internal error", { cause: thrown })
 }
 
-// Node's codes of a connection that fails, and Postgres' of one that it ends or refuses (classes 08 and 57, and 53300).
-const databaseGone = /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|08\w{3}|57P0\d|53300)$/
+const tooManyConflicts =
+  "the database ended this request for the sake of others several times; try again later"
+/** By the code of Postgres: another moment or an operator may mend these. */
+const databaseRefusals: Readonly<Record<string, string>> = {
+  "40001": tooManyConflicts,
+  "40P01": tooManyConflicts,
+  "25006": "the database takes no writes at present; an operator must point DATABASE_URL at the primary",
+}
+
+/** Postgres's `disk_full`. */
+const diskFull = "53100"

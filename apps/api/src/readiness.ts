@@ -17,13 +17,22 @@ export interface Readiness {
 type Found = Pick<LiveHost, "name" | "problems">
 type FoundWorker = Required<Pick<CompressionWorker, "pool" | "problems">>
 
-/** Judges an installation by the hosts and workers that are up, the hosts that are not, and the API's own clock. Without any host, only reading works: `degraded`. */
+interface Surroundings {
+  readonly lost?: readonly LostHost[]
+  /** The API's own. */
+  readonly clock?: ClockSkew
+  readonly database?: Problem | undefined
+  readonly queue?: readonly Problem[]
+}
+
+/** Judges an installation by its hosts and workers, up or not, and by the services that it uses. Without any host, only reading works: `degraded`. */
 export function readiness(
   hosts: readonly Found[],
   workers: readonly FoundWorker[],
-  { lost = [], clock = right }: { lost?: readonly LostHost[]; clock?: ClockSkew } = {},
+  { lost = [], clock = right, database, queue = [] }: Surroundings = {},
 ): Readiness {
   const problems = distinct([
+    ...(database === undefined ? [] : [{ where: "database", ...database }]),
     ...(hosts.length === 0 ? [noHost] : []),
     ...lost.map(lostHost),
     ...ofThisMachine(clock),
@@ -31,6 +40,7 @@ export function readiness(
     ...workers.flatMap(({ pool, problems }) =>
       problems.map((problem) => ({ where: `pool ${pool}`, ...problem })),
     ),
+    ...queue.map((problem) => ({ where: "queue", ...problem })),
   ])
   if (problems.length === 0) return { status: "ok", problems }
   const useless = hosts.length > 0 && hosts.every(lacksStorage)

@@ -270,7 +270,7 @@ const readyProblem = z.object({
 const ready = z.object({
   status: z
     .enum(["ok", "degraded", "unavailable"])
-    .describe("`degraded`: a host or pool has a problem. `unavailable`: no work can be done."),
+    .describe("`degraded`: a host, a pool or the queue has a problem. `unavailable`: no work can be done."),
   problems: z.array(readyProblem).describe("The problems that are known. Empty when there are none."),
   hosts: z
     .array(

@@ -3,6 +3,7 @@ import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Made } from "@stillframe/db/idempotency"
 import type { Waker } from "@stillframe/db/wake"
 import type { CompressionConfig } from "@stillframe/domain/compression"
+import type { Problem } from "@stillframe/domain/problem"
 import type { Scope } from "@stillframe/domain/scopes"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresses"
@@ -29,6 +30,8 @@ export interface ApiDeps {
   /** How long a request waits for the commit of an earlier one with the same `Idempotency-Key`. */
   readonly twinWaitMs: number
   readonly eventTail: EventTail
+  /** Why nothing new may be created at present; undefined while there is room on the database's disk. */
+  readonly databaseProblem?: (() => Problem | undefined) | undefined
   /** How often a stream shows that it lives. */
   readonly streamHeartbeatMs: number
   /** Whether the rest of the process is not up yet, so that only `/health` and `/ready` are answered. */

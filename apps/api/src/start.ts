@@ -1,7 +1,7 @@
 import { once } from "node:events"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
 import { shutdownDeadlineMs } from "@stillframe/runtime/process"
@@ -9,6 +9,7 @@ import { portsOf, type AddressRules } from "@stillframe/runtime/webhook-addresse
 import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
 import type { ApiConfig } from "./config.ts"
+import { silentConnections, timeouts } from "./connections.ts"
 import { openEventTail } from "./event-tail.ts"
 import { refuseUnreadable } from "./refuse-unreadable.ts"
 import { resolveInTime } from "./webhook-url.ts"
@@ -21,32 +22,39 @@ export interface RunningApi extends AsyncDisposable {
 /** What answers in hand may take of a process's shutdown; the rest is for the connections below them. */
 const answersDeadlineMs = shutdownDeadlineMs - 5_000
 
+export interface StartApiOptions {
+  /** Until it resolves, calls are refused as something to be tried again: what they need is still starting. */
+  readonly ready?: Promise<void>
+  /** The one to share; without it the API opens its own. */
+  readonly database?: OpenedDatabase
+}
+
 /**
- * Brings the schema up to date, opens the pool and listens. Until `ready` resolves, where it is given, calls are refused as
- * something to be tried again: what they need is still starting. Disposing it stops accepting, ends every held answer as if
+ * Brings the schema up to date, opens the pool and listens. Disposing it stops accepting, ends every held answer as if
  * its time had run out, and waits for the answers in hand.
  */
 export async function startApi(
   config: ApiConfig,
   log: Logger,
-  { ready }: { ready?: Promise<void> } = {},
+  { ready, database }: StartApiOptions = {},
 ): Promise<RunningApi> {
   await using opened = new AsyncDisposableStack()
-  const { db, waker } = await openMigrated(opened, { ...config, log })
+  const { db, waker } = await openMigrated(opened, { ...config, log }, database)
   const stopping = new AbortController()
   const answered = opened.use(openAnswered(db, log))
   let starting = ready !== undefined
   const own = { db, waker, log, stopping: stopping.signal, starting: () => starting }
-  const server = createServer()
+  const server = createServer(timeouts(config.keepAliveMs))
   const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
   server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))
   server.on("clientError", refuseUnreadable)
+  const closeSilent = silentConnections(server)
   server.listen(config.port, config.listenHost)
   await once(server, "listening").catch((cause: Error) => {
     const message = `can't listen: ${cause.message}; set PORT and LISTEN_HOST to an address that is free`
     throw new StillframeError("unavailable", message, { cause })
   })
-  opened.defer(() => closeServer(server, stopping))
+  opened.defer(() => closeServer(server, stopping, closeSilent))
   const { port } = server.address() as AddressInfo
   const url = `http://${config.listenHost.includes(":") ? `[${config.listenHost}]` : config.listenHost}:${port}`
   const serve = (): void => {
@@ -65,9 +73,14 @@ function webhookRules(config: ApiConfig, server: Server): AddressRules {
   return { allowedCidrs: config.webhookAllowedCidrs, stackPorts }
 }
 
-async function closeServer(server: Server, stopping: AbortController): Promise<void> {
+async function closeServer(
+  server: Server,
+  stopping: AbortController,
+  closeSilent: () => void,
+): Promise<void> {
   const closed = once(server, "close")
   server.close()
+  closeSilent()
   stopping.abort()
   const deadline = setTimeout(() => server.closeAllConnections(), answersDeadlineMs)
   await closed

@@ -2,6 +2,7 @@ import { once } from "node:events"
 import type { Writable } from "node:stream"
 import { setImmediate as nextTurn } from "node:timers/promises"
 import type { EventHead } from "@stillframe/db/event-head"
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import type { EventFilter, SnapshotProgress } from "@stillframe/domain/events"
 import { openingFrame, positionFrame, progressFrame, resetFrame } from "./event-frames.ts"
 import { followEvents } from "./follow-events.ts"
@@ -68,7 +69,7 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
       await nextTurn(undefined, { signal: ended })
     }
   } catch (err) {
-    if (!ended.aborted) log.warn({ err }, "event stream broken off")
+    if (!ended.aborted && !isConnectionLoss(err)) log.warn({ err }, "event stream broken off")
   } finally {
     clearInterval(heartbeat)
     clearTimeout(expiry)

@@ -16,6 +16,7 @@ import { reserveSpace } from "@stillframe/db/space"
 import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { compressQueue } from "@stillframe/domain/queues"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
@@ -69,9 +70,8 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   const instance = await sourceOf(worker.db, snapshot)
   await assertRoom(worker, operation, snapshot, instance)
   const grow = growthOf(worker.grown, instance.id)
-  const write = progressWriter(worker.db, snapshot.id, (err) =>
-    worker.log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
-  )
+  const trouble = openTrouble(worker.log, { lost: `progress of snapshot ${snapshot.id} not written` })
+  const write = progressWriter(worker.db, snapshot.id, trouble.failed)
   const order = {
     kind: "capture" as const,
     ...saveOrder(worker, context, instance),

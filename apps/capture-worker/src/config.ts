@@ -16,6 +16,8 @@ import { stagingSetting } from "./staging-setting.ts"
 export interface CaptureWorkerConfig {
   readonly databaseUrl: string
   readonly databaseDirectUrl: string
+  /** Most connections of the pool. */
+  readonly databaseConnections?: number | undefined
   readonly redisUrl: string | undefined
   readonly dataDir: string
   readonly storageDir: string
@@ -93,6 +95,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
   return {
     databaseUrl: set.DATABASE_URL,
     databaseDirectUrl: set.DATABASE_DIRECT_URL ?? set.DATABASE_URL,
+    databaseConnections: set.DATABASE_CONNECTIONS ?? 5,
     redisUrl: set.REDIS_URL,
     dataDir: set.DATA_DIR,
     storageDir: set.STORAGE_DIR ?? join(set.DATA_DIR, "storage"),

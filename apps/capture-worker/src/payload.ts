@@ -5,6 +5,7 @@ import { lockSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
+import { openTrouble } from "@stillframe/domain/outage"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest, requireFiles } from "@stillframe/storage/manifest"
@@ -47,9 +48,8 @@ export async function withPayload(
 ): Promise<void> {
   const { db, config, log, pool } = worker
   const snapshotId = operation.snapshotId ?? ""
-  await using reader = await openReader(db, snapshotId, {
-    onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
-  })
+  const trouble = openTrouble(log, { lost: `reader of snapshot ${snapshotId} not renewed` })
+  await using reader = await openReader(db, snapshotId, { onRenewalError: trouble.failed })
   const { snapshot } = reader
   if (snapshot.pool !== config.pool)
     throw new StillframeError(

@@ -1,7 +1,7 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { heartbeat, knownHost, type HostRegistration } from "@stillframe/db/hosts"
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { hurryQueue } from "@stillframe/db/operations"
 import { poolRegister } from "@stillframe/db/pools"
 import {
@@ -10,11 +10,13 @@ import {
   type OperationHandler,
   type OperationRunner,
 } from "@stillframe/db/run-operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
-import { openQueueEngine } from "@stillframe/queue/engine"
+import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems, type Problems } from "@stillframe/runtime/problems"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { watchPlace } from "@stillframe/runtime/watch-place"
 import { claimPool } from "@stillframe/storage/claim-pool"
 import { claimHome, homePlace } from "@stillframe/storage/home"
@@ -41,17 +43,27 @@ import type { Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 
+/** Services that the parts of one process share; each opens its own of those that are absent. */
+interface Shared {
+  readonly database?: OpenedDatabase
+  readonly engine?: QueueEngine
+}
+
 /**
  * Starts the worker of one host. VMs that an earlier worker left paused are resumed first, before there is a database;
  * then it registers the host and takes work from `capture.<host>`. Disposing of it stops taking work, cancels what is
  * under way (each VM is resumed and its operation queued again), and leaves the VMs running.
  */
-export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logger): Promise<AsyncDisposable> {
+export async function startCaptureWorker(
+  config: CaptureWorkerConfig,
+  log: Logger,
+  shared: Shared = {},
+): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
   const grown: Growth = new Map()
   resources.use(await startHostSweep(config.dataDir, log, grown))
 
-  const { db, committed } = await openMigrated(resources, { ...config, log })
+  const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
   const known = await knownHost(db, config.host)
   const { installation: clusterId } = known
   const hostId = await claimHome(config.dataDir, known)
@@ -90,7 +102,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
   resources.use(watchOrphans(worker))
   watchPlaces(resources, worker)
-  await consume(resources, worker)
+  await consume(resources, worker, shared.engine)
   return resources.move()
 }
 
@@ -119,14 +131,18 @@ function watchPlaces(resources: AsyncDisposableStack, worker: Worker): void {
   for (const place of [home, pool]) resources.use(watchPlace(place, { problems, onBack }))
 }
 
-async function consume(resources: AsyncDisposableStack, worker: Worker): Promise<void> {
+async function consume(
+  resources: AsyncDisposableStack,
+  worker: Worker,
+  sharedEngine: QueueEngine | undefined,
+): Promise<void> {
   const { config, db, committed, log } = worker
-  const engine = await openQueueEngine({
+  const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "queue connection"),
-  })
-  resources.defer(() => engine.close())
+    ...queueLog(log, config.redisUrl),
+  }
+  const engine = await useQueueEngine(resources, options, sharedEngine)
   const queue = captureQueue(config.host)
   const handlers = {
     launch: launchHandler(worker),
@@ -181,10 +197,11 @@ async function keepRegistered(
   { clock, log, problems }: { clock: HostClock; log: Logger; problems: Problems },
 ): Promise<Disposable> {
   const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
-  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
+  const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
+  const beat = (work: () => Promise<void>): void => void work().then(trouble.worked, trouble.failed)
   await say()
-  const stopListening = problems.listen(() => void say().catch(failed))
-  const timer = setInterval(() => void clock.measure().then(say).catch(failed), heartbeatIntervalMs)
+  const stopListening = problems.listen(() => beat(say))
+  const timer = setInterval(() => beat(() => clock.measure().then(say)), heartbeatIntervalMs)
   return {
     [Symbol.dispose]() {
       stopListening()

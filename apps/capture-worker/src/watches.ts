@@ -3,7 +3,9 @@ import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/instances"
 import { pendingStateOperation } from "@stillframe/db/operations"
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openTrouble } from "@stillframe/domain/outage"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { VmEnd, Watch } from "@stillframe/hypervisors/watch"
@@ -68,7 +70,8 @@ export function watches({ db, clusterId, config, hypervisors, home, committed, l
 
   /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
   async function openWatch(dir: string, { id, hypervisor }: WatchedInstance): Promise<Watch | undefined> {
-    for (let told = false; !stopping.signal.aborted; await delay(retryMs)) {
+    const trouble = openTrouble(log, { lost: `vm in ${dir} can't be watched yet` })
+    for (; !stopping.signal.aborted; await delay(retryMs)) {
       try {
         const { tools } = hostHypervisor({ hypervisors }, hypervisor)
         return await hypervisorOf(tools).watch(dir)
@@ -76,8 +79,7 @@ export function watches({ db, clusterId, config, hypervisors, home, committed, l
         if (!(error instanceof StillframeError)) throw error
         if (error.code === "hypervisor_gone" && (await hasEnded(id))) return undefined
         // The worker before this one may still be letting go of it.
-        if (!told) log.warn({ err: error, dir }, "vm can't be watched yet")
-        told = true
+        trouble.failed(error)
       }
     }
     return undefined
@@ -99,8 +101,8 @@ export function watches({ db, clusterId, config, hypervisors, home, committed, l
       end === "ended_by_owner"
         ? await commitOverlays({ clusterId, instanceId: instance.id }, config, stopping.signal)
         : undefined
-    for (; !(await recordEnd(db, instance, end, obstacle)); await delay(retryMs))
-      if (stopping.signal.aborted) return
+    const recorded = (): Promise<boolean> => recordEnd(db, instance, end, obstacle).catch(notYet)
+    for (; !(await recorded()); await delay(retryMs)) if (stopping.signal.aborted) return
     committed()
     log.info({ instanceId: instance.id, end }, "vm ended")
   }
@@ -146,4 +148,10 @@ async function recordEnd(
     if (ended !== undefined) await appendInstanceEvent(tx, "instance.state_changed", ended)
     return true
   })
+}
+
+/** A VM's end is told again until the database is back. */
+function notYet(error: unknown): false {
+  if (isConnectionLoss(error)) return false
+  throw error
 }

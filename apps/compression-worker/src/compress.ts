@@ -14,6 +14,7 @@ import { findSnapshot, requireSound, type SnapshotRow } from "@stillframe/db/sna
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { syncDir, syncFile } from "@stillframe/storage/durable"
 import {
   compressedMemoryName,
@@ -93,9 +94,8 @@ async function compressAndVerify(
   const { compression, memory_sha256: sha256 } = snapshot
   if (compression === null || sha256 === null)
     throw new StillframeError("internal_error", "the snapshot's row lacks its compression or its hash")
-  const report = progressWriter(db, snapshot.id, (err) =>
-    log.warn({ err, snapshotId: snapshot.id }, "progress not written"),
-  )
+  const trouble = openTrouble(log, { lost: `progress of snapshot ${snapshot.id} not written` })
+  const report = progressWriter(db, snapshot.id, trouble.failed)
   const { threads } = config
   const startedAt = performance.now()
   await using raw = await rawMemory(worker, context, { snapshot, dir })

@@ -12,6 +12,8 @@ import {
 export interface CompressionWorkerConfig {
   readonly databaseUrl: string
   readonly databaseDirectUrl: string
+  /** Most connections of the pool. */
+  readonly databaseConnections?: number | undefined
   readonly redisUrl: string | undefined
   readonly storageDir: string
   readonly host: string
@@ -37,6 +39,7 @@ export function configFromEnv(env: Env): CompressionWorkerConfig {
   return {
     databaseUrl: set.DATABASE_URL,
     databaseDirectUrl: set.DATABASE_DIRECT_URL ?? set.DATABASE_URL,
+    databaseConnections: set.DATABASE_CONNECTIONS ?? 5,
     redisUrl: set.REDIS_URL,
     storageDir: set.STORAGE_DIR ?? join(set.DATA_DIR, "storage"),
     host: set.HOST_NAME,

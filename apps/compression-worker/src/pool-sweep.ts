@@ -2,6 +2,7 @@ import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { markMemoryRemoved, removableMemory } from "@stillframe/db/readers"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openTrouble } from "@stillframe/domain/outage"
 import { namesIn } from "@stillframe/storage/directory"
 import { syncDir } from "@stillframe/storage/durable"
 import { isMemoryFile, payloadDir } from "@stillframe/storage/layout"
@@ -41,16 +42,16 @@ export async function removeSupersededMemory({
  * and every ten for dead attempts.
  */
 export function startPoolSweep(worker: Worker): AsyncDisposable {
+  const trouble = openTrouble(worker.log, { lost: "pool not swept", back: "the pool is swept again" })
   let running: Promise<void> = Promise.resolve()
   const every = (ms: number, sweep: (worker: Worker) => Promise<void>): NodeJS.Timeout =>
     setInterval(() => {
       running = running
         .then(() => worker.pool.during(() => sweep(worker)))
-        .catch((err: unknown) => {
+        .then(trouble.worked, (error: unknown) => {
           // One that is away is told by its watch, and swept when it is back.
-          const level =
-            err instanceof StillframeError && err.code === "storage_unavailable" ? "debug" : "warn"
-          worker.log[level]({ err }, "pool not swept")
+          const away = error instanceof StillframeError && error.code === "storage_unavailable"
+          if (!away) trouble.failed(error)
         })
     }, ms)
   const timers = [

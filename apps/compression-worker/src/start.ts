@@ -2,16 +2,18 @@ import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { measureClock } from "@stillframe/db/measure-clock"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { hurryQueue } from "@stillframe/db/operations"
 import { poolRegister } from "@stillframe/db/pools"
 import { runOperation } from "@stillframe/db/run-operation"
 import { skewProblem } from "@stillframe/domain/clock-skew"
 import type { Algorithm } from "@stillframe/domain/compression"
+import { openTrouble } from "@stillframe/domain/outage"
 import { compressQueue } from "@stillframe/domain/queues"
-import { openQueueEngine } from "@stillframe/queue/engine"
+import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { watchPlace } from "@stillframe/runtime/watch-place"
 import { claimPool } from "@stillframe/storage/claim-pool"
 import { poolPlace } from "@stillframe/storage/place"
@@ -26,6 +28,12 @@ import type { Worker } from "./worker.ts"
 const concurrency = 1
 const heartbeatMs = 5_000
 
+/** Services that the parts of one process share; each opens its own of those that are absent. */
+interface Shared {
+  readonly database?: OpenedDatabase
+  readonly engine?: QueueEngine
+}
+
 /**
  * Starts a worker of one storage pool; any number may share it. Disposing of it hands back what is under way, which the
  * next worker starts again.
@@ -33,9 +41,10 @@ const heartbeatMs = 5_000
 export async function startCompressionWorker(
   config: CompressionWorkerConfig,
   log: Logger,
+  shared: Shared = {},
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  const { db, committed } = await openMigrated(resources, { ...config, log })
+  const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
@@ -46,12 +55,12 @@ export async function startCompressionWorker(
   resources.use(watchPlace(pool, { problems: worker.problems, onBack: () => takeUp(worker) }))
   resources.use(startPoolSweep(worker))
 
-  const engine = await openQueueEngine({
+  const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
-    onError: (err) => log.warn({ err }, "queue connection"),
-  })
-  resources.defer(() => engine.close())
+    ...queueLog(log, config.redisUrl),
+  }
+  const engine = await useQueueEngine(resources, options, shared.engine)
   const queue = compressQueue(config.pool)
   const handlers = {
     compress: compressHandler(worker),
@@ -82,11 +91,12 @@ async function keepRegistered(
     compressionHeartbeat(db, { name, pool, codecs, problems: problems.list() })
   const measured = async (): Promise<void> =>
     problems.set("clock", skewProblem(`the compression-worker of ${name}`, await measureClock(db)))
-  const failed = (err: unknown): void => log.warn({ err }, "heartbeat failed")
+  const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
+  const beat = (work: () => Promise<void>): void => void work().then(trouble.worked, trouble.failed)
   await measured()
   await heartbeat()
-  const stopListening = problems.listen(() => void heartbeat().catch(failed))
-  const timer = setInterval(() => void measured().then(heartbeat).catch(failed), heartbeatMs)
+  const stopListening = problems.listen(() => beat(heartbeat))
+  const timer = setInterval(() => beat(() => measured().then(heartbeat)), heartbeatMs)
   return {
     [Symbol.dispose]() {
       stopListening()

@@ -5,6 +5,7 @@ import { finishDone, type OperationHandler } from "@stillframe/db/run-operation"
 import { isScrub, recordVerdict, workWaits, type Verdict } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readBack } from "./read-back.ts"
 import type { Worker } from "./worker.ts"
@@ -25,9 +26,10 @@ export function verifyHandler(worker: Worker): OperationHandler {
       if (operation.attempt > operationAttempts.verify.max)
         throw new StillframeError("lease_lost", "the worker died in each try to verify; see its log")
       const snapshotId = operation.snapshotId ?? ""
+      const trouble = openTrouble(log, { lost: `reader of snapshot ${snapshotId} not renewed` })
       await using reader = await openReader(db, snapshotId, {
         evenCorrupted: true,
-        onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
+        onRenewalError: trouble.failed,
       })
       const { snapshot } = reader
       using work = isScrub(operation) ? waitingWork(worker) : undefined
@@ -67,9 +69,7 @@ function waitingWork({ config, db, log }: Worker): Disposable & { readonly signa
   const look = async (): Promise<void> => {
     if (await workWaits(db, config.pool)) found.abort()
   }
-  const timer = setInterval(
-    () => void look().catch((err: unknown) => log.warn({ err }, "not known whether work waits")),
-    lookForWorkMs,
-  )
+  const trouble = openTrouble(log, { lost: "not known whether work waits" })
+  const timer = setInterval(() => void look().catch(trouble.failed), lookForWorkMs)
   return { signal: found.signal, [Symbol.dispose]: () => clearInterval(timer) }
 }

@@ -13,27 +13,46 @@ export type Lookup = (
 
 const connectMs = 10_000
 
+/** Two ways to the same receivers. */
+export interface Agents {
+  /** Uses a connection again, for some seconds. */
+  readonly keeping: Agent
+  /** Opens a connection for each request. */
+  readonly fresh: Agent
+  destroy(): Promise<void>
+}
+
 /**
- * An agent that connects to public addresses by `https://`, and to allowed ranges, and nowhere else. The check is made on
+ * Agents that connect to public addresses by `https://`, and to allowed ranges, and nowhere else. The check is made on
  * each address that a connection is about to be opened to, so a name that changes its mind after a check is no way in.
  */
-export function guardedAgent(rules: AddressRules, lookup: Lookup = systemLookup): Agent {
-  return new Agent({
-    connect(target, callback) {
-      const { protocol } = target
-      const port = Number(target.port || (protocol === "https:" ? 443 : 80))
-      const refusal = (address: string): string | undefined =>
-        addressRefusal({ address, port, protocol }, rules)
-      const hostname = target.hostname.replaceAll(/^\[|\]$/g, "")
-      // An address in the URL is never looked up.
-      const refused = isIP(hostname) === 0 ? undefined : refusal(hostname)
-      if (refused !== undefined) {
-        callback(new StillframeError("forbidden", refused), null)
-        return
-      }
-      buildConnector({ timeout: connectMs, lookup: guardedLookup(lookup, refusal) })(target, callback)
+export function guardedAgents(rules: AddressRules, lookup: Lookup = systemLookup): Agents {
+  const connect = guardedConnector(rules, lookup)
+  const [keeping, fresh] = [new Agent({ connect }), new Agent({ connect, pipelining: 0 })]
+  return {
+    keeping,
+    fresh,
+    async destroy() {
+      await Promise.all([keeping.destroy(), fresh.destroy()])
     },
-  })
+  }
+}
+
+function guardedConnector(rules: AddressRules, lookup: Lookup): buildConnector.connector {
+  return (target, callback) => {
+    const { protocol } = target
+    const port = Number(target.port || (protocol === "https:" ? 443 : 80))
+    const refusal = (address: string): string | undefined =>
+      addressRefusal({ address, port, protocol }, rules)
+    const hostname = target.hostname.replaceAll(/^\[|\]$/g, "")
+    // An address in the URL is never looked up.
+    const refused = isIP(hostname) === 0 ? undefined : refusal(hostname)
+    if (refused !== undefined) {
+      callback(new StillframeError("forbidden", refused), null)
+      return
+    }
+    buildConnector({ timeout: connectMs, lookup: guardedLookup(lookup, refusal) })(target, callback)
+  }
 }
 
 /** Leaves out the addresses that are refused; when all are, fails with the reason of the first. */

@@ -13,6 +13,8 @@ export interface DispatcherConfig {
   readonly databaseUrl: string
   /** Reaches Postgres itself where `databaseUrl` is a transaction-mode pooler. */
   readonly databaseDirectUrl: string
+  /** Most connections of the pool. */
+  readonly databaseConnections?: number | undefined
   readonly redisUrl?: string | undefined
   /** Of the engine's keys in Redis; tests have one each. */
   readonly queuePrefix?: string | undefined
@@ -46,6 +48,7 @@ export function configFromEnv(env: Env): DispatcherConfig {
   return {
     databaseUrl: DATABASE_URL,
     databaseDirectUrl: DATABASE_DIRECT_URL ?? DATABASE_URL,
+    databaseConnections: values.DATABASE_CONNECTIONS ?? 5,
     redisUrl: REDIS_URL,
     secretsKey: values.SECRETS_KEY,
     eventRetentionMs: values.EVENT_RETENTION * dayMs,

@@ -8,7 +8,7 @@ import {
 import type { DeliveryOutcome } from "@stillframe/db/delivery-outcomes"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { Logger } from "@stillframe/runtime/logger"
-import type { Dispatcher } from "undici"
+import type { Agents } from "./address-guard.ts"
 import { keepFloors } from "./due-floors.ts"
 import { judgeAnswer, judgeError } from "./judge.ts"
 import { postSigned, type Answer } from "./post-signed.ts"
@@ -24,7 +24,7 @@ const attemptMs = 15_000
 export interface DelivererOptions {
   readonly db: OwnedDatabase
   /** Opens the connections to receivers. */
-  readonly agent: Dispatcher
+  readonly agents: Agents
   readonly secretsKey: string
   /** An attempt may take this long; 15 s unless told otherwise. */
   readonly attemptMs?: number | undefined
@@ -87,7 +87,7 @@ export function openDeliverer(options: DelivererOptions): Deliverer {
       url,
       ...event,
       keys: sealed.map((one) => keys.open(one)),
-      agent: options.agent,
+      agents: options.agents,
       timeoutMs: options.attemptMs ?? attemptMs,
       signal: stopped.signal,
     })

@@ -1,3 +1,4 @@
+import { openTrouble } from "@stillframe/domain/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
 export interface LoopOptions {
@@ -26,6 +27,10 @@ const failurePauseMsMax = 15_000
 export function startLoop({ name, everyMs, turn, log }: LoopOptions): Loop {
   const stopping = new AbortController()
   const { signal } = stopping
+  const trouble = openTrouble(log.child({ loop: name }), {
+    lost: "a turn failed; trying again",
+    back: "turns succeed again",
+  })
   let woken = false
   let failures = 0
   let endPause = (): void => undefined
@@ -34,10 +39,11 @@ export function startLoop({ name, everyMs, turn, log }: LoopOptions): Loop {
     try {
       const dueInMs = (await turn(signal)) ?? everyMs
       failures = 0
+      trouble.worked()
       return Math.min(Math.max(dueInMs, 0), everyMs)
     } catch (err) {
       failures += 1
-      log.warn({ err, loop: name, failures }, "a turn failed")
+      trouble.failed(err)
       return Math.min(everyMs * 2 ** Math.min(failures - 1, 10), failurePauseMsMax)
     }
   }

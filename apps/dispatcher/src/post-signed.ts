@@ -1,5 +1,7 @@
 import { createHmac, type KeyObject } from "node:crypto"
-import { request, type Dispatcher } from "undici"
+import { request } from "undici"
+import type { Agents } from "./address-guard.ts"
+import { wasClosedWhileKept } from "./kept-connections.ts"
 import { retryAfterMs } from "./retry-after.ts"
 
 export interface SignedPost {
@@ -9,7 +11,7 @@ export interface SignedPost {
   readonly body: string
   /** Each signs. */
   readonly keys: readonly KeyObject[]
-  readonly agent: Dispatcher
+  readonly agents: Pick<Agents, "keeping" | "fresh">
   /** From the look-up of the name to the end of the answer. */
   readonly timeoutMs: number
   readonly signal: AbortSignal
@@ -27,11 +29,11 @@ const keptBytesMax = 1_024
 const answerBytesMax = 64 * 1_024
 
 /**
- * One attempt by the rules of Standard Webhooks: signed over the very bytes that are sent, no redirect followed. The
- * answer's body is read up to a limit, so that the connection can be used again.
+ * One attempt by the rules of Standard Webhooks: signed over the very bytes that are sent, no redirect followed. A kept
+ * connection that the receiver closes before it answers is replaced by a new one, within the same attempt. The answer's body is read up to a limit, so that the connection can be used again.
  */
 export async function postSigned(post: SignedPost): Promise<Answer> {
-  const { url, body, agent, timeoutMs, signal } = post
+  const { timeoutMs, signal } = post
   const ending = new AbortController()
   const end = (): void => ending.abort(signal.reason)
   const timer = setTimeout(
@@ -41,21 +43,29 @@ export async function postSigned(post: SignedPost): Promise<Answer> {
   signal.addEventListener("abort", end)
   try {
     signal.throwIfAborted()
-    const answer = await request(url, {
-      method: "POST",
-      headers: signedHeaders(post),
-      body,
-      dispatcher: agent,
-      signal: ending.signal,
+    return await send(post, "keeping", ending.signal).catch((error: unknown) => {
+      // The receiver was tired of waiting, not of us. It may get the same `webhook-id` twice, as ever.
+      if (!wasClosedWhileKept(error)) throw error
+      return send(post, "fresh", ending.signal)
     })
-    return {
-      status: answer.statusCode,
-      body: await beginning(answer.body),
-      retryAfterMs: retryAfterMs(answer.headers),
-    }
   } finally {
     clearTimeout(timer)
     signal.removeEventListener("abort", end)
+  }
+}
+
+async function send(post: SignedPost, agent: "keeping" | "fresh", signal: AbortSignal): Promise<Answer> {
+  const answer = await request(post.url, {
+    method: "POST",
+    headers: signedHeaders(post),
+    body: post.body,
+    dispatcher: post.agents[agent],
+    signal,
+  })
+  return {
+    status: answer.statusCode,
+    body: await beginning(answer.body),
+    retryAfterMs: retryAfterMs(answer.headers),
   }
 }
 

@@ -6,6 +6,7 @@ import {
   type EndedAttempt,
 } from "@stillframe/db/delivery-outcomes"
 import { disableWebhook, type Receiver } from "@stillframe/db/disable-webhook"
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { Logger } from "@stillframe/runtime/logger"
 import { goneStatus } from "./judge.ts"
@@ -45,7 +46,7 @@ export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOption
         await write(batch)
       } catch (err) {
         // Their claims run out, and they are made again.
-        log.warn({ err, attempts: batch.length }, "attempts were not recorded")
+        if (!isConnectionLoss(err)) log.warn({ err, attempts: batch.length }, "attempts were not recorded")
       }
       onRecorded(batch)
     }

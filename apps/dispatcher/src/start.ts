@@ -2,15 +2,17 @@ import type { OwnedDatabase } from "@stillframe/db/client"
 import { failPending } from "@stillframe/db/disable-webhook"
 import { removeOldKeys } from "@stillframe/db/idempotency"
 import { measureClock } from "@stillframe/db/measure-clock"
-import { openMigrated } from "@stillframe/db/open"
+import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
+import { recordQueueCheck } from "@stillframe/db/queue-check"
 import { requeueExpired } from "@stillframe/db/relay"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
 import { skewProblem } from "@stillframe/domain/clock-skew"
-import { openQueueEngine, type QueueEngine } from "@stillframe/queue/engine"
+import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
-import { guardedAgent } from "./address-guard.ts"
+import { queueLog } from "@stillframe/runtime/queue-log"
+import { guardedAgents } from "./address-guard.ts"
 import type { DispatcherConfig } from "./config.ts"
 import { openDeliverer } from "./deliver.ts"
 import { startLoop, type Loop } from "./loop.ts"
@@ -23,22 +25,33 @@ const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
 /** What a dispatcher that died has left. */
 const leftoversEveryMs = 5_000
+const queueCheckEveryMs = 60_000
 const removalEveryMs = 60_000
 const clockEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
 const nextRoundMs = 1_000
 
+/** Services that the parts of one process share; each opens its own of those that are absent. */
+interface Shared {
+  readonly database?: OpenedDatabase
+  readonly engine?: QueueEngine
+}
+
 /** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
-export async function startDispatcher(config: DispatcherConfig, log: Logger): Promise<AsyncDisposable> {
+export async function startDispatcher(
+  config: DispatcherConfig,
+  log: Logger,
+  shared: Shared = {},
+): Promise<AsyncDisposable> {
   await using opened = new AsyncDisposableStack()
-  const { db, waker } = await openMigrated(opened, { ...config, log })
-  const engine = await openQueueEngine({
+  const { db, waker } = await openMigrated(opened, { ...config, log }, shared.database)
+  const options: QueueEngineOptions = {
     redisUrl: config.redisUrl,
     databaseUrl: config.databaseDirectUrl,
     prefix: config.queuePrefix,
-    onError: (err) => log.warn({ err }, "the queue reports an error"),
-  })
-  opened.defer(() => engine.close())
+    ...queueLog(log, config.redisUrl),
+  }
+  const engine = await useQueueEngine(opened, options, shared.engine)
 
   startClockWatch(opened, { db, log })
   startRelay(opened, { db, waker, engine, log })
@@ -90,6 +103,18 @@ function startRelay(
     },
     log,
   })
+  const problems = openProblems(log)
+  runLoop(opened, {
+    name: "look at the queue",
+    everyMs: queueCheckEveryMs,
+    async turn() {
+      const found = await engine.problems()
+      const [code, message] = ["unavailable" as const, found.map((problem) => problem.message).join(" ")]
+      problems.set("queue", found.length === 0 ? undefined : { code, message })
+      await recordQueueCheck(db, problems.list())
+    },
+    log,
+  })
   runLoop(opened, {
     name: "sweep expired leases",
     everyMs: expiredEveryMs,
@@ -135,11 +160,11 @@ function startEvents(
   opened: AsyncDisposableStack,
   { db, waker, config, log }: Duties & { config: DispatcherConfig },
 ): void {
-  const agent = guardedAgent(config.webhooks, config.lookup)
-  opened.defer(() => agent.destroy())
+  const agents = guardedAgents(config.webhooks, config.lookup)
+  opened.defer(() => agents.destroy())
   const deliverer = openDeliverer({
     db,
-    agent,
+    agents,
     secretsKey: config.secretsKey,
     attemptMs: config.attemptMs,
     log,

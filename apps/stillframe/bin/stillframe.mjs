@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 // `npx stillframe <verb>`: runs under this checkout's own Node, whatever Node it was called with.
-import { spawnSync } from "node:child_process"
 import { join } from "node:path"
+import process from "node:process"
+import { fileURLToPath } from "node:url"
 
-const checkout = join(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "../../..")
+const checkout = fileURLToPath(new URL("../../../", import.meta.url))
 const withNode = join(checkout, "scripts/with-node.mjs")
 const program = join(checkout, "apps/stillframe/src/main.ts")
-const words = [withNode, "start", "--", "node", program, ...process.argv.slice(2)]
-const { status } = spawnSync(process.execPath, words, { stdio: "inherit" })
-process.exitCode = status ?? 1
+// In this process: one more between the caller and the program would have to hand signals on, too.
+process.argv.splice(1, 1, withNode, "start", "--", "node", program)
+await import("../../../scripts/with-node.mjs")

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises"
+import { constants } from "node:os"
 import { join, resolve } from "node:path"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
@@ -6,6 +7,7 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { processEnv } from "@stillframe/runtime/env"
 import { createLogger } from "@stillframe/runtime/logger"
 import { logLevel } from "@stillframe/runtime/process"
+import { onStopSignals } from "@stillframe/runtime/stop-signals"
 import { client, type Client } from "./client.ts"
 import { counts, waitForCounts, type Count } from "./console.ts"
 import { startReceiver, type Receiver } from "./demo-receiver.ts"
@@ -23,17 +25,25 @@ const deadlineMs = 5 * 60_000
 export async function demo(): Promise<void> {
   const env = processEnv()
   const log = createLogger({ service: "demo", level: logLevel(env, "warn") })
-  const signal = AbortSignal.timeout(deadlineMs)
+  const stop = onStopSignals(log)
+  const signal = AbortSignal.any([AbortSignal.timeout(deadlineMs), stop.signal])
   try {
     await using resources = new AsyncDisposableStack()
     const stack = resources.use(
-      await report("start the stack", () => startStack({ PORT: "0", DATA_DIR: defaultDataDir, ...env }, log)),
+      await report("start the stack", () =>
+        startStack({ PORT: "0", DATA_DIR: defaultDataDir, ...env }, log, stop.signal),
+      ),
     )
     const api = client({ url: stack.url, token: await readFile(stack.tokenFile, "utf8") })
     const receiver = resources.use(await startReceiver())
     await run({ api, dataDir: stack.dataDir, receiver, resources, signal })
     console.log(`\nEvery claim held. The snapshot and all else is in ${stack.dataDir}.`)
   } catch (error) {
+    if (stop.signal.aborted) {
+      console.error("\nThe demo was stopped; its guests have ended.")
+      process.exitCode = 128 + constants.signals[await stop.asked]
+      return
+    }
     console.error(`\nThe demo failed: ${error instanceof Error ? error.message : String(error)}`)
     process.exitCode = 1
   }
@@ -48,6 +58,7 @@ interface Demo {
 }
 
 async function run({ api, dataDir, receiver, resources, signal }: Demo): Promise<void> {
+  signal.throwIfAborted()
   const suffix = Date.now().toString(36)
   const hook = await api.request<{ id: string; secret: string }>("POST", "/webhooks", {
     url: receiver.url,
@@ -70,6 +81,7 @@ async function run({ api, dataDir, receiver, resources, signal }: Demo): Promise
     name: `demo-${suffix}`,
     compression: { enabled: true, algorithm: "zstd", level: 1 },
   }
+  signal.throwIfAborted()
   const requested = await report("request a snapshot (answered)", () =>
     api.request<SnapshotResource>("POST", `/instances/${source.id}/snapshots`, request),
   )
@@ -84,6 +96,7 @@ async function run({ api, dataDir, receiver, resources, signal }: Demo): Promise
   check("the source counts on without a gap", isGapless(after))
   const atCompletion = await counts(sourceLog)
 
+  signal.throwIfAborted()
   const fork = await report("fork the snapshot", () =>
     api.request<InstanceResource>("POST", `/snapshots/${snapshot.id}/fork`, { name: `demo-${suffix}-fork` }),
   )
@@ -163,6 +176,7 @@ async function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   const onAbort = (): void => late.reject(new Error("it took too long"))
   signal.addEventListener("abort", onAbort, { once: true })
   try {
+    signal.throwIfAborted()
     return await Promise.race([promise, late.promise])
   } finally {
     signal.removeEventListener("abort", onAbort)

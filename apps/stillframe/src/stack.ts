@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { configFromEnv as apiConfig } from "@stillframe/api/config"
+import { configFromEnv as apiConfig, type ApiConfig } from "@stillframe/api/config"
 import { startApi } from "@stillframe/api/start"
 import { configFromEnv as captureConfig } from "@stillframe/capture-worker/config"
 import { sweepHost } from "@stillframe/capture-worker/host-sweep"
@@ -8,11 +8,14 @@ import { startCaptureWorker } from "@stillframe/capture-worker/start"
 import { configFromEnv as compressionConfig } from "@stillframe/compression-worker/config"
 import { startCompressionWorker } from "@stillframe/compression-worker/start"
 import { startEmbeddedPostgres } from "@stillframe/db/embedded"
+import { openMigrated } from "@stillframe/db/open"
 import { configFromEnv as dispatcherConfig } from "@stillframe/dispatcher/config"
 import { startDispatcher } from "@stillframe/dispatcher/start"
 import { StillframeError } from "@stillframe/domain/errors"
+import { useQueueEngine } from "@stillframe/queue/engine"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import type { Logger } from "@stillframe/runtime/logger"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { storageSettings } from "@stillframe/runtime/settings"
 import { installImages } from "./install-images.ts"
@@ -33,7 +36,7 @@ const loopback = "127.0.0.0/8,::1/128"
  * Starts whatever is not configured: Postgres, secrets, images; then the API and the three workers in this process.
  * Throws a `StillframeError` whose message says what to do.
  */
-export async function startStack(env: Env, log: Logger): Promise<Stack> {
+export async function startStack(env: Env, log: Logger, stopping?: AbortSignal): Promise<Stack> {
   await using resources = new AsyncDisposableStack()
   const { DATA_DIR: dataDir } = parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env)
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
@@ -41,36 +44,57 @@ export async function startStack(env: Env, log: Logger): Promise<Stack> {
   await sweepHost(dataDir, log)
   await installImages(join(dataDir, "images"))
 
-  const settings: Env = {
-    WEBHOOK_ALLOWED_CIDRS: loopback,
-    ...env,
-    ...(await ownSettings(resources, env, dataDir)),
-  }
+  const own = await ownServices(resources, { env, dataDir, log, stopping })
+  const settings: Env = { WEBHOOK_ALLOWED_CIDRS: loopback, ...env, ...own.settings }
   const api = apiConfig(settings)
   const tokenFile = join(dataDir, "token")
   await writeFile(tokenFile, await mintToken(api.jwtSecret, tokenLifetimeSeconds), { mode: 0o600 })
 
+  // One pool and one queue for all four: a small Postgres has few connections.
+  const database = await openMigrated(resources, { ...api, log })
+  const ofApi = { ...api, databaseProblem: own.databaseProblem }
   // The port is taken first, so that one which is in use ends the start at once; calls are served when all is up.
   const up = Promise.withResolvers<void>()
-  const { url, port } = resources.use(await startApi(api, log.child({ part: "api" }), { ready: up.promise }))
+  const { url, port } = resources.use(
+    await startApi(ofApi, log.child({ part: "api" }), { ready: up.promise, database }),
+  )
   // Known only now if any free one was asked for; webhooks never reach it.
   const dispatcher = dispatcherConfig({ ...settings, PORT: String(port) })
-  resources.use(await startDispatcher(dispatcher, log.child({ part: "dispatcher" })))
-  resources.use(
-    await startCompressionWorker(compressionConfig(settings), log.child({ part: "compression-worker" })),
-  )
-  resources.use(await startCaptureWorker(captureConfig(settings), log.child({ part: "capture-worker" })))
+  const engine = await useQueueEngine(resources, {
+    redisUrl: dispatcher.redisUrl,
+    databaseUrl: dispatcher.databaseDirectUrl,
+    ...queueLog(log, dispatcher.redisUrl),
+  })
+  const shared = { database, engine }
+  resources.use(await startDispatcher(dispatcher, log.child({ part: "dispatcher" }), shared))
+  const compression = compressionConfig(settings)
+  resources.use(await startCompressionWorker(compression, log.child({ part: "compression-worker" }), shared))
+  const capture = captureConfig(settings)
+  resources.use(await startCaptureWorker(capture, log.child({ part: "capture-worker" }), shared))
   up.resolve()
   const started = resources.move()
   return { url, dataDir, tokenFile, [Symbol.asyncDispose]: () => started.disposeAsync() }
 }
 
+interface OwnServices {
+  readonly settings: Env
+  readonly databaseProblem?: ApiConfig["databaseProblem"]
+}
+
 /** What the caller did not configure: an embedded database, and with it secrets of its own. */
-async function ownSettings(resources: AsyncDisposableStack, env: Env, dataDir: string): Promise<Env> {
+async function ownServices(
+  resources: AsyncDisposableStack,
+  {
+    env,
+    dataDir,
+    log,
+    stopping,
+  }: { env: Env; dataDir: string; log: Logger; stopping: AbortSignal | undefined },
+): Promise<OwnServices> {
   if (env["DATABASE_URL"] !== undefined) {
     // With a shared database, secrets made here would make every process refuse the others' tokens.
     const missing = ["JWT_SECRET", "SECRETS_KEY"].filter((name) => env[name] === undefined)
-    if (missing.length === 0) return {}
+    if (missing.length === 0) return { settings: {} }
     throw new StillframeError(
       "invalid_request",
       `DATABASE_URL is set, so ${missing.join(" and ")} must be set too: every process of the installation needs the same`,
@@ -80,11 +104,14 @@ async function ownSettings(resources: AsyncDisposableStack, env: Env, dataDir: s
     await startEmbeddedPostgres({
       dataDir: join(dataDir, "postgres"),
       password: await secretFile(join(dataDir, "postgres-password")),
+      keep: { log: log.child({ part: "postgres" }) },
+      ...(stopping !== undefined && { signal: stopping }),
     }),
   )
-  return {
+  const settings = {
     DATABASE_URL: postgres.url,
     JWT_SECRET: env["JWT_SECRET"] ?? (await secretFile(join(dataDir, "jwt-secret"))),
     SECRETS_KEY: env["SECRETS_KEY"] ?? (await secretFile(join(dataDir, "secrets-key"))),
   }
+  return { settings, databaseProblem: postgres.diskProblem }
 }

@@ -3,8 +3,8 @@ import { startStack } from "./stack.ts"
 
 /** `npm start`: runs until Ctrl-C, and tells how to talk to it. VMs that it started go on without it. */
 export async function start(): Promise<void> {
-  await runProcess("stillframe", async ({ env, log, resources }) => {
-    const stack = resources.use(await startStack(env, log))
+  await runProcess("stillframe", async ({ env, log, resources, stopping }) => {
+    const stack = resources.use(await startStack(env, log, stopping))
     console.log(`
 Stillframe listens on ${stack.url}. Everything it keeps is in ${stack.dataDir}.
 

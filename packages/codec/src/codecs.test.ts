@@ -44,7 +44,9 @@ describeEachCodec((_algorithm, id) => {
     const codec = loadCodec(id)
     const frame = compressed(codec, text, 1)
 
-    expect(() => codec.decompressFrame(frame.subarray(0, frame.length / 2), Buffer.alloc(text.length))).toThrow(Error)
+    expect(() =>
+      codec.decompressFrame(frame.subarray(0, frame.length / 2), Buffer.alloc(text.length)),
+    ).toThrow(Error)
 
     expect(codec.decompressFrame(compressed(codec, Buffer.alloc(0), 1), Buffer.alloc(0))).toBe(0)
   })

@@ -1,5 +1,9 @@
-import { Kysely, PostgresDialect, sql } from "kysely"
-import { Pool, types } from "pg"
+import { setSession } from "@stillframe/domain/postgres-session"
+import { Kysely, sql } from "kysely"
+import { Pool, types, type ClientBase } from "pg"
+import { repeatOnConflict } from "./conflicts.ts"
+import { PatientDialect } from "./driver.ts"
+import { PooledClient } from "./pooled-client.ts"
 import { PreparingClient } from "./prepared.ts"
 import type { Database, Schema } from "./schema.ts"
 
@@ -11,6 +15,11 @@ export interface DatabaseOptions {
   readonly pooled?: boolean
   /** Called with the error of a connection that broke while nobody used it; the pool replaces it by itself. */
   readonly onIdleError: (error: Error) => void
+  /** How long a query waits for a connection; 10 s unless told otherwise. */
+  readonly acquireMsMax?: number
+  /** Called when no connection could be made. */
+  readonly onRefused?: (error: unknown) => void
+  readonly onConnected?: () => void
   /** Moves `clock()` for every connection of this pool: an interval such as `1 hour`. Tests only. */
   readonly clockOffset?: string
 }
@@ -21,16 +30,21 @@ export type OwnedDatabase = Kysely<Schema>
 export function openDatabase({
   url,
   connectionsMax = 10,
+  acquireMsMax = 10_000,
   pooled = false,
   onIdleError,
+  onRefused,
+  onConnected,
   clockOffset,
 }: DatabaseOptions): OwnedDatabase {
   const pool = new Pool({
     connectionString: url,
     max: connectionsMax,
-    connectionTimeoutMillis: 10_000,
+    connectionTimeoutMillis: acquireMsMax,
+    fallback_application_name: "stillframe",
     types: { getTypeParser },
-    ...(!pooled && { Client: PreparingClient }),
+    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
+    ...(pooled ? { Client: PooledClient } : { Client: PreparingClient, onConnect: prepareSession }),
     ...(clockOffset !== undefined && {
       options: `-c stillframe.clock_offset=${clockOffset.replaceAll(" ", "\\ ")}`,
     }),
@@ -41,8 +55,20 @@ export function openDatabase({
     if (!pool.ending) onIdleError(error)
   })
   // Likewise one that is in use or being closed: its query, if there is one, rejects by itself.
-  pool.on("connect", (client) => client.on("error", () => undefined))
-  return new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
+  pool.on("connect", (client) => {
+    client.on("error", () => undefined)
+    onConnected?.()
+  })
+  return new Kysely<Schema>({ dialect: new PatientDialect(pool, onRefused) })
+}
+
+const sessionMsMax = 10_000
+
+/** The pool waits for it before it hands out the connection. */
+async function prepareSession(client: ClientBase): Promise<void> {
+  // pg's types lack the time-out of a query.
+  const query = { text: setSession, query_timeout: sessionMsMax }
+  await client.query(query)
 }
 
 const int8Oid = 20
@@ -65,21 +91,12 @@ export function clockPlus(ms: number): ReturnType<typeof sql<Date>> {
   return sql<Date>`clock() + ${ms} * interval '1 millisecond'`
 }
 
-const deadlockDetected = "40P01"
-const deadlockTriesMax = 3
-
 /**
  * Runs `work` in one transaction; `work` gets the database to hand to the stores. Rows are locked in the order instance,
  * snapshot, operation. Two transactions that touch several operations may still meet in a deadlock: the one that
  * Postgres ends is run again, so `work` must do nothing but talk to the database.
  */
-export async function inTransaction<T>(db: OwnedDatabase, work: (tx: Database) => Promise<T>): Promise<T> {
-  for (let tried = 1; ; tried++) {
-    try {
-      return await db.transaction().execute(work)
-    } catch (error) {
-      if ((error as { code?: string } | null)?.code !== deadlockDetected || tried === deadlockTriesMax)
-        throw error
-    }
-  }
+export function inTransaction<T>(db: OwnedDatabase, work: (tx: Database) => Promise<T>): Promise<T> {
+  // Said each time: a transaction-mode pooler's connections keep the database's default.
+  return repeatOnConflict(() => db.transaction().setIsolationLevel("read committed").execute(work))
 }

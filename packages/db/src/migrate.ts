@@ -3,6 +3,8 @@ import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { sql } from "kysely"
 import { Migrator, type Migration } from "kysely/migration"
 import type { OwnedDatabase } from "./client.ts"
+import { connectionRefusal } from "./connection-refusal.ts"
+import { assertUsable } from "./requirements.ts"
 
 const migrationsDir = new URL("../../../migrations/", import.meta.url)
 
@@ -11,17 +13,12 @@ const migrationsDir = new URL("../../../migrations/", import.meta.url)
  * (Kysely's migrator holds a lock); a database that knows a migration which this program does not is refused.
  */
 export async function migrate(db: OwnedDatabase): Promise<void> {
-  await sql`select 1`.execute(db).catch((cause: unknown) => {
-    const { message: reason } = toStillframeError(cause)
-    throw new StillframeError(
-      "unavailable",
-      `the database can't be reached: ${reason}. Check that it runs and that DATABASE_URL names it.`,
-      { cause },
-    )
-  })
+  await assertUsable(db)
   const migrator = new Migrator({ db, provider: { getMigrations } })
   const { error } = await migrator.migrateToLatest()
   if (error !== undefined) {
+    const refusal = connectionRefusal(error)
+    if (refusal !== undefined) throw refusal
     const { message: reason } = toStillframeError(error)
     throw new StillframeError(
       "unavailable",

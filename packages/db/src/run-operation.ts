@@ -1,5 +1,6 @@
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { countsAsTry, retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
+import { openTrouble } from "@stillframe/domain/outage"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { keepLease } from "./lease.ts"
 import {
@@ -63,7 +64,8 @@ export async function runOperation(
   if (handler === undefined) throw new Error(`no handler for operations of kind ${operation.kind}`)
 
   const fields = { operationId: id, kind: operation.kind, attempt: operation.attempt }
-  using lease = keepLease(db, operation, (err) => log.warn({ ...fields, err }, "lease not renewed"))
+  const trouble = openTrouble(log, { lost: `lease of operation ${id} not renewed` })
+  using lease = keepLease(db, operation, trouble.failed)
   const signal = AbortSignal.any([lease.signal, shutdown])
   try {
     await handler.run({

@@ -23,6 +23,7 @@ export interface Schema {
   snapshots: SnapshotsTable
   snapshot_readers: { id: string; snapshot_id: string; expires_at: Date }
   operations: OperationsTable
+  queue_check: QueueCheckTable
   events: EventsTable
   event_head: { singleton: Generated<boolean>; sequence: number; oldest: Generated<number> }
   idempotency_keys: IdempotencyKeysTable
@@ -51,6 +52,12 @@ export interface CompressionWorkersTable {
   codecs: ColumnType<Record<Algorithm, string>, string, string>
   problems: ColumnType<Problem[], string | undefined, string>
   heartbeat_at: Generated<Date>
+}
+
+export interface QueueCheckTable {
+  singleton: Generated<boolean>
+  problems: ColumnType<Problem[], string, string>
+  checked_at: Generated<Date>
 }
 
 export interface InstancesTable {

@@ -1,4 +1,6 @@
+import { setSession } from "@stillframe/domain/postgres-session"
 import { Client } from "pg"
+import { connectionRefusal } from "./connection-refusal.ts"
 
 /**
  * `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has changed. `numbered`:
@@ -11,6 +13,7 @@ type Channel = WakeChannel | "progress"
 
 const notifyIntervalMs = 5
 const reconnectMs = 500
+const connectMs = 10_000
 
 export interface Waker {
   /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5 ms. */
@@ -30,9 +33,11 @@ export interface Waker {
 export async function openWaker({
   url,
   onError,
+  onConnected = () => undefined,
 }: {
   url: string
   onError: (error: Error) => void
+  onConnected?: () => void
 }): Promise<Waker> {
   const listeners: Record<Channel, Set<(payload: string) => void>> = {
     operations: new Set(),
@@ -46,7 +51,13 @@ export async function openWaker({
   let closed = false
 
   async function connect(): Promise<void> {
-    const next = new Client({ connectionString: url, keepAlive: true })
+    const next = new Client({
+      connectionString: url,
+      keepAlive: true,
+      // A server that dies may leave a connection in its backlog that nothing ever answers.
+      connectionTimeoutMillis: connectMs,
+      fallback_application_name: "stillframe notifications",
+    })
     // A connection that breaks says so twice, by an error and by its end; it is replaced once.
     const lost = Promise.withResolvers<Error>()
     next.on("error", lost.resolve)
@@ -54,6 +65,7 @@ export async function openWaker({
     next.on("notification", ({ channel, payload = "" }) => call(channel as Channel, payload))
     try {
       await next.connect()
+      await next.query(setSession)
       await next.query([...wakeChannels, "progress"].map((channel) => `listen ${channel}`).join("; "))
     } catch (error) {
       await next.end()
@@ -61,6 +73,7 @@ export async function openWaker({
     }
     if (closed) return next.end()
     client = next
+    onConnected()
     void lost.promise.then(reconnect)
     for (const channel of wakeChannels) call(channel)
   }
@@ -76,7 +89,9 @@ export async function openWaker({
     for (const listener of listeners[channel]) listener(payload)
   }
 
-  await connect()
+  await connect().catch((error: unknown) => {
+    throw connectionRefusal(error) ?? error
+  })
   return {
     wake: coalesced(async (channels) => {
       const notify = channels.map((channel) => `notify ${channel}`).join("; ")

@@ -1,3 +1,4 @@
+import type { Problem } from "@stillframe/domain/problem"
 import type { BulkJobOptions, Job as BullJob } from "bullmq"
 import { startConsumer, type BullWorker } from "./consumer.ts"
 import { within } from "./deadline.ts"
@@ -21,6 +22,9 @@ export interface BullBackend {
   /** For each job whether it waits or is being worked on. */
   held(jobs: readonly Job[]): Promise<boolean[]>
   repair(): Promise<boolean>
+  /** An error of its client in words that end in a remedy, where it is known. */
+  inWords(error: Error): Error
+  problems(): Promise<readonly Problem[]>
   /** Ends the connections that are not a queue's or a worker's own. */
   end(): Promise<void>
 }
@@ -36,6 +40,10 @@ export function engineOn(backend: BullBackend, onError: (error: Error) => void):
   const queues = new Map<string, BullQueue>()
   const consumers = new Set<Consumer>()
 
+  function rethrow(error: Error): never {
+    throw backend.inWords(error)
+  }
+
   function queueOf(name: string): BullQueue {
     const queue = queues.get(name) ?? backend.openQueue(name)
     queues.set(name, queue)
@@ -46,11 +54,12 @@ export function engineOn(backend: BullBackend, onError: (error: Error) => void):
     kind: backend.kind,
     async add(jobs) {
       const added = byQueue(jobs).map(([name, some]) => queueOf(name).addBulk(some.map(toBullJob)))
-      await within(answerMs, "adding jobs to the queue", Promise.all(added))
+      await within(answerMs, "adding jobs to the queue", Promise.all(added)).catch(rethrow)
     },
     async unfinished(jobs) {
       if (jobs.length === 0) return new Set()
-      const held = await within(answerMs, "asking the queue for jobs", backend.held(jobs))
+      const asked = within(answerMs, "asking the queue for jobs", backend.held(jobs))
+      const held = await asked.catch(rethrow)
       return new Set(jobs.filter((_, index) => held[index]).map((job) => job.id))
     },
     consume(name, options) {
@@ -61,6 +70,10 @@ export function engineOn(backend: BullBackend, onError: (error: Error) => void):
       return Promise.resolve(consumer)
     },
     repair: () => backend.repair(),
+    problems: () =>
+      within(answerMs, "asking the queue's server how it is", backend.problems()).catch((error: Error) => [
+        { code: "unavailable", message: error.message },
+      ]),
     async close() {
       await Promise.all([...consumers].map((consumer) => consumer.close()))
       const ended = Promise.all([...queues.values()].map((queue) => queue.close())).then(() => backend.end())

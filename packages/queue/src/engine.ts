@@ -1,3 +1,4 @@
+import type { Problem } from "@stillframe/domain/problem"
 import { openPostgresEngine } from "./postgres-engine.ts"
 import { openRedisEngine } from "./redis-engine.ts"
 
@@ -37,6 +38,8 @@ export interface QueueEngine {
   consume(queue: string, options: ConsumeOptions): Promise<Consumer>
   /** Builds the engine's own tables again if they are missing or incomplete. True: it had to, and all jobs are gone. */
   repair(): Promise<boolean>
+  /** Each reason why the queue's server may not work as it should, in words; also that it does not answer. */
+  problems(): Promise<readonly Problem[]>
   /** Closes all consumers and connections, within a deadline even when the engine is unreachable. */
   close(): Promise<void>
 }
@@ -50,11 +53,25 @@ export interface QueueEngineOptions {
   readonly prefix?: string | undefined
   /** Called with whatever goes wrong in the background and with each handler's failure. */
   readonly onError: (error: Error) => void
+  /** Called when a connection to Redis is made, the first one included. */
+  readonly onConnected?: (() => void) | undefined
+}
+
+/** The engine that parts of one process share, if there is one; else one of the caller's own, closed with `resources`. */
+export async function useQueueEngine(
+  resources: AsyncDisposableStack,
+  options: QueueEngineOptions,
+  shared?: QueueEngine,
+): Promise<QueueEngine> {
+  if (shared !== undefined) return shared
+  const engine = await openQueueEngine(options)
+  resources.defer(() => engine.close())
+  return engine
 }
 
 export function openQueueEngine(options: QueueEngineOptions): Promise<QueueEngine> {
-  const { redisUrl, databaseUrl, prefix = "stillframe", onError } = options
+  const { redisUrl, databaseUrl, prefix = "stillframe", onError, onConnected } = options
   return redisUrl === undefined
     ? openPostgresEngine({ databaseUrl, onError })
-    : Promise.resolve(openRedisEngine({ redisUrl, prefix, onError }))
+    : Promise.resolve(openRedisEngine({ redisUrl, prefix, onError, onConnected }))
 }

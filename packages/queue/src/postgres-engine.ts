@@ -1,12 +1,16 @@
+import { isConnectionLoss } from "@stillframe/domain/connection-loss"
+import { setSession } from "@stillframe/domain/postgres-session"
 import { createPostgresBackend, withBackend, type PgPool } from "bullmq"
-import { Pool } from "pg"
+import { Pool, type ClientBase } from "pg"
 import { engineOn, type BullBackend } from "./backend.ts"
 import type { QueueEngine } from "./engine.ts"
 import { jobId } from "./job.ts"
+import { inPostgresWords, patientPool } from "./patient-pool.ts"
 import { bullSchema, countObjects, isSchemaError, migrateSchema, rebuildSchema } from "./postgres-schema.ts"
 
-// BullMQ's default is 10 each: five queues and workers then hold 106 connections.
-const connectionsMax = 2
+/** For all queries of queues and workers; BullMQ's default is 10 for each of those. */
+const queryConnections = 2
+/** That a worker keeps for as long as it is open. */
 const listenConnections = 1
 const connectMs = 5_000
 const schemaCheckMs = 1_000
@@ -23,10 +27,13 @@ export async function openPostgresEngine({
   databaseUrl,
   onError,
 }: PostgresEngineOptions): Promise<QueueEngine> {
-  const complete = await migrateSchema(databaseUrl)
-  const openPool = (max: number): Pool => bullPool(databaseUrl, max, onError)
-  // One pool for all queues of the process; each worker has one of its own.
-  const pool = openPool(connectionsMax)
+  const complete = await migrateSchema(databaseUrl).catch(rethrowInWords)
+  // BullMQ nests no query in another, so queues and workers share.
+  const pool = bullPool(databaseUrl, onError)
+  await pool.query("select").catch(async (error: Error) => {
+    await pool.end()
+    rethrowInWords(error)
+  })
   const closed = new AbortController()
   const intact = async (): Promise<boolean> => (await countObjects(pool)) >= complete
 
@@ -38,18 +45,19 @@ export async function openPostgresEngine({
       return queue
     },
     openWorker(name, processor, settings) {
-      const own = openPool(connectionsMax + listenConnections)
-      const connection = own as unknown as PgPool
+      pool.options.max += listenConnections
+      const connection = patientPool(pool, closed.signal, onError) as unknown as PgPool
       const worker = new Worker<unknown, void>(name, processor, { connection, ...settings })
       worker.on("failed", (_job, error) => onError(error))
       worker.on("error", (error) => {
         onError(error)
-        if (isSchemaError(error)) pauseUntil(worker, intact, closed.signal, onError)
+        if (isSchemaError(error) || isConnectionLoss(error))
+          pauseUntil(worker, intact, closed.signal, onError)
       })
       return {
         async close() {
           await worker.close()
-          await own.end()
+          pool.options.max -= listenConnections
         },
         disconnect: () => worker.disconnect(),
       }
@@ -69,6 +77,9 @@ export async function openPostgresEngine({
       await rebuildSchema(databaseUrl, complete)
       return true
     },
+    inWords: inPostgresWords,
+    // Each connection reports what it meets, and the database is looked at elsewhere.
+    problems: () => Promise.resolve([]),
     end() {
       closed.abort()
       return pool.end()
@@ -77,19 +88,35 @@ export async function openPostgresEngine({
   return engineOn(backend, onError)
 }
 
+function rethrowInWords(error: Error): never {
+  throw inPostgresWords(error)
+}
+
 /** Made here and not by BullMQ, which leaves the errors of connections that are being closed to end the process. */
-function bullPool(databaseUrl: string, max: number, onError: (error: Error) => void): Pool {
+function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
   const pool = new Pool({
     connectionString: databaseUrl,
-    max,
+    max: queryConnections,
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
+    fallback_application_name: "stillframe queue",
+    // Not by a statement: a transaction-mode pooler would hand it on to others.
     options: `-c search_path=${bullSchema}`,
+    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
+    onConnect: prepareSession,
   })
   pool.on("error", onError)
+  // Each queue and worker adds a listener of its own.
+  pool.setMaxListeners(0)
   // A query that was under way rejects by itself.
   pool.on("connect", (client) => client.on("error", () => undefined))
   return pool
+}
+
+async function prepareSession(client: ClientBase): Promise<void> {
+  // pg's types lack the time-out of a query.
+  const query = { text: setSession, query_timeout: connectMs }
+  await client.query(query)
 }
 
 interface PausableWorker {
@@ -98,7 +125,10 @@ interface PausableWorker {
   resume(): Promise<void>
 }
 
-/** A worker whose tables are gone asks again without any pause, so it is stopped until somebody has repaired them. */
+/**
+ * A worker whose tables or connections are gone asks again without any pause, which can keep the event loop from ever
+ * noticing that a connection has ended. So it is stopped until the tables are there.
+ */
 function pauseUntil(
   worker: PausableWorker,
   intact: () => Promise<boolean>,

@@ -1,3 +1,4 @@
+import { setSession } from "@stillframe/domain/postgres-session"
 import { MIGRATION_ADVISORY_LOCK_KEY, runMigrations } from "bullmq"
 import { Client } from "pg"
 
@@ -56,9 +57,14 @@ async function rebuild(client: Client, expected: number): Promise<void> {
 }
 
 async function withClient<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 })
+  const client = new Client({
+    connectionString: url,
+    connectionTimeoutMillis: 10_000,
+    fallback_application_name: "stillframe queue",
+  })
   await client.connect()
   try {
+    await client.query(setSession)
     return await work(client)
   } finally {
     await client.end()

@@ -3,31 +3,39 @@ import { Redis } from "ioredis"
 import { engineOn, type BullBackend } from "./backend.ts"
 import type { QueueEngine } from "./engine.ts"
 import { jobId } from "./job.ts"
+import { redisProblems } from "./redis-health.ts"
+import { inRedisWords } from "./redis-words.ts"
 
 export interface RedisEngineOptions {
   readonly redisUrl: string
   readonly prefix: string
   readonly onError: (error: Error) => void
+  readonly onConnected?: (() => void) | undefined
 }
 
+/** BullMQ prints to the console what it thinks of a Redis; `problems()` tells it in our words. */
+const skipVersionCheck = true
+
 /** BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up. */
-export function openRedisEngine({ redisUrl, prefix, onError }: RedisEngineOptions): QueueEngine {
+export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOptions): QueueEngine {
+  const onError = (error: Error): void => options.onError(inRedisWords(error))
+  const onConnected = options.onConnected ?? (() => undefined)
   // One connection for all that is added and asked; a worker has two of its own. Here a command fails while Redis is
   // down, since its caller tries again; a worker's must wait.
   const redis = new Redis(redisUrl, { maxRetriesPerRequest: 1 })
-  redis.on("error", onError)
+  redis.on("error", onError).on("ready", onConnected)
 
   const backend: BullBackend = {
     kind: "redis",
     openQueue(name) {
-      const queue = new Queue(name, { connection: redis, prefix, skipMetasUpdate: true })
+      const queue = new Queue(name, { connection: redis, prefix, skipMetasUpdate: true, skipVersionCheck })
       queue.on("error", onError)
       return queue
     },
     openWorker(name, processor, settings) {
       const connection = { url: redisUrl, maxRetriesPerRequest: null }
-      const worker = new Worker(name, processor, { connection, prefix, ...settings })
-      worker.on("error", onError)
+      const worker = new Worker(name, processor, { connection, prefix, skipVersionCheck, ...settings })
+      worker.on("error", onError).on("ready", onConnected)
       worker.on("failed", (_job, error) => onError(error))
       return worker
     },
@@ -41,7 +49,15 @@ export function openRedisEngine({ redisUrl, prefix, onError }: RedisEngineOption
         return exists === 1
       })
     },
+    inWords: inRedisWords,
     repair: () => Promise.resolve(false),
+    async problems() {
+      try {
+        return redisProblems(await redis.info())
+      } catch (error) {
+        return [{ code: "unavailable", message: inRedisWords(error as Error).message }]
+      }
+    },
     end() {
       redis.disconnect()
       return Promise.resolve()

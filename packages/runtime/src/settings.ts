@@ -10,6 +10,7 @@ const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: "must be set, to
 export const databaseSettings = {
   DATABASE_URL: postgresUrl,
   DATABASE_DIRECT_URL: postgresUrl.optional(),
+  DATABASE_CONNECTIONS: wholeNumber({ min: 2, max: 1_000 }).optional(),
   REDIS_URL: z.url({ protocol: /^rediss?$/, error: "must be a redis:// URL" }).optional(),
 }
 

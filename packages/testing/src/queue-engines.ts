@@ -44,6 +44,16 @@ async function dropSchema(url: string): Promise<void> {
   await client.end()
 }
 
+/** Sends one command to a Redis, such as `CONFIG SET maxmemory 1`. */
+export async function commandRedis(url: string, command: string, ...words: readonly string[]): Promise<void> {
+  const redis = new Redis(url)
+  try {
+    await redis.call(command, ...words)
+  } finally {
+    redis.disconnect()
+  }
+}
+
 /** What FLUSHALL does to this test's keys, without doing it to those of the tests beside it. */
 async function deleteKeys(url: string, prefix: string): Promise<void> {
   const redis = new Redis(url)

@@ -22,11 +22,16 @@ export interface Redis extends AsyncDisposable {
 }
 
 /** A Redis of its own on a free loopback port, set as BullMQ wants it; it ends with the thread that started it. */
-export async function startRedis(options: { dir: string; signal?: AbortSignal }): Promise<Redis> {
+export async function startRedis(options: {
+  dir: string
+  /** Settings of redis-server beside the usual ones, or in their place. */
+  settings?: Readonly<Record<string, string>>
+  signal?: AbortSignal
+}): Promise<Redis> {
   await mkdir(options.dir, { recursive: true })
   for (let tried = 1; ; tried++) {
     const port = (await freePort(0)) ?? 0
-    const child = spawnRedis(options.dir, port)
+    const child = spawnRedis(options.dir, port, options.settings)
     try {
       await untilReady(child, port, options.signal)
       let stopped: Promise<void> | undefined
@@ -52,7 +57,7 @@ export async function startRedis(options: { dir: string; signal?: AbortSignal })
   }
 }
 
-function spawnRedis(dir: string, port: number): ChildProcess {
+function spawnRedis(dir: string, port: number, changes: Readonly<Record<string, string>> = {}): ChildProcess {
   const settings = {
     bind: "127.0.0.1",
     port: String(port),
@@ -61,6 +66,7 @@ function spawnRedis(dir: string, port: number): ChildProcess {
     save: "",
     "maxmemory-policy": "noeviction",
     logfile: "redis.log",
+    ...changes,
   }
   const words = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value])
   const program =
@@ -88,7 +94,7 @@ async function answers(port: number): Promise<boolean> {
   try {
     socket.write("PING\r\n")
     const [answer] = (await once(socket, "data")) as [Buffer]
-    return answer.toString().startsWith("+PONG")
+    return /^(\+PONG|-NOAUTH)/.test(answer.toString())
   } catch {
     // Refused: not listening yet.
     return false

@@ -16,6 +16,7 @@ import { createLogger } from "@stillframe/runtime/logger"
 import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { testDatabase } from "@stillframe/testing/database"
 import { patienceMs } from "@stillframe/testing/patience"
+import { alterDatabase } from "../db/alter-database.ts"
 import { snapshotRecord } from "../events/records.ts"
 
 export const jwtSecret = "a secret of the tests, 32 bytes long"
@@ -76,6 +77,8 @@ export async function testApi({
   webhookAllowedCidrs = ["127.0.0.0/8"],
   resolve = async () => [],
   ready,
+  databaseDefaults = [],
+  keepAliveMs,
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
@@ -84,14 +87,19 @@ export async function testApi({
   resolve?: Resolve
   /** Until then the API is starting. */
   ready?: Promise<void>
+  /** Settings that the database has before anything connects to it, such as `datestyle = 'German'`. */
+  databaseDefaults?: readonly string[]
+  keepAliveMs?: number
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
+  if (databaseDefaults.length > 0) await alterDatabase(url, ...databaseDefaults)
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const keys = { jwtSecret, secretsKey }
   const webhooks = { webhookAllowedCidrs, resolve }
-  const behaviour = { compression, snapshotCreate, twinWaitMs, streamHeartbeatMs, ...webhooks }
+  const times = { twinWaitMs, streamHeartbeatMs, ...(keepAliveMs !== undefined && { keepAliveMs }) }
+  const behaviour = { compression, snapshotCreate, ...times, ...webhooks }
   const api = opened.use(
     await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
   )

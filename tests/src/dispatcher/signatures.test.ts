@@ -1,5 +1,5 @@
 import { createHmac, createSecretKey, type KeyObject } from "node:crypto"
-import { guardedAgent } from "@stillframe/dispatcher/address-guard"
+import { guardedAgents } from "@stillframe/dispatcher/address-guard"
 import { postSigned } from "@stillframe/dispatcher/post-signed"
 import { sealSecret } from "@stillframe/runtime/secrets"
 import { testDatabase } from "@stillframe/testing/database"
@@ -33,13 +33,13 @@ function keyOf(whsec: string): KeyObject {
 
 async function sent(bodies: readonly string[]): Promise<ReceivedRequest[]> {
   await using receiver = await startReceiver()
-  const agent = guardedAgent({ allowedCidrs: ["127.0.0.0/8"], stackPorts: [] })
+  const agents = guardedAgents({ allowedCidrs: ["127.0.0.0/8"], stackPorts: [] })
   const { signal } = new AbortController()
   for (const [i, body] of bodies.entries()) {
     const post = { url: receiver.url, id: `msg_${i}`, body, keys: [keyOf(vector.secret)] }
-    await postSigned({ ...post, agent, timeoutMs: 10_000, signal })
+    await postSigned({ ...post, agents, timeoutMs: 10_000, signal })
   }
-  await agent.close()
+  await agents.destroy()
   return receiver.received(bodies.length)
 }
 

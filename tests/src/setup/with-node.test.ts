@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { once } from "node:events"
-import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
-import { afterEach, beforeEach, expect, test } from "vitest"
+import { afterEach, beforeEach, describe, expect, test } from "vitest"
 
 const scripts = join(import.meta.dirname, "..", "..", "..", "scripts")
 
@@ -63,6 +63,70 @@ test("the command ends when the script is killed outright", async () => {
   await expect.poll(() => isAlive(pid), { timeout: 10_000 }).toBe(false)
 })
 
+describe("as an npm script", () => {
+  test.each([
+    ["start", "SIGTERM"],
+    ["start", "SIGINT"],
+    ["demo", "SIGTERM"],
+    ["test", "SIGTERM"],
+  ] as const)("a %s that npm gets %s for ends in its own way, before npm does", async (name, signal) => {
+    const npm = await npmRun(
+      name,
+      `process.on("${signal}", () => setTimeout(() => process.exit(9), 300)); console.log(process.pid); setInterval(() => {}, 1000)`,
+    )
+    const pid = await npm.said
+
+    npm.child.kill(signal)
+
+    expect(await once(npm.child, "exit")).toEqual([9, null])
+    expect(isAlive(pid)).toBe(false)
+  })
+
+  test.each(["SIGHUP", "SIGKILL"] as const)("the command ends when npm gets %s", async (signal) => {
+    const npm = await npmRun("start", "console.log(process.pid); setInterval(() => {}, 1000)")
+    const pid = await npm.said
+
+    npm.child.kill(signal)
+
+    await expect.poll(() => isAlive(pid), { timeout: 10_000 }).toBe(false)
+  })
+})
+
+test("a Ctrl-C of the whole process group reaches the command once", async () => {
+  const code = `let count = 0; process.on("SIGINT", () => { count += 1; setTimeout(() => process.exit(count), 700) })
+    console.log(process.pid); setInterval(() => {}, 1000)`
+  const npm = await npmRun("start", code)
+  await npm.said
+
+  process.kill(-(npm.child.pid ?? 0), "SIGINT")
+
+  expect(await once(npm.child, "exit")).toEqual([1, null])
+})
+
+test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+  "%s ends a set-up under way with all it runs",
+  async (signal) => {
+    await rm(join(checkout, "node_modules", ".stillframe-installed"))
+    const bin = join(checkout, "bin")
+    await mkdir(bin)
+    await writeFile(join(bin, "npm"), `#!/bin/sh\necho $$ >${join(checkout, "npm.pid")}\nexec sleep 1000\n`, {
+      mode: 0o755,
+    })
+    const { npm_execpath: _, ...env } = process.env
+    const child = spawn(process.execPath, withNode("console.log('ran')"), {
+      env: { ...env, PATH: `${bin}:/usr/bin:/bin` },
+    })
+    const pidFile = (): Promise<string> => readFile(join(checkout, "npm.pid"), "utf8").catch(() => "")
+    await expect.poll(pidFile).not.toBe("")
+    const pid = Number(await pidFile())
+
+    child.kill(signal)
+
+    expect(await once(child, "exit")).toEqual([128 + constants.signals[signal], null])
+    await expect.poll(() => isAlive(pid)).toBe(false)
+  },
+)
+
 test("two at once both run their command", async () => {
   const children = [spawn(process.execPath, withNode("")), spawn(process.execPath, withNode(""))]
 
@@ -99,6 +163,18 @@ test("without a network the set-up ends in one sentence with the command that he
   expect(stderr).toMatch(/could not be fetched .*sudo apt-get install|has no apt-get|brew install qemu/)
   expect(await readdir(join(checkout, ".tools"))).toEqual(["unfinished"])
 })
+
+/** Runs `code` by one of this checkout's own npm scripts, with what each brings left out, in a process group of its own. */
+async function npmRun(name: string, code: string): Promise<{ child: ChildProcess; said: Promise<number> }> {
+  const manifest = JSON.parse(await readFile(join(scripts, "..", "package.json"), "utf8")) as {
+    scripts: Record<string, string>
+  }
+  await writeFile(join(checkout, "command.cjs"), code)
+  const script = manifest.scripts[name]?.replace(/ (start|demo|test) -- .*/, " check -- node command.cjs")
+  await writeFile(join(checkout, "package.json"), JSON.stringify({ scripts: { [name]: script } }))
+  const child = spawn("npm", ["run", "--silent", name], { cwd: checkout, detached: true })
+  return { child, said: firstLine(child).then(Number) }
+}
 
 function withNode(code: string): string[] {
   return [join(checkout, "scripts", "with-node.mjs"), "check", "--", "node", "-e", code]

@@ -1,0 +1,97 @@
+import { randomBytes } from "node:crypto"
+import { open, rm, stat, statfs } from "node:fs/promises"
+import { dirname } from "node:path"
+import type { Problem } from "@stillframe/domain/problem"
+import type { KeeperLog } from "./embedded-keeper.ts"
+
+const mib = 1024 ** 2
+/** Enough for Postgres to recover from a crash and to delete: some segments of its log. */
+const reserveBytes = 64 * mib
+/** With less than this, nothing new is taken on. */
+const floorBytes = 128 * mib
+const giveUpBytes = 16 * mib
+const lookMs = 1_000
+
+/** Room on the database's disk that is kept for deleting when everything else has filled it. */
+export interface DiskReserve extends AsyncDisposable {
+  /** Undefined while there is room for new things. */
+  problem(): Problem | undefined
+  /** Gives the reserve up if the disk is full. Called before Postgres is started. */
+  look(): Promise<void>
+}
+
+export interface ReserveOptions {
+  /** A file on the disk of the database; made and removed by this. */
+  readonly file: string
+  readonly log: KeeperLog
+  /** Of that disk. Tests only. */
+  readonly freeBytes?: () => Promise<number>
+}
+
+/** Looks every second. Makes the reserve when there is room for it and gives it up when the disk is full. */
+export function openReserve({ file, log, freeBytes = () => freeOn(file) }: ReserveOptions): DiskReserve {
+  let problem: Problem | undefined
+  let looking: Promise<void> = Promise.resolve()
+
+  async function look(): Promise<void> {
+    const free = await freeBytes()
+    if (free < giveUpBytes) await rm(file, { force: true })
+    tell(free < floorBytes ? diskFull(file) : undefined)
+    if (free >= floorBytes + reserveBytes && !(await isWhole(file))) await make(file)
+  }
+
+  function tell(next: Problem | undefined): void {
+    if (next !== undefined && problem === undefined) log.error({ code: next.code }, next.message)
+    if (next === undefined && problem !== undefined) log.info({}, "the database's disk has room again")
+    problem = next
+  }
+
+  // One after the other: a slow disk must not pile up looks.
+  function lookNext(): Promise<void> {
+    looking = looking.then(look).catch((err: unknown) => {
+      log.warn({ err }, "the room on the database's disk is not known")
+    })
+    return looking
+  }
+
+  const timer = setInterval(() => void lookNext(), lookMs)
+  return {
+    problem: () => problem,
+    look: lookNext,
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await looking
+    },
+  }
+}
+
+function diskFull(file: string): Problem {
+  const dir = dirname(file)
+  return {
+    code: "insufficient_storage",
+    message: `the disk of the database (${dir}) has less than ${floorBytes / mib} MiB free: delete snapshots or instances, or free room on it; nothing new is created until then`,
+  }
+}
+
+async function freeOn(file: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dirname(file))
+  return bavail * bsize
+}
+
+async function isWhole(file: string): Promise<boolean> {
+  const stats = await stat(file).catch(() => undefined)
+  return stats?.size === reserveBytes
+}
+
+/** Random bytes: a file system that compresses would keep no room for zeros. */
+async function make(file: string): Promise<void> {
+  const chunk = randomBytes(mib)
+  await using handle = await open(file, "w", 0o600)
+  try {
+    for (let written = 0; written < reserveBytes; written += chunk.length) await handle.writeFile(chunk)
+  } catch (error) {
+    // Half a reserve is none; the next look tries again.
+    await rm(file, { force: true })
+    throw error
+  }
+}
