@@ -51,30 +51,11 @@ export async function openWaker({
   let closed = false
 
   async function connect(): Promise<void> {
-    const next = new Client({
-      connectionString: url,
-      keepAlive: true,
-      // A server that dies may leave a connection in its backlog that nothing ever answers.
-      connectionTimeoutMillis: connectMs,
-      fallback_application_name: "stillframe notifications",
-    })
-    // A connection that breaks says so twice, by an error and by its end; it is replaced once.
-    const lost = Promise.withResolvers<Error>()
-    next.on("error", lost.resolve)
-    next.on("end", () => lost.resolve(new Error("the connection for LISTEN ended")))
-    next.on("notification", ({ channel, payload = "" }) => call(channel as Channel, payload))
-    try {
-      await next.connect()
-      await next.query(setSession)
-      await next.query([...wakeChannels, "progress"].map((channel) => `listen ${channel}`).join("; "))
-    } catch (error) {
-      await next.end()
-      throw error
-    }
+    const { next, lost } = await connectListening(url, call)
     if (closed) return next.end()
     client = next
     onConnected()
-    void lost.promise.then(reconnect)
+    void lost.then(reconnect)
     for (const channel of wakeChannels) call(channel)
   }
 
@@ -106,6 +87,34 @@ export async function openWaker({
       clearTimeout(retry)
       await client?.end()
     },
+  }
+}
+
+/** `lost` resolves with the reason once the connection is of no use. */
+async function connectListening(
+  url: string,
+  call: (channel: Channel, payload: string) => void,
+): Promise<{ next: Client; lost: Promise<Error> }> {
+  const next = new Client({
+    connectionString: url,
+    keepAlive: true,
+    // A server that dies may leave a connection in its backlog that nothing ever answers.
+    connectionTimeoutMillis: connectMs,
+    fallback_application_name: "stillframe notifications",
+  })
+  // A connection that breaks says so twice, by an error and by its end; it is replaced once.
+  const { promise: lost, resolve } = Promise.withResolvers<Error>()
+  next.on("error", resolve)
+  next.on("end", () => resolve(new Error("the connection for LISTEN ended")))
+  next.on("notification", ({ channel, payload = "" }) => call(channel as Channel, payload))
+  try {
+    await next.connect()
+    await next.query(setSession)
+    await next.query([...wakeChannels, "progress"].map((channel) => `listen ${channel}`).join("; "))
+    return { next, lost }
+  } catch (error) {
+    await next.end()
+    throw error
   }
 }
 
