@@ -85,7 +85,10 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     state_error: z
       .string()
       .exactOptional()
-      .meta({ description: "why the last thing asked of it has failed" }),
+      .meta({
+        description:
+          "why the last thing asked of it has failed, or, where it is `Paused`, why its VM stands still",
+      }),
     vcpus: z.int(),
     size: z.string().meta({ description: "memory, for people" }),
     tags: tags.exactOptional(),

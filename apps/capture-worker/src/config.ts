@@ -44,6 +44,8 @@ export interface CaptureWorkerConfig {
   readonly mergeQuietMs: number
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
+  /** A VM that a full disk has stopped goes on once its file system has this much room. */
+  readonly resumeRoomBytes: number
   readonly concurrency: number
 }
 
@@ -108,6 +110,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     kvmDevice: "/dev/kvm",
     staging: set.CAPTURE_STAGING,
     spaceFloorBytes,
+    resumeRoomBytes: 64 * 1024 ** 2,
     mergeQuietMs: 5_000,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,
     stopGraceMs: set.STOP_GRACE * 1_000,

@@ -4,6 +4,7 @@ import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@s
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
 import { runOperation } from "@stillframe/db/run-operation"
+import { hasVm } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
@@ -75,7 +76,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
 async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): Promise<void> {
   const { id: instanceId, generation, state } = instance
   if (attachedInstance(instance) !== undefined) {
-    if (state === "Running") worker.watches.start(instance)
+    if (hasVm(state)) worker.watches.start(instance)
     // What is not possible now is done by the next capture, or by the watch at the VM's end.
     await release(worker, instance, { forget: false }).catch((err: unknown) =>
       worker.log.warn({ err, instanceId }, "attached vm may still use overlays"),
@@ -83,6 +84,9 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
   } else if (state === "Running") {
     await goOn(worker, instance)
     merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
+  } else if (state === "Paused") {
+    // It may have been paused on purpose: its watch finds out whether it is to go on.
+    worker.watches.start(instance)
   }
   await tidyInstance(worker, instance)
 }

@@ -4,12 +4,13 @@ import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/instances"
 import { pendingStateOperation } from "@stillframe/db/operations"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Hypervisor } from "@stillframe/domain/instance"
+import { hasVm } from "@stillframe/domain/instance"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import type { VmEnd, Watch } from "@stillframe/hypervisors/watch"
+import type { VmEnd } from "@stillframe/hypervisors/watch"
 import { generationDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { withStandstills } from "./standstills.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
@@ -45,10 +46,11 @@ const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: st
 }
 
 type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "committed" | "log"> & {
-  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">
+  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes">
 }
 
-export function watches({ db, clusterId, config, hypervisors, committed, log }: WatchDeps): Watches {
+export function watches(deps: WatchDeps): Watches {
+  const { db, clusterId, config, hypervisors, committed, log } = deps
   const held = new Map<string, HeldWatch>()
   const recording = new Set<Promise<void>>()
   const stopping = new AbortController()
@@ -56,7 +58,7 @@ export function watches({ db, clusterId, config, hypervisors, committed, log }: 
   async function hold(instance: WatchedInstance): Promise<void> {
     const dir = generationDir(config.dataDir, instance.id, instance.generation)
     const vm = attachedInstance(instance)
-    const watch = vm === undefined ? await openWatch(dir, instance.hypervisor) : watchAttached(vm)
+    const watch = vm === undefined ? await openWatch(dir, instance) : watchAttached(vm)
     if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve<End>("gone")).then((end) => {
@@ -66,11 +68,12 @@ export function watches({ db, clusterId, config, hypervisors, committed, log }: 
   }
 
   /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
-  async function openWatch(dir: string, name: Hypervisor): Promise<Watch | undefined> {
+  async function openWatch(dir: string, instance: WatchedInstance): Promise<HeldWatch | undefined> {
     for (; !stopping.signal.aborted; await delay(retryMs)) {
       try {
-        const { tools } = hostHypervisor({ hypervisors }, name)
-        return await hypervisorOf(tools).watch(dir)
+        const { tools } = hostHypervisor({ hypervisors }, instance.hypervisor)
+        const watch = await hypervisorOf(tools).watch(dir)
+        return withStandstills(deps, instance, { watch, stopping: stopping.signal, track })
       } catch (error) {
         if (!(error instanceof StillframeError)) throw error
         if (error.code === "hypervisor_gone") return undefined
@@ -94,7 +97,7 @@ export function watches({ db, clusterId, config, hypervisors, committed, log }: 
 
   function track(work: Promise<void>): void {
     const tracked = work
-      .catch((err: unknown) => log.error({ err }, "end of a vm not recorded"))
+      .catch((err: unknown) => log.error({ err }, "a vm is not watched any more"))
       .finally(() => recording.delete(tracked))
     recording.add(tracked)
   }
@@ -125,7 +128,7 @@ async function recordEnd(
   const { state, message } = endings[end]
   return inTransaction(db, async (tx) => {
     const instance = await lockInstance(tx, id)
-    if (instance?.state !== "Running" || instance.generation !== generation) return true
+    if (instance === undefined || !hasVm(instance.state) || instance.generation !== generation) return true
     if ((await pendingStateOperation(tx, id)) !== undefined) return false
     const ended = await advanceInstance(tx, id, state, {
       exit_message: obstacle === undefined ? message : `${message}; ${obstacle}`,

@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId, idPattern } from "@stillframe/domain/ids"
 import {
+  hasVm,
   instanceStatesBefore,
   type Hypervisor,
   type InstanceState,
@@ -225,6 +226,25 @@ export async function advanceInstance(
     .where("state", "in", instanceStatesBefore(to))
     .returningAll()
     .executeTakeFirst()
+}
+
+/**
+ * Records that a VM stands still, and why, or without a reason that it runs. Undefined where the row says so already, or
+ * has moved on.
+ */
+export async function recordStandstill(
+  tx: Database,
+  { id, generation }: Pick<InstanceRow, "id" | "generation">,
+  reason: string | undefined,
+): Promise<InstanceRow | undefined> {
+  const instance = await lockInstance(tx, id)
+  if (instance === undefined || instance.generation !== generation || !hasVm(instance.state)) return undefined
+  if (reason === undefined)
+    return instance.state === "Running"
+      ? undefined
+      : advanceInstance(tx, id, "Running", { started_at: instance.started_at })
+  const known = instance.state === "Paused" && instance.state_error === reason
+  return known ? undefined : advanceInstance(tx, id, "Paused", { state_error: reason })
 }
 
 /** Says why the last thing asked of an instance did not happen; its state is what it was. */

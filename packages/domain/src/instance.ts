@@ -18,12 +18,13 @@ export const instanceStates = [
 ] as const
 export type InstanceState = (typeof instanceStates)[number]
 
-/** A state may only move to those on its right. `Paused` is never stored: outside, a capture shows `Running`. */
+/** A state may only move to those on its right. `Paused`: the VM stands still and no capture is why, which shows `Running`. */
 const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
   Created: ["Initializing", "Stopped"],
   Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
-  Running: ["Standby", "Stopped", "Shutdown", "Unknown"],
-  Paused: [],
+  Running: ["Paused", "Standby", "Stopped", "Shutdown", "Unknown"],
+  // To itself when the reason changes.
+  Paused: ["Running", "Paused", "Stopped", "Shutdown", "Unknown"],
   // To the same state again: by restoring a snapshot in place.
   Shutdown: ["Initializing", "Running", "Standby", "Stopped"],
   Stopped: ["Initializing", "Running", "Standby", "Stopped"],
@@ -36,6 +37,11 @@ export function instanceStatesBefore(to: InstanceState): InstanceState[] {
   return instanceStates.filter((from) => nextInstanceStates[from].includes(to))
 }
 
+/** The states of an instance that has a process. */
+export function hasVm(state: InstanceState): boolean {
+  return state === "Running" || state === "Paused"
+}
+
 /** What the contract asks a snapshot's source to be in, by kind of snapshot. */
 export const captureStates = {
   Standby: ["Running", "Standby"],
@@ -44,7 +50,7 @@ export const captureStates = {
 
 /** What each call on an instance asks it to be in. */
 export const actionStates = {
-  stop: ["Running", "Shutdown", "Unknown"],
+  stop: ["Running", "Paused", "Shutdown", "Unknown"],
   start: ["Stopped", "Shutdown"],
   standby: ["Running"],
   /** From its own memory on disk. */

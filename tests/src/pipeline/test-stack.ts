@@ -137,6 +137,7 @@ export async function testStack({
     kvmDevice: join(root, "kvm"),
     staging: undefined,
     spaceFloorBytes: 0,
+    resumeRoomBytes: 1024 ** 2,
     pauseLimitMs: 60_000,
     // Our own guest knows no power button.
     stopGraceMs: 0,

@@ -2,6 +2,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { isMergeJob } from "./merge-job.ts"
 import type { Monitor } from "./qmp.ts"
 import { isUnderWay, migrationStatus, type VmStatus } from "./resume.ts"
+import { standstillOf } from "./standstill.ts"
 
 /**
  * Throws unless the VM is running or plainly paused, with nobody else at work on its memory or disks: `invalid_state`, `conflict`. Merges of
@@ -11,7 +12,10 @@ export async function assertUndisturbed(monitor: Monitor): Promise<boolean> {
   const { status, running } = await monitor.execute<VmStatus>("query-status")
   // Not "postmigrate": QEMU before 10 aborts when disks that a save has already let go are saved again.
   if (!running && status !== "paused")
-    throw new StillframeError("invalid_state", `the VM is ${status}; this needs it running or paused`)
+    throw new StillframeError(
+      "invalid_state",
+      (await standstillOf(monitor))?.reason ?? `the VM is ${status}; this needs it running or paused`,
+    )
   const jobs = await monitor.execute<{ device: string; type: string }[]>("query-block-jobs")
   const foreign = jobs.find(({ device }) => !isMergeJob(device))
   if (foreign !== undefined) {

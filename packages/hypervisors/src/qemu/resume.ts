@@ -14,6 +14,9 @@ const migrationUnderWay = new Set([
   "wait-unplug",
 ])
 
+/** Of a guest that was let go on. */
+const stoppedByItself: ReadonlySet<string> = new Set(["io-error", "guest-panicked", "watchdog", "suspended"])
+
 export interface VmStatus {
   status: string
   running: boolean
@@ -29,21 +32,25 @@ export const isUnderWay = (status: string | undefined): boolean =>
 
 /**
  * Makes a VM run, from whatever a dead or failed capture left: a save under way is cancelled first (`cont` during one would move its
- * point in time), then `cont` is repeated until the state reads running, because it is refused for some milliseconds after a save ended.
+ * point in time), then `cont` is repeated until the state reads running, or that of a guest that ran and has stopped by itself, because it is
+ * refused for some milliseconds after a save ended.
  * Throws `timeout` when it does not run within 30 s, and whatever the monitor throws.
  */
 export async function ensureRunning(monitor: Monitor): Promise<void> {
   const end = performance.now() + RESUME_TIMEOUT_MS
   await endMigration(monitor)
   for (let refusal = "it gave no reason"; ; await delay(RETRY_MS)) {
+    let accepted = true
     try {
       await monitor.execute("cont")
     } catch (error) {
       if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
       refusal = error.message
+      accepted = false
     }
     const { status, running } = await monitor.execute<VmStatus>("query-status")
-    if (running) return
+    // It ran, and has stopped by itself: to let it go on again is its watch's business.
+    if (running || (accepted && stoppedByItself.has(status))) return
     if (performance.now() > end) {
       throw new StillframeError(
         "timeout",
