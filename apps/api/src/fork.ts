@@ -55,9 +55,9 @@ async function fork(
 async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): Promise<InstanceWork> {
   const snapshot = await requireSnapshot(tx, snapshotId, lockSnapshot)
   requireUsable(snapshot, "forked")
+  requireRestorable(snapshot)
   // The source may be gone for whoever asks; its row still says what it was.
   const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
-  requireRestorable(source)
   const instance = await createInstance(tx, {
     name: body.name,
     image: source.image,

@@ -52,6 +52,11 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       description:
         "why its memory can't be compressed, whatever `compression` asks for: `compression_state` stays `none`",
     }),
+    restorable: z
+      .literal(false)
+      .exactOptional()
+      .meta({ description: "there only where it can be neither restored nor forked" }),
+    restorable_reason: z.string().exactOptional().meta({ description: "why, and what to do" }),
     compressed_size_bytes: bytes.exactOptional(),
     uncompressed_size_bytes: bytes.exactOptional(),
     status: z.enum(snapshotStatuses),
@@ -82,13 +87,15 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
       .exactOptional()
       .meta({ description: "someone else started this VM, and only they end it" }),
     state: z.enum(instanceStates),
-    state_error: z
-      .string()
-      .exactOptional()
-      .meta({
-        description:
-          "why the last thing asked of it has failed, or, where it is `Paused`, why its VM stands still",
-      }),
+    state_error: z.string().exactOptional().meta({
+      description:
+        "why the last thing asked of it has failed, or, where it is `Paused`, why its VM stands still",
+    }),
+    restorable: z.literal(false).exactOptional().meta({
+      description:
+        "there only where snapshots of its VM can be neither restored nor forked, or none can be taken",
+    }),
+    restorable_reason: z.string().exactOptional().meta({ description: "why, and what to do" }),
     vcpus: z.int(),
     size: z.string().meta({ description: "memory, for people" }),
     tags: tags.exactOptional(),

@@ -18,6 +18,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { compressQueue } from "@stillframe/domain/queues"
+import { unlaunchable } from "@stillframe/domain/restorable"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
@@ -144,7 +145,7 @@ async function publish(
   manifest: Manifest,
 ): Promise<void> {
   const memory = memoryEntry(manifest)
-  const { opaque_memory: incompressible } = manifest
+  const { opaque_memory: incompressible, not_restorable: option } = manifest
   const compress = snapshot.compression !== null && incompressible === undefined
   const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
   await inTransaction(db, async (tx) => {
@@ -158,6 +159,7 @@ async function publish(
       capturedAt: new Date(manifest.captured_at),
       compress,
       ...(incompressible !== undefined && { incompressible }),
+      ...(option !== undefined && { unrestorable: unlaunchable(option) }),
     })
     await finishDone(tx, operation)
     if (ready === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")

@@ -5,6 +5,7 @@ import { lockSnapshot } from "@stillframe/db/snapshots"
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
+import { unlaunchable } from "@stillframe/domain/restorable"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
@@ -51,10 +52,7 @@ export async function withPayload(
   const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
   const manifest = await readManifest(dir)
   if (manifest.not_restorable !== undefined)
-    throw new StillframeError(
-      "not_supported",
-      `its VM was started with ${manifest.not_restorable}, which a VM of ours can't have; the snapshot can only be kept`,
-    )
+    throw new StillframeError("not_supported", unlaunchable(manifest.not_restorable))
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)

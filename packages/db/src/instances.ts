@@ -72,6 +72,7 @@ const columns = [
   "host",
   "state",
   "state_error",
+  "restorable_reason",
   "generation",
   "pid",
   "launch",
@@ -188,7 +189,14 @@ export async function instancesOfHost(db: Database, host: string): Promise<Insta
 export async function completeAttach(
   tx: Database,
   id: string,
-  values: { pid: number; vcpus: number; memoryMib: number; launch: object; attached: object },
+  values: {
+    pid: number
+    vcpus: number
+    memoryMib: number
+    launch: object
+    attached: object
+    restorableReason: string | null
+  },
 ): Promise<InstanceRow | undefined> {
   try {
     return await advanceInstance(tx, id, "Running", {
@@ -197,6 +205,7 @@ export async function completeAttach(
       memory_mib: values.memoryMib,
       launch: JSON.stringify(values.launch),
       attached: JSON.stringify(values.attached),
+      restorable_reason: values.restorableReason,
     })
   } catch (error) {
     throw isUniqueViolation(error, "instances_attached")

@@ -1,5 +1,6 @@
 import type { CompressionConfig } from "./compression.ts"
 import { shownReason } from "./reason.ts"
+import { restorableMembers } from "./restorable.ts"
 import type { Tags } from "./tags.ts"
 
 /** The contract's five; `qemu-microvm` is QEMU with its microvm machine. */
@@ -81,6 +82,8 @@ export interface InstanceRecord {
   readonly attached: object | null
   readonly state: InstanceState
   readonly state_error: string | null
+  /** Why its snapshots can be neither restored nor forked. */
+  readonly restorable_reason: string | null
   readonly vcpus: number
   readonly memory_mib: number
   readonly tags: Tags
@@ -102,6 +105,9 @@ export interface InstanceResource {
   readonly attached?: true
   readonly state: InstanceState
   readonly state_error?: string
+  /** Left out where its snapshots can be restored and forked. */
+  readonly restorable?: false
+  readonly restorable_reason?: string
   readonly vcpus: number
   readonly size: string
   readonly tags?: Tags
@@ -126,6 +132,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     ...(record.attached !== null && { attached: true }),
     state: record.state,
     ...(record.state_error !== null && { state_error: shownReason(record.state_error) }),
+    ...restorableMembers(record.restorable_reason),
     vcpus: record.vcpus,
     size: `${record.memory_mib} MB`,
     ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),

@@ -22,9 +22,19 @@ export interface VmStatus {
   running: boolean
 }
 
-/** `query-migrate`'s status; undefined when there never was one. */
+interface MigrationInfo {
+  /** Absent when there never was a migration. */
+  readonly status?: string
+  /** Why this VM cannot be saved, in QEMU's words: a device that it cannot migrate. Absent where it can. */
+  readonly "blocked-reasons"?: readonly string[]
+}
+
+export async function queryMigration(monitor: Monitor): Promise<MigrationInfo> {
+  return await monitor.execute<MigrationInfo>("query-migrate")
+}
+
 export async function migrationStatus(monitor: Monitor): Promise<string | undefined> {
-  return (await monitor.execute<{ status?: string }>("query-migrate")).status
+  return (await queryMigration(monitor)).status
 }
 
 export const isUnderWay = (status: string | undefined): boolean =>
