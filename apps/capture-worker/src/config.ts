@@ -1,5 +1,6 @@
 import { isAbsolute, join } from "node:path"
 import type { Hypervisor } from "@stillframe/domain/instance"
+import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import { findProgram } from "@stillframe/runtime/find-program"
 import {
@@ -46,6 +47,8 @@ export interface CaptureWorkerConfig {
   readonly spaceFloorBytes: number
   /** A VM that a full disk has stopped goes on once its file system has this much room. */
   readonly resumeRoomBytes: number
+  /** A VM's log that has grown beyond this begins anew. */
+  readonly logBytesMax: number
   readonly concurrency: number
 }
 
@@ -110,6 +113,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     kvmDevice: "/dev/kvm",
     staging: set.CAPTURE_STAGING,
     spaceFloorBytes,
+    logBytesMax,
     resumeRoomBytes: 64 * 1024 ** 2,
     mergeQuietMs: 5_000,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,

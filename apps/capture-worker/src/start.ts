@@ -19,6 +19,7 @@ import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
+import { startLogKeeper } from "./log-keepers.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
 import { release } from "./release.ts"
 import { goOn, restoreHandler } from "./restore.ts"
@@ -40,6 +41,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   await using resources = new AsyncDisposableStack()
   const grown: Growth = new Map()
   resources.use(await startHostSweep(config.dataDir, log, grown))
+  resources.use(startLogKeeper(config, log))
 
   const { db, committed } = await openMigrated(resources, { ...config, log })
   const clusterId = await readClusterId(db)

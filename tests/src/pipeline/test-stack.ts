@@ -16,6 +16,7 @@ import { openWaker } from "@stillframe/db/wake"
 import { startDispatcher } from "@stillframe/dispatcher/start"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
 import { findProcess } from "@stillframe/hypervisors/find-process"
 import { endProcess } from "@stillframe/hypervisors/processes"
 import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
@@ -138,6 +139,7 @@ export async function testStack({
     staging: undefined,
     spaceFloorBytes: 0,
     resumeRoomBytes: 1024 ** 2,
+    logBytesMax,
     pauseLimitMs: 60_000,
     // Our own guest knows no power button.
     stopGraceMs: 0,
