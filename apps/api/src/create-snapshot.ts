@@ -9,7 +9,7 @@ import {
   type CompressionConfig,
 } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureStates, type InstanceState } from "@stillframe/domain/instance"
+import { captureStates, mayCapture } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { snapshotResource, type SnapshotKind, type SnapshotRecord } from "@stillframe/domain/snapshot"
 import type { z } from "zod"
@@ -117,9 +117,8 @@ function checkCompression(kind: SnapshotKind, compression: CompressionConfig | u
 }
 
 function checkState(kind: SnapshotKind, instance: InstanceRow): void {
-  const allowed: readonly InstanceState[] = captureStates[kind]
-  if (allowed.includes(instance.state)) return
-  const required = allowed.join(" or ")
+  if (mayCapture(kind, instance.state, instance.attached !== null)) return
+  const required = captureStates[kind].join(" or ")
   throw new StillframeError(
     "conflict",
     `invalid state transition: ${kind.toLowerCase()} snapshot requires source in ${required}, got ${whyIn(instance)}`,

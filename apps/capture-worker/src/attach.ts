@@ -1,6 +1,6 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { completeAttach, type InstanceRow } from "@stillframe/db/instances"
+import { completeAttach, recordStandstill, type InstanceRow } from "@stillframe/db/instances"
 import { finishDone, type OperationContext } from "@stillframe/db/run-operation"
 import { unlaunchable, unsavable } from "@stillframe/domain/restorable"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
@@ -43,7 +43,7 @@ async function record(
   instance: InstanceRow,
   { found, allowOverlay }: { found: AttachedVm; allowOverlay: boolean },
 ): Promise<void> {
-  const { status: _, blocked: __, launch, ...kept } = found
+  const { standstill: _, blocked: __, launch, ...kept } = found
   const attached: AttachedInstance = {
     ...kept,
     allowOverlay,
@@ -59,8 +59,11 @@ async function record(
       restorableReason: restorableReason(found),
     })
     await finishDone(tx, operation)
-    if (row !== undefined) await appendInstanceEvent(tx, "instance.state_changed", row)
-    return row
+    if (row === undefined) return undefined
+    const { standstill } = found
+    const shown = (standstill && (await recordStandstill(tx, row, standstill.reason))) ?? row
+    await appendInstanceEvent(tx, "instance.state_changed", shown)
+    return shown
   })
   if (running !== undefined) watches.start(running)
 }

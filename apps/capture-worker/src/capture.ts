@@ -15,7 +15,7 @@ import {
 } from "@stillframe/db/snapshots"
 import { reserveSpace } from "@stillframe/db/space"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureStates, type Hypervisor } from "@stillframe/domain/instance"
+import { captureStates, mayCapture, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { compressQueue } from "@stillframe/domain/queues"
 import { unlaunchable } from "@stillframe/domain/restorable"
@@ -107,9 +107,11 @@ function captureSource({ config }: Worker, instance: InstanceRow): CaptureSource
 async function sourceOf(db: OwnedDatabase, snapshot: SnapshotRow): Promise<InstanceRow> {
   const instance = await findInstance(db, snapshot.source_instance_id)
   if (instance === undefined) throw new StillframeError("not_found", "the instance was deleted meanwhile")
-  const allowed: readonly string[] = captureStates[snapshot.kind]
-  if (!allowed.includes(instance.state))
-    throw new StillframeError("conflict", `the instance is ${instance.state}, not ${allowed.join(" or ")}`)
+  if (!mayCapture(snapshot.kind, instance.state, instance.attached !== null))
+    throw new StillframeError(
+      "conflict",
+      `the instance is ${instance.state}, not ${captureStates[snapshot.kind].join(" or ")}`,
+    )
   return instance
 }
 

@@ -47,6 +47,8 @@ export interface CaptureWorkerConfig {
   readonly spaceFloorBytes: number
   /** A VM that a full disk has stopped goes on once its file system has this much room. */
   readonly resumeRoomBytes: number
+  /** How often an attached VM is asked whether it stands still. */
+  readonly attachedLookMs: number
   /** A VM's log that has grown beyond this begins anew. */
   readonly logBytesMax: number
   readonly concurrency: number
@@ -113,6 +115,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     kvmDevice: "/dev/kvm",
     staging: set.CAPTURE_STAGING,
     spaceFloorBytes,
+    attachedLookMs: 30_000,
     logBytesMax,
     resumeRoomBytes: 64 * 1024 ** 2,
     mergeQuietMs: 5_000,

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises"
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { InstanceRow } from "@stillframe/db/instances"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Standstill, Watch } from "@stillframe/hypervisors/watch"
+import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
 import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir, instanceDir } from "@stillframe/storage/layout"
 import { freeBytes } from "@stillframe/storage/space"
@@ -27,7 +27,7 @@ export type Vm = Pick<InstanceRow, "id" | "generation">
 export type Seen = "unknown" | "running" | Standstill
 
 /** Gives what looks at a VM while no operation is at work on it; one that can go on is told so, and looked at again. */
-export function openSight(deps: StandstillDeps, vm: Vm, watch: Watch): () => Promise<Seen> {
+export function openSight(deps: StandstillDeps, vm: Vm, watch: Standing): () => Promise<Seen> {
   const resumption = resumptions(deps, vm)
   return () => seeAndResume(deps, vm, { watch, resumption })
 }
@@ -35,7 +35,7 @@ export function openSight(deps: StandstillDeps, vm: Vm, watch: Watch): () => Pro
 async function seeAndResume(
   { clusterId, config, log }: StandstillDeps,
   vm: Vm,
-  { watch, resumption }: { watch: Watch; resumption: Resumption },
+  { watch, resumption }: { watch: Standing; resumption: Resumption },
 ): Promise<Seen> {
   const lock = await holdVmLock({ clusterId, instanceId: vm.id }, 0).catch((error: unknown) => {
     if (!(error instanceof StillframeError) || error.code !== "conflict") throw error
@@ -56,7 +56,7 @@ async function seeAndResume(
 }
 
 /** A hypervisor that does not answer must not keep operations from the VM's lock. */
-async function look(watch: Watch): Promise<Seen> {
+async function look(watch: Standing): Promise<Seen> {
   const stop = new AbortController()
   const late = delay(answerMs, "unknown" as const, { signal: stop.signal })
   const seen = watch.look().then((standstill) => standstill ?? "running")

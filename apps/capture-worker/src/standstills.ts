@@ -2,7 +2,7 @@ import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { recordStandstill } from "@stillframe/db/instances"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Standstill, Watch } from "@stillframe/hypervisors/watch"
+import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
 import { openBell } from "./bell.ts"
 import { openSight, type Seen, type StandstillDeps, type Vm } from "./see-standstill.ts"
 
@@ -13,15 +13,33 @@ const runningPollMs = 30_000
 /** … and where it does not. */
 const silentPollMs = 5_000
 
-/** A VM's watch that also follows, until it is closed or the VM ends, whether the VM stands still. */
-export function withStandstills(
+interface HeldWatch<End> extends Standing {
+  readonly ended: Promise<End>
+  close(): void
+}
+
+/**
+ * A VM's watch that also follows, until it is closed or the VM ends, whether the VM stands still. `everyMs`: of one whose monitor is its
+ * owner's, which is looked at as rarely as that and then for the first time.
+ */
+export function withStandstills<End>(
   deps: StandstillDeps,
   vm: Vm,
-  { watch, stopping, track }: { watch: Watch; stopping: AbortSignal; track: (work: Promise<void>) => void },
-): Pick<Watch, "ended" | "close"> {
+  {
+    watch,
+    stopping,
+    track,
+    everyMs,
+  }: {
+    watch: HeldWatch<End>
+    stopping: AbortSignal
+    track: (work: Promise<void>) => void
+    everyMs?: number
+  },
+): Pick<HeldWatch<End>, "ended" | "close"> {
   const stop = new AbortController()
   void watch.ended.then(() => stop.abort())
-  track(followStandstill(deps, vm, { watch, signal: AbortSignal.any([stop.signal, stopping]) }))
+  track(followStandstill(deps, vm, { watch, signal: AbortSignal.any([stop.signal, stopping]), everyMs }))
   return {
     ended: watch.ended,
     close() {
@@ -38,11 +56,12 @@ export function withStandstills(
 async function followStandstill(
   deps: StandstillDeps,
   vm: Vm,
-  { watch, signal }: { watch: Watch; signal: AbortSignal },
+  { watch, signal, everyMs }: { watch: Standing; signal: AbortSignal; everyMs: number | undefined },
 ): Promise<void> {
   const bell = openBell((ring) => watch.onChange?.(ring))
   const sight = openSight(deps, vm, watch)
-  const runningMs = watch.onChange === undefined ? silentPollMs : runningPollMs
+  const runningMs = everyMs ?? (watch.onChange === undefined ? silentPollMs : runningPollMs)
+  if (everyMs !== undefined) await bell.rung(everyMs, signal)
   while (!signal.aborted) {
     bell.silence()
     let seen: Seen = "unknown"
@@ -51,10 +70,10 @@ async function followStandstill(
       if (seen !== "unknown") await record(deps, vm, seen === "running" ? undefined : seen)
     } catch (err) {
       // The end of the process is told by its watch; anything else is looked at again.
-      if (signal.aborted || isGone(err)) break
+      if (signal.aborted || (isGone(err) && everyMs === undefined)) break
       deps.log.warn({ err, instanceId: vm.id }, "could not see or tell whether a vm stands still")
     }
-    await bell.rung(seen === "running" ? runningMs : standingPollMs, signal)
+    await bell.rung(seen === "running" ? runningMs : (everyMs ?? standingPollMs), signal)
   }
   bell.close()
 }

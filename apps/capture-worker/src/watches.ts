@@ -46,7 +46,7 @@ const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: st
 }
 
 type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "committed" | "log"> & {
-  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes">
+  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes" | "attachedLookMs">
 }
 
 export function watches(deps: WatchDeps): Watches {
@@ -58,7 +58,15 @@ export function watches(deps: WatchDeps): Watches {
   async function hold(instance: WatchedInstance): Promise<void> {
     const dir = generationDir(config.dataDir, instance.id, instance.generation)
     const vm = attachedInstance(instance)
-    const watch = vm === undefined ? await openWatch(dir, instance) : watchAttached(vm)
+    const watch =
+      vm === undefined
+        ? await openWatch(dir, instance)
+        : withStandstills(deps, instance, {
+            watch: watchAttached(vm),
+            stopping: stopping.signal,
+            track,
+            everyMs: config.attachedLookMs,
+          })
     if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve<End>("gone")).then((end) => {

@@ -49,6 +49,16 @@ export const captureStates = {
   Stopped: ["Stopped"],
 } as const satisfies Record<string, readonly InstanceState[]>
 
+/** Whether a snapshot of this kind can be taken. Beyond the contract, a VM that someone else started is captured as it stands. */
+export function mayCapture(
+  kind: keyof typeof captureStates,
+  state: InstanceState,
+  attached: boolean,
+): boolean {
+  const states: readonly InstanceState[] = captureStates[kind]
+  return states.includes(state) || (kind === "Standby" && state === "Paused" && attached)
+}
+
 /** What each call on an instance asks it to be in. */
 export const actionStates = {
   stop: ["Running", "Paused", "Shutdown", "Unknown"],

@@ -8,7 +8,7 @@ export const logBytesMax = 1024 ** 2
 const logName = /\.(log|err)$/
 
 /** Where a log's bytes from before are: at most `logBytesMax`, and the end of a VM's last run. */
-export const olderLog = (path: string): string => `${path}.1`
+const olderLog = (path: string): string => `${path}.1`
 
 /** Sets the log of the last run aside, for a program that appends to the one of its own run. */
 export async function beginLog(path: string): Promise<void> {

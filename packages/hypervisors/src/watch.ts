@@ -11,8 +11,8 @@ export interface Standstill {
   readonly endsWithRoom: boolean
 }
 
-/** Holds a VM in view until it ends. */
-export interface Watch {
+/** Tells whether a VM stands still. */
+export interface Standing {
   /**
    * Calls back when the VM may have stopped or gone on, until the returned function is called. Absent where the hypervisor
    * has no events: then the VM is looked at from time to time.
@@ -25,6 +25,10 @@ export interface Watch {
   look(): Promise<Standstill | undefined>
   /** Lets the VM go on, once. */
   resume(): Promise<void>
+}
+
+/** Holds a VM in view until it ends. */
+export interface Watch extends Standing {
   /** Resolves when the process has ended; `gone` when it did without a word (killed, crashed). Never after `close`. */
   readonly ended: Promise<VmEnd>
   close(): void

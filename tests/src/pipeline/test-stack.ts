@@ -140,6 +140,7 @@ export async function testStack({
     spaceFloorBytes: 0,
     resumeRoomBytes: 1024 ** 2,
     logBytesMax,
+    attachedLookMs: 30_000,
     pauseLimitMs: 60_000,
     // Our own guest knows no power button.
     stopGraceMs: 0,

@@ -3,12 +3,14 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { isInside, type HostPathRules } from "../host-paths.ts"
 import { checkPathShape, checkSize } from "../launch-config.ts"
 import { identifyProcess, type ProcessIdentity } from "../processes.ts"
+import type { Standstill } from "../watch.ts"
 import { readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
 import { launchForm } from "./attached-launch.ts"
 import { acceptedBy, listenersOf, openControlSocket, resolveControlSocket } from "./control-socket.ts"
 import type { ParsedCommandLine } from "./parse-command-line.ts"
 import type { Monitor } from "./qmp.ts"
-import { queryMigration, type VmStatus } from "./resume.ts"
+import { queryMigration } from "./resume.ts"
+import { standstillOf } from "./standstill.ts"
 
 /** As large as any file system of Linux allows, and small enough to add up exactly. */
 const diskBytesMax = 2 ** 46
@@ -27,7 +29,7 @@ export interface AttachOptions {
   rules: HostPathRules
 }
 
-/** A VM that someone else started, as it was found. All of it is to be stored but `status`. */
+/** A VM that someone else started, as it was found. All of it is to be stored but `standstill` and `blocked`. */
 export interface AttachedVm {
   /** Real path. */
   controlSocket: string
@@ -38,7 +40,8 @@ export interface AttachedVm {
   vcpus: number
   /** The most that copies of its writable disks can take. */
   diskBytesMax: number
-  status: VmStatus
+  /** Why it stands still; undefined while it runs. */
+  standstill: Standstill | undefined
   /** Why QEMU cannot save it, in QEMU's words. */
   blocked: readonly string[]
   /** The launch form, or the first option that it cannot express: then the VM can be captured, but not restored or forked. */
@@ -148,8 +151,8 @@ async function look(
   pid: number,
   { rules, launcher }: AttachOptions,
 ): Promise<Omit<AttachedVm, "controlSocket" | "process" | "user">> {
-  const [status, migration, memory, cpus, disks] = await Promise.all([
-    monitor.execute<VmStatus>("query-status"),
+  const [standstill, migration, memory, cpus, disks] = await Promise.all([
+    standstillOf(monitor),
     queryMigration(monitor),
     monitor.execute<{ "base-memory": number; "plugged-memory"?: number }>("query-memory-size-summary"),
     monitor.execute<unknown[]>("query-cpus-fast"),
@@ -157,7 +160,7 @@ async function look(
   ])
   const memoryBytes = memory["base-memory"] + (memory["plugged-memory"] ?? 0)
   const facts = {
-    status,
+    standstill,
     blocked: migration["blocked-reasons"] ?? [],
     hypervisorVersion: monitor.version,
     memoryMib: Math.ceil(memoryBytes / 1024 ** 2),
