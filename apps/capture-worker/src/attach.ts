@@ -68,7 +68,7 @@ async function record(
   if (running !== undefined) watches.start(running)
 }
 
-/** What its owner should know before a snapshot is asked for. */
+/** Shown on the instance before a snapshot is asked for; null where one can be restored. */
 function restorableReason({ blocked, launch }: AttachedVm): string | null {
   if (blocked.length > 0) return unsavable(blocked)
   return launch.restorable ? null : unlaunchable(launch.option)

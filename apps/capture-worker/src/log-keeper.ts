@@ -22,7 +22,7 @@ for (;;) {
     for (const dir of await generations()) await boundLogs(dir, Number(bytes))
     if (!process.connected && !(await anyVmLives())) break
   } catch (error) {
-    // The next round tries again: nobody else bounds them.
+    // The next round tries again: no other process bounds them.
     if (process.connected)
       process.send?.({ reason: toStillframeError(error).message }, undefined, {}, () => {})
   }

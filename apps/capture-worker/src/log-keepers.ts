@@ -24,7 +24,7 @@ export function startLogKeeper(
       cwd: "/",
       env: { PATH: "/usr/local/bin:/usr/bin:/bin" },
       execArgv: ["--max-semi-space-size=1"],
-      // Whoever reads the worker's output would wait for the end of the last VM.
+      // A reader of the worker's output would wait for the end of the last VM.
       stdio: ["ignore", "ignore", "ignore", "ipc"],
     })
     keeper.on("message", (message) => log.error(message, "logs of vms not bounded"))

@@ -71,7 +71,7 @@ async function look(watch: Standing): Promise<Seen> {
 }
 
 interface Resumption {
-  /** Whether there is room, and the last try was long enough ago. Counts as a try if so. */
+  /** True when there is room and the last try was long enough ago; this counts as the next try. */
   isDue(): Promise<boolean>
   noteRunning(): void
 }

@@ -49,7 +49,7 @@ export const captureStates = {
   Stopped: ["Stopped"],
 } as const satisfies Record<string, readonly InstanceState[]>
 
-/** Whether a snapshot of this kind can be taken. Beyond the contract, a VM that someone else started is captured as it stands. */
+/** The contract's rule; beyond it, an attached VM is captured as it stands. */
 export function mayCapture(
   kind: keyof typeof captureStates,
   state: InstanceState,

@@ -7,7 +7,7 @@ export const logBytesMax = 1024 ** 2
 
 const logName = /\.(log|err)$/
 
-/** Where a log's bytes from before are: at most `logBytesMax`, and the end of a VM's last run. */
+/** Holds the newest bytes before a cut, or the log of the last run. */
 const olderLog = (path: string): string => `${path}.1`
 
 /** Sets the log of the last run aside, for a program that appends to the one of its own run. */
@@ -66,7 +66,7 @@ async function keepNewest(
   }
 }
 
-/** Gone meanwhile, or a name of something that is no file. */
+/** It is gone, or its name leads to something else than a file. */
 function ignoreMissing(error: NodeJS.ErrnoException): undefined {
   if (!["ENOENT", "ENOTDIR", "ELOOP", "ENXIO", "EISDIR"].includes(error.code ?? "")) throw error
 }

@@ -1,13 +1,13 @@
 /** How a VM's process ended, as far as it was said. */
 export type VmEnd = "guest_shutdown" | "guest_reset" | "guest_panicked" | "ended_by_host" | "gone"
 
-/** Why a VM stands still that nobody of ours has paused. */
+/** Why a VM stands still though no work of ours has paused it. */
 export interface Standstill {
   /** The hypervisor's word for it, such as `io-error`. */
   readonly status: string
   /** For people: why, and what to do. */
   readonly reason: string
-  /** Whether the VM can go on once its directory's file system has room; otherwise nothing of ours resumes it. */
+  /** True when the VM can go on once its directory's file system has room; otherwise nothing of ours resumes it. */
   readonly endsWithRoom: boolean
 }
 

@@ -182,7 +182,7 @@ async function look(
   return { ...facts, launch: { restorable: false, option: "hot-plugged memory, processors or disks" } }
 }
 
-/** What answers on the socket is another's program: its figures become ours only within a caller's own limits. */
+/** The program on the socket is not trusted: its figures must lie within the limits of a caller's. */
 function assertInRange(
   { memoryMib, vcpus, memoryBytes }: { memoryMib: number; vcpus: number; memoryBytes: number },
   disks: readonly AttachedDisk[],

@@ -36,7 +36,7 @@ export async function probeQemu(binary: string, signal: AbortSignal): Promise<Qe
   throw noQemu(binary)
 }
 
-/** Whether a binary has exactly this machine type. Throws as `runProgram` does. */
+/** True when a binary has exactly this machine type. Throws as `runProgram` does. */
 export async function hasMachine(binary: string, machine: string, signal: AbortSignal): Promise<boolean> {
   const help = await runProgram(binary, ["-machine", "help"], { signal })
   return help.split("\n").some((line) => line.split(" ", 1)[0] === machine)

@@ -14,7 +14,7 @@ const migrationUnderWay = new Set([
   "wait-unplug",
 ])
 
-/** Of a guest that was let go on. */
+/** States that a guest may reach by itself right after `cont`. */
 const stoppedByItself: ReadonlySet<string> = new Set(["io-error", "guest-panicked", "watchdog", "suspended"])
 
 export interface VmStatus {
