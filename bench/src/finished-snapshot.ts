@@ -18,6 +18,7 @@ export function finishedSnapshot(): SnapshotRecord {
     compression_state: "compressed",
     compression_error: null,
     compression_reason: null,
+    restorable_reason: null,
     size_bytes: 88_000_000,
     uncompressed_size_bytes: 536_870_912,
     compressed_size_bytes: 87_000_000,

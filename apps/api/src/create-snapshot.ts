@@ -9,10 +9,11 @@ import {
   type CompressionConfig,
 } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureStates, type InstanceState } from "@stillframe/domain/instance"
+import { captureStates, mayCapture } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"
 import { snapshotResource, type SnapshotKind, type SnapshotRecord } from "@stillframe/domain/snapshot"
 import type { z } from "zod"
+import { whyIn } from "./instance-actions.ts"
 import { requireLiveCapture } from "./live-capture.ts"
 import { once } from "./once.ts"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
@@ -112,13 +113,12 @@ function checkCompression(kind: SnapshotKind, compression: CompressionConfig | u
     throw new StillframeError("invalid_request", "compression is only supported for standby snapshots")
 }
 
-function checkState(kind: SnapshotKind, { state }: InstanceRow): void {
-  const allowed: readonly InstanceState[] = captureStates[kind]
-  if (allowed.includes(state)) return
-  const required = allowed.join(" or ")
+function checkState(kind: SnapshotKind, instance: InstanceRow): void {
+  if (mayCapture(kind, instance.state, instance.attached !== null)) return
+  const required = captureStates[kind].join(" or ")
   throw new StillframeError(
     "conflict",
-    `invalid state transition: ${kind.toLowerCase()} snapshot requires source in ${required}, got ${state}`,
+    `invalid state transition: ${kind.toLowerCase()} snapshot requires source in ${required}, got ${whyIn(instance)}`,
   )
 }
 

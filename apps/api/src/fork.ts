@@ -56,9 +56,9 @@ async function fork(
 async function insertFork(tx: Database, snapshotId: string, body: ForkRequest): Promise<InstanceWork> {
   const snapshot = await requireSnapshot(tx, snapshotId, lockSnapshot)
   requireUsable(snapshot, "forked")
+  requireRestorable(snapshot)
   // The source may be gone for whoever asks; its row still says what it was.
   const source = await findInstanceEvenDeleted(tx, snapshot.source_instance_id)
-  requireRestorable(source)
   const hypervisor = hypervisorFor(snapshot, body)
   const host = await hostFor(tx, { ...snapshot, hypervisor })
   const instance = await createInstance(tx, {

@@ -7,6 +7,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, type InstanceState, type TargetState } from "@stillframe/domain/instance"
 import type { OperationKind } from "@stillframe/domain/operation"
 import { captureQueue } from "@stillframe/domain/queues"
+import { shownReason } from "@stillframe/domain/reason"
 import { z } from "zod"
 import { once } from "./once.ts"
 import { answerWithInstance, instanceWork, replayInstanceWork } from "./operations.ts"
@@ -120,8 +121,13 @@ export function action(
   const call = name === "resume" ? "restore" : name
   throw new StillframeError(
     "invalid_state",
-    `invalid state transition: ${call} requires an instance in ${allowed.join(" or ")}, got ${instance.state}`,
+    `invalid state transition: ${call} requires an instance in ${allowed.join(" or ")}, got ${whyIn(instance)}`,
   )
+}
+
+/** An instance's state, for a message; of one that stands still with the reason, which says what to do. */
+export function whyIn({ state, state_error }: Pick<InstanceRow, "state" | "state_error">): string {
+  return state === "Paused" && state_error !== null ? `${state}: ${shownReason(state_error)}` : state
 }
 
 /** Locks the instance and makes sure that nothing else is about to change its state. Throws `not_found` or `invalid_state`. */

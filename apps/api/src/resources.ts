@@ -67,6 +67,14 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       .string()
       .exactOptional()
       .describe("Why the memory cannot be compressed: `compression_state` then stays `none`."),
+    restorable: z
+      .literal(false)
+      .exactOptional()
+      .describe("False for a snapshot that can be neither restored nor forked. Absent otherwise."),
+    restorable_reason: z
+      .string()
+      .exactOptional()
+      .describe("Why the snapshot cannot be restored, and what you can do."),
     compressed_size_bytes: bytes("The size of the compressed memory file.").exactOptional(),
     uncompressed_size_bytes: bytes("The size that the memory file had before.").exactOptional(),
     status: z
@@ -114,12 +122,22 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     state: z
       .enum(instanceStates)
       .describe(
-        "The state of the VM. `Unknown` while its host has not been heard of for 15 s, which makes no event.",
+        "The state of the VM. `Paused`: it stands still by itself, and `state_error` says why. `Unknown` while its host has not been heard of for 15 s, which makes no event.",
       ),
     state_error: z
       .string()
       .exactOptional()
-      .describe("Why the last action failed, or why the state is not known."),
+      .describe("Why the last action failed, why the VM stands still, or why the state is not known."),
+    restorable: z
+      .literal(false)
+      .exactOptional()
+      .describe(
+        "False where snapshots of the VM can be neither restored nor forked, or none can be taken. Absent otherwise.",
+      ),
+    restorable_reason: z
+      .string()
+      .exactOptional()
+      .describe("Why its snapshots cannot be restored, and what you can do."),
     vcpus: z.int().describe("The number of virtual processors."),
     size: z.string().describe("The memory of the VM, such as `512 MB`."),
     tags: tags.exactOptional(),

@@ -84,7 +84,7 @@ async function useAfterState(
   body: RestoreRequest,
 ): Promise<SnapshotUse> {
   action("restore", instance)
-  requireRestorable(instance)
+  requireRestorable(snapshot)
   return useOf(db, snapshot, instance, body)
 }
 

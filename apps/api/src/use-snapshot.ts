@@ -5,6 +5,7 @@ import { requireSound, type ShownSnapshot, type SnapshotRow } from "@stillframe/
 import { StillframeError } from "@stillframe/domain/errors"
 import { guestObstacle } from "@stillframe/domain/hypervisor-needs"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
+import { shownReason } from "@stillframe/domain/reason"
 import { snapshotTargets } from "@stillframe/domain/snapshot"
 import { offeredBy } from "./choose-host.ts"
 import { problem } from "./problem.ts"
@@ -44,14 +45,9 @@ export function requireUsable(snapshot: SnapshotRow, done: "forked" | "restored"
   throw new StillframeError("conflict", `snapshot ${snapshot.id} has failed and can't be ${done}: ${reason}`)
 }
 
-/** Throws `not_supported` for snapshots of a VM that can't be started here as its owner started it. */
-export function requireRestorable({ attached }: InstanceRow): void {
-  const option = attached?.["option"]
-  if (typeof option !== "string") return
-  throw new StillframeError(
-    "not_supported",
-    `the VM's owner started it with ${option}, which a VM of ours can't have, so its snapshots can only be kept; start it without and attach it again`,
-  )
+/** Throws `not_supported` with the reason that the snapshot shows. */
+export function requireRestorable({ restorable_reason }: Pick<SnapshotRow, "restorable_reason">): void {
+  if (restorable_reason !== null) throw new StillframeError("not_supported", shownReason(restorable_reason))
 }
 
 /** What is to become of a snapshot. */

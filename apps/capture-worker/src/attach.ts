@@ -1,7 +1,8 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { completeAttach, type InstanceRow } from "@stillframe/db/instances"
+import { completeAttach, recordStandstill, type InstanceRow } from "@stillframe/db/instances"
 import { finishDone, type OperationContext } from "@stillframe/db/run-operation"
+import { unlaunchable, unsavable } from "@stillframe/domain/restorable"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { AttachedInstance, AttachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
@@ -42,7 +43,7 @@ async function record(
   instance: InstanceRow,
   { found, allowOverlay }: { found: AttachedVm; allowOverlay: boolean },
 ): Promise<void> {
-  const { status: _, launch, ...kept } = found
+  const { standstill: _, blocked: __, launch, ...kept } = found
   const attached: AttachedInstance = {
     ...kept,
     allowOverlay,
@@ -55,10 +56,20 @@ async function record(
       memoryMib: found.memoryMib,
       launch: launch.restorable ? launch.config : {},
       attached,
+      restorableReason: restorableReason(found),
     })
     await finishDone(tx, operation)
-    if (row !== undefined) await appendInstanceEvent(tx, "instance.state_changed", row)
-    return row
+    if (row === undefined) return undefined
+    const { standstill } = found
+    const shown = (standstill && (await recordStandstill(tx, row, standstill.reason))) ?? row
+    await appendInstanceEvent(tx, "instance.state_changed", shown)
+    return shown
   })
   if (running !== undefined) watches.start(running)
+}
+
+/** Shown on the instance before a snapshot is asked for; null where one can be restored. */
+function restorableReason({ blocked, launch }: AttachedVm): string | null {
+  if (blocked.length > 0) return unsavable(blocked)
+  return launch.restorable ? null : unlaunchable(launch.option)
 }

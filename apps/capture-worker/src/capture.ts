@@ -14,10 +14,11 @@ import {
 } from "@stillframe/db/snapshots"
 import { reserveSpace } from "@stillframe/db/space"
 import { StillframeError } from "@stillframe/domain/errors"
-import { captureStates, type Hypervisor } from "@stillframe/domain/instance"
+import { captureStates, mayCapture, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { openTrouble } from "@stillframe/domain/outage"
 import { compressQueue } from "@stillframe/domain/queues"
+import { unlaunchable } from "@stillframe/domain/restorable"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
@@ -108,9 +109,11 @@ function captureSource({ config }: Worker, instance: InstanceRow): CaptureSource
 async function sourceOf(db: OwnedDatabase, snapshot: SnapshotRow): Promise<InstanceRow> {
   const instance = await findInstance(db, snapshot.source_instance_id)
   if (instance === undefined) throw new StillframeError("not_found", "the instance was deleted meanwhile")
-  const allowed: readonly string[] = captureStates[snapshot.kind]
-  if (!allowed.includes(instance.state))
-    throw new StillframeError("conflict", `the instance is ${instance.state}, not ${allowed.join(" or ")}`)
+  if (!mayCapture(snapshot.kind, instance.state, instance.attached !== null))
+    throw new StillframeError(
+      "conflict",
+      `the instance is ${instance.state}, not ${captureStates[snapshot.kind].join(" or ")}`,
+    )
   return instance
 }
 
@@ -145,7 +148,7 @@ async function publish(
   manifest: Manifest,
 ): Promise<void> {
   const memory = memoryEntry(manifest)
-  const { opaque_memory: incompressible } = manifest
+  const { opaque_memory: incompressible, not_restorable: option } = manifest
   const compress = snapshot.compression !== null && incompressible === undefined
   const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
   // What was written while the disk was away lies below its mount point.
@@ -161,6 +164,7 @@ async function publish(
       capturedAt: new Date(manifest.captured_at),
       compress,
       ...(incompressible !== undefined && { incompressible }),
+      ...(option !== undefined && { unrestorable: unlaunchable(option) }),
     })
     await finishDone(tx, operation)
     if (ready === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")

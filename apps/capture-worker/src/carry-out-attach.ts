@@ -20,6 +20,7 @@ export async function carryOutAttach(order: AttachOrder): Promise<AttachedVm> {
       controlSocket,
       ...(pid !== undefined && { pid }),
       binaries,
+      launcher: hypervisor.binary,
       users: hypervisor.runAs === undefined ? [] : [hypervisor.runAs.uid],
       rules: { hostPaths, dataDir },
     })

@@ -1,5 +1,6 @@
 import { isAbsolute, join } from "node:path"
 import type { Hypervisor } from "@stillframe/domain/instance"
+import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import { findProgram } from "@stillframe/runtime/find-program"
 import {
@@ -46,6 +47,12 @@ export interface CaptureWorkerConfig {
   readonly mergeQuietMs: number
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
+  /** A VM that a full disk has stopped goes on once its file system has this much room. */
+  readonly resumeRoomBytes: number
+  /** How often an attached VM is asked whether it stands still. */
+  readonly attachedLookMs: number
+  /** A VM's log that has grown beyond this begins anew. */
+  readonly logBytesMax: number
   readonly concurrency: number
 }
 
@@ -111,6 +118,9 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     kvmDevice: "/dev/kvm",
     staging: set.CAPTURE_STAGING,
     spaceFloorBytes,
+    attachedLookMs: 30_000,
+    logBytesMax,
+    resumeRoomBytes: 64 * 1024 ** 2,
     mergeQuietMs: 5_000,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,
     stopGraceMs: set.STOP_GRACE * 1_000,

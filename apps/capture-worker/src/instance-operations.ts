@@ -5,7 +5,7 @@ import type { ClaimedOperation } from "@stillframe/db/operations"
 import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
 import type { Database } from "@stillframe/db/schema"
 import { StillframeError } from "@stillframe/domain/errors"
-import { actionStates, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"
+import { actionStates, hasVm, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { growthOf, takeOver } from "./takeover.ts"
@@ -126,7 +126,7 @@ async function settle(
 
 /** After a failure nobody knows whether the VM runs: the watch finds out, and records an end. */
 function watchAgain({ watches }: Worker, instance: InstanceRow): void {
-  if (instance.state === "Running") watches.start(instance)
+  if (hasVm(instance.state)) watches.start(instance)
 }
 
 async function stopQuietly(worker: Worker, context: OperationContext, instance: InstanceRow): Promise<void> {

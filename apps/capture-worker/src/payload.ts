@@ -6,6 +6,7 @@ import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
+import { unlaunchable } from "@stillframe/domain/restorable"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest, requireFiles } from "@stillframe/storage/manifest"
@@ -69,10 +70,7 @@ async function read(
   const { memory_file: memoryFile } = snapshot
   await requireFiles(dir, manifest, memoryFile ?? undefined)
   if (manifest.not_restorable !== undefined)
-    throw new StillframeError(
-      "not_supported",
-      `its VM was started with ${manifest.not_restorable}, which a VM of ours can't have; the snapshot can only be kept`,
-    )
+    throw new StillframeError("not_supported", unlaunchable(manifest.not_restorable))
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)

@@ -133,6 +133,7 @@ async function commit(
       standby_payload: target === "Standby" ? operation.token : null,
       // From here on it is a VM of ours, whoever started the one before.
       attached: null,
+      restorable_reason: null,
       ...(operation.snapshotId !== null && ofNoLifeYet(target)),
     })
     await finishDone(tx, operation)

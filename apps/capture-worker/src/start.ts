@@ -10,6 +10,7 @@ import {
   type OperationHandler,
   type OperationRunner,
 } from "@stillframe/db/run-operation"
+import { hasVm } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
@@ -30,6 +31,7 @@ import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
+import { startLogKeeper } from "./log-keepers.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
 import { watchOrphans } from "./orphans.ts"
 import { release } from "./release.ts"
@@ -62,6 +64,7 @@ export async function startCaptureWorker(
   await using resources = new AsyncDisposableStack()
   const grown: Growth = new Map()
   resources.use(await startHostSweep(config.dataDir, log, grown))
+  resources.use(startLogKeeper(config, log))
 
   const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
   const known = await knownHost(db, config.host)
@@ -110,7 +113,7 @@ export async function startCaptureWorker(
 async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): Promise<void> {
   const { id: instanceId, generation, state } = instance
   if (attachedInstance(instance) !== undefined) {
-    if (state === "Running") worker.watches.start(instance)
+    if (hasVm(state)) worker.watches.start(instance)
     // What is not possible now is done by the next capture, or by the watch at the VM's end.
     await release(worker, instance, { forget: false }).catch((err: unknown) =>
       worker.log.warn({ err, instanceId }, "attached vm may still use overlays"),
@@ -118,6 +121,9 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
   } else if (state === "Running") {
     await goOn(worker, instance)
     merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
+  } else if (state === "Paused") {
+    // It may have been paused on purpose: its watch finds out whether it is to go on.
+    worker.watches.start(instance)
   }
   await tidyInstance(worker, instance)
 }

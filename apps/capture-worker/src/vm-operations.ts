@@ -12,6 +12,7 @@ import { finishDone, type OperationContext, type OperationHandler } from "@still
 import type { Database } from "@stillframe/db/schema"
 import { failCapturesOf } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
+import { hasVm } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
@@ -130,7 +131,7 @@ async function forget(worker: Worker, instance: InstanceRow): Promise<void> {
   try {
     await release(worker, instance, { forget: true })
   } catch (error) {
-    if (instance.state === "Running") worker.watches.start(instance)
+    if (hasVm(instance.state)) worker.watches.start(instance)
     throw error
   }
 }

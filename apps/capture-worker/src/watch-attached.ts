@@ -1,6 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
 import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
+import { openControlSocket } from "@stillframe/hypervisors/qemu/control-socket"
+import { standstillOf } from "@stillframe/hypervisors/qemu/standstill"
+import type { Standing } from "@stillframe/hypervisors/watch"
 import { watchPid } from "@stillframe/hypervisors/watch-pid"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { AttachedInstance } from "./attached-instance.ts"
@@ -11,8 +14,8 @@ import { holdVmLock } from "./vm-lock.ts"
 const lockWaitMs = 60_000
 const retryMs = 1_000
 
-/** By its process alone: its monitor may be the only one, and is its owner's. */
-export function watchAttached({ process }: AttachedInstance): {
+/** By its process: its monitor may be the only one, and is its owner's, so that it is opened for a look and closed again. */
+export function watchAttached({ process, controlSocket }: AttachedInstance): Standing & {
   readonly ended: Promise<"ended_by_owner">
   close(): void
 } {
@@ -28,7 +31,16 @@ export function watchAttached({ process }: AttachedInstance): {
       }
     }
   }
-  return { ended: ended(), close: () => stop.abort() }
+  return {
+    ended: ended(),
+    async look() {
+      const monitor = await openControlSocket(controlSocket)
+      return standstillOf(monitor).finally(() => monitor.close())
+    },
+    // Its owner may want it to stand still.
+    resume: async () => {},
+    close: () => stop.abort(),
+  }
 }
 
 const never = new Promise<never>(() => {})

@@ -5,14 +5,16 @@ import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/
 import { pendingStateOperation } from "@stillframe/db/operations"
 import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
+import { hasVm } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import type { VmEnd, Watch } from "@stillframe/hypervisors/watch"
+import type { VmEnd } from "@stillframe/hypervisors/watch"
 import { generationDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import { identityOf } from "./carry-out-launch.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { withStandstills } from "./standstills.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
@@ -48,10 +50,11 @@ const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: st
 }
 
 type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "home" | "committed" | "log"> & {
-  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">
+  readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes" | "attachedLookMs">
 }
 
-export function watches({ db, clusterId, config, hypervisors, home, committed, log }: WatchDeps): Watches {
+export function watches(deps: WatchDeps): Watches {
+  const { db, clusterId, config, hypervisors, home, committed, log } = deps
   const held = new Map<string, HeldWatch>()
   const recording = new Set<Promise<void>>()
   const stopping = new AbortController()
@@ -59,7 +62,15 @@ export function watches({ db, clusterId, config, hypervisors, home, committed, l
   async function hold(instance: WatchedInstance): Promise<void> {
     const dir = generationDir(config.dataDir, instance.id, instance.generation)
     const vm = attachedInstance(instance)
-    const watch = vm === undefined ? await openWatch(dir, instance) : watchAttached(vm)
+    const watch =
+      vm === undefined
+        ? await openWatch(dir, instance)
+        : withStandstills(deps, instance, {
+            watch: watchAttached(vm),
+            stopping: stopping.signal,
+            track,
+            everyMs: config.attachedLookMs,
+          })
     if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve<End>("gone")).then((end) => {
@@ -69,12 +80,14 @@ export function watches({ db, clusterId, config, hypervisors, home, committed, l
   }
 
   /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
-  async function openWatch(dir: string, { id, hypervisor }: WatchedInstance): Promise<Watch | undefined> {
+  async function openWatch(dir: string, instance: WatchedInstance): Promise<HeldWatch | undefined> {
+    const { id, hypervisor } = instance
     const trouble = openTrouble(log, { lost: `vm in ${dir} can't be watched yet` })
     for (; !stopping.signal.aborted; await delay(retryMs)) {
       try {
         const { tools } = hostHypervisor({ hypervisors }, hypervisor)
-        return await hypervisorOf(tools).watch(dir)
+        const watch = await hypervisorOf(tools).watch(dir)
+        return withStandstills(deps, instance, { watch, stopping: stopping.signal, track })
       } catch (error) {
         if (!(error instanceof StillframeError)) throw error
         if (error.code === "hypervisor_gone" && (await hasEnded(id))) return undefined
@@ -109,7 +122,7 @@ export function watches({ db, clusterId, config, hypervisors, home, committed, l
 
   function track(work: Promise<void>): void {
     const tracked = work
-      .catch((err: unknown) => log.error({ err }, "end of a vm not recorded"))
+      .catch((err: unknown) => log.error({ err }, "a vm is not watched any more"))
       .finally(() => recording.delete(tracked))
     recording.add(tracked)
   }
@@ -140,7 +153,7 @@ async function recordEnd(
   const { state, message } = endings[end]
   return inTransaction(db, async (tx) => {
     const instance = await lockInstance(tx, id)
-    if (instance?.state !== "Running" || instance.generation !== generation) return true
+    if (instance === undefined || !hasVm(instance.state) || instance.generation !== generation) return true
     if ((await pendingStateOperation(tx, id)) !== undefined) return false
     const ended = await advanceInstance(tx, id, state, {
       exit_message: obstacle === undefined ? message : `${message}; ${obstacle}`,

@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId, idPattern } from "@stillframe/domain/ids"
 import {
+  hasVm,
   instanceStatesBefore,
   type Hypervisor,
   type InstanceState,
@@ -73,6 +74,7 @@ const columns = [
   "host",
   "state",
   "state_error",
+  "restorable_reason",
   "generation",
   "pid",
   "launch",
@@ -206,7 +208,14 @@ export async function instancesOfHost(db: Database, host: string): Promise<Insta
 export async function completeAttach(
   tx: Database,
   id: string,
-  values: { pid: number; vcpus: number; memoryMib: number; launch: object; attached: object },
+  values: {
+    pid: number
+    vcpus: number
+    memoryMib: number
+    launch: object
+    attached: object
+    restorableReason: string | null
+  },
 ): Promise<InstanceRow | undefined> {
   try {
     return await advanceInstance(tx, id, "Running", {
@@ -215,6 +224,7 @@ export async function completeAttach(
       memory_mib: values.memoryMib,
       launch: JSON.stringify(values.launch),
       attached: JSON.stringify(values.attached),
+      restorable_reason: values.restorableReason,
     })
   } catch (error) {
     throw isUniqueViolation(error, "instances_attached")
@@ -244,6 +254,25 @@ export async function advanceInstance(
     .where("state", "in", instanceStatesBefore(to))
     .returningAll()
     .executeTakeFirst()
+}
+
+/**
+ * Records that a VM stands still, and why, or without a reason that it runs. Undefined where the row says so already, or
+ * has moved on.
+ */
+export async function recordStandstill(
+  tx: Database,
+  { id, generation }: Pick<InstanceRow, "id" | "generation">,
+  reason: string | undefined,
+): Promise<InstanceRow | undefined> {
+  const instance = await lockInstance(tx, id)
+  if (instance === undefined || instance.generation !== generation || !hasVm(instance.state)) return undefined
+  if (reason === undefined)
+    return instance.state === "Running"
+      ? undefined
+      : advanceInstance(tx, id, "Running", { started_at: instance.started_at })
+  const known = instance.state === "Paused" && instance.state_error === reason
+  return known ? undefined : advanceInstance(tx, id, "Paused", { state_error: reason })
 }
 
 /** Says why the last thing asked of an instance did not happen; its state is what it was. */

@@ -28,6 +28,7 @@ const columns = [
   "compression_state",
   "compression_error",
   "compression_reason",
+  "restorable_reason",
   "size_bytes",
   "uncompressed_size_bytes",
   "compressed_size_bytes",

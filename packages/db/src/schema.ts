@@ -68,6 +68,7 @@ export interface InstancesTable {
   host: string
   state: InstanceState
   state_error: string | null
+  restorable_reason: string | null
   generation: Defaulted<number>
   pid: number | null
   launch: ColumnType<Record<string, unknown>, string, string>
@@ -107,6 +108,7 @@ export interface SnapshotsTable {
   compression_state: Defaulted<CompressionState>
   compression_error: string | null
   compression_reason: string | null
+  restorable_reason: string | null
   size_bytes: Defaulted<number>
   uncompressed_size_bytes: number | null
   compressed_size_bytes: number | null

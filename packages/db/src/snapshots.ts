@@ -102,6 +102,7 @@ const unset = {
   compression_state: "none",
   compression_error: null,
   compression_reason: null,
+  restorable_reason: null,
   size_bytes: 0,
   uncompressed_size_bytes: null,
   compressed_size_bytes: null,
@@ -168,6 +169,8 @@ export interface CapturedPayload {
   readonly capturedAt: Date
   /** Why its memory can't be compressed. Absent where it can. */
   readonly incompressible?: string
+  /** Why it can be neither restored nor forked. Absent where it can. */
+  readonly unrestorable?: string
 }
 
 /** Moves a snapshot on if its status allows it; the row afterwards, or undefined when it was not this caller's to move. */
@@ -213,6 +216,7 @@ export function publishCapture(
     captured_at: sql<Date>`least(greatest(${captured.capturedAt}::timestamptz, created_at), clock())`,
     compression_state: captured.compress ? "compressing" : "none",
     compression_reason: captured.incompressible ?? null,
+    restorable_reason: captured.unrestorable ?? null,
     progress: null,
   })
 }

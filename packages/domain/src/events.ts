@@ -47,7 +47,7 @@ export interface EventEnvelope {
 }
 
 /**
- * As JSON in UTF-8 no event is larger. The most that the limits of what it holds allow is some 46,000: tags 50 × 390, two
+ * As JSON in UTF-8 no event is larger. The most that the limits of what it holds allow is some 58,000: tags 50 × 390, three
  * reasons of 2,000 units × 6 bytes or a URL of 2,048 × 9, and little else.
  */
 export const eventBytesMax = 65_536

@@ -4,12 +4,12 @@ import { instanceStatesBefore } from "./instance.ts"
 test.each([
   ["Created", []],
   ["Initializing", ["Created", "Shutdown", "Stopped", "Standby"]],
-  ["Running", ["Initializing", "Shutdown", "Stopped", "Standby", "Unknown"]],
-  ["Paused", []],
-  ["Shutdown", ["Initializing", "Running", "Unknown"]],
-  ["Stopped", ["Created", "Initializing", "Running", "Shutdown", "Stopped", "Standby", "Unknown"]],
+  ["Running", ["Initializing", "Paused", "Shutdown", "Stopped", "Standby", "Unknown"]],
+  ["Paused", ["Running", "Paused"]],
+  ["Shutdown", ["Initializing", "Running", "Paused", "Unknown"]],
+  ["Stopped", ["Created", "Initializing", "Running", "Paused", "Shutdown", "Stopped", "Standby", "Unknown"]],
   ["Standby", ["Initializing", "Running", "Shutdown", "Stopped", "Standby", "Unknown"]],
-  ["Unknown", ["Initializing", "Running"]],
+  ["Unknown", ["Initializing", "Running", "Paused"]],
 ] as const)("an instance becomes %s only from %j", (to, from) => {
   expect(instanceStatesBefore(to)).toEqual(from)
 })

@@ -1,6 +1,7 @@
 import type { CompressionConfig } from "./compression.ts"
 import { notHeardOf } from "./lost-host.ts"
 import { shownReason } from "./reason.ts"
+import { restorableMembers } from "./restorable.ts"
 import type { Tags } from "./tags.ts"
 
 /** The contract's five; `qemu-microvm` is QEMU with its microvm machine. */
@@ -19,12 +20,13 @@ export const instanceStates = [
 ] as const
 export type InstanceState = (typeof instanceStates)[number]
 
-/** A state may only move to those on its right. `Paused` is never stored: outside, a capture shows `Running`. */
+/** A state may only move to those on its right. `Paused`: the VM stands still and no capture is why, which shows `Running`. */
 const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
   Created: ["Initializing", "Stopped"],
   Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
-  Running: ["Standby", "Stopped", "Shutdown", "Unknown"],
-  Paused: [],
+  Running: ["Paused", "Standby", "Stopped", "Shutdown", "Unknown"],
+  // To itself when the reason changes.
+  Paused: ["Running", "Paused", "Stopped", "Shutdown", "Unknown"],
   // To the same state again: by restoring a snapshot in place.
   Shutdown: ["Initializing", "Running", "Standby", "Stopped"],
   Stopped: ["Initializing", "Running", "Standby", "Stopped"],
@@ -37,15 +39,30 @@ export function instanceStatesBefore(to: InstanceState): InstanceState[] {
   return instanceStates.filter((from) => nextInstanceStates[from].includes(to))
 }
 
+/** The states of an instance that has a process. */
+export function hasVm(state: InstanceState): boolean {
+  return state === "Running" || state === "Paused"
+}
+
 /** What the contract asks a snapshot's source to be in, by kind of snapshot. */
 export const captureStates = {
   Standby: ["Running", "Standby"],
   Stopped: ["Stopped"],
 } as const satisfies Record<string, readonly InstanceState[]>
 
+/** The contract's rule; beyond it, an attached VM is captured as it stands. */
+export function mayCapture(
+  kind: keyof typeof captureStates,
+  state: InstanceState,
+  attached: boolean,
+): boolean {
+  const states: readonly InstanceState[] = captureStates[kind]
+  return states.includes(state) || (kind === "Standby" && state === "Paused" && attached)
+}
+
 /** What each call on an instance asks it to be in. */
 export const actionStates = {
-  stop: ["Running", "Shutdown", "Unknown"],
+  stop: ["Running", "Paused", "Shutdown", "Unknown"],
   start: ["Stopped", "Shutdown"],
   standby: ["Running"],
   /** From its own memory on disk. */
@@ -76,6 +93,8 @@ export interface InstanceRecord {
   readonly attached: object | null
   readonly state: InstanceState
   readonly state_error: string | null
+  /** Why its snapshots can be neither restored nor forked. */
+  readonly restorable_reason: string | null
   readonly vcpus: number
   readonly memory_mib: number
   readonly tags: Tags
@@ -125,6 +144,9 @@ export interface InstanceResource {
   readonly attached?: true
   readonly state: InstanceState
   readonly state_error?: string
+  /** Left out where its snapshots can be restored and forked. */
+  readonly restorable?: false
+  readonly restorable_reason?: string
   readonly vcpus: number
   readonly size: string
   readonly tags?: Tags
@@ -150,6 +172,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     ...(record.attached !== null && { attached: true }),
     state: shownState(record),
     ...(stateError !== undefined && { state_error: stateError }),
+    ...restorableMembers(record.restorable_reason),
     vcpus: record.vcpus,
     size: `${record.memory_mib} MB`,
     ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),

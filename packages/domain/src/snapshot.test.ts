@@ -15,6 +15,7 @@ const record: SnapshotRecord = {
   compression_state: "none",
   compression_error: null,
   compression_reason: null,
+  restorable_reason: null,
   size_bytes: 100,
   uncompressed_size_bytes: 90,
   compressed_size_bytes: 9,

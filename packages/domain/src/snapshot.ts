@@ -3,6 +3,7 @@ import type { ErrorCode } from "./errors.ts"
 import type { Hypervisor, TargetState } from "./instance.ts"
 import { noHostOf, type LostPool } from "./lost-host.ts"
 import { shownReason } from "./reason.ts"
+import { restorableMembers } from "./restorable.ts"
 import type { Tags } from "./tags.ts"
 
 export const snapshotKinds = ["Standby", "Stopped"] as const
@@ -55,6 +56,8 @@ export interface SnapshotRecord {
   readonly compression_error: string | null
   /** Why its memory can't be compressed, whatever was asked for. */
   readonly compression_reason: string | null
+  /** Why it can be neither restored nor forked. */
+  readonly restorable_reason: string | null
   readonly size_bytes: number
   readonly uncompressed_size_bytes: number | null
   readonly compressed_size_bytes: number | null
@@ -88,6 +91,9 @@ export interface SnapshotResource {
   readonly compression_state: CompressionState
   readonly compression_error?: string
   readonly compression_reason?: string
+  /** Left out where it can be restored and forked. */
+  readonly restorable?: false
+  readonly restorable_reason?: string
   readonly compressed_size_bytes?: number
   readonly uncompressed_size_bytes?: number
   readonly status: SnapshotStatus
@@ -120,6 +126,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     ...((compressed || record.compression_state === "error") &&
       optional("compression_error", record.compression_error && shownReason(record.compression_error))),
     ...optional("compression_reason", record.compression_reason),
+    ...restorableMembers(record.restorable_reason),
     ...(compressed && optional("compressed_size_bytes", record.compressed_size_bytes)),
     ...(compressed && optional("uncompressed_size_bytes", record.uncompressed_size_bytes)),
     status: record.status,

@@ -66,8 +66,7 @@ export function checkLaunchConfig(config: LaunchConfig): void {
 
 /** Likewise of what is no hypervisor's own. */
 export function checkGuestConfig(config: GuestConfig): void {
-  checkRange("memory_mib", config.memoryMib, MEMORY_MIB)
-  checkRange("vcpus", config.vcpus, VCPUS)
+  checkSize(config)
   if (config.disks.length > DISKS_MAX) throw invalid(`a VM has at most ${DISKS_MAX} disks`)
   if (config.kernel === undefined && (config.initrd !== undefined || config.cmdline !== undefined)) {
     throw invalid("initrd and cmdline need a kernel")
@@ -81,6 +80,12 @@ export function checkGuestConfig(config: GuestConfig): void {
     if (!["raw", "qcow2"].includes(disk.format))
       throw invalid("a disk's format must be raw or qcow2; it is never guessed")
   }
+}
+
+/** Throws `invalid_request` naming the member. */
+export function checkSize({ memoryMib, vcpus }: Pick<GuestConfig, "memoryMib" | "vcpus">): void {
+  checkRange("memory_mib", memoryMib, MEMORY_MIB)
+  checkRange("vcpus", vcpus, VCPUS)
 }
 
 /**

@@ -46,6 +46,14 @@ export async function openFiles(pid: number): Promise<string[]> {
   return links.filter((link) => link !== undefined)
 }
 
+/** The working directories of all processes that we may look at. A VM's is that of its generation. */
+export async function directoriesAtWork(): Promise<string[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
+  // A process may end meanwhile, or belong to a user whose processes are hidden from us.
+  const links = pids.map((pid) => readlink(`/proc/${pid}/cwd`).catch(() => undefined))
+  return (await Promise.all(links)).filter((link) => link !== undefined)
+}
+
 async function sendSignal(identity: ProcessIdentity, name: NodeJS.Signals): Promise<void> {
   if (!(await processAlive(identity))) return
   try {

@@ -88,8 +88,8 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
       return captureIntoPayload({ vmm, vm: { ...vm, disks }, into, request, staging })
     },
     async watch(dir) {
-      const { process } = await readVmRecord(dir)
-      return watchProcess(process)
+      const { config, process } = await readVmRecord(dir)
+      return watchProcess(process, vmm.control(dir, config))
     },
     async stop(dir, process, grace) {
       await vmm.stop(dir, process, grace)

@@ -1,9 +1,10 @@
 import type { ProcessIdentity } from "./processes.ts"
+import type { VmControl, VmState } from "./vm-control.ts"
 import { watchPid } from "./watch-pid.ts"
-import type { Watch } from "./watch.ts"
+import type { Standstill, Watch } from "./watch.ts"
 
-/** Watches a VM by its process alone: its VMM has no word for how it ended. */
-export function watchProcess(process: ProcessIdentity): Watch {
+/** Watches a VM by its process: its VMM has no word for how it ended, and tells its state only when it is asked. */
+export function watchProcess(process: ProcessIdentity, control: VmControl): Watch {
   const stop = new AbortController()
   const ended = async (): Promise<"gone"> => {
     try {
@@ -14,7 +15,28 @@ export function watchProcess(process: ProcessIdentity): Watch {
       return never
     }
   }
-  return { ended: ended(), close: () => stop.abort() }
+  return {
+    ended: ended(),
+    look: async () => standstills[await control.state()],
+    // It never stops a VM by itself.
+    resume: async () => {},
+    close: () => stop.abort(),
+  }
+}
+
+const standstills: Readonly<Record<VmState, Standstill | undefined>> = {
+  running: undefined,
+  paused: {
+    status: "paused",
+    reason: "the VM was paused by another program than this service; resume it by that program",
+    endsWithRoom: false,
+  },
+  other: {
+    status: "other",
+    reason:
+      "the VM's process is there, and its guest neither runs nor is paused; stop the instance and start it again",
+    endsWithRoom: false,
+  },
 }
 
 const never = new Promise<never>(() => {})

@@ -93,6 +93,7 @@ const largestInstance = instanceRecord({
   attached: {},
   state: "Initializing",
   state_error: endless,
+  restorable_reason: endless,
   vcpus: 255,
   memory_mib: 4 * 1024 * 1024,
   tags,

@@ -26,7 +26,7 @@ test("a VM that someone else started is found by its socket alone, and read as a
     memoryMib: 64,
     vcpus: 2,
     diskBytesMax: 0,
-    status: { status: "running", running: true },
+    standstill: undefined,
     launch: { restorable: true, config: { memoryMib: 64, vcpus: 2, kernel: heartbeat, disks: [] } },
   })
   // The command line says "q35", which will be another machine in the next QEMU.
@@ -101,7 +101,7 @@ test("a monitor that another program holds is a conflict, said within a deadline
     })
   })
 
-  expect((await attach(place, stranger)).status.running).toBe(true)
+  expect((await attach(place, stranger)).standstill).toBeUndefined()
 })
 
 test("a pid that does not listen on the socket is a conflict", async () => {

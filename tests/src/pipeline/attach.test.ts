@@ -226,3 +226,26 @@ test("a VM that its owner had paused is captured and stays paused", async () => 
   const status = await asOwner(stranger, (monitor) => monitor.execute("query-status"))
   expect(status).toMatchObject({ running: false })
 })
+
+test("a VM that its owner pauses is Paused, captured as it stands, and Running again when its owner lets it", async () => {
+  await using place = await ground()
+  const stranger = await startStranger(place)
+  const tell = (command: string): Promise<unknown> => asOwner(stranger, (monitor) => monitor.execute(command))
+  await using stack = await testStack()
+  await stack.startCaptureWorker({ ...settingsFor(place, stranger), attachedLookMs: 50 })
+  await tell("stop")
+
+  const theirs = await attach(stack, stranger)
+  expect(theirs).toMatchObject({ state: "Paused", state_error: expect.stringContaining("paused by another") })
+  await tell("cont")
+  expect(await untilState(stack, theirs, "Running")).not.toHaveProperty("state_error")
+  await tell("stop")
+  await untilState(stack, theirs, "Paused")
+
+  const settled = await stack.settled((await stack.snapshot(theirs)).id)
+
+  expect(settled.status).toBe("ready")
+  expect(await tell("query-status")).toMatchObject({ running: false })
+  await tell("cont")
+  await untilState(stack, theirs, "Running")
+})

@@ -17,6 +17,7 @@ import { openWaker } from "@stillframe/db/wake"
 import { startDispatcher } from "@stillframe/dispatcher/start"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
+import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
 import { findProcess } from "@stillframe/hypervisors/find-process"
 import { endProcess } from "@stillframe/hypervisors/processes"
 import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
@@ -143,6 +144,9 @@ export async function testStack({
     kvmDevice: join(root, "kvm"),
     staging: undefined,
     spaceFloorBytes: 0,
+    resumeRoomBytes: 1024 ** 2,
+    logBytesMax,
+    attachedLookMs: 30_000,
     pauseLimitMs: 60_000,
     // Our own guest knows no power button.
     stopGraceMs: 0,

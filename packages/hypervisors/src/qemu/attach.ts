@@ -1,14 +1,19 @@
 import { readFile, readlink, realpath, stat } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { isInside, resolveHostPath, type HostPathRules } from "../host-paths.ts"
-import { checkLaunchConfig, checkPathShape, type LaunchConfig } from "../launch-config.ts"
+import { isInside, type HostPathRules } from "../host-paths.ts"
+import { checkPathShape, checkSize } from "../launch-config.ts"
 import { identifyProcess, type ProcessIdentity } from "../processes.ts"
-import { unnamedDevice } from "./attached-devices.ts"
-import { readAttachedDisks } from "./attached-disks.ts"
+import type { Standstill } from "../watch.ts"
+import { readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
+import { launchForm } from "./attached-launch.ts"
 import { acceptedBy, listenersOf, openControlSocket, resolveControlSocket } from "./control-socket.ts"
-import { parseCommandLine, type ParsedCommandLine } from "./parse-command-line.ts"
+import type { ParsedCommandLine } from "./parse-command-line.ts"
 import type { Monitor } from "./qmp.ts"
-import type { VmStatus } from "./resume.ts"
+import { queryMigration } from "./resume.ts"
+import { standstillOf } from "./standstill.ts"
+
+/** As large as any file system of Linux allows, and small enough to add up exactly. */
+const diskBytesMax = 2 ** 46
 
 export interface AttachOptions {
   /** As the caller gave it. */
@@ -17,12 +22,14 @@ export interface AttachOptions {
   pid?: number
   /** Absolute paths of the programs that may be attached to: compared by file, so a wrapper script does not count. */
   binaries: readonly string[]
+  /** Absolute: the QEMU that would start a restored VM, and so has to know its machine. */
+  launcher?: string
   /** Whose processes may be attached to beside root's and our own: the user that our VMs run as. */
   users?: readonly number[]
   rules: HostPathRules
 }
 
-/** A VM that someone else started, as it was found. All of it is to be stored but `status`. */
+/** A VM that someone else started, as it was found. All of it is to be stored but `standstill` and `blocked`. */
 export interface AttachedVm {
   /** Real path. */
   controlSocket: string
@@ -33,7 +40,10 @@ export interface AttachedVm {
   vcpus: number
   /** The most that copies of its writable disks can take. */
   diskBytesMax: number
-  status: VmStatus
+  /** Why it stands still; undefined while it runs. */
+  standstill: Standstill | undefined
+  /** Why QEMU cannot save it, in QEMU's words. */
+  blocked: readonly string[]
   /** The launch form, or the first option that it cannot express: then the VM can be captured, but not restored or forked. */
   launch: ParsedCommandLine
 }
@@ -56,7 +66,7 @@ export async function attachQemu(options: AttachOptions): Promise<AttachedVm> {
   const monitor = await greeted(controlSocket)
   try {
     await assertAccepted(process.pid, controlSocket, accepted)
-    return { controlSocket, process, user, ...(await look(monitor, process.pid, options.rules)) }
+    return { controlSocket, process, user, ...(await look(monitor, process.pid, options)) }
   } finally {
     monitor.close()
   }
@@ -139,23 +149,26 @@ async function assertAccepted(
 async function look(
   monitor: Monitor,
   pid: number,
-  rules: HostPathRules,
+  { rules, launcher }: AttachOptions,
 ): Promise<Omit<AttachedVm, "controlSocket" | "process" | "user">> {
-  const [status, memory, cpus, disks] = await Promise.all([
-    monitor.execute<VmStatus>("query-status"),
+  const [standstill, migration, memory, cpus, disks] = await Promise.all([
+    standstillOf(monitor),
+    queryMigration(monitor),
     monitor.execute<{ "base-memory": number; "plugged-memory"?: number }>("query-memory-size-summary"),
     monitor.execute<unknown[]>("query-cpus-fast"),
     readAttachedDisks(monitor, pid, rules),
   ])
   const memoryBytes = memory["base-memory"] + (memory["plugged-memory"] ?? 0)
   const facts = {
-    status,
+    standstill,
+    blocked: migration["blocked-reasons"] ?? [],
     hypervisorVersion: monitor.version,
     memoryMib: Math.ceil(memoryBytes / 1024 ** 2),
     vcpus: cpus.length,
     diskBytesMax: disks.reduce((sum, disk) => sum + (disk.readonly ? 0 : disk.virtualSize), 0),
   }
-  const launch = await launchForm(monitor, pid, rules)
+  assertInRange({ ...facts, memoryBytes }, disks)
+  const launch = await launchForm(monitor, pid, { rules, launcher })
   if (!launch.restorable) return { ...facts, launch }
   const { config } = launch
   const asRunning =
@@ -169,43 +182,17 @@ async function look(
   return { ...facts, launch: { restorable: false, option: "hot-plugged memory, processors or disks" } }
 }
 
-/** The command line as a launch form, with real paths, if it can be one on this host and says all that runs. */
-async function launchForm(monitor: Monitor, pid: number, rules: HostPathRules): Promise<ParsedCommandLine> {
-  const argv = (await readFile(`/proc/${pid}/cmdline`, "utf8")).split("\0").slice(1, -1)
-  const machine = await monitor.execute<string>("qom-get", { path: "/machine", property: "type" })
-  const parsed = parseCommandLine(argv, {
-    cwd: await readlink(`/proc/${pid}/cwd`),
-    machine: machine.replace(/-machine$/, ""),
-    accel: (await monitor.execute<{ enabled: boolean }>("query-kvm")).enabled ? "kvm" : "tcg",
-  })
-  if (!parsed.restorable) return parsed
-  const unnamed = await unnamedDevice(monitor, parsed.devices)
-  if (unnamed !== undefined) return { restorable: false, option: unnamed }
-  return await onThisHost(parsed, rules)
+/** The program on the socket is not trusted: its figures must lie within the limits of a caller's. */
+function assertInRange(
+  { memoryMib, vcpus, memoryBytes }: { memoryMib: number; vcpus: number; memoryBytes: number },
+  disks: readonly AttachedDisk[],
+): void {
+  if (!Number.isSafeInteger(memoryBytes)) throw odd(`${memoryBytes} bytes of memory`)
+  for (const { virtualSize } of disks)
+    if (!Number.isSafeInteger(virtualSize) || virtualSize < 0 || virtualSize > diskBytesMax)
+      throw odd(`a disk of ${virtualSize} bytes`)
+  checkSize({ memoryMib, vcpus })
 }
 
-async function onThisHost(
-  parsed: Extract<ParsedCommandLine, { restorable: true }>,
-  rules: HostPathRules,
-): Promise<ParsedCommandLine> {
-  const config: LaunchConfig = { ...parsed.config, disks: [] }
-  for (const member of ["kernel", "initrd"] as const) {
-    const path = parsed.config[member]
-    if (path === undefined) continue
-    try {
-      config[member] = await resolveHostPath(path, rules)
-    } catch (error) {
-      if (!(error instanceof StillframeError)) throw error
-      return { restorable: false, option: `-${member}: ${error.message}` }
-    }
-  }
-  for (const disk of parsed.config.disks)
-    config.disks.push({ ...disk, path: await resolveHostPath(disk.path, rules) })
-  try {
-    checkLaunchConfig(config)
-  } catch (error) {
-    if (!(error instanceof StillframeError)) throw error
-    return { restorable: false, option: error.message }
-  }
-  return { ...parsed, config }
-}
+const odd = (what: string): StillframeError =>
+  new StillframeError("invalid_request", `the VM says that it has ${what}, so it cannot be attached`)

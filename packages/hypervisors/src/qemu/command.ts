@@ -36,7 +36,7 @@ export function qemuArguments(options: {
     ["-m", `${config.memoryMib}M`, "-smp", String(config.vcpus)],
     monitor(qemuFiles.command, "command"),
     monitor(qemuFiles.watch, "watch"),
-    ["-chardev", `file,id=serial,path=${qemuFiles.serial}`, "-serial", "chardev:serial"],
+    ["-chardev", `file,id=serial,path=${qemuFiles.serial},append=on`, "-serial", "chardev:serial"],
     config.kernel === undefined ? [] : ["-kernel", qemuFiles.kernel],
     config.initrd === undefined ? [] : ["-initrd", qemuFiles.initrd],
     config.cmdline === undefined ? [] : ["-append", config.cmdline],

@@ -36,6 +36,12 @@ export async function probeQemu(binary: string, signal: AbortSignal): Promise<Qe
   throw noQemu(binary)
 }
 
+/** True when a binary has exactly this machine type. Throws as `runProgram` does. */
+export async function hasMachine(binary: string, machine: string, signal: AbortSignal): Promise<boolean> {
+  const help = await runProgram(binary, ["-machine", "help"], { signal })
+  return help.split("\n").some((line) => line.split(" ", 1)[0] === machine)
+}
+
 /**
  * The numbered types in the output of `-machine help`, and the newest of each family. Not what the aliases `q35` and `pc` stand for:
  * some distributions name a type of their own there (`pc-q35-jammy`), which no other QEMU could restore.

@@ -2,6 +2,7 @@ import { chown, lchown, lstat, readdir, realpath } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { beginLog } from "../bounded-log.ts"
 import { disksFile, writeDisks, type Disk } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { openFiles, type ProcessIdentity } from "../processes.ts"
@@ -47,6 +48,7 @@ export async function launchQemu(options: LaunchOptions & { incoming?: boolean }
 async function startQemu(options: LaunchOptions & { incoming?: boolean }): Promise<ProcessIdentity> {
   const { dir, disks, runAs, binary } = options
   await writeDisks(dir, disks)
+  await beginLog(join(dir, qemuFiles.serial))
   if (runAs !== undefined) await giveDirectory(dir, runAs)
   const { identity } = await startProcess({
     program: "QEMU",

@@ -14,14 +14,27 @@ const migrationUnderWay = new Set([
   "wait-unplug",
 ])
 
+/** States that a guest may reach by itself right after `cont`. */
+const stoppedByItself: ReadonlySet<string> = new Set(["io-error", "guest-panicked", "watchdog", "suspended"])
+
 export interface VmStatus {
   status: string
   running: boolean
 }
 
-/** `query-migrate`'s status; undefined when there never was one. */
+interface MigrationInfo {
+  /** Absent when there never was a migration. */
+  readonly status?: string
+  /** Why this VM cannot be saved, in QEMU's words: a device that it cannot migrate. Absent where it can. */
+  readonly "blocked-reasons"?: readonly string[]
+}
+
+export async function queryMigration(monitor: Monitor): Promise<MigrationInfo> {
+  return await monitor.execute<MigrationInfo>("query-migrate")
+}
+
 export async function migrationStatus(monitor: Monitor): Promise<string | undefined> {
-  return (await monitor.execute<{ status?: string }>("query-migrate")).status
+  return (await queryMigration(monitor)).status
 }
 
 export const isUnderWay = (status: string | undefined): boolean =>
@@ -29,21 +42,25 @@ export const isUnderWay = (status: string | undefined): boolean =>
 
 /**
  * Makes a VM run, from whatever a dead or failed capture left: a save under way is cancelled first (`cont` during one would move its
- * point in time), then `cont` is repeated until the state reads running, because it is refused for some milliseconds after a save ended.
+ * point in time), then `cont` is repeated until the state reads running, or that of a guest that ran and has stopped by itself, because it is
+ * refused for some milliseconds after a save ended.
  * Throws `timeout` when it does not run within 30 s, and whatever the monitor throws.
  */
 export async function ensureRunning(monitor: Monitor): Promise<void> {
   const end = performance.now() + RESUME_TIMEOUT_MS
   await endMigration(monitor)
   for (let refusal = "it gave no reason"; ; await delay(RETRY_MS)) {
+    let accepted = true
     try {
       await monitor.execute("cont")
     } catch (error) {
       if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
       refusal = error.message
+      accepted = false
     }
     const { status, running } = await monitor.execute<VmStatus>("query-status")
-    if (running) return
+    // It ran, and has stopped by itself: to let it go on again is its watch's business.
+    if (running || (accepted && stoppedByItself.has(status))) return
     if (performance.now() > end) {
       throw new StillframeError(
         "timeout",

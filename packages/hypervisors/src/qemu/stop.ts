@@ -3,12 +3,13 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { endProcess, processAlive, type ProcessIdentity } from "../processes.ts"
 import { qemuFiles } from "./command.ts"
 import { withMonitor } from "./qmp.ts"
+import type { VmStatus } from "./resume.ts"
 
 const POLL_MS = 20
 
 /**
- * Ends a VM: its guest is asked first (ACPI's power button), and after `guestMs` the process is, which writes out what the
- * guest has written; after `processMs` more it is killed. Resolves when the process is gone.
+ * Ends a VM: its guest is asked first (ACPI's power button), and after `guestMs`, or at once if it stands still, the process is,
+ * which writes out what the guest has written; after `processMs` more it is killed. Resolves when the process is gone.
  */
 export async function stopQemu(
   dir: string,
@@ -16,8 +17,15 @@ export async function stopQemu(
   { guestMs, processMs, signal }: { guestMs: number; processMs: number; signal: AbortSignal },
 ): Promise<void> {
   try {
-    await withMonitor(dir, qemuFiles.command, (monitor) => monitor.execute("system_powerdown"))
-    for (const end = performance.now() + guestMs; performance.now() < end; await delay(POLL_MS)) {
+    const hears = await withMonitor(dir, qemuFiles.command, async (monitor) => {
+      await monitor.execute("system_powerdown")
+      return (await monitor.execute<VmStatus>("query-status")).running
+    })
+    for (
+      const end = performance.now() + (hears ? guestMs : 0);
+      performance.now() < end;
+      await delay(POLL_MS)
+    ) {
       if (!(await processAlive(vm))) return
       if (signal.aborted) throw new StillframeError("cancelled", "the stop was cancelled")
     }

@@ -1,6 +1,19 @@
 import type { VmEnd, Watch } from "../watch.ts"
 import { qemuFiles } from "./command.ts"
 import { openMonitor } from "./qmp.ts"
+import { letGoOn, standstillOf } from "./standstill.ts"
+
+/** After which the guest may have stopped or gone on. */
+const changes: ReadonlySet<string> = new Set([
+  "STOP",
+  "RESUME",
+  "BLOCK_IO_ERROR",
+  "GUEST_PANICKED",
+  "WATCHDOG",
+  "SUSPEND",
+  "SUSPEND_DISK",
+  "WAKEUP",
+])
 
 /** Watches a VM by `watch.sock`, which one worker at a time may hold. Throws as `openMonitor` does. */
 export async function watchQemu(dir: string): Promise<Watch> {
@@ -14,6 +27,9 @@ export async function watchQemu(dir: string): Promise<Watch> {
   const ended = monitor.closed.then(async () => (closedByUs ? await never : end))
   return {
     ended,
+    onChange: (listener) => monitor.subscribe(({ event }) => void (changes.has(event) && listener())),
+    look: () => standstillOf(monitor),
+    resume: () => letGoOn(monitor),
     close: () => {
       closedByUs = true
       monitor.close()

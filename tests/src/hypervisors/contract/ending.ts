@@ -22,6 +22,20 @@ export function ending(subject: Subject): void {
     expect(await hypervisor.find(vm.identity)).toBeUndefined()
   })
 
+  test("a VM that another program pauses is seen to stand still, and nothing of ours would resume it", async () => {
+    await using place = await ground()
+    const bench = await openBench(place, subject)
+    const vm = await startVm(bench)
+    const look = async (): Promise<unknown> => {
+      const watch = await bench.hypervisor.watch(vm.dir)
+      return watch.look().finally(() => watch.close())
+    }
+
+    expect(await look()).toBeUndefined()
+    await subject.pause(vm.dir)
+    expect(await look()).toMatchObject({ status: "paused", endsWithRoom: false })
+  })
+
   test.each(["running", "paused"] as const)("a %s VM is stopped, and once more", async (state) => {
     await using place = await ground()
     const bench = await openBench(place, subject)

@@ -1,0 +1,98 @@
+import { inTransaction } from "@stillframe/db/client"
+import { appendInstanceEvent } from "@stillframe/db/events"
+import { recordStandstill } from "@stillframe/db/instances"
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
+import { openBell } from "./bell.ts"
+import { openSight, type Seen, type StandstillDeps, type Vm } from "./see-standstill.ts"
+
+/** A VM that stands still, or that an operation holds, is looked at again after this. */
+const standingPollMs = 1_000
+/** One that runs, where its hypervisor tells of changes, in case a word was lost … */
+const runningPollMs = 30_000
+/** … and where it does not. */
+const silentPollMs = 5_000
+
+interface HeldWatch<End> extends Standing {
+  readonly ended: Promise<End>
+  close(): void
+}
+
+/**
+ * A VM's watch that also follows, until it is closed or the VM ends, whether the VM stands still. `everyMs`: of one whose monitor is its
+ * owner's, which is looked at as rarely as that and then for the first time.
+ */
+export function withStandstills<End>(
+  deps: StandstillDeps,
+  vm: Vm,
+  {
+    watch,
+    stopping,
+    track,
+    everyMs,
+  }: {
+    watch: HeldWatch<End>
+    stopping: AbortSignal
+    track: (work: Promise<void>) => void
+    everyMs?: number
+  },
+): Pick<HeldWatch<End>, "ended" | "close"> {
+  const stop = new AbortController()
+  void watch.ended.then(() => stop.abort())
+  track(followStandstill(deps, vm, { watch, signal: AbortSignal.any([stop.signal, stopping]), everyMs }))
+  return {
+    ended: watch.ended,
+    close() {
+      stop.abort()
+      watch.close()
+    },
+  }
+}
+
+/**
+ * Tells the register when a VM stands still though nothing of ours has paused it, and when it goes on; one that a full disk
+ * has stopped is let go on once there is room. Until `signal` is aborted or the VM has ended.
+ */
+async function followStandstill(
+  deps: StandstillDeps,
+  vm: Vm,
+  { watch, signal, everyMs }: { watch: Standing; signal: AbortSignal; everyMs: number | undefined },
+): Promise<void> {
+  const bell = openBell((ring) => watch.onChange?.(ring))
+  const sight = openSight(deps, vm, watch)
+  const runningMs = everyMs ?? (watch.onChange === undefined ? silentPollMs : runningPollMs)
+  if (everyMs !== undefined) await bell.rung(everyMs, signal)
+  while (!signal.aborted) {
+    bell.silence()
+    let seen: Seen = "unknown"
+    try {
+      seen = await sight()
+      if (seen !== "unknown") await record(deps, vm, seen === "running" ? undefined : seen)
+    } catch (err) {
+      // The end of the process is told by its watch; anything else is looked at again.
+      if (signal.aborted || (isGone(err) && everyMs === undefined)) break
+      deps.log.warn({ err, instanceId: vm.id }, "could not see or tell whether a vm stands still")
+    }
+    await bell.rung(seen === "running" ? runningMs : (everyMs ?? standingPollMs), signal)
+  }
+  bell.close()
+}
+
+async function record(
+  { db, committed, log }: StandstillDeps,
+  vm: Vm,
+  standstill: Standstill | undefined,
+): Promise<void> {
+  const changed = await inTransaction(db, async (tx) => {
+    const instance = await recordStandstill(tx, vm, standstill?.reason)
+    if (instance !== undefined) await appendInstanceEvent(tx, "instance.state_changed", instance)
+    return instance
+  })
+  if (changed === undefined) return
+  committed()
+  log.warn({ instanceId: vm.id, status: standstill?.status ?? "running" }, "vm stopped or went on by itself")
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof StillframeError && error.code === "hypervisor_gone"
+}
