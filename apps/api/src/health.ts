@@ -5,9 +5,9 @@ import { queueProblems } from "@stillframe/db/queue-check"
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
+import { healthSchema, notReadySchema, readySchema } from "./health-schemas.ts"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
-import { healthSchema, notReadySchema, readySchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Route } from "./route.ts"
 
 /** Open to anybody: whether the process answers, and whether the installation can do its work. */

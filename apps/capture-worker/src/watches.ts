@@ -1,19 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises"
-import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
-import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/instances"
-import { pendingStateOperation } from "@stillframe/db/operations"
-import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
-import { hasVm } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import type { VmEnd } from "@stillframe/hypervisors/watch"
 import { generationDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import { identityOf } from "./carry-out-launch.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { recordEnd, type End, type WatchedInstance } from "./record-end.ts"
 import { withStandstills } from "./standstills.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
@@ -25,36 +19,20 @@ export interface Watches extends AsyncDisposable {
   stop(instanceId: string): void
 }
 
-type End = VmEnd | "ended_by_owner"
-
 /** Like a launched VM's watch. */
 interface HeldWatch {
   readonly ended: Promise<End>
   close(): void
 }
 
-type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "hypervisor" | "attached">
-
 const retryMs = 1_000
-
-const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: string }>> = {
-  guest_shutdown: { state: "Shutdown", message: "the guest shut itself down" },
-  guest_reset: { state: "Shutdown", message: "the guest reset itself" },
-  guest_panicked: { state: "Shutdown", message: "the guest's kernel panicked" },
-  ended_by_host: { state: "Stopped", message: "the VM's process was told to end by this host" },
-  ended_by_owner: { state: "Stopped", message: "the VM's process, which its owner had started, has ended" },
-  gone: {
-    state: "Stopped",
-    message: "the VM's process ended without a word; see its log in the instance's directory",
-  },
-}
 
 type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "home" | "committed" | "log"> & {
   readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes" | "attachedLookMs">
 }
 
 export function watches(deps: WatchDeps): Watches {
-  const { db, clusterId, config, hypervisors, home, committed, log } = deps
+  const { db, clusterId, config, committed, log } = deps
   const held = new Map<string, HeldWatch>()
   const recording = new Set<Promise<void>>()
   const stopping = new AbortController()
@@ -64,7 +42,7 @@ export function watches(deps: WatchDeps): Watches {
     const vm = attachedInstance(instance)
     const watch =
       vm === undefined
-        ? await openWatch(dir, instance)
+        ? await openWatch(deps, instance, { dir, stopping: stopping.signal, track })
         : withStandstills(deps, instance, {
             watch: watchAttached(vm),
             stopping: stopping.signal,
@@ -79,42 +57,12 @@ export function watches(deps: WatchDeps): Watches {
     })
   }
 
-  /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
-  async function openWatch(dir: string, instance: WatchedInstance): Promise<HeldWatch | undefined> {
-    const { id, hypervisor } = instance
-    const trouble = openTrouble(log, { lost: `vm in ${dir} can't be watched yet` })
-    for (; !stopping.signal.aborted; await delay(retryMs)) {
-      try {
-        const { tools } = hostHypervisor({ hypervisors }, hypervisor)
-        const watch = await hypervisorOf(tools).watch(dir)
-        return withStandstills(deps, instance, { watch, stopping: stopping.signal, track })
-      } catch (error) {
-        if (!(error instanceof StillframeError)) throw error
-        if (error.code === "hypervisor_gone" && (await hasEnded(id))) return undefined
-        // The worker before this one may still be letting go of it.
-        trouble.failed(error)
-      }
-    }
-    return undefined
-  }
-
-  /** False while its directory may only be away: without that a VM can't be watched, and may run all the same. */
-  async function hasEnded(instanceId: string): Promise<boolean> {
-    try {
-      await home.identify()
-    } catch {
-      // Whoever watches the directory tells.
-      return false
-    }
-    return (await findVms(identityOf({ clusterId, instanceId }))).length === 0
-  }
-
   async function record(instance: WatchedInstance, end: End): Promise<void> {
     const obstacle =
       end === "ended_by_owner"
         ? await commitOverlays({ clusterId, instanceId: instance.id }, config, stopping.signal)
         : undefined
-    const recorded = (): Promise<boolean> => recordEnd(db, instance, end, obstacle).catch(notYet)
+    const recorded = (): Promise<boolean> => recordEnd(db, instance, end, obstacle)
     for (; !(await recorded()); await delay(retryMs)) if (stopping.signal.aborted) return
     committed()
     log.info({ instanceId: instance.id, end }, "vm ended")
@@ -143,28 +91,46 @@ export function watches(deps: WatchDeps): Watches {
   }
 }
 
-/** False while an operation is under way that ends VMs: it says itself what the instance has become. */
-async function recordEnd(
-  db: OwnedDatabase,
-  { id, generation }: WatchedInstance,
-  end: End,
-  obstacle: string | undefined,
-): Promise<boolean> {
-  const { state, message } = endings[end]
-  return inTransaction(db, async (tx) => {
-    const instance = await lockInstance(tx, id)
-    if (instance === undefined || !hasVm(instance.state) || instance.generation !== generation) return true
-    if ((await pendingStateOperation(tx, id)) !== undefined) return false
-    const ended = await advanceInstance(tx, id, state, {
-      exit_message: obstacle === undefined ? message : `${message}; ${obstacle}`,
-    })
-    if (ended !== undefined) await appendInstanceEvent(tx, "instance.state_changed", ended)
-    return true
-  })
+interface Watching {
+  /** The VM's. */
+  readonly dir: string
+  readonly stopping: AbortSignal
+  readonly track: (work: Promise<void>) => void
 }
 
-/** A VM's end is told again until the database is back. */
-function notYet(error: unknown): false {
-  if (isConnectionLoss(error)) return false
-  throw error
+/** Undefined when the VM's process has ended, or the watches have been disposed of meanwhile. */
+async function openWatch(
+  deps: WatchDeps,
+  instance: WatchedInstance,
+  { dir, stopping, track }: Watching,
+): Promise<HeldWatch | undefined> {
+  const { hypervisors, log } = deps
+  const trouble = openTrouble(log, { lost: `vm in ${dir} can't be watched yet` })
+  for (; !stopping.aborted; await delay(retryMs)) {
+    try {
+      const { tools } = hostHypervisor({ hypervisors }, instance.hypervisor)
+      const watch = await hypervisorOf(tools).watch(dir)
+      return withStandstills(deps, instance, { watch, stopping, track })
+    } catch (error) {
+      if (!(error instanceof StillframeError)) throw error
+      if (error.code === "hypervisor_gone" && (await hasEnded(deps, instance.id))) return undefined
+      // The worker before this one may still be letting go of it.
+      trouble.failed(error)
+    }
+  }
+  return undefined
+}
+
+/** False while its directory may only be away: without that a VM can't be watched, and may run all the same. */
+async function hasEnded(
+  { home, clusterId }: Pick<WatchDeps, "home" | "clusterId">,
+  instanceId: string,
+): Promise<boolean> {
+  try {
+    await home.identify()
+  } catch {
+    // The watch of the directory tells of it.
+    return false
+  }
+  return (await findVms(identityOf({ clusterId, instanceId }))).length === 0
 }
