@@ -65,7 +65,7 @@ function notRegular(path: string): StillframeError {
 }
 
 /** For a message. */
-export function kindOf(found: Stats): string {
+function kindOf(found: Stats): string {
   if (found.isDirectory()) return "a directory"
   if (found.isBlockDevice()) return "a block device"
   if (found.isCharacterDevice()) return "a character device"

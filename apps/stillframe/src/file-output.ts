@@ -81,7 +81,7 @@ export function isAbsent(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code === "ENOENT"
 }
 
-export function taken(why: string): StillframeError {
+function taken(why: string): StillframeError {
   return new StillframeError("conflict", `${why}; name another file, or give --force`)
 }
 

@@ -47,10 +47,11 @@ test.skipIf(strace)(`where direct reads fail the cache is read${strace}`, () => 
   const failing = ["-P", source, "-e", "trace=pread64", "-e", "inject=pread64:error=EINVAL:when=1"]
   const node = [process.execPath, "--input-type=module", "-e", code]
 
-  const { stdout } = spawnSync("strace", ["-f", "-qq", "-o", "/dev/null", ...failing, ...node], {
-    encoding: "utf8",
-    env: { ...process.env, UV_THREADPOOL_SIZE: "1" },
-  })
+  const { stdout } = spawnSync(
+    "env",
+    ["UV_THREADPOOL_SIZE=1", "strace", "-f", "-qq", "-o", "/dev/null", ...failing, ...node],
+    { encoding: "utf8" },
+  )
 
   expect(stdout).toBe(`${bytes}\n`)
 })
