@@ -5,7 +5,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 
 export interface OutputOptions {
   readonly output: string
-  /** Whether an existing output is replaced. */
+  /** Replace an existing output. */
   readonly force?: boolean
 }
 
@@ -46,7 +46,7 @@ export async function resolveOutput(
   return { kind: "file", path: await realpath(output), replaces: true }
 }
 
-/** What a shell's redirection or process substitution has opened. */
+/** The descriptor that a shell's redirection or process substitution has opened. */
 function descriptorOf(output: string): number | undefined {
   if (output === "-" || output === "/dev/stdout") return 1
   if (output === "/dev/stderr") return 2

@@ -40,7 +40,10 @@ async function moveToNewName(from: string, to: string): Promise<void> {
   } catch (error) {
     if (!withoutLinks.has((error as NodeJS.ErrnoException).code ?? "")) throw error
     await (await open(to, "wx")).close()
-    await rename(from, to)
+    await rename(from, to).catch(async (cause: unknown) => {
+      await rm(to)
+      throw cause
+    })
   }
 }
 

@@ -58,7 +58,7 @@ function isZeros(piece: Buffer): boolean {
 }
 
 export interface VerifiedAny extends Verified {
-  /** Whether a seek table describes the last frames. Without one, frames that are missing at the end can't be noticed. */
+  /** True if a seek table describes the last frames. Without one, missing frames at the end go unnoticed. */
   readonly endsInTable: boolean
 }
 

@@ -15,7 +15,7 @@ export interface CompressTask {
   control: Control
   sourceFd: number
   destinationFd: number
-  /** Whether the destination takes bytes only in order, as a pipe does. */
+  /** True for a destination that takes bytes only in order, as a pipe does. */
   inOrder: boolean
   sourceBytes: number
   codec: CodecId

@@ -52,7 +52,7 @@ export async function compressFile(
   )
 }
 
-/** The same into what is open for writing as `fd` and takes bytes in order: a pipe, a terminal, a character device. */
+/** Compresses into `fd`, which takes bytes only in order: a pipe or a character device that is open for writing. */
 export async function compressToPipe(options: Compressing & { readonly fd: number }): Promise<Sizes> {
   return withSource(options, (source) =>
     compressInto(source, options, { fd: options.fd, inOrder: true, during: (work) => work }),

@@ -74,7 +74,7 @@ export function writeFully(fd: number, buffer: Uint8Array, position: number | nu
 const fullPipeMs = 5
 const neverChanged = new Int32Array(new SharedArrayBuffer(4))
 
-/** The same without blocking the event loop. */
+/** Writes all bytes at a position without blocking the event loop. */
 export async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
   for (let done = 0; done < bytes.length;) {
     const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done)

@@ -72,7 +72,7 @@ export async function byTableOrStream<Result>(
   }
 }
 
-/** Whether a file has a seek table that accounts for all of it by frames of a size that we read at once. */
+/** True for a file with a seek table that accounts for all of it, in frames of a size that we read at once. */
 export async function tableFits(source: CompressedSource): Promise<boolean> {
   return (await contentBytesByTable(source)) !== undefined
 }

@@ -7,15 +7,15 @@ import { frameLog, tableBytesMax } from "./frame-log.ts"
 import { isLegacyZstd, isSkippable, lz4LegacyMagic, lz4Magic, zstdMagic } from "./frame-magic.ts"
 import { corrupted, endsSeekTable, footerBytes, notSupported } from "./seek-table.ts"
 
-/** What was found in a file so far. */
+/** Facts about a file, as far as it was read. */
 export interface Found {
   /** That of the first frame with content; undefined before it. */
   algorithm: Algorithm | undefined
-  /** Whether a seek table describes the frames right before the end, so that none of them can be missing. */
+  /** True if a seek table describes the frames right before the end, so that none of them can be missing. */
   endsInTable: boolean
 }
 
-/** Of a file's end, as far as it is known: a pipe's is not. */
+/** The end of a file, as far as it is known: the end of a pipe is not. */
 interface End {
   readonly hasTable: boolean
   readonly hasChecksums: boolean

@@ -40,7 +40,7 @@ export function frameLog(): FrameLog {
     },
     compare(table) {
       // From the end: in joined files, frames of another file without a table may come before.
-      if (!tooMany) for (const entry of tableEntries(table).toReversed()) takeFrames(frames, entry)
+      if (!tooMany) for (const entry of entriesFromEnd(table)) takeFrames(frames, entry)
       frames = []
       tooMany = false
     },
@@ -87,10 +87,10 @@ interface TableEntry {
 }
 
 /**
- * The entries of any writer's table, given without its first eight bytes. Throws `corrupted` where its length is
- * not that of its entries, and `not_supported` for another version of the format.
+ * The entries of any writer's table, the last one first, given without its first eight bytes. Throws `corrupted` where its
+ * length is not that of its entries, and `not_supported` for another version of the format.
  */
-function tableEntries(table: Uint8Array): TableEntry[] {
+function* entriesFromEnd(table: Uint8Array): Generator<TableEntry> {
   const view = new DataView(table.buffer, table.byteOffset, table.length)
   const footer = table.subarray(-footerBytes)
   if (isUnknownVersion(footer))
@@ -98,9 +98,10 @@ function tableEntries(table: Uint8Array): TableEntry[] {
   const { frameCount, entry } = parseFooter(footer)
   if (table.length !== frameCount * entry + footerBytes)
     throw corrupted("its seek table has another length than its footer says")
-  return Array.from({ length: frameCount }, (_, frame) => ({
-    compressedBytes: view.getUint32(frame * entry, true),
-    contentBytes: view.getUint32(frame * entry + 4, true),
-    checksum: entry === 4 * entryWords ? view.getUint32(frame * entry + 8, true) : undefined,
-  }))
+  for (let at = (frameCount - 1) * entry; at >= 0; at -= entry)
+    yield {
+      compressedBytes: view.getUint32(at, true),
+      contentBytes: view.getUint32(at + 4, true),
+      checksum: entry === 4 * entryWords ? view.getUint32(at + 8, true) : undefined,
+    }
 }

@@ -98,12 +98,12 @@ export function endsSeekTable(footer: Uint8Array): boolean {
   return footer.length === footerBytes && view.getUint32(5, true) === seekableMagic
 }
 
-/** Whether the table that this footer ends has checksums. */
+/** True if the table that this footer ends has checksums. */
 export function hasChecksums(footer: Uint8Array): boolean {
   return endsSeekTable(footer) && ((footer[4] ?? 0) & checksumFlag) !== 0
 }
 
-/** Whether a later version of the format may have written it. */
+/** True for a footer that a later version of the format may have written. */
 export function isUnknownVersion(footer: Uint8Array): boolean {
   return endsSeekTable(footer) && ((footer[4] ?? 0) & reservedBits) !== 0
 }
