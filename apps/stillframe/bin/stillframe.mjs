@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 
 const checkout = fileURLToPath(new URL("../../../", import.meta.url))
 const withNode = join(checkout, "scripts/with-node.mjs")
-const program = join(checkout, "apps/stillframe/src/main.ts")
+const program = join(checkout, "apps/stillframe/main.mjs")
 // In this process: one more between the caller and the program would have to hand signals on, too.
 process.argv.splice(1, 1, withNode, "start", "--", "node", program)
 await import("../../../scripts/with-node.mjs")
