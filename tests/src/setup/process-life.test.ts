@@ -80,6 +80,8 @@ function start(body: string): App {
     child,
     lines,
     ended: once(child, "close"),
-    line: (text) => expect.poll(() => lines.join("\n")).toContain(text),
+    line: async (text) => {
+      await expect.poll(() => lines.join("\n")).toContain(text)
+    },
   }
 }
