@@ -62,6 +62,10 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     captured_at: time.exactOptional().meta({ description: "the point in time, by the host's clock" }),
     pause_ms: z.number().exactOptional().meta({ description: "how long the guest stood still" }),
     stored_bytes: bytes.exactOptional().meta({ description: "blocks on disk, shared ones included" }),
+    shared_bytes: bytes.exactOptional().meta({
+      description:
+        "blocks of `stored_bytes` that its VM, other snapshots or imported images shared with it when it was captured or compressed",
+    }),
     verified_at: time.exactOptional().meta({ description: "when its files were last found to be good" }),
     corrupted_at: time.exactOptional().meta({
       description:
@@ -86,6 +90,14 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
       .string()
       .exactOptional()
       .meta({ description: "why the last thing asked of it has failed" }),
+    importing: z
+      .object({
+        bytes: bytes.meta({ description: "of its files that are read" }),
+        total_bytes: bytes,
+        seconds_left: z.int().nonnegative().exactOptional().meta({ description: "at the speed until now" }),
+      })
+      .exactOptional()
+      .meta({ description: "how far the import of its files is; only while it is `Initializing`" }),
     vcpus: z.int(),
     size: z.string().meta({ description: "memory, for people" }),
     tags: tags.exactOptional(),

@@ -3,6 +3,7 @@ import { createId, idPattern } from "@stillframe/domain/ids"
 import {
   instanceStatesBefore,
   type Hypervisor,
+  type ImportState,
   type InstanceState,
   type SnapshotPolicy,
 } from "@stillframe/domain/instance"
@@ -71,6 +72,7 @@ const columns = [
   "host",
   "state",
   "state_error",
+  "importing",
   "generation",
   "pid",
   "launch",
@@ -240,6 +242,16 @@ export async function setStateError(
     .where("deleted_at", "is", null)
     .returningAll()
     .executeTakeFirst()
+}
+
+/** Says how far the import of a launch's files is, while it is under way. */
+export async function setImporting(db: Database, id: string, importing: ImportState): Promise<void> {
+  await db
+    .updateTable("instances")
+    .set({ importing: JSON.stringify(importing) })
+    .where("id", "=", id)
+    .where("state", "=", "Initializing")
+    .execute()
 }
 
 /** Remembers what a launch came down to: exact machine, accelerator, real paths. */

@@ -64,6 +64,14 @@ export interface SnapshotPolicy {
   readonly standby_compression_delay?: string
 }
 
+/** How far the import of a launch's files is. */
+export interface ImportState {
+  readonly bytes: number
+  readonly total_bytes: number
+  /** At the speed until now. */
+  readonly seconds_left?: number
+}
+
 /** What the rest of the system needs to know of an instance to show it. */
 export interface InstanceRecord {
   readonly id: string
@@ -75,6 +83,7 @@ export interface InstanceRecord {
   readonly attached: object | null
   readonly state: InstanceState
   readonly state_error: string | null
+  readonly importing: ImportState | null
   readonly vcpus: number
   readonly memory_mib: number
   readonly tags: Tags
@@ -96,6 +105,7 @@ export interface InstanceResource {
   readonly attached?: true
   readonly state: InstanceState
   readonly state_error?: string
+  readonly importing?: ImportState
   readonly vcpus: number
   readonly size: string
   readonly tags?: Tags
@@ -120,6 +130,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     ...(record.attached !== null && { attached: true }),
     state: record.state,
     ...(record.state_error !== null && { state_error: shownReason(record.state_error) }),
+    ...(record.state === "Initializing" && record.importing !== null && { importing: record.importing }),
     vcpus: record.vcpus,
     size: `${record.memory_mib} MB`,
     ...(Object.keys(record.tags).length > 0 && { tags: record.tags }),

@@ -58,6 +58,7 @@ export interface SnapshotRecord {
   readonly uncompressed_size_bytes: number | null
   readonly compressed_size_bytes: number | null
   readonly stored_bytes: number | null
+  readonly shared_bytes: number | null
   readonly progress: number | null
   readonly error_code: ErrorCode | null
   readonly error_message: string | null
@@ -93,6 +94,7 @@ export interface SnapshotResource {
   readonly captured_at?: string
   readonly pause_ms?: number
   readonly stored_bytes?: number
+  readonly shared_bytes?: number
   readonly verified_at?: string
   readonly corrupted_at?: string
 }
@@ -125,6 +127,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     ...optional("captured_at", record.captured_at?.toISOString()),
     ...optional("pause_ms", record.pause_ms),
     ...optional("stored_bytes", record.stored_bytes),
+    ...optional("shared_bytes", record.shared_bytes),
     ...optional("verified_at", record.verified_at?.toISOString()),
     ...optional("corrupted_at", record.corrupted_at?.toISOString()),
   }
