@@ -30,6 +30,7 @@ async function run(order: Order): Promise<void> {
     cancelled: cancelled.signal,
     abandoned: abandoned.signal,
     report: (progress) => send({ progress }),
+    reportImport: (importing) => send({ importing }),
   }).then(
     (result): FromCaptor => ({ result }),
     (thrown: unknown): FromCaptor => {

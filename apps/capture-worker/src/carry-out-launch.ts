@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import type { VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import type { EndOrder, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
@@ -10,13 +11,17 @@ import type { EndOrder, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from 
 const endGraceMs = 2_000
 
 /** Starts a VM from the caller's files. When it fails, nothing of the instance is left on the host. */
-export async function carryOutLaunch(order: LaunchOrder, signal: AbortSignal): Promise<ProcessIdentity> {
+export async function carryOutLaunch(
+  order: LaunchOrder,
+  signal: AbortSignal,
+  onImport: (progress: ImportProgress) => void,
+): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
   const hypervisor = hypervisorOf(order.hypervisor)
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const rules = { hostPaths: order.hostPaths, dataDir: order.dataDir }
-    const disks = await hypervisor.prepare(order.launch, { dir, signal, rules })
+    const disks = await hypervisor.prepare(order.launch, { dir, signal, rules, onImport })
     const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
     await hypervisor.begin(dir)
     return vm

@@ -3,6 +3,7 @@ import type { TargetState } from "@stillframe/domain/instance"
 import type { CaptureMode } from "@stillframe/domain/snapshot"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
@@ -27,6 +28,7 @@ export interface OperationOrder extends VmPlace {
 /** What an order carries that needs the VM's hypervisor. */
 export interface VmOrder extends OperationOrder {
   readonly hypervisor: HypervisorTools
+  readonly storageDir: string
 }
 
 /** What an order to put a VM's state on disk carries. */
@@ -43,7 +45,6 @@ export interface SaveOrder extends VmOrder {
 export interface CaptureOrder extends SaveOrder {
   readonly kind: "capture"
   readonly snapshotId: string
-  readonly storageDir: string
   readonly source: CaptureSource
   /** Of a VM that runs. */
   readonly mode: CaptureMode
@@ -107,6 +108,8 @@ export interface RestoreOrder extends VmOrder {
   readonly payloadDir: string
   /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string
+  /** What callers' files below its disks held at their first verification, by name; of snapshots of earlier versions. */
+  readonly baseSha256?: Readonly<Record<string, string>>
   readonly target: TargetState
   readonly launch: GuestConfig
   /** Whether the guest goes on at once. A VM restored in place waits until the row names its generation. */
@@ -165,5 +168,6 @@ export type ToCaptor = { readonly order: Order } | { readonly abort: true } | { 
 /** From a captor to its worker: progress, then one end. */
 export type FromCaptor =
   | { readonly progress: number }
+  | { readonly importing: ImportProgress }
   | { readonly result: Results[keyof Results] }
   | { readonly error: { readonly code: ErrorCode; readonly message: string } }

@@ -12,7 +12,7 @@ import type { RestoreOrder } from "./orders.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** What an instance is built from. */
-export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch">
+export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch" | "baseSha256">
 
 /** What the API wrote into the operation; it checked it against the snapshot's kind. */
 export function targetOf({ params }: ClaimedOperation): TargetState {
@@ -58,6 +58,6 @@ export async function withPayload(
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)
-  const { memory_file: memoryFile } = snapshot
-  await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
+  const { memory_file: memoryFile, base_sha256: baseSha256 } = snapshot
+  await work({ payloadDir: dir, launch, baseSha256, ...(memoryFile !== null && { memoryFile }) })
 }

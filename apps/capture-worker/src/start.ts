@@ -17,6 +17,7 @@ import type { CaptureWorkerConfig } from "./config.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
+import { startImageSweep } from "./image-sweep.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
 import { release } from "./release.ts"
@@ -67,6 +68,7 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
+  resources.use(startImageSweep(config, log))
   await consume(resources, worker)
   return resources.move()
 }

@@ -5,7 +5,7 @@ import { linkFiles } from "@stillframe/hypervisors/link-files"
 import { openFiles } from "@stillframe/hypervisors/processes"
 import { sealLayers } from "@stillframe/hypervisors/qemu/layers"
 import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
-import { immutableNames } from "@stillframe/hypervisors/qemu/prepare-launch"
+import { immutableFiles } from "@stillframe/hypervisors/qemu/prepare-launch"
 import { readQcow2Header } from "@stillframe/hypervisors/qemu/qcow2-header"
 import { expect, test } from "vitest"
 import {
@@ -97,7 +97,12 @@ test("snapshots from before a merge restore from their own links, and layers wit
   const all = await captures(place, vm, 3)
   const [, second] = all as [TestCapture, TestCapture, TestCapture]
   const payload = await place.folder("payload")
-  await linkFiles(immutableNames(vm.config, second.disks), vm.dir, payload, never)
+  await linkFiles(
+    immutableFiles(vm.config, second.disks).map(({ file }) => file),
+    vm.dir,
+    payload,
+    never,
+  )
   await sealLayers(second.disks, payload)
 
   await mergeLayers({ dir: vm.dir, layersMax: 1, signal: never })

@@ -20,15 +20,15 @@ const INCOMPATIBLE_DATA_FILE = 1n << 2n
 
 /**
  * Reads a qcow2 header without QEMU. Throws `invalid_request` for anything that would make QEMU open a file that we did not look at
- * (external data file), that needs a key, or that is no qcow2.
+ * (external data file), that needs a key, or that is no qcow2. `name` is for messages.
  */
-export async function readQcow2Header(path: string): Promise<Qcow2Header> {
+export async function readQcow2Header(path: string, name = path): Promise<Qcow2Header> {
   // A pipe in its place would be waited for without end.
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     const bytes = Buffer.alloc(HEADER_BYTES_MAX)
     const { bytesRead } = await file.read(bytes, 0, HEADER_BYTES_MAX, 0)
-    return parseQcow2Header(bytes.subarray(0, bytesRead), path)
+    return parseQcow2Header(bytes.subarray(0, bytesRead), name)
   } finally {
     await file.close()
   }

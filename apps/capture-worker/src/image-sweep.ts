@@ -1,0 +1,39 @@
+import { join } from "node:path"
+import { hostImages, removeUnusedImages, storedNames } from "@stillframe/hypervisors/image-store"
+import { forgetUnused } from "@stillframe/hypervisors/known-images"
+import type { Logger } from "@stillframe/runtime/logger"
+import type { CaptureWorkerConfig } from "./config.ts"
+
+const sweepIntervalMs = 60_000
+
+/** Removes this host's images that no VM, payload or fork has a link to any more, now and every minute. */
+export function startImageSweep(
+  config: Pick<CaptureWorkerConfig, "dataDir" | "storageDir">,
+  log: Logger,
+): AsyncDisposable {
+  let running = Promise.resolve()
+  const sweep = (): void => {
+    running = running
+      .then(() => sweepImages(config, log))
+      .catch((err: unknown) => log.warn({ err }, "images not swept"))
+  }
+  sweep()
+  const timer = setInterval(sweep, sweepIntervalMs)
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await running
+    },
+  }
+}
+
+async function sweepImages(
+  { dataDir, storageDir }: Pick<CaptureWorkerConfig, "dataDir" | "storageDir">,
+  log: Logger,
+): Promise<void> {
+  const store = hostImages(dataDir)
+  const removed = await removeUnusedImages(store)
+  if (removed > 0) log.info({ removed }, "unused images removed")
+  const stored = [await storedNames(store.dir), await storedNames(join(storageDir, "images"))]
+  await forgetUnused(store, new Set(stored.flat()))
+}
