@@ -49,7 +49,14 @@ export function capabilityRoutes({ db }: ApiDeps): Route[] {
       summary: "What each host that is up can do, by hypervisor",
       answers: { 200: hostsSchema },
       scope: "instance:read",
-      handle: async () => ({ status: 200, body: { hosts: await liveHosts(db) } }),
+      async handle() {
+        const hosts = (await liveHosts(db)).map(({ name, pool, hypervisors }) => ({
+          name,
+          pool,
+          hypervisors,
+        }))
+        return { status: 200, body: { hosts } }
+      },
     }),
   ]
 }

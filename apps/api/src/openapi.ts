@@ -56,7 +56,7 @@ function operationOf(route: Route, reference: ToReference): Json {
     responses: Object.fromEntries([
       ...Object.entries(route.answers).map(([status, schema]) => [
         status,
-        answerOf(schema, reference, route),
+        answerOf(schema, reference, { route, retried: Number(status) >= 500 }),
       ]),
       ...errorsOf(route).map((status) => [String(status), errorOf(status, reference)]),
     ]),
@@ -87,9 +87,14 @@ function parametersOf(route: Route, reference: ToReference): unknown[] {
   return [...inPath, ...inQuery, ...inHeader]
 }
 
-function answerOf(schema: z.ZodType | null, reference: ToReference, route: Route): Json {
+function answerOf(
+  schema: z.ZodType | null,
+  reference: ToReference,
+  { route, retried }: { route: Route; retried: boolean },
+): Json {
   const names = [
     "X-Request-Id",
+    ...(retried ? retryHeaders : []),
     ...(route.holds === true ? ["Preference-Applied"] : []),
     ...(route.replay === undefined ? [] : ["Location", "Idempotent-Replayed"]),
     ...(route.query?.shape["cursor"] === undefined ? [] : ["Link", "X-Next-Cursor"]),
@@ -101,6 +106,8 @@ function answerOf(schema: z.ZodType | null, reference: ToReference, route: Route
     ...(schema !== null && { content: { [mediaType]: { schema: reference(schema, "output") } } }),
   }
 }
+
+const retryHeaders = ["x-should-retry", "retry-after-ms"]
 
 /** What can go wrong with a request follows from what is asked of it. */
 function errorsOf(route: Route): number[] {
@@ -114,14 +121,13 @@ function errorsOf(route: Route): number[] {
     500,
     503,
   ]
-  return [...new Set(statuses)].toSorted((one, other) => one - other)
+  return [...new Set(statuses)]
+    .filter((status) => route.answers[status] === undefined)
+    .toSorted((one, other) => one - other)
 }
 
 function errorOf(status: number, reference: ToReference): Json {
-  const names = [
-    "X-Request-Id",
-    ...(status === 409 || status >= 500 ? ["x-should-retry", "retry-after-ms"] : []),
-  ]
+  const names = ["X-Request-Id", ...(status === 409 || status >= 500 ? retryHeaders : [])]
   return {
     description: errorTexts[status] ?? "Error",
     headers: headerReferences(names),
@@ -139,7 +145,7 @@ const errorTexts: Readonly<Record<number, string>> = {
   422: "The Idempotency-Key was used with another body",
   500: "The work has failed, or something that nobody foresaw",
   501: "The host or its hypervisor can't do that",
-  503: "The database can't be reached; try again",
+  503: "The database or the storage pool can't be reached; try again",
   504: "Not done in time, where answers are results",
 }
 

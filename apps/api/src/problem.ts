@@ -33,6 +33,7 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
   lease_lost: { status: 503, code: "unavailable" },
   insufficient_storage: { status: 409, code: "insufficient_resources" },
   storage_failed: { status: 500, code: "internal_error" },
+  storage_unavailable: { status: 503, code: "storage_unavailable" },
   pause_limit_exceeded: { status: 500, code: "internal_error" },
   hypervisor_unavailable: { status: 501, code: "not_supported" },
   hypervisor_failed: { status: 500, code: "internal_error" },
@@ -62,9 +63,11 @@ export function problem(
   }
 }
 
-/** Work that an answer was held for has failed. Never to be repeated by the client itself: it would touch the VM again. */
+/** Work that an answer was held for has failed. A client must not repeat it by itself where that would touch the VM again. */
 export function failedWork(error: { error_code: ErrorCode | null; error_message: string | null }): Answer {
-  return problem(error.error_code ?? "cancelled", error.error_message ?? cancelledMessage, { retry: false })
+  const code = error.error_code ?? "cancelled"
+  // Without its directory nothing was begun.
+  return problem(code, error.error_message ?? cancelledMessage, { retry: code === "storage_unavailable" })
 }
 
 const cancelledMessage = "the work was cancelled by another request, such as a DELETE"

@@ -196,18 +196,30 @@ export const eventsRemovedSchema = errorSchema
   .meta({ id: "EventsRemoved", description: "Events after `after` have been removed" })
 
 export const healthSchema = z.object({ status: z.literal("ok") }).meta({ id: "Health" })
-export const readySchema = z
-  .object({
-    status: z.literal("ok"),
-    hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
-    compression_workers: z.array(
-      z.object({
-        name: z.string(),
-        pool: z.string(),
-        codecs: z
-          .record(z.enum(algorithms), z.string())
-          .meta({ description: "the binding in use for each algorithm" }),
-      }),
-    ),
-  })
-  .meta({ id: "Ready" })
+const readyProblem = z.object({
+  where: z.string().meta({ description: "`host <name>`, `pool <name>`, `database` or `queue`" }),
+  code: z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]),
+  message: z.string().meta({ description: "why, and what to do" }),
+})
+
+const ready = z.object({
+  status: z.enum(["ok", "degraded", "unavailable"]).meta({
+    description:
+      "`degraded`: some host or pool has a problem; `unavailable`: no work can be done, `problems` says why",
+  }),
+  problems: z.array(readyProblem),
+  hosts: z.array(z.object({ name: z.string(), hypervisors: z.record(z.string(), z.string()) })),
+  compression_workers: z.array(
+    z.object({
+      name: z.string(),
+      pool: z.string(),
+      codecs: z
+        .record(z.enum(algorithms), z.string())
+        .meta({ description: "the binding in use for each algorithm" }),
+    }),
+  ),
+})
+export const readySchema = ready.meta({ id: "Ready" })
+export const notReadySchema = errorSchema
+  .extend(ready.shape)
+  .meta({ id: "NotReady", description: "No work can be done" })

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
@@ -34,13 +33,15 @@ const spaceMarginBytes = 64 * 1024 ** 2
 /** Captures an instance in the state it is in and publishes the payload. A sealed attempt whose worker died is published, not captured again. */
 export function captureHandler(worker: Worker): OperationHandler {
   return {
-    async run(context) {
-      const snapshot = await begin(worker.db, context.operation)
-      const manifest =
-        (await sealedAttempt(snapshotDir(worker.config.storageDir, snapshot.id))) ??
-        (await capture(worker, context, snapshot))
-      await publish(worker, context.operation, snapshot, manifest)
-    },
+    run: (context) =>
+      // Before the snapshot is said to be capturing: it stays queued while its pool is away.
+      worker.pool.during(async () => {
+        const snapshot = await begin(worker, context.operation)
+        const manifest =
+          (await sealedAttempt(snapshotDir(worker.config.storageDir, snapshot.id))) ??
+          (await capture(worker, context, snapshot))
+        await publish(worker, context.operation, snapshot, manifest)
+      }),
     async failed(tx, operation, error) {
       const snapshot = await failSnapshot(tx, operation.snapshotId ?? "", error)
       if (snapshot !== undefined) await appendSnapshotEvent(tx, "snapshot.failed", snapshot)
@@ -51,8 +52,9 @@ export function captureHandler(worker: Worker): OperationHandler {
   }
 }
 
-async function begin(db: OwnedDatabase, operation: ClaimedOperation): Promise<SnapshotRow> {
-  const snapshot = await startCapture(db, operation.snapshotId ?? "")
+async function begin({ db, config }: Worker, operation: ClaimedOperation): Promise<SnapshotRow> {
+  // The host may have got another pool since the request.
+  const snapshot = await startCapture(db, operation.snapshotId ?? "", config.pool)
   if (snapshot === undefined) throw new StillframeError("cancelled", "the snapshot was deleted meanwhile")
   return snapshot
 }
@@ -117,7 +119,6 @@ async function assertRoom(
   snapshot: SnapshotRow,
   instance: InstanceRow,
 ): Promise<void> {
-  await mkdir(config.storageDir, { recursive: true, mode: 0o700 })
   const free = await freeBytes(config.storageDir)
   const memoryBytes = snapshot.kind === "Standby" ? instance.memory_mib * 1024 ** 2 : 0
   const diskBytes = attachedInstance(instance)?.diskBytesMax ?? 0
@@ -137,7 +138,7 @@ async function assertRoom(
 }
 
 async function publish(
-  { db, config }: Worker,
+  { db, config, pool }: Worker,
   operation: ClaimedOperation,
   snapshot: SnapshotRow,
   manifest: Manifest,
@@ -146,6 +147,8 @@ async function publish(
   const { opaque_memory: incompressible } = manifest
   const compress = snapshot.compression !== null && incompressible === undefined
   const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
+  // What was written while the disk was away lies below its mount point.
+  await pool.identify()
   await inTransaction(db, async (tx) => {
     const ready = await publishCapture(tx, snapshot.id, {
       payload: manifest.token,

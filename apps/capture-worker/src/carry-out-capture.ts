@@ -3,7 +3,8 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillframe/storage/layout"
-import { readManifest, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
+import { readManifest, requireFiles, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
+import { requireDirectory } from "./carry-out-launch.ts"
 import type { CaptureOrder } from "./orders.ts"
 import { saveVm, type Captor } from "./save-vm.ts"
 import { seal, sealCopy } from "./seal.ts"
@@ -34,6 +35,7 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   }
   if (source.state === "Stopped") {
     const home = generationDir(order.dataDir, order.instanceId, order.generation)
+    await requireDirectory(home)
     const disks = await hypervisorOf(order.hypervisor).disksAtRest(home)
     return seal(order, dir, {
       kind: "Stopped",
@@ -46,12 +48,16 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   }
   const from = source.payloadDir
   const manifest = await readManifest(from)
+  await requireFiles(from, manifest)
   return sealCopy(order, dir, { from, manifest })
 }
 
 /** What earlier tries left: nothing names it, and their captors are dead, or the lock would not be ours. */
 async function removeUnsealed(dir: string): Promise<void> {
-  await mkdir(dir, { recursive: true, mode: 0o700 })
+  // Not its parent: where that is missing the pool's disk is away, and nothing is to be written below its mount point.
+  await mkdir(dir, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error
+  })
   for (const token of await readdir(dir)) {
     const names = await readdir(join(dir, token))
     if (!names.includes(manifestName)) await rm(join(dir, token), { recursive: true, force: true })

@@ -1,10 +1,12 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import type { VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { exists } from "@stillframe/storage/exists"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import type { EndOrder, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
 
@@ -35,6 +37,7 @@ export async function carryOutLaunch(
 export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
   const hypervisor = hypervisorOf(order.hypervisor)
+  await requireDirectory(dir)
   const disks = await hypervisor.renew(dir, signal)
   const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
   try {
@@ -44,6 +47,15 @@ export async function carryOutStart(order: StartOrder, signal: AbortSignal): Pro
     await endProcess(vm, { graceMs: 0 })
     throw error
   }
+}
+
+/** Throws `corrupted` where a VM that does not run has lost its directory, and with it its disks. */
+export async function requireDirectory(dir: string): Promise<void> {
+  if (await exists(dir)) return
+  throw new StillframeError(
+    "corrupted",
+    `the instance's directory ${dir} is missing; bring it back from a backup, restore one of its snapshots, or delete it`,
+  )
 }
 
 /** Done twice it is done. */

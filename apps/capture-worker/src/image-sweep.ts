@@ -1,21 +1,17 @@
 import { join } from "node:path"
 import { hostImages, removeUnusedImages, storedNames } from "@stillframe/hypervisors/image-store"
 import { forgetUnused } from "@stillframe/hypervisors/known-images"
-import type { Logger } from "@stillframe/runtime/logger"
-import type { CaptureWorkerConfig } from "./config.ts"
+import type { Worker } from "./worker.ts"
 
 const sweepIntervalMs = 60_000
 
 /** Removes this host's images that no VM, payload or fork has a link to any more, now and every minute. */
-export function startImageSweep(
-  config: Pick<CaptureWorkerConfig, "dataDir" | "storageDir">,
-  log: Logger,
-): AsyncDisposable {
+export function startImageSweep(worker: Pick<Worker, "config" | "home" | "log">): AsyncDisposable {
   let running = Promise.resolve()
   const sweep = (): void => {
     running = running
-      .then(() => sweepImages(config, log))
-      .catch((err: unknown) => log.warn({ err }, "images not swept"))
+      .then(() => worker.home.during(() => sweepImages(worker)))
+      .catch((err: unknown) => worker.log.warn({ err }, "images not swept"))
   }
   sweep()
   const timer = setInterval(sweep, sweepIntervalMs)
@@ -27,10 +23,10 @@ export function startImageSweep(
   }
 }
 
-async function sweepImages(
-  { dataDir, storageDir }: Pick<CaptureWorkerConfig, "dataDir" | "storageDir">,
-  log: Logger,
-): Promise<void> {
+async function sweepImages({
+  config: { dataDir, storageDir },
+  log,
+}: Pick<Worker, "config" | "log">): Promise<void> {
   const store = hostImages(dataDir)
   const removed = await removeUnusedImages(store)
   if (removed > 0) log.info({ removed }, "unused images removed")

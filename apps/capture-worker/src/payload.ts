@@ -1,13 +1,13 @@
 import type { ClaimedOperation } from "@stillframe/db/operations"
 import { openReader } from "@stillframe/db/readers"
 import type { Database } from "@stillframe/db/schema"
-import { lockSnapshot } from "@stillframe/db/snapshots"
+import { lockSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, TargetState } from "@stillframe/domain/instance"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
-import { readManifest } from "@stillframe/storage/manifest"
+import { readManifest, requireFiles } from "@stillframe/storage/manifest"
 import type { RestoreOrder } from "./orders.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
@@ -35,21 +35,39 @@ export function hypervisorIn({ params }: ClaimedOperation): Hypervisor | undefin
   return params["hypervisor"] as Hypervisor | undefined
 }
 
-/** Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them. */
+/**
+ * Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them. Throws `corrupted` for files that are
+ * missing, `storage_unavailable` where their pool is.
+ */
 export async function withPayload(
   worker: Worker,
   operation: ClaimedOperation,
   hypervisor: Hypervisor,
   work: (payload: Payload) => Promise<void>,
 ): Promise<void> {
-  const { db, config, log } = worker
+  const { db, config, log, pool } = worker
   const snapshotId = operation.snapshotId ?? ""
   await using reader = await openReader(db, snapshotId, {
     onRenewalError: (err) => log.warn({ err, snapshotId }, "reader of a snapshot not renewed"),
   })
   const { snapshot } = reader
-  const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
+  if (snapshot.pool !== config.pool)
+    throw new StillframeError(
+      "storage_unavailable",
+      `snapshot ${snapshot.id} lies in the pool "${snapshot.pool}", and its host has "${config.pool}" now. Set STORAGE_POOL and STORAGE_DIR of that host to the former`,
+    )
+  await pool.during(() => read(worker, snapshot, { hypervisor, work }))
+}
+
+async function read(
+  worker: Worker,
+  snapshot: SnapshotRow,
+  { hypervisor, work }: { hypervisor: Hypervisor; work: (payload: Payload) => Promise<void> },
+): Promise<void> {
+  const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
   const manifest = await readManifest(dir)
+  const { memory_file: memoryFile, base_sha256: baseSha256 } = snapshot
+  await requireFiles(dir, manifest, memoryFile ?? undefined)
   if (manifest.not_restorable !== undefined)
     throw new StillframeError(
       "not_supported",
@@ -58,6 +76,5 @@ export async function withPayload(
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)
-  const { memory_file: memoryFile, base_sha256: baseSha256 } = snapshot
   await work({ payloadDir: dir, launch, baseSha256, ...(memoryFile !== null && { memoryFile }) })
 }

@@ -11,7 +11,7 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, standbyDir } from "@stillframe/storage/layout"
-import { readManifest } from "@stillframe/storage/manifest"
+import { readManifest, requireFiles } from "@stillframe/storage/manifest"
 import { endVm } from "./end-vm.ts"
 import { buildingRoom, withHostRoom } from "./host-room.ts"
 import { recordStateError } from "./instance-operations.ts"
@@ -81,6 +81,7 @@ function nextGeneration({ id, generation, hypervisor }: InstanceRow, operation: 
 async function ownImage({ config }: Worker, instance: InstanceRow): Promise<Payload> {
   const dir = join(standbyDir(config.dataDir, instance.id), instance.standby_payload ?? "")
   const manifest = await readManifest(dir)
+  await requireFiles(dir, manifest)
   const memoryFile = memoryFileOf(manifest)
   return {
     payloadDir: dir,

@@ -9,7 +9,7 @@ async function host() {
   const [dataDir, staging] = [join(root, "data"), join(root, "tmpfs")]
   const home = join(dataDir, "instances", "vm")
   for (const dir of [home, staging]) await mkdir(dir, { recursive: true })
-  return { dataDir, staging, home, [Symbol.asyncDispose]: () => rm(root, { recursive: true }) }
+  return { dataDir, staging, home, hostId: "h", [Symbol.asyncDispose]: () => rm(root, { recursive: true }) }
 }
 
 test("what a living captor staged stays when its worker starts anew, what nobody's intent names goes", async () => {

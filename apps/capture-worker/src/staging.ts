@@ -1,7 +1,6 @@
 import { chmod, lstat, mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { hostId } from "@stillframe/storage/cluster-file"
 import { namesIn } from "@stillframe/storage/directory"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { CaptureWorkerConfig } from "./config.ts"
@@ -17,10 +16,13 @@ const walkedByAll = 0o711
 export async function openStaging({
   staging,
   dataDir,
-}: Pick<CaptureWorkerConfig, "staging" | "dataDir">): Promise<string | undefined> {
+  hostId,
+}: Pick<CaptureWorkerConfig, "staging" | "dataDir"> & { readonly hostId: string }): Promise<
+  string | undefined
+> {
   if (staging === undefined) return undefined
   // Other installations of this machine may have the same tmpfs, on which anybody may make directories.
-  const dir = join(staging, `stillframe-${await hostId(dataDir)}`)
+  const dir = join(staging, `stillframe-${hostId}`)
   await mkdir(dir, { recursive: true, mode: 0o700 })
   const found = await lstat(dir)
   if (!found.isDirectory() || found.uid !== process.getuid?.())

@@ -1,15 +1,24 @@
-import { join } from "node:path"
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { clusterId as readClusterId, heartbeat, type HostRegistration } from "@stillframe/db/hosts"
+import { heartbeat, knownHost, type HostRegistration } from "@stillframe/db/hosts"
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated } from "@stillframe/db/open"
-import { runOperation } from "@stillframe/db/run-operation"
+import { hurryQueue } from "@stillframe/db/operations"
+import { poolRegister } from "@stillframe/db/pools"
+import {
+  runOperation,
+  type OperationContext,
+  type OperationHandler,
+  type OperationRunner,
+} from "@stillframe/db/run-operation"
 import { captureQueue } from "@stillframe/domain/queues"
 import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
-import { claimDirectory, hostId } from "@stillframe/storage/cluster-file"
-import { namesIn } from "@stillframe/storage/directory"
+import { openProblems, type Problems } from "@stillframe/runtime/problems"
+import { watchPlace } from "@stillframe/runtime/watch-place"
+import { claimPool } from "@stillframe/storage/claim-pool"
+import { claimHome, homePlace } from "@stillframe/storage/home"
+import { poolPlace, type Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
@@ -42,33 +51,40 @@ export async function startCaptureWorker(config: CaptureWorkerConfig, log: Logge
   resources.use(await startHostSweep(config.dataDir, log, grown))
 
   const { db, committed } = await openMigrated(resources, { ...config, log })
-  const clusterId = await readClusterId(db)
-  await claimDirectory(config.dataDir, clusterId, await namesIn(join(config.dataDir, "instances")))
-  await claimDirectory(config.storageDir, clusterId, await namesIn(join(config.storageDir, "snapshots")))
+  const known = await knownHost(db, config.host)
+  const { installation: clusterId } = known
+  const hostId = await claimHome(config.dataDir, known)
+  const home = homePlace(config.dataDir, hostId)
+  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
 
-  const staging = await openStaging(config)
+  const staging = await openStaging({ ...config, hostId })
   const hypervisors = await probeHostVmms(config, { staging, log })
   hypervisors.set("qemu", await probeHostQemu(config, log))
-  const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, committed, log }))
-  resources.use(await keepRegistered(db, await registration(config, hypervisors), log))
+  const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, home, committed, log }))
+  const problems = openProblems(log)
+  resources.use(await keepRegistered(db, await registration(config, hostId, hypervisors), { log, problems }))
   const captors = resources.use(openCaptors())
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
   const worker: Worker = {
     clusterId,
     config,
+    home,
+    pool,
     db,
     hypervisors,
     watches,
     captors: orderly,
     committed,
     log,
+    problems,
     grown,
     room: new Map(),
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
-  resources.use(startImageSweep(config, log))
+  watchPlaces(resources, worker)
+  resources.use(startImageSweep(worker))
   await consume(resources, worker)
   return resources.move()
 }
@@ -87,6 +103,15 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
     merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
   }
   await tidyInstance(worker, instance)
+}
+
+function watchPlaces(resources: AsyncDisposableStack, worker: Worker): void {
+  const { config, db, home, pool, problems, committed } = worker
+  const onBack = async (): Promise<void> => {
+    await hurryQueue(db, captureQueue(config.host))
+    committed()
+  }
+  for (const place of [home, pool]) resources.use(watchPlace(place, { problems, onBack }))
 }
 
 async function consume(resources: AsyncDisposableStack, worker: Worker): Promise<void> {
@@ -108,7 +133,7 @@ async function consume(resources: AsyncDisposableStack, worker: Worker): Promise
     fork: forkHandler(worker),
     delete: deleteHandler(worker),
   }
-  const runner = { db, committed, worker: config.host, queue, handlers, log }
+  const runner = { db, committed, worker: config.host, queue, handlers: atHome(worker.home, handlers), log }
   const consumer = await engine.consume(queue, {
     concurrency: config.concurrency,
     handler: (operationId, signal) => runOperation(runner, operationId, signal),
@@ -116,25 +141,51 @@ async function consume(resources: AsyncDisposableStack, worker: Worker): Promise
   resources.defer(() => consumer.close())
 }
 
+/** All of it works in `DATA_DIR`, and what fails because that is away has not failed. */
+function atHome(
+  home: Place,
+  handlers: Readonly<Record<string, OperationHandler>>,
+): OperationRunner["handlers"] {
+  return Object.fromEntries(
+    Object.entries(handlers).map(([kind, handler]) => [
+      kind,
+      { ...handler, run: (context: OperationContext) => home.during(() => handler.run(context)) },
+    ]),
+  )
+}
+
 async function registration(
   config: CaptureWorkerConfig,
+  hostId: string,
   hypervisors: Worker["hypervisors"],
 ): Promise<HostRegistration> {
   const self = await identifyProcess(process.pid)
   return {
     name: config.host,
-    hostId: await hostId(config.dataDir),
+    hostId,
     bootId: self?.bootId ?? "",
     pool: config.pool,
     hypervisors: Object.fromEntries([...hypervisors].map(([name, { capabilities }]) => [name, capabilities])),
   }
 }
 
-/** Registers the host and says every 5 s that it lives. Throws when another machine holds the name. */
-async function keepRegistered(db: OwnedDatabase, host: HostRegistration, log: Logger): Promise<Disposable> {
-  await heartbeat(db, host)
-  const timer = setInterval(() => {
-    heartbeat(db, host).catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }, heartbeatIntervalMs)
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+/** Registers the host and says that it lives: every 5 s, and when its problems change. Throws when another machine holds the name. */
+async function keepRegistered(
+  db: OwnedDatabase,
+  host: HostRegistration,
+  { log, problems }: { log: Logger; problems: Problems },
+): Promise<Disposable> {
+  const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
+  const beat = (): void => {
+    say().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
+  }
+  await say()
+  const stopListening = problems.listen(beat)
+  const timer = setInterval(beat, heartbeatIntervalMs)
+  return {
+    [Symbol.dispose]() {
+      stopListening()
+      clearInterval(timer)
+    },
+  }
 }

@@ -104,6 +104,8 @@ export function deleteHandler(worker: Worker): OperationHandler {
         worker.watches.stop(instance.id)
         if (attachedInstance(instance) === undefined) await endVm(worker, context, instance, "instance")
         else await forget(worker, instance)
+        // Its files are gone only if the directory was there.
+        await worker.home.identify()
       }
       await inTransaction(worker.db, async (tx) => {
         const deleted = await deleteInstance(tx, operation.instanceId ?? "")

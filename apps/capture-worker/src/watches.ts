@@ -4,11 +4,12 @@ import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance, lockInstance, type InstanceRow } from "@stillframe/db/instances"
 import { pendingStateOperation } from "@stillframe/db/operations"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Hypervisor } from "@stillframe/domain/instance"
+import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { VmEnd, Watch } from "@stillframe/hypervisors/watch"
 import { generationDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
+import { identityOf } from "./carry-out-launch.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
@@ -44,11 +45,11 @@ const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: st
   },
 }
 
-type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "committed" | "log"> & {
+type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "home" | "committed" | "log"> & {
   readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">
 }
 
-export function watches({ db, clusterId, config, hypervisors, committed, log }: WatchDeps): Watches {
+export function watches({ db, clusterId, config, hypervisors, home, committed, log }: WatchDeps): Watches {
   const held = new Map<string, HeldWatch>()
   const recording = new Set<Promise<void>>()
   const stopping = new AbortController()
@@ -56,7 +57,7 @@ export function watches({ db, clusterId, config, hypervisors, committed, log }: 
   async function hold(instance: WatchedInstance): Promise<void> {
     const dir = generationDir(config.dataDir, instance.id, instance.generation)
     const vm = attachedInstance(instance)
-    const watch = vm === undefined ? await openWatch(dir, instance.hypervisor) : watchAttached(vm)
+    const watch = vm === undefined ? await openWatch(dir, instance) : watchAttached(vm)
     if (stopping.signal.aborted) return watch?.close()
     if (watch !== undefined) held.set(instance.id, watch)
     void (watch?.ended ?? Promise.resolve<End>("gone")).then((end) => {
@@ -66,19 +67,31 @@ export function watches({ db, clusterId, config, hypervisors, committed, log }: 
   }
 
   /** Undefined when the VM's process has ended, or this has been disposed of meanwhile. */
-  async function openWatch(dir: string, name: Hypervisor): Promise<Watch | undefined> {
-    for (; !stopping.signal.aborted; await delay(retryMs)) {
+  async function openWatch(dir: string, { id, hypervisor }: WatchedInstance): Promise<Watch | undefined> {
+    for (let told = false; !stopping.signal.aborted; await delay(retryMs)) {
       try {
-        const { tools } = hostHypervisor({ hypervisors }, name)
+        const { tools } = hostHypervisor({ hypervisors }, hypervisor)
         return await hypervisorOf(tools).watch(dir)
       } catch (error) {
         if (!(error instanceof StillframeError)) throw error
-        if (error.code === "hypervisor_gone") return undefined
+        if (error.code === "hypervisor_gone" && (await hasEnded(id))) return undefined
         // The worker before this one may still be letting go of it.
-        log.warn({ err: error, dir }, "vm can't be watched yet")
+        if (!told) log.warn({ err: error, dir }, "vm can't be watched yet")
+        told = true
       }
     }
     return undefined
+  }
+
+  /** False while its directory may only be away: without that a VM can't be watched, and may run all the same. */
+  async function hasEnded(instanceId: string): Promise<boolean> {
+    try {
+      await home.identify()
+    } catch {
+      // Whoever watches the directory tells.
+      return false
+    }
+    return (await findVms(identityOf({ clusterId, instanceId }))).length === 0
   }
 
   async function record(instance: WatchedInstance, end: End): Promise<void> {

@@ -6,6 +6,8 @@ import type { Hypervisor } from "@stillframe/domain/instance"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { Logger } from "@stillframe/runtime/logger"
+import type { Problems } from "@stillframe/runtime/problems"
+import type { Place } from "@stillframe/storage/place"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import type { HostRoom } from "./host-room.ts"
@@ -17,6 +19,10 @@ import type { Watches } from "./watches.ts"
 export interface Worker {
   readonly clusterId: string
   readonly config: CaptureWorkerConfig
+  /** `DATA_DIR`. */
+  readonly home: Place
+  /** `STORAGE_DIR`. */
+  readonly pool: Place
   readonly db: OwnedDatabase
   readonly hypervisors: ReadonlyMap<Hypervisor, HostHypervisor>
   readonly watches: Watches
@@ -26,6 +32,8 @@ export interface Worker {
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger
+  /** Goes out with each heartbeat. */
+  readonly problems: Problems
 }
 
 /** What this host was found to have of one hypervisor. */

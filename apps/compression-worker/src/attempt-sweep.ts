@@ -12,7 +12,7 @@ const attemptAgeMsMin = 3_600_000
  * Removes what captures have left whose workers died for good: attempts without a manifest, older than an hour by the
  * database's clock, whose token no operation holds. One with a manifest is a whole snapshot and never touched.
  */
-export async function removeDeadAttempts({ db, config, log }: Worker): Promise<void> {
+export async function removeDeadAttempts({ db, config, pool, log }: Worker): Promise<void> {
   const nowMs = (await now(db)).getTime()
   for (const snapshotId of await readdir(join(config.storageDir, "snapshots")).catch(none)) {
     const dir = snapshotDir(config.storageDir, snapshotId)
@@ -21,6 +21,7 @@ export async function removeDeadAttempts({ db, config, log }: Worker): Promise<v
       const names = await readdir(attempt).catch(none)
       if (names.includes(manifestName) || nowMs - (await stat(attempt)).mtimeMs < attemptAgeMsMin) continue
       if (await tokenInUse(db, token)) continue
+      await pool.identify()
       log.warn({ snapshotId, token }, "attempt of a dead capture removed")
       await rm(attempt, { recursive: true, force: true })
     }

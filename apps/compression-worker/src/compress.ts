@@ -22,6 +22,7 @@ import {
   rawMemoryName,
   unpackedMemoryName,
 } from "@stillframe/storage/layout"
+import { requireFile } from "@stillframe/storage/manifest"
 import { measureDir } from "@stillframe/storage/space"
 import { removeSupersededMemory } from "./pool-sweep.ts"
 import type { Worker } from "./worker.ts"
@@ -35,34 +36,7 @@ const compressShare = 0.7
  */
 export function compressHandler(worker: Worker): OperationHandler {
   return {
-    async run(context) {
-      const { operation } = context
-      const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
-      if (snapshot === undefined || snapshot.compression_state !== "compressing")
-        throw new StillframeError("cancelled", "the snapshot does not wait for compression any more")
-      requireSound(snapshot)
-      const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
-      await removeStale(worker, snapshot, dir)
-      if (operation.attempt > operationAttempts.compress.max)
-        throw new StillframeError(
-          "lease_lost",
-          "the worker died in each try to compress the memory; see its log",
-        )
-      const memoryFile = compressedMemoryName(operation.token, snapshot.compression?.algorithm ?? "zstd")
-      try {
-        const sizes = await compressAndVerify(worker, context, { snapshot, dir, memoryFile })
-        await publish(worker, operation, { snapshot, dir, memoryFile, ...sizes })
-      } catch (error) {
-        await rm(join(dir, memoryFile), { force: true })
-        throw error
-      }
-      // Before the file goes: somebody waits to be told, nobody for the room.
-      worker.committed()
-      // The pool's sweep comes again; the operation is done either way.
-      await removeSupersededMemory(worker).catch((err: unknown) =>
-        worker.log.warn({ err }, "superseded memory not removed yet"),
-      )
-    },
+    run: (context) => worker.pool.during(() => compress(worker, context)),
     async failed(tx, operation, { code, message }) {
       const { again, before } = compressParams(operation)
       const snapshot = await failCompression(tx, operation.snapshotId ?? "", { message, before })
@@ -74,6 +48,33 @@ export function compressHandler(worker: Worker): OperationHandler {
       if (again !== true) await appendSnapshotEvent(tx, "snapshot.completed", snapshot)
     },
   }
+}
+
+async function compress(worker: Worker, context: OperationContext): Promise<void> {
+  const { operation } = context
+  const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
+  if (snapshot === undefined || snapshot.compression_state !== "compressing")
+    throw new StillframeError("cancelled", "the snapshot does not wait for compression any more")
+  requireSound(snapshot)
+  const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
+  await requireFile(dir, snapshot.memory_file ?? rawMemoryName)
+  await removeStale(worker, snapshot, dir)
+  if (operation.attempt > operationAttempts.compress.max)
+    throw new StillframeError("lease_lost", "the worker died in each try to compress the memory; see its log")
+  const memoryFile = compressedMemoryName(operation.token, snapshot.compression?.algorithm ?? "zstd")
+  try {
+    const sizes = await compressAndVerify(worker, context, { snapshot, dir, memoryFile })
+    await publish(worker, operation, { snapshot, dir, memoryFile, ...sizes })
+  } catch (error) {
+    await rm(join(dir, memoryFile), { force: true })
+    throw error
+  }
+  // Before the file goes: somebody waits to be told, nobody for the room.
+  worker.committed()
+  // The pool's sweep comes again; the operation is done either way.
+  await removeSupersededMemory(worker).catch((err: unknown) =>
+    worker.log.warn({ err }, "superseded memory not removed yet"),
+  )
 }
 
 interface Target {
@@ -149,12 +150,13 @@ async function rawMemory(
 }
 
 async function publish(
-  { db }: Worker,
+  { db, pool }: Worker,
   operation: ClaimedOperation,
   target: Target & { uncompressedBytes: number; compressedBytes: number },
 ): Promise<void> {
   const leaveOut = (name: string): boolean => isMemoryFile(name) && name !== target.memoryFile
   const sizes = await measureDir(target.dir, { leaveOut })
+  await pool.identify()
   await inTransaction(db, async (tx) => {
     const compressed = await publishCompressed(tx, target.snapshot.id, { ...target, ...sizes })
     await finishDone(tx, operation)

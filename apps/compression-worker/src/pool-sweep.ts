@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { markMemoryRemoved, removableMemory } from "@stillframe/db/readers"
+import { StillframeError } from "@stillframe/domain/errors"
 import { removeUnusedImages } from "@stillframe/hypervisors/image-store"
 import { namesIn } from "@stillframe/storage/directory"
 import { syncDir } from "@stillframe/storage/durable"
@@ -18,14 +19,20 @@ const imageSweepMs = 600_000
  * Removes memory files whose other form is published and which nobody reads: the raw one after its compression, a
  * compressed one after another. Any number of workers may do it at once: a file that is gone already counts as removed.
  */
-export async function removeSupersededMemory({ db, config: { pool, storageDir } }: Worker): Promise<void> {
+export async function removeSupersededMemory({
+  db,
+  pool: place,
+  config: { pool, storageDir },
+}: Worker): Promise<void> {
   for (const { snapshotId, payload } of await removableMemory(db, { pool })) {
     const dir = payloadDir(storageDir, snapshotId, payload)
     const names = (await namesIn(dir)).filter(isMemoryFile)
     // Asked again: what a compression has begun since the first look is not to be taken for a leftover.
+    await place.identify()
     for (const removable of await removableMemory(db, { pool, snapshotId })) {
       for (const name of names) if (name !== removable.memoryFile) await rm(join(dir, name), { force: true })
       await syncDir(dir)
+      await place.identify()
       await markMemoryRemoved(db, removable)
     }
   }
@@ -46,8 +53,13 @@ export function startPoolSweep(worker: Worker): AsyncDisposable {
   const every = (ms: number, sweep: (worker: Worker) => Promise<void>): NodeJS.Timeout =>
     setInterval(() => {
       running = running
-        .then(() => sweep(worker))
-        .catch((err: unknown) => worker.log.warn({ err }, "pool not swept"))
+        .then(() => worker.pool.during(() => sweep(worker)))
+        .catch((err: unknown) => {
+          // One that is away is told by its watch, and swept when it is back.
+          const level =
+            err instanceof StillframeError && err.code === "storage_unavailable" ? "debug" : "warn"
+          worker.log[level]({ err }, "pool not swept")
+        })
     }, ms)
   const timers = [
     every(memorySweepMs, removeSupersededMemory),

@@ -2,11 +2,17 @@ import { codecsInUse } from "@stillframe/codec/codecs"
 import { warmThreads } from "@stillframe/codec/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { openMigrated } from "@stillframe/db/open"
+import { hurryQueue } from "@stillframe/db/operations"
+import { poolRegister } from "@stillframe/db/pools"
 import { runOperation } from "@stillframe/db/run-operation"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { compressQueue } from "@stillframe/domain/queues"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
+import { watchPlace } from "@stillframe/runtime/watch-place"
+import { claimPool } from "@stillframe/storage/claim-pool"
+import { poolPlace } from "@stillframe/storage/place"
 import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
@@ -31,9 +37,11 @@ export async function startCompressionWorker(
   // The hash of what is read back has a thread beside the ones that decode.
   warmThreads(config.threads + 1)
   const codecs = codecsInUse()
+  const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
   log.info({ codecs, threads: config.threads }, "ready to compress")
-  const worker: Worker = { config, db, committed, log }
+  const worker: Worker = { config, pool, db, committed, log, problems: openProblems(log) }
   resources.use(await keepRegistered(worker, codecs))
+  resources.use(watchPlace(pool, { problems: worker.problems, onBack: () => takeUp(worker) }))
   resources.use(startPoolSweep(worker))
 
   const engine = await openQueueEngine({
@@ -57,15 +65,29 @@ export async function startCompressionWorker(
   return resources.move()
 }
 
-/** Says every 5 s that the worker lives, and what it compresses with. */
+/** Has the work that waited for the pool done. */
+async function takeUp({ db, config, committed }: Worker): Promise<void> {
+  await hurryQueue(db, compressQueue(config.pool))
+  committed()
+}
+
+/** Says every 5 s that the worker lives, what it compresses with, and at once when its problems have changed. */
 async function keepRegistered(
-  { config: { host: name, pool }, db, log }: Worker,
+  { config: { host: name, pool }, db, log, problems }: Worker,
   codecs: Readonly<Record<Algorithm, string>>,
 ): Promise<Disposable> {
-  const heartbeat = (): Promise<void> => compressionHeartbeat(db, { name, pool, codecs })
-  await heartbeat()
-  const timer = setInterval(() => {
+  const heartbeat = (): Promise<void> =>
+    compressionHeartbeat(db, { name, pool, codecs, problems: problems.list() })
+  const beat = (): void => {
     heartbeat().catch((err: unknown) => log.warn({ err }, "heartbeat failed"))
-  }, heartbeatMs)
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+  }
+  await heartbeat()
+  const stopListening = problems.listen(beat)
+  const timer = setInterval(beat, heartbeatMs)
+  return {
+    [Symbol.dispose]() {
+      stopListening()
+      clearInterval(timer)
+    },
+  }
 }

@@ -2,7 +2,7 @@ import { inTransaction } from "@stillframe/db/client"
 import { appendSnapshotEvent } from "@stillframe/db/events"
 import { openReader } from "@stillframe/db/readers"
 import { finishDone, type OperationHandler } from "@stillframe/db/run-operation"
-import { isScrub, recordVerdict, workWaits } from "@stillframe/db/verifications"
+import { isScrub, recordVerdict, workWaits, type Verdict } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { payloadDir } from "@stillframe/storage/layout"
@@ -16,7 +16,7 @@ const lookForWorkMs = 2_000
  * only what may pass, such as a disk that can't be read, fails the operation.
  */
 export function verifyHandler(worker: Worker): OperationHandler {
-  const { config, db, log } = worker
+  const { config, db, log, pool } = worker
   return {
     async failed() {
       // Nothing was found out, so nothing changes.
@@ -33,12 +33,14 @@ export function verifyHandler(worker: Worker): OperationHandler {
       using work = isScrub(operation) ? waitingWork(worker) : undefined
       const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
       const ended = work === undefined ? signal : AbortSignal.any([signal, work.signal])
-      const verdict = await readBack(dir, { snapshot, threads: config.threads, signal: ended }).catch(
-        (error: unknown) => {
+      const read = (): Promise<Verdict | undefined> =>
+        readBack(dir, { snapshot, threads: config.threads, signal: ended }).catch((error: unknown) => {
           if (work?.signal.aborted !== true || signal.aborted) throw error
           return undefined
-        },
-      )
+        })
+      const verdict = await pool.during(read)
+      // What is missing from a pool that is away is not damaged.
+      await pool.identify()
       await inTransaction(db, async (tx) => {
         // It gives way: the scrub comes again.
         if (verdict === undefined) return finishDone(tx, operation)

@@ -1,12 +1,18 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Logger } from "@stillframe/runtime/logger"
+import type { Problems } from "@stillframe/runtime/problems"
+import type { Place } from "@stillframe/storage/place"
 import type { CompressionWorkerConfig } from "./config.ts"
 
 /** What the handlers of one compression-worker work with. */
 export interface Worker {
   readonly config: CompressionWorkerConfig
+  /** `STORAGE_DIR`. */
+  readonly pool: Place
   readonly db: OwnedDatabase
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger
+  /** Goes out with each heartbeat. */
+  readonly problems: Problems
 }

@@ -1,5 +1,6 @@
 import { Command } from "commander"
 import type { CompressOptions, OutputOptions } from "./file-commands.ts"
+import type { StorageInitOptions } from "./storage-init.ts"
 import type { TokenOptions } from "./token-command.ts"
 import type { ListenOptions } from "./webhook-listen.ts"
 
@@ -71,6 +72,18 @@ program
   .action(async (file: string, range: { offset?: string; length?: string }) => {
     const { cat } = await import("./file-commands.ts")
     await cat(file, range)
+  })
+
+program
+  .command("storage")
+  .description("help with directories that the database does not recognise")
+  .command("init")
+  .description("make STORAGE_DIR the directory of STORAGE_POOL: a new disk, or an empty one on purpose")
+  .option("--host", "make DATA_DIR the one of HOST_NAME instead")
+  .option("--replace-lost", "also where that gives up snapshots, or instances' disks, that are not in it")
+  .action(async (options: StorageInitOptions) => {
+    const { storageInit } = await import("./storage-init.ts")
+    await storageInit(options)
   })
 
 program

@@ -8,6 +8,8 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: "insufficient_storage",
   EDQUOT: "insufficient_storage",
   EFBIG: "insufficient_storage",
+  EROFS: "storage_unavailable",
+  ESTALE: "storage_unavailable",
 }
 
 /** A system call's error with a code of ours and the system's error as cause; anything else comes back as it is. */

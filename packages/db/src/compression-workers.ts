@@ -1,4 +1,5 @@
 import type { Algorithm } from "@stillframe/domain/compression"
+import type { Problem } from "@stillframe/domain/problem"
 import { clock, clockPlus } from "./client.ts"
 import { hostFreshMs } from "./hosts.ts"
 import type { Database } from "./schema.ts"
@@ -9,11 +10,17 @@ export interface CompressionWorker {
   readonly pool: string
   /** The binding in use for each algorithm, for people. */
   readonly codecs: Readonly<Record<Algorithm, string>>
+  /** At present; absent: none. */
+  readonly problems?: readonly Problem[]
 }
 
 /** Registers a worker of a pool, or says that it still lives. */
 export async function compressionHeartbeat(db: Database, worker: CompressionWorker): Promise<void> {
-  const alive = { codecs: JSON.stringify(worker.codecs), heartbeat_at: clock }
+  const alive = {
+    codecs: JSON.stringify(worker.codecs),
+    problems: JSON.stringify(worker.problems ?? []),
+    heartbeat_at: clock,
+  }
   await db
     .insertInto("compression_workers")
     .values({ ...worker, ...alive })
@@ -22,10 +29,10 @@ export async function compressionHeartbeat(db: Database, worker: CompressionWork
 }
 
 /** The workers that were heard of lately. */
-export async function liveCompressionWorkers(db: Database): Promise<CompressionWorker[]> {
+export async function liveCompressionWorkers(db: Database): Promise<Required<CompressionWorker>[]> {
   return db
     .selectFrom("compression_workers")
-    .select(["name", "pool", "codecs"])
+    .select(["name", "pool", "codecs", "problems"])
     .where("heartbeat_at", ">", clockPlus(-hostFreshMs))
     .orderBy("pool")
     .orderBy("name")

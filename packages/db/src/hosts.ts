@@ -1,6 +1,7 @@
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
+import type { Problem } from "@stillframe/domain/problem"
 import { sql } from "kysely"
 import { clock } from "./client.ts"
 import type { Database } from "./schema.ts"
@@ -25,15 +26,18 @@ export interface HostRegistration {
   readonly bootId: string
   readonly pool: string
   readonly hypervisors: HostCapabilities
+  /** At present; absent: none. */
+  readonly problems?: readonly Problem[]
 }
 
 /** Registers a host, or says that it still lives. Throws `conflict` when another machine holds the name and is up. */
 export async function heartbeat(db: Database, host: HostRegistration): Promise<void> {
   const { rows } = await sql`
-    insert into hosts (name, host_id, boot_id, pool, capabilities)
-    values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)})
+    insert into hosts (name, host_id, boot_id, pool, capabilities, problems)
+    values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)},
+      ${JSON.stringify(host.problems ?? [])})
     on conflict (name) do update set host_id = excluded.host_id, boot_id = excluded.boot_id, pool = excluded.pool,
-      capabilities = excluded.capabilities, heartbeat_at = clock()
+      capabilities = excluded.capabilities, problems = excluded.problems, heartbeat_at = clock()
     where hosts.host_id = excluded.host_id
       or hosts.heartbeat_at < clock() - ${hostFreshMs} * interval '1 millisecond'
     returning name`.execute(db)
@@ -43,6 +47,27 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
       `the host name "${host.name}" is held by another machine that is up; set HOST_NAME to a name of this machine's own`,
     )
   }
+}
+
+/** What a host's `DATA_DIR` is recognised by: who had it last, and how many instances have their files there. */
+export async function knownHost(
+  db: Database,
+  name: string,
+): Promise<{ name: string; installation: string; hostId: string | undefined; instances: number }> {
+  const installation = await clusterId(db)
+  const row = await db.selectFrom("hosts").select("host_id").where("name", "=", name).executeTakeFirst()
+  const { instances } = await db
+    .selectFrom("instances")
+    .select(sql<number>`count(*)::int`.as("instances"))
+    .where("host", "=", name)
+    .where("deleted_at", "is", null)
+    .executeTakeFirstOrThrow()
+  return { name, installation, hostId: row?.host_id, instances }
+}
+
+/** Gives a host's name to the `DATA_DIR` with that id; for a host that is not up. */
+export async function moveHost(db: Database, name: string, hostId: string): Promise<void> {
+  await db.updateTable("hosts").set({ host_id: hostId }).where("name", "=", name).execute()
 }
 
 /** What a host said last, up or not; undefined for one that was never heard of. */
@@ -59,13 +84,14 @@ export interface LiveHost {
   readonly name: string
   readonly pool: string
   readonly hypervisors: HostCapabilities
+  readonly problems: readonly Problem[]
 }
 
 /** The hosts that were heard of lately. */
 export async function liveHosts(db: Database): Promise<LiveHost[]> {
   return db
     .selectFrom("hosts")
-    .select(["name", "pool", "capabilities as hypervisors"])
+    .select(["name", "pool", "capabilities as hypervisors", "problems"])
     .where("heartbeat_at", ">", sql<Date>`${clock} - ${hostFreshMs} * interval '1 millisecond'`)
     .orderBy("name")
     .limit(1_000)

@@ -168,6 +168,17 @@ export async function hurryDeletion(db: Database, snapshotId: string): Promise<v
     .execute()
 }
 
+/** Has all that waits for its next try in a queue be tried now: what it waited for is back. */
+export async function hurryQueue(db: Database, queue: string): Promise<void> {
+  await db
+    .updateTable("operations")
+    .set({ not_before: clock })
+    .where("queue", "=", queue)
+    .where("state", "=", "queued")
+    .where("not_before", ">", clock)
+    .execute()
+}
+
 /**
  * Cancels what makes, compresses or verifies a snapshot; the owner of a running one notices at its next renewal. Forks go on: they
  * hold what they read.

@@ -1,5 +1,5 @@
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
-import { retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
+import { countsAsTry, retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { keepLease } from "./lease.ts"
 import {
@@ -41,6 +41,7 @@ export interface OperationRunner {
   readonly handlers: Partial<Record<OperationKind, OperationHandler>>
   readonly log: {
     info(fields: object, message: string): void
+    debug(fields: object, message: string): void
     warn(fields: object, message: string): void
     error(fields: object, message: string): void
   }
@@ -80,11 +81,13 @@ export async function runOperation(
       handler,
       error,
       delayMs,
-      counted: !shutdown.aborted,
+      counted: !shutdown.aborted && countsAsTry(error.code),
     })
     if (!current) await releaseCancelled(db, operation)
     const outcome = !current ? "cancelled or taken over" : delayMs === undefined ? "failed" : "queued again"
-    log[outcome === "failed" ? "error" : "warn"](
+    // An absent directory is told once, by who watches it, and not by everything that waits for it.
+    const waits = outcome === "queued again" && !countsAsTry(error.code)
+    log[outcome === "failed" ? "error" : waits ? "debug" : "warn"](
       { ...fields, err: error, delayMs, outcome },
       "operation not done",
     )

@@ -5,6 +5,7 @@ import type { ErrorCode } from "@stillframe/domain/errors"
 import type { EventEnvelope, EventType } from "@stillframe/domain/events"
 import type { Hypervisor, ImportState, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import type { OperationKind, OperationState } from "@stillframe/domain/operation"
+import type { Problem } from "@stillframe/domain/problem"
 import type { CaptureMode, CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
 import type { Tags } from "@stillframe/domain/tags"
 import type { DisabledReason } from "@stillframe/domain/webhook"
@@ -16,7 +17,7 @@ export type Database = Kysely<Schema> | Transaction<Schema>
 export interface Schema {
   cluster: { singleton: Generated<boolean>; id: string }
   hosts: HostsTable
-  pools: { name: string }
+  pools: { name: string; id: string | null }
   compression_workers: CompressionWorkersTable
   instances: InstancesTable
   snapshots: SnapshotsTable
@@ -40,6 +41,7 @@ export interface HostsTable {
   boot_id: string
   pool: string
   capabilities: ColumnType<HostCapabilities, string, string>
+  problems: ColumnType<Problem[], string | undefined, string>
   heartbeat_at: Generated<Date>
 }
 
@@ -47,6 +49,7 @@ export interface CompressionWorkersTable {
   name: string
   pool: string
   codecs: ColumnType<Record<Algorithm, string>, string, string>
+  problems: ColumnType<Problem[], string | undefined, string>
   heartbeat_at: Generated<Date>
 }
 

@@ -181,8 +181,9 @@ async function advance(
     .executeTakeFirst()
 }
 
-export function startCapture(tx: Database, id: string): Promise<SnapshotRow | undefined> {
-  return advance(tx, id, "capturing", { progress: 0 })
+/** `pool`: where its files are going to lie, if that is not where the request was to have them. */
+export function startCapture(tx: Database, id: string, pool?: string): Promise<SnapshotRow | undefined> {
+  return advance(tx, id, "capturing", { progress: 0, ...(pool !== undefined && { pool }) })
 }
 
 export function handBackCapture(tx: Database, id: string): Promise<SnapshotRow | undefined> {

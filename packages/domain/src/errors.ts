@@ -32,6 +32,8 @@ export const errorCodes = {
   lease_lost: { retry: true },
   insufficient_storage: { retry: true },
   storage_failed: { retry: true },
+  // A directory is absent or is not the one that the database means; its files may be whole elsewhere.
+  storage_unavailable: { retry: true },
   pause_limit_exceeded: { retry: false },
   hypervisor_unavailable: { retry: false },
   hypervisor_failed: { retry: true },
@@ -66,4 +68,7 @@ const systemErrorCodes: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: "insufficient_storage",
   EDQUOT: "insufficient_storage",
   EIO: "storage_failed",
+  // Only file systems say so: remounted read-only, or a server that has lost the file.
+  EROFS: "storage_unavailable",
+  ESTALE: "storage_unavailable",
 }

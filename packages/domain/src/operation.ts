@@ -40,11 +40,21 @@ export const operationAttempts: Readonly<Record<OperationKind, { max: number; ba
 
 const backoffMsMax = 5 * 60_000
 
+/** How long work waits for a directory that is absent, unless a worker sees it come back before. */
+const storageWaitMs = 15_000
+
 /** When a failed try may be repeated: milliseconds from now, or undefined when this failure ends the operation. `attempt` counts from 1. */
 export function retryDelayMs(kind: OperationKind, attempt: number, code: ErrorCode): number | undefined {
   const { max, backoffMs } = operationAttempts[kind]
+  // However long it takes. Work with one try has a caller who waits, and is told.
+  if (code === "storage_unavailable" && max > 1) return storageWaitMs
   if (attempt >= max || !errorCodes[code].retry) return undefined
   return Math.min(backoffMs * 2 ** Math.min(attempt - 1, 20), backoffMsMax)
+}
+
+/** Whether a failed try is one of those that a kind of work has: without its directory nothing was tried. */
+export function countsAsTry(code: ErrorCode): boolean {
+  return code !== "storage_unavailable"
 }
 
 /** How long a claim holds without being renewed, by the database's clock. A worker trusts its own for two thirds of it. */

@@ -160,7 +160,7 @@ async function currentSource(
 ): Promise<DiskSource> {
   const { link, path } = source
   const now = await sourceFacts(link === undefined ? path : join(dir, link)).catch((error: unknown) => {
-    throw changedSource(source, "is gone", error)
+    throw goneSource(source, error)
   })
   if (link !== undefined && now.sizeBytes === source.sizeBytes && now.mtimeMs !== source.mtimeMs) {
     if (await holds(link)) return { ...source, ...now }
@@ -183,7 +183,13 @@ export async function sourceFacts(path: string): Promise<SourceFacts> {
   return { sizeBytes: size, mtimeMs, inode: ino }
 }
 
-export function changedSource({ path }: DiskSource, what: string, cause?: unknown): StillframeError {
+/** A file that cannot be looked at just now is not gone. */
+export function goneSource(source: DiskSource, error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException
+  return code === "ENOENT" || code === "ENOTDIR" ? changedSource(source, "is gone", error) : error
+}
+
+function changedSource({ path }: DiskSource, what: string, cause?: unknown): StillframeError {
   return new StillframeError(
     "conflict",
     `${path} ${what} since the VM was launched; bring back the file as it was, its modification time too`,

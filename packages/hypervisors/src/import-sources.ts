@@ -2,7 +2,7 @@ import { join } from "node:path"
 import {
   assertSameSource,
   baseName,
-  changedSource,
+  goneSource,
   type Disk,
   type DiskLayer,
   type DiskSource,
@@ -48,7 +48,7 @@ async function importSource(
 ): Promise<string> {
   const path = source.link === undefined ? source.path : join(from, source.link)
   await using file = await openHostFileAt(path).catch((error: unknown) => {
-    throw changedSource(source, "is gone", error)
+    throw goneSource(source, error instanceof Error ? (error.cause ?? error) : error)
   })
   const { size, mtimeMs, ino } = await file.handle.stat()
   assertSameSource(source, { sizeBytes: size, mtimeMs, inode: ino })

@@ -1,5 +1,6 @@
-import { open, rename, writeFile } from "node:fs/promises"
+import { link, open, rename, rm, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import { createId } from "@stillframe/domain/ids"
 
 /** Makes a directory's entries survive a loss of power. */
 export async function syncDir(dir: string): Promise<void> {
@@ -11,6 +12,20 @@ export async function syncDir(dir: string): Promise<void> {
 export async function syncFile(path: string): Promise<void> {
   await using handle = await open(path, "r+")
   await handle.sync()
+}
+
+/** Makes a small file that only one of several processes can make. One that is there already stays as it is. */
+export async function createDurably(path: string, content: string): Promise<void> {
+  const draft = join(dirname(path), `.${createId()}.draft`)
+  try {
+    await writeFile(draft, content, { flush: true, mode: 0o600 })
+    await link(draft, path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error
+    })
+  } finally {
+    await rm(draft, { force: true })
+  }
+  await syncDir(dirname(path))
 }
 
 /** Replaces a small file whole: a reader, or whoever comes after a crash, sees the old content or the new. */

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises"
+import { lstat, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { namesIn } from "./directory.ts"
@@ -32,6 +32,26 @@ export async function sealedAttempt(dir: string): Promise<Manifest | undefined> 
     if (names.includes(manifestName)) return readManifest(join(dir, token))
   }
   return undefined
+}
+
+/** Throws `corrupted` naming a file of the payload that is not there or was cut off. `memoryFile`: the present form of its memory. */
+export async function requireFiles(dir: string, manifest: Manifest, memoryFile?: string): Promise<void> {
+  for (const { name, role, bytes } of manifest.files) {
+    // A caller's file is judged by what the manifest says of its source.
+    if (role === "base") continue
+    const present = role === "memory" ? (memoryFile ?? name) : name
+    await requireFile(dir, present, present === name ? bytes : undefined)
+  }
+}
+
+/** Likewise of one file. */
+export async function requireFile(dir: string, name: string, bytes?: number): Promise<void> {
+  const found = await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ENOENT") throw cause
+    throw new StillframeError("corrupted", `${name} is missing; bring it back from a backup`, { cause })
+  })
+  if (bytes !== undefined && found.size !== bytes)
+    throw new StillframeError("corrupted", `${name} has ${found.size} bytes instead of ${bytes}`)
 }
 
 /** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */

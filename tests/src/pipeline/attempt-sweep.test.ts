@@ -4,6 +4,9 @@ import { removeDeadAttempts } from "@stillframe/compression-worker/attempt-sweep
 import { createInstance } from "@stillframe/db/instances"
 import { claimOperation, createOperation } from "@stillframe/db/operations"
 import { createLogger } from "@stillframe/runtime/logger"
+import { openProblems } from "@stillframe/runtime/problems"
+import { makePool } from "@stillframe/storage/claim-pool"
+import { poolPlace } from "@stillframe/storage/place"
 import { expect, test } from "vitest"
 import { testStack, type TestStack } from "./test-stack.ts"
 
@@ -51,7 +54,9 @@ test("of attempts only those go that are old, unsealed, and held by no operation
     scrubIntervalMs: 0,
   }
   const log = createLogger({ service: "test", level: "silent" })
-  await removeDeadAttempts({ db, config, log, committed: () => {} })
+  const installation = stack.clusterId
+  const pool = poolPlace(storageDir, { id: await makePool(storageDir, installation), installation })
+  await removeDeadAttempts({ db, config, pool, log, committed: () => {}, problems: openProblems(log) })
 
   const left = await readdir(join(storageDir, "snapshots", "a"))
   expect(new Set(left)).toEqual(new Set(["sealed", "young", held?.token]))

@@ -9,6 +9,7 @@ import type { ApiConfig } from "@stillframe/api/config"
 import { startApi } from "@stillframe/api/start"
 import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
 import { startCaptureWorker } from "@stillframe/capture-worker/start"
+import type { CompressionWorkerConfig } from "@stillframe/compression-worker/config"
 import { startCompressionWorker } from "@stillframe/compression-worker/start"
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { clusterId } from "@stillframe/db/hosts"
@@ -53,7 +54,7 @@ export interface TestStack extends AsyncDisposable {
     app: "api" | "capture-worker" | "compression-worker" | "dispatcher",
     env?: Record<string, string>,
   ): Promise<AppProcess>
-  startCompressionWorker(): Promise<AsyncDisposable>
+  startCompressionWorker(change?: Partial<CompressionWorkerConfig>): Promise<AsyncDisposable>
   /** A running heartbeat guest that has ticked. */
   launch(name: string, launch?: object): Promise<InstanceResource>
   /** Requests a snapshot; `settled` waits until nothing more will happen to it. */
@@ -185,9 +186,9 @@ export async function testStack({
       })
       return started
     },
-    startCompressionWorker: async () =>
+    startCompressionWorker: async (change) =>
       resources.use(
-        await startCompressionWorker({ ...common, ...place, threads: 2, scrubIntervalMs: 0 }, log),
+        await startCompressionWorker({ ...common, ...place, threads: 2, scrubIntervalMs: 0, ...change }, log),
       ),
     async launch(name, launch = { image: "heartbeat" }) {
       const instance = await http.request<InstanceResource>("POST", "/instances", { name, launch })

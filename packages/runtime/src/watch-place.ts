@@ -1,0 +1,61 @@
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import type { Problems } from "./problems.ts"
+
+const lookMs = 2_000
+/** A file server that is away may keep a look waiting for ever. */
+const answerMs = 10_000
+
+interface Watched {
+  readonly dir: string
+  /** Throws why the directory can't be used now. */
+  check(): Promise<void>
+}
+
+interface WatchOptions {
+  readonly problems: Problems
+  /** Called when the directory can be used again. */
+  readonly onBack: () => Promise<void>
+}
+
+/** Looks after a directory every 2 s: what keeps it from being used is among the process's problems for as long as that lasts. */
+export function watchPlace(place: Watched, { problems, onBack }: WatchOptions): AsyncDisposable {
+  let looking: Promise<void> | undefined
+  let away = false
+
+  async function look(): Promise<void> {
+    const overdue = setTimeout(() => report(doesNotAnswer(place.dir)), answerMs)
+    try {
+      await place.check()
+      clearTimeout(overdue)
+      problems.set(place.dir, undefined)
+      if (away) await onBack()
+      away = false
+    } catch (error) {
+      report(toStillframeError(error))
+    } finally {
+      clearTimeout(overdue)
+    }
+  }
+
+  function report({ code, message }: StillframeError): void {
+    away = true
+    problems.set(place.dir, { code, message })
+  }
+
+  const timer = setInterval(() => {
+    looking ??= look().finally(() => (looking = undefined))
+  }, lookMs)
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
+      await looking
+    },
+  }
+}
+
+function doesNotAnswer(dir: string): StillframeError {
+  return new StillframeError(
+    "storage_unavailable",
+    `${dir} has not answered for ${answerMs / 1_000} s. Check its disk, or the file server that it is on.`,
+  )
+}

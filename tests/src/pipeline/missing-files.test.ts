@@ -1,0 +1,83 @@
+import { readdir, rename } from "node:fs/promises"
+import { join } from "node:path"
+import type { InstanceResource } from "@stillframe/domain/instance"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import type { Reply } from "../api/test-api.ts"
+import { captured, create, move } from "../contract/contract-stack.ts"
+import { testStack, type TestStack } from "./test-stack.ts"
+
+let stack: TestStack
+let vm: InstanceResource
+beforeAll(async () => {
+  stack = await testStack()
+  await stack.startCaptureWorker()
+  vm = await stack.launch("vm")
+})
+afterAll(() => stack[Symbol.asyncDispose]())
+
+/** A snapshot that has lost a file, and a request that reads it: the answer, once the snapshot is known to be corrupted. */
+async function withoutFile(
+  file: string,
+  use: (id: string) => Promise<Reply>,
+): Promise<{ reply: Reply; id: string }> {
+  const { id } = await captured(stack, vm.id)
+  const path = join(await stack.payloadDir(id), file)
+  await rename(path, `${path}.away`)
+  const reply = await use(id)
+  await using _worker = await stack.startCompressionWorker()
+  await stack.until(async () => {
+    const { body } = await stack.ask("GET", `/snapshots/${id}`)
+    return body.corrupted_at === undefined ? undefined : true
+  })
+  return { reply, id }
+}
+
+const fork = (id: string): Promise<Reply> =>
+  stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "fork" } })
+
+test.each(["memory", "kernel"])(
+  "a fork of a snapshot whose %s is missing is refused with words, and has the snapshot verified",
+  async (file) => {
+    const { reply } = await withoutFile(file, fork)
+
+    expect([reply.status, reply.body.code]).toEqual([409, "conflict"])
+    expect(reply.body.message).toContain(`${file} is missing`)
+    expect((await stack.ask("GET", "/instances/fork")).status).toBe(404)
+  },
+)
+
+test("a compression of a snapshot whose memory is missing fails with words, and has the snapshot verified", async () => {
+  await using _worker = await stack.startCompressionWorker()
+  const body = { algorithm: "zstd", level: 1 }
+  const headers = { prefer: "wait=55" }
+  const { reply } = await withoutFile("memory", (id) =>
+    stack.ask("POST", `/snapshots/${id}/compress`, { body, headers }),
+  )
+
+  expect(reply.body).toMatchObject({
+    compression_state: "error",
+    compression_error: expect.stringContaining("memory is missing"),
+  })
+})
+
+test("a restore in place, and all that uses the image of an instance in Standby, likewise", async () => {
+  await move(stack, vm.id, "stop")
+  await move(stack, vm.id, "start")
+  const { id } = await captured(stack, vm.id)
+  const memory = join(await stack.payloadDir(id), "memory")
+  await move(stack, vm.id, "standby")
+  const images = join(stack.dataDir, "instances", vm.id, "standby")
+  const [image = ""] = await readdir(images)
+
+  await rename(memory, `${memory}.away`)
+  const restored = await stack.ask("POST", `/instances/${vm.id}/snapshots/${id}/restore`, { body: {} })
+  await rename(join(images, image, "memory"), join(images, image, "away"))
+  const copied = await create(stack, vm.id)
+  const resumed = await stack.ask("POST", `/instances/${vm.id}/restore`, { body: {} })
+
+  for (const { status, body } of [restored, copied, resumed]) {
+    expect([status, body.code]).toEqual([409, "conflict"])
+    expect(body.message).toContain("memory is missing")
+  }
+  expect((await stack.ask("GET", `/instances/${vm.id}`)).body.state).toBe("Standby")
+})

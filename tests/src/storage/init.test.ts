@@ -1,0 +1,103 @@
+import { mkdir } from "node:fs/promises"
+import { compressionHeartbeat } from "@stillframe/db/compression-workers"
+import { heartbeat, knownHost } from "@stillframe/db/hosts"
+import { initHome, initPool } from "@stillframe/stillframe/init-place"
+import { claimHome } from "@stillframe/storage/home"
+import { expect, test } from "vitest"
+import { installation, refusal, snapshotIn } from "./installation.ts"
+
+const host = { bootId: "b", pool: "p", hypervisors: {} }
+
+test("an empty directory becomes the pool when nothing is lost by that, and the one before is refused from then on", async () => {
+  await using one = await installation()
+  const before = await one.claim("p", one.dir("old"))
+
+  const said = await initPool(one.db, { dir: one.dir("new"), name: "p", replaceLost: false })
+
+  const id = await one.claim("p", one.dir("new"))
+  expect(id).not.toBe(before)
+  expect(said).toContain(id)
+  await expect(one.claim("p", one.dir("old"))).rejects.toMatchObject(refusal(before, id))
+  const again = await initPool(one.db, { dir: one.dir("new"), name: "p", replaceLost: false })
+  expect(again).toContain("already")
+})
+
+test("one that lacks ready snapshots needs a word more, and these are then looked for and found missing", async () => {
+  await using one = await installation()
+  await one.claim("p", one.dir("old"))
+  const lost = await snapshotIn(one, "p", one.dir("old"))
+  await snapshotIn(one, "p", one.dir("new"))
+  const asked = { dir: one.dir("new"), name: "p" }
+
+  await expect(initPool(one.db, { ...asked, replaceLost: false })).rejects.toMatchObject({
+    code: "conflict",
+    message: expect.stringMatching(/^1 ready snapshots.*--replace-lost/),
+  })
+  await one.claim("p", one.dir("old"))
+  await initPool(one.db, { ...asked, replaceLost: true })
+
+  await one.claim("p", one.dir("new"))
+  const waiting = one.db.selectFrom("operations").select("snapshot_id").where("kind", "=", "verify")
+  expect(await waiting.execute()).toEqual([{ snapshot_id: lost }])
+})
+
+test("neither another installation's directory nor another pool's is taken", async () => {
+  await using one = await installation()
+  await using other = await installation()
+  await other.claim("p", other.dir("theirs"))
+  await one.claim("q", one.dir("q"))
+  const init = (dir: string): Promise<string> => initPool(one.db, { dir, name: "p", replaceLost: true })
+
+  await expect(init(other.dir("theirs"))).rejects.toMatchObject(refusal(other.id, one.id))
+  await expect(init(one.dir("q"))).rejects.toMatchObject(refusal("STORAGE_POOL=q"))
+})
+
+test("nothing is changed below workers that are up", async () => {
+  await using one = await installation()
+  await compressionHeartbeat(one.db, { name: "w1", pool: "p", codecs: { zstd: "z", lz4: "l" } })
+  await heartbeat(one.db, { ...host, name: "h1", hostId: "x" })
+  const asked = { dir: one.dir("new"), replaceLost: true }
+
+  await expect(initPool(one.db, { ...asked, name: "p" })).rejects.toMatchObject({
+    message: expect.stringContaining("w1"),
+  })
+  await expect(initHome(one.db, { ...asked, name: "h1" })).rejects.toMatchObject({
+    message: expect.stringContaining("h1"),
+  })
+})
+
+test("a host with instances keeps its DATA_DIR, until it is said that this is lost", async () => {
+  await using one = await installation()
+  const claim = async (dir: string): Promise<string> => claimHome(one.dir(dir), await knownHost(one.db, "h"))
+  const hostId = await claim("disk")
+  await heartbeat(one.db, { ...host, name: "h", hostId })
+  await one.db
+    .updateTable("hosts")
+    .set({ heartbeat_at: new Date(0) })
+    .execute()
+  await snapshotIn(one, "p")
+  await mkdir(one.dir("mount-point"))
+  const asked = { dir: one.dir("mount-point"), name: "h" }
+
+  await expect(claim("mount-point")).rejects.toMatchObject(refusal("host.json", hostId, "Mount"))
+  await expect(initHome(one.db, { ...asked, replaceLost: false })).rejects.toMatchObject({
+    code: "conflict",
+    message: expect.stringContaining("1 instances"),
+  })
+  expect(await claim("disk")).toBe(hostId)
+  await initHome(one.db, { ...asked, replaceLost: true })
+
+  expect(await claim("mount-point")).not.toBe(hostId)
+  await expect(claim("disk")).rejects.toMatchObject(refusal(hostId))
+})
+
+test("a host without instances takes any directory of its own", async () => {
+  await using one = await installation()
+  await heartbeat(one.db, { ...host, name: "h", hostId: "before" })
+
+  await claimHome(one.dir("new"), await knownHost(one.db, "h"))
+
+  await using other = await installation()
+  const known = await knownHost(other.db, "h")
+  await expect(claimHome(one.dir("new"), known)).rejects.toMatchObject(refusal(one.id, other.id))
+})
