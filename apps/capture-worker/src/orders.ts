@@ -144,13 +144,19 @@ export type Order =
   | MergeOrder
   | EndOrder
 
+export interface Launched {
+  readonly pid: number
+  /** With the hashes of the images that its disks were imported as. */
+  readonly launch: GuestConfig
+}
+
 /** What a captor answers with, by kind of order. */
 export interface Results {
   capture: Manifest
   standby: Manifest
   attach: AttachedVm
   release: null
-  launch: ProcessIdentity
+  launch: Launched
   start: ProcessIdentity
   /** Null when the target is not to run. */
   restore: ProcessIdentity | null

@@ -45,10 +45,10 @@ export function launchHandler(worker: Worker): OperationHandler {
             ),
           },
         )
-      const { pid } = await withHostRoom(worker, room, order)
+      const launched = await withHostRoom(worker, room, order)
       await inTransaction(worker.db, async (tx) => {
-        await setLaunch(tx, instance.id, { ...launch })
-        const running = await advanceInstance(tx, instance.id, "Running", { pid })
+        await setLaunch(tx, instance.id, { ...launched.launch })
+        const running = await advanceInstance(tx, instance.id, "Running", { pid: launched.pid })
         await finishDone(tx, context.operation)
         if (running !== undefined) await appendInstanceEvent(tx, "instance.state_changed", running)
       })
