@@ -41,7 +41,7 @@ export async function carryOutRestore(
   }
 }
 
-/** Of an earlier version's snapshot the callers' files below them must be what they were: by their times, else by what they hold. */
+/** An earlier version's snapshot leans on callers' files, which must be unchanged: by their times, else by their hash. */
 async function disksOf(order: RestoreOrder, manifest: Manifest, signal: AbortSignal): Promise<Disk[]> {
   const { payloadDir, baseSha256 = {} } = order
   return currentSources(payloadDir, manifest.disks as unknown as Disk[], async (link) => {

@@ -108,7 +108,7 @@ export interface RestoreOrder extends VmOrder {
   readonly payloadDir: string
   /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string
-  /** What callers' files below its disks held at their first verification, by name; of snapshots of earlier versions. */
+  /** By name, the SHA-256 of callers' files at their first verification; only snapshots of earlier versions have such files. */
   readonly baseSha256?: Readonly<Record<string, string>>
   readonly target: TargetState
   readonly launch: GuestConfig

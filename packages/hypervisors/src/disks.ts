@@ -19,7 +19,7 @@ export interface DiskLayer {
   /** A plain name in the VM's directory, or the absolute path of a caller's file. */
   file: string
   format: "raw" | "qcow2"
-  /** Of an image of ours, which is shared by hard links and never changes. */
+  /** Present for an image of ours, which is shared by hard links and never changes. */
   sha256?: string
 }
 
@@ -136,7 +136,7 @@ export async function assertSourcesUnchanged(dir: string, disks: readonly Disk[]
 }
 
 /**
- * Likewise, and resolves with the disks with their sources as they are now. `holds`: whether a link in `dir` still holds what was
+ * Does the same, and resolves with the disks with their sources as they are now. `holds`: whether a link in `dir` still holds what was
  * captured, asked where only times differ: a change of time alone is no damage.
  */
 export async function currentSources(

@@ -54,7 +54,7 @@ export interface KeepPlace {
   readonly signal: AbortSignal
 }
 
-/** What a payload keeps beside the memory. */
+/** The part of a payload beside the memory. */
 export interface Kept {
   /** As they lie in the payload, with images of ours in the place of callers' files. */
   readonly disks: readonly Disk[]

@@ -11,7 +11,7 @@ import { isSealed, sealCopy } from "./seal-copy.ts"
 export interface ImageStore {
   /** On the file system of the directories that link to it. */
   readonly dir: string
-  /** What this host's callers' files were found to hold: see `known-images.ts`. */
+  /** Records of this host's callers' files: see `known-images.ts`. */
   readonly knownDir: string
 }
 
@@ -143,11 +143,21 @@ export async function removeUnusedImages({ dir }: Pick<ImageStore, "dir">): Prom
   let removed = 0
   for (const name of names) {
     const path = join(dir, name)
-    if ((await stat(path)).nlink > 1) continue
-    await rm(path)
+    if ((await linksOf(path)) !== 1) continue
+    await rm(path, { force: true })
     removed += 1
   }
   return removed
+}
+
+/** 0 where another worker's sweep was faster. */
+async function linksOf(path: string): Promise<number> {
+  try {
+    return (await lstat(path)).nlink
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0
+    throw error
+  }
 }
 
 /** Empty where there is no store yet. */

@@ -44,7 +44,7 @@ export async function importBytes({ handle }: HostFile, store: ImageStore): Prom
   return Math.min(Number(facts.size), Number(facts.blocks) * statBlockBytes)
 }
 
-/** Likewise a file of its own, `to`, which its VM may write. */
+/** Makes a caller's file a file `to` that a VM may write. Throws as `importImage` does. */
 export async function copyImage(file: HostFile, to: string, reading: Reading): Promise<void> {
   const facts = await settledFacts(file)
   const part = `${to}.part`

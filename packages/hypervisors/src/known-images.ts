@@ -6,6 +6,8 @@ import { storedNames, type ImageStore } from "./image-store.ts"
 
 /** Times are kept in steps of some milliseconds; a change within one step of the last shows no other time. */
 const settledMs = 2_000
+/** The name's end while a file is being written. */
+const draftEnd = ".draft"
 
 interface Known {
   readonly state: string
@@ -27,7 +29,7 @@ export async function knownSha256({ knownDir }: ImageStore, facts: BigIntStats):
   }
 }
 
-/** Remembers what a caller's file held when it was as `facts` say. One that was changed just now is not believed. */
+/** Remembers what a caller's file held when it was as `facts` say. A file that was changed just now is not remembered. */
 export async function rememberSha256(
   { knownDir }: ImageStore,
   facts: BigIntStats,
@@ -35,7 +37,7 @@ export async function rememberSha256(
 ): Promise<void> {
   if (Date.now() - Number(facts.ctimeMs) < settledMs) return
   await mkdir(knownDir, { recursive: true, mode: 0o700 })
-  const draft = join(knownDir, `${randomUUID()}.draft`)
+  const draft = join(knownDir, `${randomUUID()}${draftEnd}`)
   const known: Known = { state: stateOf(facts), sha256 }
   await writeFile(draft, JSON.stringify(known), { mode: 0o600 })
   await rename(draft, join(knownDir, nameOf(facts)))
@@ -47,6 +49,7 @@ export async function forgetUnused(
   stored: ReadonlySet<string>,
 ): Promise<void> {
   for (const name of await storedNames(knownDir)) {
+    if (name.endsWith(draftEnd)) continue
     const text = await readFile(join(knownDir, name), "utf8").catch(() => "")
     const sha256 = /"sha256":"([0-9a-f]{64})"/.exec(text)?.[1]
     if (sha256 === undefined || !stored.has(sha256)) await rm(join(knownDir, name), { force: true })

@@ -23,7 +23,7 @@ export interface DiskConfig {
   path: string
   format: "raw" | "qcow2"
   readonly: boolean
-  /** Of the image that it was imported as; absent before the launch, and for a disk that the VM writes in place. */
+  /** Names the image that it was imported as; absent before the launch, and for a disk that the VM writes in place. */
   sha256?: string
 }
 

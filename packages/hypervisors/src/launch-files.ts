@@ -53,7 +53,7 @@ export async function openLaunchFiles(config: GuestConfig, rules: HostPathRules)
   return { disks, boot, [Symbol.asyncDispose]: () => opened.disposeAsync() }
 }
 
-/** The bytes that an import of these files writes at most into the host's `DATA_DIR`. None where it is a clone of them. */
+/** The bytes that an import of these files writes at most into the host's `DATA_DIR`; 0 where it clones them. */
 export async function launchBytes(files: LaunchFiles, dataDir: string): Promise<number> {
   const sizes = allOf(files).map((file) => importBytes(file, hostImages(dataDir)))
   const bytes = (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0)

@@ -9,7 +9,7 @@ export async function sealCopy(path: string): Promise<void> {
   await chmod(path, 0o444)
 }
 
-/** Whether nobody may write a file any more. */
+/** True for a file that nobody may write any more. */
 export async function isSealed(path: string): Promise<boolean> {
   return ((await lstat(path)).mode & 0o222) === 0
 }

@@ -116,7 +116,7 @@ export async function blocksIn(dir: string, file: string): Promise<number[]> {
   return await blocksOf(out)
 }
 
-/** Likewise of a whole chain, whatever stands in its headers. */
+/** The blocks of a whole chain, whatever stands in its headers. */
 export async function blocksInChain(dir: string, disk: Disk | undefined): Promise<number[]> {
   const out = join(dir, "whole.raw")
   await convert(dir, [`json:${JSON.stringify(blockNode(0, disk?.layers ?? [], true))}`], out)
