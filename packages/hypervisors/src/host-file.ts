@@ -17,11 +17,7 @@ export async function openHostFileAt(path: string): Promise<HostFile> {
   // O_NONBLOCK: the open of a FIFO in its place would wait for a writer.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(
     (error: NodeJS.ErrnoException) => {
-      throw refusedFile(
-        path,
-        error.code === "ELOOP" ? "it is a link" : "it cannot be opened for reading",
-        error,
-      )
+      throw refusedFile(path, openFailure(error.code), error)
     },
   )
   try {
@@ -31,6 +27,12 @@ export async function openHostFileAt(path: string): Promise<HostFile> {
     await handle.close()
     throw error
   }
+}
+
+function openFailure(code: string | undefined): string {
+  if (code === "ELOOP") return "it is a link"
+  if (code === "ENXIO") return "it is not a regular file"
+  return `this host's worker cannot read it (${code}); change its rights or its owner`
 }
 
 /** Where the descriptor leads now. Only Linux says that; elsewhere the path is resolved again. */

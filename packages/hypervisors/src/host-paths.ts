@@ -1,5 +1,6 @@
 import { realpath, stat } from "node:fs/promises"
 import { dirname, join, resolve, sep } from "node:path"
+import { imageFormat, isKernel, magicBytes } from "./file-magic.ts"
 import { openHostFileAt, pathOfDescriptor, refusedFile as refused, type HostFile } from "./host-file.ts"
 import { checkPathShape, type DiskConfig } from "./launch-config.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
@@ -26,6 +27,8 @@ export interface CheckedImage {
 
 const BACKING_DEPTH_MAX = 16
 const SECTOR_BYTES = 512
+/** The largest disk that an overlay with clusters of 64 KiB can lie on. */
+const VIRTUAL_BYTES_MAX = 2 ** 51
 
 /** The real path of a caller's file. Throws `invalid_request` when it is missing, no regular file or not under an allowed directory. */
 export async function resolveHostPath(path: string, rules: HostPathRules): Promise<string> {
@@ -95,10 +98,21 @@ interface LookedAt {
 
 async function lookAt({ file, format }: CheckedImage): Promise<LookedAt> {
   const { path, opened } = file
+  const found = imageFormat(await headOf(file))
+  if (format === "raw" && found !== undefined)
+    throw refused(
+      path,
+      `its format is said to be raw, but it is a ${found} image; ` +
+        (found === "qcow" ? 'give "format": "qcow2"' : "convert it with qemu-img convert -O raw"),
+    )
+  if (format === "qcow2" && found === undefined)
+    throw refused(path, 'it is not a qcow2 image; give "format": "raw" if it is a raw one')
   if (format === "raw") {
-    return { virtualSize: Math.ceil((await file.handle.stat()).size / SECTOR_BYTES) * SECTOR_BYTES }
+    const { size } = await file.handle.stat()
+    return { virtualSize: sizeWithin(path, Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES) }
   }
   const { virtualSize, backingFile, backingFormat } = await readQcow2Header(opened, path)
+  sizeWithin(path, virtualSize)
   if (backingFile === undefined) return { virtualSize }
   if (backingFormat !== "raw" && backingFormat !== "qcow2") {
     throw refused(
@@ -109,6 +123,25 @@ async function lookAt({ file, format }: CheckedImage): Promise<LookedAt> {
   // Before the name is made absolute: "json:{…}" and "nbd:…" are relative names to a path library.
   if (/[,:\\]/.test(backingFile)) throw refused(path, "its backing file is not a plain path")
   return { virtualSize, backing: { path: resolve(dirname(path), backingFile), format: backingFormat } }
+}
+
+/** A disk without a byte boots nothing, and QEMU has no overlay for one that is too large. */
+function sizeWithin(path: string, bytes: number): number {
+  if (bytes === 0) throw refused(path, "it has 0 bytes; give a disk that holds something")
+  if (bytes > VIRTUAL_BYTES_MAX) throw refused(path, "it is larger than 2 PiB; give a smaller one")
+  return bytes
+}
+
+/** Looks at a kernel before a hypervisor does. Throws `invalid_request` when it is not a kernel. */
+export async function checkKernel(file: HostFile): Promise<void> {
+  if (!isKernel(await headOf(file)))
+    throw refused(file.path, "it is not a kernel; give a bzImage, or a vmlinux with a PVH note for QEMU")
+}
+
+/** The first bytes of a caller's file. */
+async function headOf({ handle }: HostFile): Promise<Buffer> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(magicBytes), 0, magicBytes, 0)
+  return buffer.subarray(0, bytesRead)
 }
 
 /** Whether a real path is a real directory or lies below it. */

@@ -4,7 +4,7 @@ import { bootFiles } from "./boot-names.ts"
 import { cloneObstacle } from "./clone-file.ts"
 import { baseName, type DiskLayer } from "./disks.ts"
 import type { HostFile } from "./host-file.ts"
-import { checkDisk, openHostFile, type CheckedDisk, type HostPathRules } from "./host-paths.ts"
+import { checkDisk, checkKernel, openHostFile, type CheckedDisk, type HostPathRules } from "./host-paths.ts"
 import { hostImages } from "./image-store.ts"
 import { importImage, copyImage, importBytes } from "./import-image.ts"
 import type { GuestConfig } from "./launch-config.ts"
@@ -46,8 +46,10 @@ export async function openLaunchFiles(config: GuestConfig, rules: HostPathRules)
   const boot: { name: string; file: HostFile }[] = []
   for (const role of ["kernel", "initrd"] as const) {
     const path = config[role]
-    if (path !== undefined)
-      boot.push({ name: bootFiles[role], file: opening.use(await openHostFile(path, rules)) })
+    if (path === undefined) continue
+    const file = opening.use(await openHostFile(path, rules))
+    if (role === "kernel") await checkKernel(file)
+    boot.push({ name: bootFiles[role], file })
   }
   const opened = opening.move()
   return { disks, boot, [Symbol.asyncDispose]: () => opened.disposeAsync() }

@@ -66,10 +66,11 @@ test.skipIf(!isRoot)("as root the VM runs as another user and is captured all th
 
 test("a kernel that QEMU cannot boot is a failure with QEMU's words and no process", async () => {
   await using place = await ground()
-  await writeFile(join(place.root, "kernel.txt"), "no kernel")
+  // An ELF like any other, without the note that QEMU needs.
+  await copyFile(process.execPath, join(place.root, "program"))
   const dir = await place.folder("vm")
 
-  const attempt = startHeartbeat(place, { dir, change: { kernel: join(place.root, "kernel.txt") } })
+  const attempt = startHeartbeat(place, { dir, change: { kernel: join(place.root, "program") } })
 
   await expect(attempt).rejects.toMatchObject({
     code: "hypervisor_failed",
