@@ -35,7 +35,7 @@ export async function initPool(db: OwnedDatabase, { dir, name, replaceLost }: As
   for (const snapshotId of lost) await verify(db, snapshotId)
   const words = `${dir} is the pool "${name}" from now on, with the id ${id}.`
   if (lost.length === 0) return words
-  return `${words} ${lost.length} snapshots are not in it: the next compression-worker marks them as corrupted. Delete them, or bring their files back and verify them.`
+  return `${words} Snapshots that are not in it: ${lost.length}. The next compression-worker marks them as corrupted. Delete them, or bring their files back and verify them.`
 }
 
 /** Makes `dir` the `DATA_DIR` of the host of that name, likewise. */
@@ -48,7 +48,7 @@ export async function initHome(db: OwnedDatabase, { dir, name, replaceLost }: As
   if (known.instances > 0 && !replaceLost)
     throw new StillframeError(
       "conflict",
-      `the files of the ${known.instances} instances of host "${name}" lie in another DATA_DIR. Mount its disk. If they are lost for good, --replace-lost makes ${dir} its DATA_DIR: the instances are then Stopped and have no disks until one of their snapshots is restored`,
+      `the files of instances of host "${name}" (${known.instances}) lie in another DATA_DIR. Mount its disk. If they are lost for good, --replace-lost makes ${dir} its DATA_DIR: the instances are then Stopped and have no disks until one of their snapshots is restored`,
     )
   await moveHost(db, name, await takeIn(dir, known.installation))
   return `${dir} is the DATA_DIR of host "${name}" from now on.`
@@ -66,7 +66,7 @@ function assertStopped(names: readonly string[]): void {
 function wouldLose(dir: string, name: string, lost: number): StillframeError {
   return new StillframeError(
     "conflict",
-    `${lost} ready snapshots of pool "${name}" are not in ${dir}. Mount the disk that has them. If they are lost for good, --replace-lost makes ${dir} the pool: these snapshots are then marked as corrupted, since their files are missing`,
+    `ready snapshots of pool "${name}" that are not in ${dir}: ${lost}. Mount the disk that has them. If they are lost for good, --replace-lost makes ${dir} the pool: these snapshots are then marked as corrupted, since their files are missing`,
   )
 }
 

@@ -39,9 +39,9 @@ async function init(env: Env, { host, replaceLost }: Required<StorageInitOptions
   const log = createLogger({ service: "storage-init", level: "warn" })
   const databaseDirectUrl = set.DATABASE_DIRECT_URL ?? databaseUrl
   const { db } = await openMigrated(resources, { databaseUrl, databaseDirectUrl, log })
-  if (host) return initHome(db, { dir: set.DATA_DIR, name: set.HOST_NAME, replaceLost })
+  if (host) return await initHome(db, { dir: set.DATA_DIR, name: set.HOST_NAME, replaceLost })
   const dir = set.STORAGE_DIR ?? join(set.DATA_DIR, "storage")
-  return initPool(db, { dir, name: set.STORAGE_POOL, replaceLost })
+  return await initPool(db, { dir, name: set.STORAGE_POOL, replaceLost })
 }
 
 /** The database of `npm start`, which must not run meanwhile. */

@@ -14,6 +14,7 @@ interface KnownPool {
   readonly id: string | undefined
   readonly pools: { name: string; id: string }[]
   readonly payloads: { snapshotId: string; payload: string }[]
+  readonly deleting: boolean
   readonly strays: { snapshotId: string; payload: string; pool: string }[]
 }
 
@@ -78,6 +79,11 @@ async function knownPool(db: Database, name: string, host: string): Promise<Know
     .where("pool", "=", name)
     .limit(payloadsMax)
     .execute()
+  const deleting = await published(db)
+    .where("status", "=", "deleting")
+    .where("pool", "=", name)
+    .limit(1)
+    .execute()
   const strays =
     id === undefined
       ? await published(db)
@@ -86,7 +92,7 @@ async function knownPool(db: Database, name: string, host: string): Promise<Know
           .limit(straysMax)
           .execute()
       : []
-  return { name, installation, id, pools, payloads, strays }
+  return { name, installation, id, pools, payloads, deleting: deleting.length > 0, strays }
 }
 
 /** With files, those that are being deleted too. */

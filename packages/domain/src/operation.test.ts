@@ -1,5 +1,5 @@
 import { expect, test } from "vitest"
-import { retryDelayMs } from "./operation.ts"
+import { countsAsTry, retryDelayMs } from "./operation.ts"
 
 test("a capture that may succeed is tried twice, since each try pauses the VM", () => {
   expect(retryDelayMs("capture", 1, "insufficient_storage")).toBe(1_000)
@@ -12,6 +12,17 @@ test("what can't succeed is not tried again", () => {
 
 test("somebody waits for a launch's one answer", () => {
   expect(retryDelayMs("launch", 1, "hypervisor_failed")).toBeUndefined()
+})
+
+test("work whose directory is away waits for it however long, and uses up no try", () => {
+  for (const kind of ["capture", "compress", "verify", "delete", "standby"] as const)
+    expect(retryDelayMs(kind, 100, "storage_unavailable")).toBe(15_000)
+  expect(countsAsTry("storage_unavailable")).toBe(false)
+  expect(countsAsTry("storage_failed")).toBe(true)
+})
+
+test("who waits for a fork is told that its directory is away", () => {
+  expect(retryDelayMs("fork", 1, "storage_unavailable")).toBeUndefined()
 })
 
 test("waiting doubles with each try and never exceeds five minutes", () => {

@@ -18,22 +18,30 @@ interface WatchOptions {
 }
 
 /** Looks after a directory every 2 s: what keeps it from being used is among the process's problems for as long as that lasts. */
-export function watchPlace(place: Watched, { problems, onBack }: WatchOptions): AsyncDisposable {
+export function watchPlace(place: Watched, { problems, onBack }: WatchOptions): Disposable {
   let looking: Promise<void> | undefined
   let away = false
+  let disposed = false
 
   async function look(): Promise<void> {
     const overdue = setTimeout(() => report(doesNotAnswer(place.dir)), answerMs)
     try {
       await place.check()
-      clearTimeout(overdue)
-      problems.set(place.dir, undefined)
-      if (away) await onBack()
-      away = false
     } catch (error) {
-      report(toStillframeError(error))
+      return report(toStillframeError(error))
     } finally {
       clearTimeout(overdue)
+    }
+    problems.set(place.dir, undefined)
+    if (away && !disposed) await takeUp()
+  }
+
+  async function takeUp(): Promise<void> {
+    try {
+      await onBack()
+      away = false
+    } catch {
+      // The database is away, which its own users tell; the next look tries again.
     }
   }
 
@@ -46,9 +54,10 @@ export function watchPlace(place: Watched, { problems, onBack }: WatchOptions): 
     looking ??= look().finally(() => (looking = undefined))
   }, lookMs)
   return {
-    async [Symbol.asyncDispose]() {
+    // Without waiting for a look that may never end.
+    [Symbol.dispose]() {
+      disposed = true
       clearInterval(timer)
-      await looking
     },
   }
 }

@@ -69,7 +69,8 @@ async function idOf(dir: string, found: PoolFile, known: KnownPool): Promise<str
   if (known.id === undefined && other === undefined && known.payloads.length === 0) return found.id
   const isPool =
     other === undefined ? `has the pool id ${found.id}` : `is the pool "${other.name}" (${found.id})`
-  const meant = known.id === undefined ? "whose snapshots are not there" : `which has the id ${known.id}`
+  const unknown = known.payloads.length > 0 ? "whose snapshots are not there" : "which has no directory yet"
+  const meant = known.id === undefined ? unknown : `which has the id ${known.id}`
   throw unavailable(
     `STORAGE_DIR ${dir} ${isPool}; STORAGE_POOL means "${known.name}", ${meant}`,
     other === undefined
@@ -90,7 +91,12 @@ async function assertAdoptable(dir: string, known: KnownPool): Promise<void> {
     )
   }
   const contents = await namesIn(join(dir, "snapshots"))
-  if (owner !== undefined || contents.length === 0) return
+  if (owner !== undefined || (contents.length === 0 && !known.deleting)) return
+  if (contents.length === 0)
+    throw unavailable(
+      `STORAGE_DIR ${dir} is empty, and files of deleted snapshots of pool "${known.name}" are still to be removed`,
+      adoptRemedy,
+    )
   throw unavailable(
     `STORAGE_DIR ${dir} says nothing of its owner but holds snapshots: ${contents.slice(0, 3).join(", ")}`,
     `If they are of this installation, write {"id":"${known.installation}"} into ${join(dir, "cluster.json")}.`,

@@ -91,7 +91,7 @@ async function assertNew(dataDir: string, { installation }: KnownHost): Promise<
 
 function otherHome(dataDir: string, id: string | undefined, { name, hostId, instances }: KnownHost): Error {
   return unavailable(
-    `DATA_DIR ${dataDir} ${id === undefined ? "has no host.json" : `is that of the host with the id ${id}`}, and the files of the ${instances} instances of host "${name}" lie in that with the id ${hostId}`,
+    `DATA_DIR ${dataDir} ${id === undefined ? "has no host.json" : `is that of the host with the id ${id}`}, and the files of instances of host "${name}" (${instances}) lie in that with the id ${hostId}`,
     "Mount its disk there. If this is another machine, set HOST_NAME to a name of its own. If the files are lost: `stillframe storage init --host`.",
   )
 }

@@ -13,6 +13,8 @@ export interface KnownPool {
   readonly pools: readonly { readonly name: string; readonly id: string }[]
   /** Of ready snapshots in it, the newest first; not all where there are very many. */
   readonly payloads: readonly KnownPayload[]
+  /** Whether files of deleted snapshots are still to be removed from it. */
+  readonly deleting: boolean
   /** Of a pool without an id: what this host has captured into pools of other names that have one. */
   readonly strays: readonly (KnownPayload & { readonly pool: string })[]
 }

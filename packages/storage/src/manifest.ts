@@ -34,24 +34,20 @@ export async function sealedAttempt(dir: string): Promise<Manifest | undefined> 
   return undefined
 }
 
-/** Throws `corrupted` naming a file of the payload that is not there or was cut off. `memoryFile`: the present form of its memory. */
+/** Throws `corrupted` naming a file of the payload that is not there. `memoryFile`: the present form of its memory. */
 export async function requireFiles(dir: string, manifest: Manifest, memoryFile?: string): Promise<void> {
-  for (const { name, role, bytes } of manifest.files) {
+  for (const { name, role } of manifest.files) {
     // A caller's file is judged by what the manifest says of its source.
-    if (role === "base") continue
-    const present = role === "memory" ? (memoryFile ?? name) : name
-    await requireFile(dir, present, present === name ? bytes : undefined)
+    if (role !== "base") await requireFile(dir, role === "memory" ? (memoryFile ?? name) : name)
   }
 }
 
 /** Likewise of one file. */
-export async function requireFile(dir: string, name: string, bytes?: number): Promise<void> {
-  const found = await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
+export async function requireFile(dir: string, name: string): Promise<void> {
+  await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== "ENOENT") throw cause
     throw new StillframeError("corrupted", `${name} is missing; bring it back from a backup`, { cause })
   })
-  if (bytes !== undefined && found.size !== bytes)
-    throw new StillframeError("corrupted", `${name} has ${found.size} bytes instead of ${bytes}`)
 }
 
 /** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */

@@ -83,3 +83,18 @@ test("while a pool is away its work waits and nothing is judged by it; when it i
   const tries = await stack.db.selectFrom("operations").select(["kind", "attempt"]).execute()
   expect(tries.filter(({ attempt }) => attempt !== 1)).toEqual([])
 })
+
+test("a capture that was asked for before its host got another pool is known to lie in that", async () => {
+  await using stack = await testStack()
+  const worker = await stack.startCaptureWorker()
+  const vm = await stack.launch("vm")
+  await worker[Symbol.asyncDispose]()
+  const { id } = await stack.snapshot(vm)
+
+  await stack.startCaptureWorker({ pool: "other", storageDir: `${stack.storageDir}-other` })
+
+  expect((await stack.settled(id)).status).toBe("ready")
+  const rows = stack.db.selectFrom("snapshots").select("pool")
+  expect(await rows.execute()).toEqual([{ pool: "other" }])
+  expect(await readdir(join(`${stack.storageDir}-other`, "snapshots"))).toEqual([id])
+})

@@ -1,10 +1,16 @@
+import { execFile } from "node:child_process"
 import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
+import { promisify } from "node:util"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { heartbeat, knownHost } from "@stillframe/db/hosts"
 import { initHome, initPool } from "@stillframe/stillframe/init-place"
 import { claimHome } from "@stillframe/storage/home"
 import { expect, test } from "vitest"
 import { installation, refusal, snapshotIn } from "./installation.ts"
+
+const run = promisify(execFile)
+const main = join(import.meta.dirname, "../../../apps/stillframe/src/main.ts")
 
 const host = { bootId: "b", pool: "p", hypervisors: {} }
 
@@ -31,7 +37,7 @@ test("one that lacks ready snapshots needs a word more, and these are then looke
 
   await expect(initPool(one.db, { ...asked, replaceLost: false })).rejects.toMatchObject({
     code: "conflict",
-    message: expect.stringMatching(/^1 ready snapshots.*--replace-lost/),
+    message: expect.stringMatching(/not in .*: 1\..*--replace-lost/),
   })
   await one.claim("p", one.dir("old"))
   await initPool(one.db, { ...asked, replaceLost: true })
@@ -39,6 +45,27 @@ test("one that lacks ready snapshots needs a word more, and these are then looke
   await one.claim("p", one.dir("new"))
   const waiting = one.db.selectFrom("operations").select("snapshot_id").where("kind", "=", "verify")
   expect(await waiting.execute()).toEqual([{ snapshot_id: lost }])
+})
+
+test("the command says what it did, and what it did not do with status 1", async () => {
+  await using one = await installation()
+  await one.claim("p", one.dir("old"))
+  await snapshotIn(one, "p", one.dir("old"))
+  const env = {
+    PATH: process.env["PATH"],
+    DATABASE_URL: one.databaseUrl,
+    STORAGE_DIR: one.dir("new"),
+    STORAGE_POOL: "p",
+  }
+  const command = (...options: string[]): Promise<{ stdout: string }> =>
+    run(process.execPath, [main, "storage", "init", ...options], { env })
+
+  await expect(command()).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/: 1\. Mount.*\n$/),
+  })
+  expect((await command("--replace-lost")).stdout).toContain("not in it: 1")
+  expect((await command()).stdout).toContain("already")
 })
 
 test("neither another installation's directory nor another pool's is taken", async () => {
@@ -82,7 +109,7 @@ test("a host with instances keeps its DATA_DIR, until it is said that this is lo
   await expect(claim("mount-point")).rejects.toMatchObject(refusal("host.json", hostId, "Mount"))
   await expect(initHome(one.db, { ...asked, replaceLost: false })).rejects.toMatchObject({
     code: "conflict",
-    message: expect.stringContaining("1 instances"),
+    message: expect.stringContaining("(1)"),
   })
   expect(await claim("disk")).toBe(hostId)
   await initHome(one.db, { ...asked, replaceLost: true })

@@ -13,6 +13,7 @@ import { expect } from "vitest"
 
 export interface Installation extends AsyncDisposable {
   readonly db: OwnedDatabase
+  readonly databaseUrl: string
   readonly id: string
   /** A path for a directory that is not there yet. */
   dir(name: string): string
@@ -22,12 +23,13 @@ export interface Installation extends AsyncDisposable {
 
 export async function installation(): Promise<Installation> {
   await using opened = new AsyncDisposableStack()
-  const { db } = opened.use(await testDatabase())
+  const { db, url: databaseUrl } = opened.use(await testDatabase())
   const root = await mkdtemp(join(tmpdir(), "stillframe-pools-"))
   opened.defer(() => rm(root, { recursive: true }))
   const resources = opened.move()
   return {
     db,
+    databaseUrl,
     id: await clusterId(db),
     dir: (name) => join(root, name),
     claim: async (pool, dir, host = "h") => (await claimPool(dir, poolRegister(db, { pool, host }))).id,

@@ -1,6 +1,7 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { createOperation } from "@stillframe/db/operations"
+import { startDelete } from "@stillframe/db/snapshots"
 import { compressQueue } from "@stillframe/domain/queues"
 import { expect, test } from "vitest"
 import { installation, oldDirectory, refusal, snapshotIn } from "./installation.ts"
@@ -79,6 +80,18 @@ test("a directory of an older version is taken in when one of its snapshots is t
   expect(await poolJson(pool).catch(() => "none")).toBe("none")
   const id = await one.claim("p", pool)
   expect(await poolJson(pool)).toEqual({ id, installation: one.id })
+})
+
+test("an empty directory is not taken for a pool from which files are still to be removed", async () => {
+  await using one = await installation()
+  await oldDirectory(one, one.dir("pool"))
+  const id = await snapshotIn(one, "p", one.dir("pool"))
+  await startDelete(one.db, id)
+
+  await expect(one.claim("p", one.dir("mount-point"))).rejects.toMatchObject(
+    refusal("to be removed", "Mount"),
+  )
+  await one.claim("p", one.dir("pool"))
 })
 
 test("a directory that an older version used under two names stays usable under both", async () => {

@@ -108,3 +108,21 @@ test("no superseded file counts as removed from a pool that is away", async () =
   await removeSupersededMemory(worker)
   expect(await rows.execute()).toEqual([{ id, superseded: false }])
 })
+
+test("a snapshot of another pool than its host has now is not looked for there, nor judged by that", async () => {
+  await using stack = await testStack()
+  const { db, clusterId } = stack
+  await stack.startCaptureWorker()
+  const id = await snapshotIn(stack, "elsewhere")
+  await db
+    .updateTable("snapshots")
+    .set({ host: `host-${clusterId}` })
+    .execute()
+
+  const { status, body } = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "fork" } })
+
+  expect([status, body.code]).toEqual([503, "storage_unavailable"])
+  expect(body.message).toContain('lies in the pool "elsewhere"')
+  const verifications = db.selectFrom("operations").select("id").where("kind", "=", "verify")
+  expect(await verifications.execute()).toEqual([])
+})
