@@ -23,6 +23,7 @@ export function finishedSnapshot(): SnapshotRecord {
     uncompressed_size_bytes: 536_870_912,
     compressed_size_bytes: 87_000_000,
     stored_bytes: 88_000_000,
+    shared_bytes: 0,
     progress: null,
     error_code: null,
     error_message: null,

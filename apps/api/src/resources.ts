@@ -97,6 +97,9 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     stored_bytes: bytes(
       "The space that the files take on disk, blocks shared with others included.",
     ).exactOptional(),
+    shared_bytes: bytes(
+      "How much of `stored_bytes` the snapshot shared with its VM, other snapshots or imported images when it was captured or compressed.",
+    ).exactOptional(),
     verified_at: time("When all files were last read and found good").exactOptional(),
     corrupted_at: time(
       "When files were found to be damaged; the snapshot can then be neither forked nor restored",
@@ -128,6 +131,18 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
       .string()
       .exactOptional()
       .describe("Why the last action failed, why the VM stands still, or why the state is not known."),
+    importing: z
+      .object({
+        bytes: bytes("How much of the files was read."),
+        total_bytes: bytes("The size of all files of the launch."),
+        seconds_left: z
+          .int()
+          .min(0)
+          .exactOptional()
+          .describe("How long the import still takes at its speed until now."),
+      })
+      .exactOptional()
+      .describe("The progress of the import of the files of a launch, while the state is `Initializing`."),
     restorable: z
       .literal(false)
       .exactOptional()

@@ -1,6 +1,9 @@
 import { toStillframeError } from "@stillframe/domain/errors"
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { carryOut } from "./carry-out.ts"
 import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
+
+const importReportMs = 250
 
 // The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
 // worker dies the channel closes, and without asking anybody what is under way is given up and the VM resumed; a save that
@@ -30,6 +33,7 @@ async function run(order: Order): Promise<void> {
     cancelled: cancelled.signal,
     abandoned: abandoned.signal,
     report: (progress) => send({ progress }),
+    reportImport: importReporter(),
   }).then(
     (result): FromCaptor => ({ result }),
     (thrown: unknown): FromCaptor => {
@@ -39,6 +43,17 @@ async function run(order: Order): Promise<void> {
   )
   if (process.connected) process.send?.(answer, undefined, {}, () => process.exit(0))
   else process.exit(0)
+}
+
+/** An import reads a piece in a millisecond: its worker is told some times a second. */
+function importReporter(): (importing: ImportProgress) => void {
+  let sentAt = -importReportMs
+  return (importing) => {
+    const now = performance.now()
+    if (now - sentAt < importReportMs) return
+    sentAt = now
+    send({ importing })
+  }
 }
 
 function send(message: FromCaptor): void {

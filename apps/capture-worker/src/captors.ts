@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { processEnv } from "@stillframe/runtime/env"
 import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
@@ -15,6 +16,7 @@ export interface OrderOptions {
   /** When this is why `signal` was aborted, the result is still of use: to whoever comes after this process. */
   readonly stopping?: AbortSignal
   readonly onProgress?: (progress: number) => void
+  readonly onImport?: (progress: ImportProgress) => void
   /** Called before the failure is thrown when the captor ended without an answer: who is left alive resumes the VM. */
   readonly onLost: () => Promise<void>
 }
@@ -91,12 +93,9 @@ function leave(captor: ChildProcess): void {
   if (captor.connected) captor.disconnect()
 }
 
-async function carryOut(
-  captor: ChildProcess,
-  order: Order,
-  { signal, stopping, onProgress, onLost }: OrderOptions,
-): Promise<unknown> {
-  const answer = answerOf(captor, onProgress)
+async function carryOut(captor: ChildProcess, order: Order, options: OrderOptions): Promise<unknown> {
+  const { signal, stopping, onLost } = options
+  const answer = answerOf(captor, options)
   const abort = (): void => {
     const word: ToCaptor = stopping?.aborted === true ? { stop: true } : { abort: true }
     captor.send(word)
@@ -120,16 +119,17 @@ async function carryOut(
   }
 }
 
-type Answer = Exclude<FromCaptor, { readonly progress: number }>
+type Answer = Extract<FromCaptor, { readonly result: unknown } | { readonly error: unknown }>
 
 /** Undefined when the captor's process ended without one. Its lock is free before it answers, so its end is not waited for. */
 function answerOf(
   captor: ChildProcess,
-  onProgress?: (progress: number) => void,
+  { onProgress, onImport }: Pick<OrderOptions, "onProgress" | "onImport">,
 ): Promise<Answer | undefined> {
   const { promise, resolve } = Promise.withResolvers<Answer | undefined>()
   captor.on("message", (message: FromCaptor) => {
     if ("progress" in message) onProgress?.(message.progress)
+    else if ("importing" in message) onImport?.(message.importing)
     else resolve(message)
   })
   captor.once("close", () => resolve(undefined))

@@ -77,7 +77,6 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
     kind: "capture" as const,
     ...saveOrder(worker, context, instance),
     snapshotId: snapshot.id,
-    storageDir: worker.config.storageDir,
     source: captureSource(worker, instance),
     mode: snapshot.capture,
   }

@@ -1,10 +1,13 @@
 import { mkdir, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { openHostFile } from "@stillframe/hypervisors/host-paths"
+import { hostImages } from "@stillframe/hypervisors/image-store"
+import { importImage } from "@stillframe/hypervisors/import-image"
 import { processAlive } from "@stillframe/hypervisors/processes"
 import { attachQemu, type AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import { settleAttached } from "@stillframe/hypervisors/qemu/attached-takeover"
 import { qemuFiles } from "@stillframe/hypervisors/qemu/command"
 import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
-import { takeIn } from "@stillframe/hypervisors/qemu/layers"
 import { readOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
 import { generationDir, instanceDir } from "@stillframe/storage/layout"
 import { readIntent, removeIntent } from "./intent.ts"
@@ -13,8 +16,9 @@ import { secondPause } from "./save-attached.ts"
 import { leaveAsFound } from "./takeover.ts"
 
 /** Looks at a VM that someone else started. When it fails, nothing of the instance is left on the host. */
-export async function carryOutAttach(order: AttachOrder): Promise<AttachedVm> {
+export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): Promise<AttachedVm> {
   const { dataDir, instanceId, generation, hypervisor, controlSocket, pid, binaries, hostPaths } = order
+  const rules = { hostPaths, dataDir }
   try {
     const vm = await attachQemu({
       controlSocket,
@@ -22,14 +26,20 @@ export async function carryOutAttach(order: AttachOrder): Promise<AttachedVm> {
       binaries,
       launcher: hypervisor.binary,
       users: hypervisor.runAs === undefined ? [] : [hypervisor.runAs.uid],
-      rules: { hostPaths, dataDir },
+      rules,
     })
     const dir = generationDir(dataDir, instanceId, generation)
     await mkdir(dir, { recursive: true, mode: 0o700 })
     // By the next capture its owner may have put a newer kernel under the same name.
     const { kernel, initrd } = vm.launch.restorable ? vm.launch.config : {}
-    if (kernel !== undefined) await takeIn(kernel, dir, qemuFiles.kernel)
-    if (initrd !== undefined) await takeIn(initrd, dir, qemuFiles.initrd)
+    for (const [name, path] of [
+      [qemuFiles.kernel, kernel],
+      [qemuFiles.initrd, initrd],
+    ] as const) {
+      if (path === undefined) continue
+      await using file = await openHostFile(path, rules)
+      await importImage(file, join(dir, name), { store: hostImages(dataDir), signal })
+    }
     return vm
   } catch (error) {
     await rm(instanceDir(dataDir, instanceId), { recursive: true, force: true })

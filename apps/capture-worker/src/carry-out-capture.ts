@@ -32,13 +32,20 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   const { source } = order
   if (source.state === "Running" || source.state === "Attached") {
     const capture = await saveVm(order, captor, dir)
-    return seal(order, dir, { kind: "Standby", ...capture })
+    return seal(order, dir, { kind: "Standby", ...capture, signal: captor.cancelled })
   }
   if (source.state === "Stopped") {
     const home = generationDir(order.dataDir, order.instanceId, order.generation)
     await requireDirectory(home)
     const disks = await hypervisorOf(order.hypervisor).disksAtRest(home)
-    return seal(order, dir, { kind: "Stopped", files: [], disks, capturedAtMs: monotonicMs(), pauseMs: 0 })
+    return seal(order, dir, {
+      kind: "Stopped",
+      files: [],
+      disks,
+      capturedAtMs: monotonicMs(),
+      pauseMs: 0,
+      signal: captor.cancelled,
+    })
   }
   const from = source.payloadDir
   const manifest = await readManifest(from)

@@ -1,30 +1,48 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { Disk } from "@stillframe/hypervisors/disks"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import type { VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { exists } from "@stillframe/storage/exists"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
-import type { EndOrder, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
+import type { EndOrder, Launched, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
 
 const endGraceMs = 2_000
 
 /** Starts a VM from the caller's files. When it fails, nothing of the instance is left on the host. */
-export async function carryOutLaunch(order: LaunchOrder, signal: AbortSignal): Promise<ProcessIdentity> {
+export async function carryOutLaunch(
+  order: LaunchOrder,
+  signal: AbortSignal,
+  onImport: (progress: ImportProgress) => void,
+): Promise<Launched> {
   const dir = directoryOf(order)
   const hypervisor = hypervisorOf(order.hypervisor)
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const rules = { hostPaths: order.hostPaths, dataDir: order.dataDir }
-    const disks = await hypervisor.prepare(order.launch, { dir, signal, rules })
-    const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
+    const disks = await hypervisor.prepare(order.launch, { dir, signal, rules, onImport })
+    const { pid } = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
     await hypervisor.begin(dir)
-    return vm
+    return { pid, launch: withImages(order.launch, disks) }
   } catch (error) {
     await carryOutEnd({ ...order, kind: "end", remove: "instance" })
     throw error
+  }
+}
+
+/** The launch with what its paths were imported as: a path says nothing once its file has changed. */
+function withImages(launch: GuestConfig, disks: readonly Disk[]): GuestConfig {
+  return {
+    ...launch,
+    disks: launch.disks.map((config, index) => {
+      const sha256 = disks[index]?.layers.find((layer) => layer.sha256 !== undefined)?.sha256
+      return sha256 === undefined ? config : { ...config, sha256 }
+    }),
   }
 }
 

@@ -2,17 +2,17 @@ import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { sha256File } from "@stillframe/codec/hash"
 import { StillframeError } from "@stillframe/domain/errors"
-import { assertSourcesUnchanged, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
+import { currentSources, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
 import type { Hypervisor, VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import { linkFiles } from "@stillframe/hypervisors/link-files"
+import { imagesFor } from "@stillframe/hypervisors/image-store"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
 import { capturedMemory, type MemoryPlace } from "./captured-memory.ts"
 import { carryOutEnd, whoseVm } from "./carry-out-launch.ts"
 import type { RestoreOrder } from "./orders.ts"
-import { syncPayload } from "./seal.ts"
+import { linkPayload, syncPayload } from "./seal.ts"
 
 /**
  * Builds a new generation of an instance from a payload, which it only reads: files by links, and for target Running a VM
@@ -24,13 +24,13 @@ export async function carryOutRestore(
 ): Promise<ProcessIdentity | null> {
   try {
     const manifest = await readManifest(order.payloadDir)
-    const frozen = manifest.disks as unknown as Disk[]
     if (order.target === "Running" && manifest.kind === "Standby") assertLoads(order, manifest)
-    await assertSourcesUnchanged(order.payloadDir, frozen)
+    const frozen = await disksOf(order, manifest, signal)
     if (order.target === "Standby") return await keepMemory(order, manifest, signal)
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
     await mkdir(dir, { recursive: true, mode: 0o700 })
-    const place = { config: order.launch, from: order.payloadDir, dir, signal }
+    const store = await imagesFor(dir, order)
+    const place = { config: order.launch, from: order.payloadDir, dir, store, signal }
     const brought = await hypervisorOf(order.hypervisor).bring(frozen, place)
     if (order.target === "Running") return await startIn(dir, { order, manifest, frozen: brought, signal })
     await writeDisks(dir, brought)
@@ -39,6 +39,17 @@ export async function carryOutRestore(
     await carryOutEnd({ ...order, kind: "end", remove: "generation" })
     throw error
   }
+}
+
+/** An earlier version's snapshot leans on callers' files, which must be unchanged: by their times, else by their hash. */
+async function disksOf(order: RestoreOrder, manifest: Manifest, signal: AbortSignal): Promise<Disk[]> {
+  const { payloadDir, baseSha256 = {} } = order
+  return currentSources(payloadDir, manifest.disks as unknown as Disk[], async (link) => {
+    const captured = baseSha256[link]
+    return (
+      captured !== undefined && (await sha256File(join(payloadDir, link), { signal })).sha256 === captured
+    )
+  })
 }
 
 function assertLoads({ hypervisor: { name, loadsOnly } }: RestoreOrder, { hypervisor }: Manifest): void {
@@ -117,7 +128,7 @@ async function keepMemory(order: RestoreOrder, manifest: Manifest, signal: Abort
     file.role === "memory" ? { ...file, name: memoryFile ?? file.name } : file,
   )
   const names = files.map(({ name }) => name)
-  await linkFiles(names, order.payloadDir, dir, signal)
+  await linkPayload(files, { from: order.payloadDir, to: dir, store: await imagesFor(dir, order), signal })
   await syncPayload(dir, names)
   const { snapshot_id: _, ...rest } = manifest
   await writeManifest(dir, { ...rest, token: order.token, files })

@@ -32,7 +32,7 @@ export async function carryOutStandby(order: StandbyOrder, captor: Captor): Prom
     return await saveVmAndEnd(order, captor, {
       dir,
       async work(capture) {
-        const manifest = await seal(order, dir, { kind: "Standby", ...capture })
+        const manifest = await seal(order, dir, { kind: "Standby", ...capture, signal: captor.signal })
         captor.signal.throwIfAborted()
         await endProcess(running, { graceMs: endGraceMs })
         return manifest

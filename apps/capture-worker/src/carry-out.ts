@@ -1,3 +1,4 @@
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { carryOutAttach, carryOutRelease } from "./carry-out-attach.ts"
 import { carryOutCapture } from "./carry-out-capture.ts"
 import { carryOutEnd, carryOutLaunch, carryOutStart, carryOutStop } from "./carry-out-launch.ts"
@@ -17,12 +18,13 @@ interface Worker {
   readonly abandoned: AbortSignal
   /** Takes progress from 0 to 1. */
   readonly report: (progress: number) => void
+  readonly reportImport: (progress: ImportProgress) => void
 }
 
 /** Does what an order says, holding the VM's lock from the first to the last. */
 export async function carryOut(
   order: Order,
-  { cancelled, abandoned, report }: Worker,
+  { cancelled, abandoned, report, reportImport }: Worker,
 ): Promise<Results[Order["kind"]]> {
   const trustedUntil = performance.now() + ("leaseMs" in order ? order.leaseMs : 0)
   const signal = AbortSignal.any([cancelled, abandoned])
@@ -37,11 +39,11 @@ export async function carryOut(
     case "standby":
       return await carryOutStandby(order, captor)
     case "attach":
-      return await carryOutAttach(order)
+      return await carryOutAttach(order, signal)
     case "release":
       return await carryOutRelease(order, signal)
     case "launch":
-      return await carryOutLaunch(order, signal)
+      return await carryOutLaunch(order, signal, reportImport)
     case "start":
       return await carryOutStart(order, signal)
     case "restore":

@@ -4,6 +4,8 @@ import type { TargetState } from "@stillframe/domain/instance"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
+import { launchBytes, openLaunchFiles } from "@stillframe/hypervisors/launch-files"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { rawMemoryName } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
@@ -71,6 +73,17 @@ export async function buildingRoom(
     ? `for ${hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
     : `for the snapshot's disks in the form that ${hypervisor} reads: free some, or enlarge the disk`
   return { instanceId: id, bytes: forDisks + (unpacked ? launch.memoryMib * 1024 ** 2 : 0), why }
+}
+
+/** For the images of the files that a launch names, unless the file system shares blocks or has them already. */
+export async function importRoom(
+  { dataDir }: Pick<CaptureWorkerConfig, "dataDir">,
+  { id }: Pick<PlacedVm, "id">,
+  { launch, hostPaths }: { launch: GuestConfig; hostPaths: readonly string[] },
+): Promise<RoomRequest> {
+  await using files = await openLaunchFiles(launch, { hostPaths, dataDir })
+  const why = "to import the files that the launch names: free some, or enlarge the disk"
+  return { instanceId: id, bytes: await launchBytes(files, dataDir), why }
 }
 
 /** For a save into the VM's own directory, where its process can't walk to the payload, and the payload is no rename away. */

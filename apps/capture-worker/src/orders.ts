@@ -4,6 +4,7 @@ import type { TargetState } from "@stillframe/domain/instance"
 import type { CaptureMode } from "@stillframe/domain/snapshot"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
+import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
@@ -28,6 +29,7 @@ export interface OperationOrder extends VmPlace {
 /** What an order carries that needs the VM's hypervisor. */
 export interface VmOrder extends OperationOrder {
   readonly hypervisor: HypervisorTools
+  readonly storageDir: string
 }
 
 /** What an order to put a VM's state on disk carries. */
@@ -46,7 +48,6 @@ export interface SaveOrder extends VmOrder {
 export interface CaptureOrder extends SaveOrder {
   readonly kind: "capture"
   readonly snapshotId: string
-  readonly storageDir: string
   readonly source: CaptureSource
   /** Of a VM that runs. */
   readonly mode: CaptureMode
@@ -110,6 +111,8 @@ export interface RestoreOrder extends VmOrder {
   readonly payloadDir: string
   /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string
+  /** By name, the SHA-256 of callers' files at their first verification; only snapshots of earlier versions have such files. */
+  readonly baseSha256?: Readonly<Record<string, string>>
   readonly target: TargetState
   readonly launch: GuestConfig
   /** Whether the guest goes on at once. A VM restored in place waits until the row names its generation. */
@@ -144,13 +147,19 @@ export type Order =
   | MergeOrder
   | EndOrder
 
+export interface Launched {
+  readonly pid: number
+  /** With the hashes of the images that its disks were imported as. */
+  readonly launch: GuestConfig
+}
+
 /** What a captor answers with, by kind of order. */
 export interface Results {
   capture: Manifest
   standby: Manifest
   attach: AttachedVm
   release: null
-  launch: ProcessIdentity
+  launch: Launched
   start: ProcessIdentity
   /** Null when the target is not to run. */
   restore: ProcessIdentity | null
@@ -168,5 +177,6 @@ export type ToCaptor = { readonly order: Order } | { readonly abort: true } | { 
 /** From a captor to its worker: progress, then one end. */
 export type FromCaptor =
   | { readonly progress: number }
+  | { readonly importing: ImportProgress }
   | { readonly result: Results[keyof Results] }
   | { readonly error: { readonly code: ErrorCode; readonly message: string } }

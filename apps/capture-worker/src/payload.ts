@@ -14,7 +14,7 @@ import type { RestoreOrder } from "./orders.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** What an instance is built from. */
-export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch">
+export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch" | "baseSha256">
 
 /** What the API wrote into the operation; it checked it against the snapshot's kind. */
 export function targetOf({ params }: ClaimedOperation): TargetState {
@@ -67,12 +67,12 @@ async function read(
 ): Promise<void> {
   const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
   const manifest = await readManifest(dir)
-  const { memory_file: memoryFile } = snapshot
+  const { memory_file: memoryFile, base_sha256: baseSha256 } = snapshot
   await requireFiles(dir, manifest, memoryFile ?? undefined)
   if (manifest.not_restorable !== undefined)
     throw new StillframeError("not_supported", unlaunchable(manifest.not_restorable))
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)
-  await work({ payloadDir: dir, launch, ...(memoryFile !== null && { memoryFile }) })
+  await work({ payloadDir: dir, launch, baseSha256, ...(memoryFile !== null && { memoryFile }) })
 }

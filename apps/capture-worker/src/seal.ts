@@ -5,6 +5,7 @@ import { sha256File } from "@stillframe/codec/hash"
 import { databaseTime, monotonicMs } from "@stillframe/domain/database-clock"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { imagesFor, linkLayers, type ImageStore } from "@stillframe/hypervisors/image-store"
 import { linkFiles } from "@stillframe/hypervisors/link-files"
 import type { SavedFile } from "@stillframe/hypervisors/saved-files"
 import { syncFile } from "@stillframe/storage/durable"
@@ -28,16 +29,19 @@ interface Captured {
 export async function seal(
   order: CaptureOrder | StandbyOrder,
   dir: string,
-  captured: Captured,
+  { signal, ...captured }: Captured & { readonly signal: AbortSignal },
 ): Promise<Manifest> {
   const from = generationDir(order.dataDir, order.instanceId, order.generation)
   const attached = order.kind === "capture" && order.source.state === "Attached" ? order.source.vm : undefined
-  const kept = await hypervisorOf(order.hypervisor).keep(captured.disks, { config: order.launch, from, dir })
+  const store = await imagesFor(dir, order)
+  const place = { config: order.launch, from, dir, store, signal }
+  const { disks, files: kept } = await hypervisorOf(order.hypervisor).keep(captured.disks, place)
+  const images = new Map(disks.flatMap(({ layers }) => layers).map(({ file, sha256 }) => [file, sha256]))
 
   // Side by side: while one waits for the device, another is hashed.
   const files = await Promise.all(
     [...captured.files, ...kept].map(({ name, role }) =>
-      role === "base" ? describeBase(dir, name) : sealFile(dir, name, role),
+      role === "base" ? describeBase(dir, name, images.get(name)) : sealFile(dir, name, role),
     ),
   )
   const manifest: Manifest = {
@@ -47,7 +51,7 @@ export async function seal(
     launch: { ...order.launch },
     ...(attached?.option !== undefined && { not_restorable: attached.option }),
     ...opaqueMemory(order, captured),
-    disks: captured.disks.map((disk) => ({ ...disk })),
+    disks: disks.map((disk) => ({ ...disk })),
     captured_at: databaseTime(order.clock, captured.capturedAtMs).toISOString(),
     // To the microsecond: what a clock has beyond that is noise.
     pause_ms: Math.round(captured.pauseMs * 1_000) / 1_000,
@@ -68,8 +72,8 @@ export async function sealCopy(
 ): Promise<Manifest> {
   const { signal } = new AbortController()
   const memory = memoryEntry(manifest)
-  const others = manifest.files.filter(({ role }) => role !== "memory").map(({ name }) => name)
-  await linkFiles(others, from, dir, signal)
+  const others = manifest.files.filter(({ role }) => role !== "memory")
+  await linkPayload(others, { from, to: dir, store: await imagesFor(dir, order), signal })
   if (memory?.name === rawMemoryName) await linkFiles([rawMemoryName], from, dir, signal)
   else if (memory !== undefined)
     await decompressFile({
@@ -80,7 +84,8 @@ export async function sealCopy(
       // With the rest of the payload, below.
       sync: false,
     })
-  await syncPayload(dir, memory === undefined ? others : [...others, rawMemoryName])
+  const names = others.map(({ name }) => name)
+  await syncPayload(dir, memory === undefined ? names : [...names, rawMemoryName])
   const copy: Manifest = {
     ...manifest,
     ...header(order),
@@ -108,7 +113,7 @@ function opaqueMemory(
     : {}
 }
 
-/** Brings what was linked or copied to the device, except the callers' files: those were durable before we came. */
+/** Brings what was linked or copied to the device, except images: those were durable before. */
 export async function syncPayload(dir: string, names: readonly string[]): Promise<void> {
   await Promise.all(names.filter((name) => !name.endsWith(".base")).map((name) => syncFile(join(dir, name))))
 }
@@ -133,7 +138,20 @@ async function sealFile(dir: string, name: string, role: ManifestFile["role"]): 
   return { name, role, bytes, sha256 }
 }
 
-/** The caller's own file: known by its size and times in `disks`, and perhaps far too large to read here. */
-async function describeBase(dir: string, name: string): Promise<ManifestFile> {
-  return { name, role: "base", bytes: (await stat(join(dir, name))).size }
+/** Brought to the device and hashed when it was imported, and perhaps far too large to read here. */
+async function describeBase(dir: string, name: string, sha256: string | undefined): Promise<ManifestFile> {
+  const { size } = await stat(join(dir, name))
+  return { name, role: "base", bytes: size, ...(sha256 !== undefined && { sha256 }) }
+}
+
+/** Brings a payload's files to another directory: images as links to those of that file system. */
+export async function linkPayload(
+  files: readonly ManifestFile[],
+  place: { from: string; to: string; store: ImageStore; signal: AbortSignal },
+): Promise<void> {
+  const layers = files.map(({ name, role, sha256 }) => ({
+    file: name,
+    ...(role === "base" && { sha256 }),
+  }))
+  await linkLayers(layers, place)
 }

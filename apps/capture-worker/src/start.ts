@@ -32,6 +32,7 @@ import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
+import { startImageSweep } from "./image-sweep.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
 import { startLogKeeper } from "./log-keepers.ts"
 import { beforeMerges, openMerges, type Merges } from "./merges.ts"
@@ -109,6 +110,7 @@ export async function startCaptureWorker(
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
   resources.use(watchOrphans(worker))
   watchPlaces(resources, worker)
+  resources.use(startImageSweep(worker))
   await consume(resources, worker, shared.engine)
   return resources.move()
 }

@@ -17,7 +17,8 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
-import { buildingRoom, withHostRoom } from "./host-room.ts"
+import { buildingRoom, importRoom, withHostRoom } from "./host-room.ts"
+import { importWriter } from "./import-progress.ts"
 import { reportDamage, targetOf, withPayload } from "./payload.ts"
 import { release } from "./release.ts"
 import { vmOrder } from "./vm-order.ts"
@@ -33,13 +34,22 @@ export function launchHandler(worker: Worker): OperationHandler {
       if (request !== undefined) return attach(worker, context, { instance, request })
       const launch = hostHypervisor(worker, instance.hypervisor).resolveLaunch(instance.launch)
       const hostPaths = [worker.config.imagesDir, ...worker.config.hostPaths]
-      const { pid } = await worker.captors.order(
-        { kind: "launch", launch, hostPaths, ...vmOrder(worker, context, instance) },
-        { signal: context.signal, onLost: async () => endVm(worker, context, instance, "instance") },
-      )
+      const room = await importRoom(worker.config, instance, { launch, hostPaths })
+      const order = () =>
+        worker.captors.order(
+          { kind: "launch", launch, hostPaths, ...vmOrder(worker, context, instance) },
+          {
+            signal: context.signal,
+            onLost: async () => endVm(worker, context, instance, "instance"),
+            onImport: importWriter(worker.db, instance.id, (err) =>
+              worker.log.warn({ err, instanceId: instance.id }, "import's progress not written"),
+            ),
+          },
+        )
+      const launched = await withHostRoom(worker, room, order)
       await inTransaction(worker.db, async (tx) => {
-        await setLaunch(tx, instance.id, { ...launch })
-        const running = await advanceInstance(tx, instance.id, "Running", { pid })
+        await setLaunch(tx, instance.id, { ...launched.launch })
+        const running = await advanceInstance(tx, instance.id, "Running", { pid: launched.pid })
         await finishDone(tx, context.operation)
         if (running !== undefined) await appendInstanceEvent(tx, "instance.state_changed", running)
       })

@@ -30,6 +30,7 @@ export function vmOrder(worker: Worker, context: OperationContext, instance: Pla
   return {
     ...operationOrder(worker, context, instance),
     hypervisor: hostHypervisor(worker, instance.hypervisor).tools,
+    storageDir: worker.config.storageDir,
   }
 }
 

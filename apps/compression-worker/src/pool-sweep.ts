@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { markMemoryRemoved, removableMemory } from "@stillframe/db/readers"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openTrouble } from "@stillframe/domain/outage"
+import { removeUnusedImages } from "@stillframe/hypervisors/image-store"
 import { namesIn } from "@stillframe/storage/directory"
 import { syncDir } from "@stillframe/storage/durable"
 import { isMemoryFile, payloadDir } from "@stillframe/storage/layout"
@@ -13,6 +14,7 @@ import type { Worker } from "./worker.ts"
 const memorySweepMs = 5_000
 const attemptSweepMs = 600_000
 const scrubMs = 60_000
+const imageSweepMs = 600_000
 
 /**
  * Removes memory files whose other form is published and which nobody reads: the raw one after its compression, a
@@ -37,9 +39,15 @@ export async function removeSupersededMemory({
   }
 }
 
+/** Removes the pool's images that no payload has a link to any more. A pool on the file system of DATA_DIR has none of its own. */
+async function removePoolImages({ config, log }: Worker): Promise<void> {
+  const removed = await removeUnusedImages({ dir: join(config.storageDir, "images") })
+  if (removed > 0) log.info({ removed }, "unused images removed")
+}
+
 /**
  * Looks every few seconds for memory files that a reader has held until now, every minute for a snapshot to verify again,
- * and every ten for dead attempts.
+ * and every ten for dead attempts and unused images.
  */
 export function startPoolSweep(worker: Worker): AsyncDisposable {
   const trouble = openTrouble(worker.log, { lost: "pool not swept", back: "the pool is swept again" })
@@ -58,6 +66,7 @@ export function startPoolSweep(worker: Worker): AsyncDisposable {
     every(memorySweepMs, removeSupersededMemory),
     every(scrubMs, scrub),
     every(attemptSweepMs, removeDeadAttempts),
+    every(imageSweepMs, removePoolImages),
   ]
   return {
     async [Symbol.asyncDispose]() {

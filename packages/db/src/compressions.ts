@@ -22,6 +22,7 @@ export interface CompressedMemory {
   readonly uncompressedBytes: number
   readonly sizeBytes: number
   readonly storedBytes: number
+  readonly sharedBytes: number
 }
 
 /** Has a captured snapshot wait for a compression, its first or another one; its files stay what they are until that is published. */
@@ -58,6 +59,7 @@ export async function publishCompressed(
         uncompressed_size_bytes: compressed.uncompressedBytes,
         size_bytes: compressed.sizeBytes,
         stored_bytes: compressed.storedBytes,
+        shared_bytes: compressed.sharedBytes,
         compression_state: "compressed",
         compression_error: null,
         superseded: true,

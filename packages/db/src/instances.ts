@@ -4,6 +4,7 @@ import {
   hasVm,
   instanceStatesBefore,
   type Hypervisor,
+  type ImportState,
   type InstanceState,
   type LostContact,
   type SnapshotPolicy,
@@ -75,6 +76,7 @@ const columns = [
   "state",
   "state_error",
   "restorable_reason",
+  "importing",
   "generation",
   "pid",
   "launch",
@@ -288,6 +290,16 @@ export async function setStateError(
     .where("deleted_at", "is", null)
     .returningAll()
     .executeTakeFirst()
+}
+
+/** Says how far the import of a launch's files is, while it is under way. */
+export async function setImporting(db: Database, id: string, importing: ImportState): Promise<void> {
+  await db
+    .updateTable("instances")
+    .set({ importing: JSON.stringify(importing) })
+    .where("id", "=", id)
+    .where("state", "=", "Initializing")
+    .execute()
 }
 
 /** Remembers what a launch came down to: exact machine, accelerator, real paths. */

@@ -33,6 +33,7 @@ const columns = [
   "uncompressed_size_bytes",
   "compressed_size_bytes",
   "stored_bytes",
+  "shared_bytes",
   "progress",
   "error_code",
   "error_message",

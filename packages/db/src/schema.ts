@@ -3,7 +3,7 @@ import type { Algorithm, EffectiveCompression } from "@stillframe/domain/compres
 import type { DeliveryState } from "@stillframe/domain/delivery"
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { EventEnvelope, EventType } from "@stillframe/domain/events"
-import type { Hypervisor, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
+import type { Hypervisor, ImportState, InstanceState, SnapshotPolicy } from "@stillframe/domain/instance"
 import type { OperationKind, OperationState } from "@stillframe/domain/operation"
 import type { Problem } from "@stillframe/domain/problem"
 import type { CaptureMode, CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
@@ -69,6 +69,7 @@ export interface InstancesTable {
   state: InstanceState
   state_error: string | null
   restorable_reason: string | null
+  importing: ColumnType<ImportState | null, string | null | undefined, string | null>
   generation: Defaulted<number>
   pid: number | null
   launch: ColumnType<Record<string, unknown>, string, string>
@@ -113,6 +114,7 @@ export interface SnapshotsTable {
   uncompressed_size_bytes: number | null
   compressed_size_bytes: number | null
   stored_bytes: number | null
+  shared_bytes: number | null
   progress: number | null
   error_code: ErrorCode | null
   error_message: string | null

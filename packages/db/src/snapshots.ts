@@ -107,6 +107,7 @@ const unset = {
   uncompressed_size_bytes: null,
   compressed_size_bytes: null,
   stored_bytes: null,
+  shared_bytes: null,
   progress: null,
   error_code: null,
   error_message: null,
@@ -165,6 +166,7 @@ export interface CapturedPayload {
   readonly memorySha256: string | null
   readonly sizeBytes: number
   readonly storedBytes: number
+  readonly sharedBytes: number
   readonly pauseMs: number
   readonly capturedAt: Date
   /** Why its memory can't be compressed. Absent where it can. */
@@ -211,6 +213,7 @@ export function publishCapture(
     memory_sha256: captured.memorySha256,
     size_bytes: captured.sizeBytes,
     stored_bytes: captured.storedBytes,
+    shared_bytes: captured.sharedBytes,
     pause_ms: captured.pauseMs,
     // A manifest may come from a host whose clock was wrong.
     captured_at: sql<Date>`least(greatest(${captured.capturedAt}::timestamptz, created_at), clock())`,

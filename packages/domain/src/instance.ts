@@ -82,6 +82,14 @@ export interface SnapshotPolicy {
   readonly standby_compression_delay?: string
 }
 
+/** How far the import of a launch's files is. */
+export interface ImportState {
+  readonly bytes: number
+  readonly total_bytes: number
+  /** At the speed until now. */
+  readonly seconds_left?: number
+}
+
 /** What the rest of the system needs to know of an instance to show it. */
 export interface InstanceRecord {
   readonly id: string
@@ -95,6 +103,7 @@ export interface InstanceRecord {
   readonly state_error: string | null
   /** Why its snapshots can be neither restored nor forked. */
   readonly restorable_reason: string | null
+  readonly importing: ImportState | null
   readonly vcpus: number
   readonly memory_mib: number
   readonly tags: Tags
@@ -147,6 +156,7 @@ export interface InstanceResource {
   /** Left out where its snapshots can be restored and forked. */
   readonly restorable?: false
   readonly restorable_reason?: string
+  readonly importing?: ImportState
   readonly vcpus: number
   readonly size: string
   readonly tags?: Tags
@@ -172,6 +182,7 @@ export function instanceResource(record: InstanceRecord): InstanceResource {
     ...(record.attached !== null && { attached: true }),
     state: shownState(record),
     ...(stateError !== undefined && { state_error: stateError }),
+    ...(record.state === "Initializing" && record.importing !== null && { importing: record.importing }),
     ...restorableMembers(record.restorable_reason),
     vcpus: record.vcpus,
     size: `${record.memory_mib} MB`,

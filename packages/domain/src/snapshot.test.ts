@@ -20,6 +20,7 @@ const record: SnapshotRecord = {
   uncompressed_size_bytes: 90,
   compressed_size_bytes: 9,
   stored_bytes: null,
+  shared_bytes: null,
   progress: null,
   error_code: null,
   error_message: null,

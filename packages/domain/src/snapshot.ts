@@ -62,6 +62,7 @@ export interface SnapshotRecord {
   readonly uncompressed_size_bytes: number | null
   readonly compressed_size_bytes: number | null
   readonly stored_bytes: number | null
+  readonly shared_bytes: number | null
   readonly progress: number | null
   readonly error_code: ErrorCode | null
   readonly error_message: string | null
@@ -102,6 +103,7 @@ export interface SnapshotResource {
   readonly captured_at?: string
   readonly pause_ms?: number
   readonly stored_bytes?: number
+  readonly shared_bytes?: number
   readonly verified_at?: string
   readonly corrupted_at?: string
   /** Why its files cannot be reached at present. */
@@ -137,6 +139,7 @@ export function snapshotResource(record: SnapshotRecord): SnapshotResource {
     ...optional("captured_at", record.captured_at?.toISOString()),
     ...optional("pause_ms", record.pause_ms),
     ...optional("stored_bytes", record.stored_bytes),
+    ...optional("shared_bytes", record.shared_bytes),
     ...optional("verified_at", record.verified_at?.toISOString()),
     ...optional("corrupted_at", record.corrupted_at?.toISOString()),
     ...(record.lost_pool && {

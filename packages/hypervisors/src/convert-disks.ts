@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises"
 import { isAbsolute, join } from "node:path"
-import { assertSourcesUnchanged, type Disk } from "./disks.ts"
+import { assertSourcesUnchanged, isOverlay, type Disk } from "./disks.ts"
 import { blockNode } from "./qemu/command.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 import { runProgram } from "./run-program.ts"
@@ -36,9 +36,9 @@ export async function convertToRaw(
   await assertSourcesUnchanged(from, [disk])
 }
 
-/** At most the blocks of all a disk's layers in `dir`, or all of it where a caller's qcow2 may be compressed. */
-export async function allocatedBytes({ layers, sources, virtualSize }: Disk, dir: string): Promise<number> {
-  if (sources.length > 0 && layers.at(-1)?.format === "qcow2") return virtualSize
+/** At most the blocks of all a disk's layers in `dir`, or all of it where a qcow2 that is no overlay of ours may be compressed. */
+export async function allocatedBytes({ layers, virtualSize }: Disk, dir: string): Promise<number> {
+  if (layers.some(({ file, format }) => format === "qcow2" && !isOverlay(file))) return virtualSize
   const blocks = await Promise.all(layers.map(({ file }) => stat(inDirectory(dir, file))))
   const bytes = blocks.reduce((sum, { blocks }) => sum + blocks * statBlockBytes, 0)
   return Math.min(virtualSize, bytes)

@@ -11,7 +11,7 @@ export interface Disk {
   virtualSize: number
   /** Active first. */
   layers: DiskLayer[]
-  /** The caller's files at the chain's end, as they were when the VM was launched. */
+  /** Callers' files at the chain's end that were never imported, as they were when the VM was launched or captured. */
   sources: DiskSource[]
 }
 
@@ -19,6 +19,8 @@ export interface DiskLayer {
   /** A plain name in the VM's directory, or the absolute path of a caller's file. */
   file: string
   format: "raw" | "qcow2"
+  /** Present for an image of ours, which is shared by hard links and never changes. */
+  sha256?: string
 }
 
 /** A caller's file that snapshots depend on. A change of size, time or inode means that the chain above it is void. */
@@ -37,11 +39,17 @@ const LAYERS_MAX = 1024
 
 export const overlayName = (disk: number, number: number): string => `disk${disk}.${number}.qcow2`
 
+/** The name of an image below a disk's overlays: the caller's, or the nth below that one. */
+export const baseName = (disk: number, depth = 0): string =>
+  depth === 0 ? `disk${disk}.base` : `disk${disk}.${depth}.base`
+
 /** The number in an overlay's name, or undefined where the file is none of this disk's overlays. */
 export function overlayNumber(disk: number, file: string): number | undefined {
   const match = /^disk(\d+)\.(\d+)\.qcow2$/.exec(file)
   return match !== null && Number(match[1]) === disk ? Number(match[2]) : undefined
 }
+
+export const isOverlay = (file: string): boolean => /^disk\d+\.\d+\.qcow2$/.test(file)
 
 /** Our own overlays of a chain; what lies below them is the caller's. */
 export function overlaysOf(disk: Disk, index: number): DiskLayer[] {
@@ -82,11 +90,16 @@ async function readLaunched(dir: string): Promise<Disk[]> {
     ...sources.flatMap(({ link }) => link ?? []),
   ])
   const strange = names.find((name) => !isPlain(name) && !(record.ours && isAbsolute(name)))
-  if (strange === undefined) return disks
+  if (strange === undefined) return record.ours ? disks : disks.map(withoutHashes)
   throw new StillframeError(
     "corrupted",
     `${disksFile} names ${strange}, which is no file of the VM's; its process may have been broken out of, so end the VM`,
   )
+}
+
+/** A hash that the VM's process may have written says nothing. */
+function withoutHashes(disk: Disk): Disk {
+  return { ...disk, layers: disk.layers.map(({ file, format }) => ({ file, format })) }
 }
 
 const isPlain = (name: string): boolean => basename(name) === name && name !== "." && name !== ".."
@@ -115,33 +128,71 @@ async function overlaysBelow(dir: string, disk: number, top: string): Promise<Di
 }
 
 /**
- * Makes sure that the callers' files below a chain are what they were at launch. Throws `conflict` naming the file. A file whose name
- * was removed or given to another one is fine where we hold a link.
+ * Makes sure that the callers' files below a chain are what they were. Throws `conflict` naming the file. A file whose name was removed
+ * or given to another one is fine where we hold a link.
  */
 export async function assertSourcesUnchanged(dir: string, disks: readonly Disk[]): Promise<void> {
-  for (const source of disks.flatMap((disk) => disk.sources)) {
-    const now = await sourceFacts(source.link === undefined ? source.path : join(dir, source.link)).catch(
-      (error: NodeJS.ErrnoException) => {
-        // A file that can't be looked at just now is not gone.
-        throw error.code === "ENOENT" || error.code === "ENOTDIR" ? changed(source, "is gone", error) : error
-      },
-    )
-    const sameInode = source.link !== undefined || now.inode === source.inode
-    if (now.sizeBytes !== source.sizeBytes || now.mtimeMs !== source.mtimeMs || !sameInode)
-      throw changed(source, "was changed")
-  }
+  await currentSources(dir, disks)
 }
 
-export async function sourceFacts(
-  path: string,
-): Promise<{ sizeBytes: number; mtimeMs: number; inode: number }> {
+/**
+ * Does the same, and resolves with the disks with their sources as they are now. `holds`: whether a link in `dir` still holds what was
+ * captured, asked where only times differ: a change of time alone is no damage.
+ */
+export async function currentSources(
+  dir: string,
+  disks: readonly Disk[],
+  holds: (link: string) => Promise<boolean> = async () => false,
+): Promise<Disk[]> {
+  const current: Disk[] = []
+  for (const disk of disks) {
+    const sources: DiskSource[] = []
+    for (const source of disk.sources) sources.push(await currentSource(dir, source, holds))
+    current.push({ ...disk, sources })
+  }
+  return current
+}
+
+async function currentSource(
+  dir: string,
+  source: DiskSource,
+  holds: (link: string) => Promise<boolean>,
+): Promise<DiskSource> {
+  const { link, path } = source
+  const now = await sourceFacts(link === undefined ? path : join(dir, link)).catch((error: unknown) => {
+    throw goneSource(source, error)
+  })
+  if (link !== undefined && now.sizeBytes === source.sizeBytes && now.mtimeMs !== source.mtimeMs) {
+    if (await holds(link)) return { ...source, ...now }
+  }
+  assertSameSource(source, now)
+  return { ...source, ...now }
+}
+
+type SourceFacts = Pick<DiskSource, "sizeBytes" | "mtimeMs" | "inode">
+
+/** Throws `conflict` for a caller's file that is not what was recorded. */
+export function assertSameSource(source: DiskSource, now: SourceFacts): void {
+  const sameInode = source.link !== undefined || now.inode === source.inode
+  if (now.sizeBytes !== source.sizeBytes || now.mtimeMs !== source.mtimeMs || !sameInode)
+    throw changedSource(source, "was changed")
+}
+
+export async function sourceFacts(path: string): Promise<SourceFacts> {
   const { size, mtimeMs, ino } = await stat(path)
   return { sizeBytes: size, mtimeMs, inode: ino }
 }
 
-const changed = (source: DiskSource, what: string, cause?: unknown): StillframeError =>
-  new StillframeError(
+/** A file that cannot be looked at just now is not gone. */
+export function goneSource(source: DiskSource, error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException
+  return code === "ENOENT" || code === "ENOTDIR" ? changedSource(source, "is gone", error) : error
+}
+
+function changedSource({ path }: DiskSource, what: string, cause?: unknown): StillframeError {
+  return new StillframeError(
     "conflict",
-    `${source.path} ${what} since the VM was launched; bring back the file as it was`,
+    `${path} ${what} since the VM was launched; bring back the file as it was, its modification time too`,
     { cause },
   )
+}

@@ -2,7 +2,7 @@ import { chmod, mkdtemp, realpath, rm, truncate, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { checkDisk, checkKernel } from "./host-paths.ts"
+import { checkDisk, openHostFile } from "./host-paths.ts"
 
 let root: string
 beforeAll(async () => {
@@ -41,9 +41,11 @@ function hugeQcow2(): Buffer {
   return header
 }
 
-function check(name: string, format: "raw" | "qcow2") {
-  const rules = { hostPaths: [root], dataDir: join(root, "data") }
-  return checkDisk({ path: join(root, name), format, readonly: false }, rules)
+const rules = () => ({ hostPaths: [root], dataDir: join(root, "data") })
+
+async function check(name: string, format: "raw" | "qcow2") {
+  await using disk = await checkDisk({ path: join(root, name), format, readonly: false }, rules())
+  return { path: disk.images[0].file.path, virtualSize: disk.virtualSize }
 }
 
 test.each([
@@ -79,5 +81,7 @@ test("a file that the worker may not read is the caller's to change", async (con
     code: "invalid_request",
     message: expect.stringContaining("cannot read it (EACCES)"),
   })
-  await expect(checkKernel(join(root, "private"))).rejects.toMatchObject({ code: "invalid_request" })
+  await expect(openHostFile(join(root, "private"), rules())).rejects.toMatchObject({
+    code: "invalid_request",
+  })
 })

@@ -1,8 +1,7 @@
-import { constants } from "node:fs"
-import { open, realpath, stat, type FileHandle } from "node:fs/promises"
+import { realpath, stat } from "node:fs/promises"
 import { dirname, join, resolve, sep } from "node:path"
-import { StillframeError } from "@stillframe/domain/errors"
 import { imageFormat, isKernel, magicBytes } from "./file-magic.ts"
+import { openHostFileAt, pathOfDescriptor, refusedFile as refused, type HostFile } from "./host-file.ts"
 import { checkPathShape, type DiskConfig } from "./launch-config.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 
@@ -14,14 +13,16 @@ export interface HostPathRules {
   dataDir: string
 }
 
-/** A caller's disk after we looked at it: real paths, and every image that QEMU will open below it. */
-export interface CheckedDisk {
-  path: string
-  format: "raw" | "qcow2"
-  readonly: boolean
-  virtualSize: number
-  /** Nearest first. */
-  backing: { path: string; format: "raw" | "qcow2" }[]
+/** A caller's disk after we looked at it, opened until this is disposed of: the image and every image below it, nearest first. */
+export interface CheckedDisk extends AsyncDisposable {
+  readonly readonly: boolean
+  readonly virtualSize: number
+  readonly images: readonly [CheckedImage, ...CheckedImage[]]
+}
+
+export interface CheckedImage {
+  readonly file: HostFile
+  readonly format: "raw" | "qcow2"
 }
 
 const BACKING_DEPTH_MAX = 16
@@ -36,6 +37,12 @@ export async function resolveHostPath(path: string, rules: HostPathRules): Promi
     throw refused(path, "it does not exist or cannot be read on this host", error)
   })
   checkPathShape(real)
+  await assertAllowed(real, path, rules)
+  if (!(await stat(real)).isFile()) throw refused(path, "it is not a regular file")
+  return real
+}
+
+async function assertAllowed(real: string, path: string, rules: HostPathRules): Promise<void> {
   const roots = await Promise.all(rules.hostPaths.map(realOrItself))
   if (!roots.some((root) => isInside(real, root))) {
     throw refused(path, "it is not under HOST_PATHS; move it there or have the operator add its directory")
@@ -44,8 +51,23 @@ export async function resolveHostPath(path: string, rules: HostPathRules): Promi
   if (isInside(real, dataDir) && !isInside(real, join(dataDir, "images"))) {
     throw refused(path, "it lies in DATA_DIR, which belongs to the service; move it elsewhere")
   }
-  if (!(await stat(real)).isFile()) throw refused(path, "it is not a regular file")
-  return real
+}
+
+/**
+ * Opens a caller's file, once, for all that is done with it. A local user may swap the file or a directory above it between the
+ * look at its path and the open, so the path of what was opened is judged again. Throws `invalid_request`.
+ */
+export async function openHostFile(path: string, rules: HostPathRules): Promise<HostFile> {
+  const file = await openHostFileAt(await resolveHostPath(path, rules))
+  try {
+    const opened = await pathOfDescriptor(file)
+    checkPathShape(opened)
+    await assertAllowed(opened, path, rules)
+    return file
+  } catch (error) {
+    await file[Symbol.asyncDispose]()
+    throw error
+  }
 }
 
 /**
@@ -53,26 +75,20 @@ export async function resolveHostPath(path: string, rules: HostPathRules): Promi
  * image and are as untrusted as the request. Throws `invalid_request`.
  */
 export async function checkDisk(disk: DiskConfig, rules: HostPathRules): Promise<CheckedDisk> {
-  const path = await resolveHostPath(disk.path, rules)
-  const chain: { path: string; format: "raw" | "qcow2"; virtualSize: number }[] = []
-  for (
-    let next: { path: string; format: "raw" | "qcow2" } | undefined = { path, format: disk.format };
-    next !== undefined;
-  ) {
-    if (chain.length > BACKING_DEPTH_MAX)
+  await using opening = new AsyncDisposableStack()
+  const first = { file: opening.use(await openHostFile(disk.path, rules)), format: disk.format }
+  const images: [CheckedImage, ...CheckedImage[]] = [first]
+  let { virtualSize, backing } = await lookAt(first)
+  const readonly = { readonly: disk.readonly, virtualSize }
+  while (backing !== undefined) {
+    if (images.length > BACKING_DEPTH_MAX)
       throw refused(disk.path, `it has more than ${BACKING_DEPTH_MAX} backing files`)
-    const layer: LookedAt = await lookAt(next, rules)
-    chain.push({ ...next, virtualSize: layer.virtualSize })
-    next = layer.backing
+    const image = { file: opening.use(await openHostFile(backing.path, rules)), format: backing.format }
+    images.push(image)
+    backing = (await lookAt(image)).backing
   }
-  const [first, ...backing] = chain
-  return {
-    path,
-    format: disk.format,
-    readonly: disk.readonly,
-    virtualSize: first?.virtualSize ?? 0,
-    backing: backing.map(({ path, format }) => ({ path, format })),
-  }
+  const opened = opening.move()
+  return { ...readonly, images, [Symbol.asyncDispose]: () => opened.disposeAsync() }
 }
 
 interface LookedAt {
@@ -80,35 +96,33 @@ interface LookedAt {
   backing?: { path: string; format: "raw" | "qcow2" }
 }
 
-async function lookAt(
-  image: { path: string; format: "raw" | "qcow2" },
-  rules: HostPathRules,
-): Promise<LookedAt> {
-  const { head, size } = await readHead(image.path)
-  const found = imageFormat(head)
-  if (image.format === "raw" && found !== undefined)
+async function lookAt({ file, format }: CheckedImage): Promise<LookedAt> {
+  const { path, opened } = file
+  const found = imageFormat(await headOf(file))
+  if (format === "raw" && found !== undefined)
     throw refused(
-      image.path,
+      path,
       `its format is said to be raw, but it is a ${found} image; ` +
         (found === "qcow" ? 'give "format": "qcow2"' : "convert it with qemu-img convert -O raw"),
     )
-  if (image.format === "qcow2" && found === undefined)
-    throw refused(image.path, 'it is not a qcow2 image; give "format": "raw" if it is a raw one')
-  if (image.format === "raw")
-    return { virtualSize: sizeWithin(image.path, Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES) }
-  const { virtualSize, backingFile, backingFormat } = await readQcow2Header(image.path)
-  sizeWithin(image.path, virtualSize)
+  if (format === "qcow2" && found === undefined)
+    throw refused(path, 'it is not a qcow2 image; give "format": "raw" if it is a raw one')
+  if (format === "raw") {
+    const { size } = await file.handle.stat()
+    return { virtualSize: sizeWithin(path, Math.ceil(size / SECTOR_BYTES) * SECTOR_BYTES) }
+  }
+  const { virtualSize, backingFile, backingFormat } = await readQcow2Header(opened, path)
+  sizeWithin(path, virtualSize)
   if (backingFile === undefined) return { virtualSize }
   if (backingFormat !== "raw" && backingFormat !== "qcow2") {
     throw refused(
-      image.path,
+      path,
       "it does not say whether its backing file is raw or qcow2; run qemu-img rebase -u -F <format>",
     )
   }
   // Before the name is made absolute: "json:{…}" and "nbd:…" are relative names to a path library.
-  if (/[,:\\]/.test(backingFile)) throw refused(image.path, "its backing file is not a plain path")
-  const path = await resolveHostPath(resolve(dirname(image.path), backingFile), rules)
-  return { virtualSize, backing: { path, format: backingFormat } }
+  if (/[,:\\]/.test(backingFile)) throw refused(path, "its backing file is not a plain path")
+  return { virtualSize, backing: { path: resolve(dirname(path), backingFile), format: backingFormat } }
 }
 
 /** A disk without a byte boots nothing, and QEMU has no overlay for one that is too large. */
@@ -118,30 +132,16 @@ function sizeWithin(path: string, bytes: number): number {
   return bytes
 }
 
-/** Looks at a kernel before a hypervisor does. Throws `invalid_request` when it cannot be read or is not a kernel. */
-export async function checkKernel(path: string): Promise<void> {
-  const { head } = await readHead(path)
-  if (!isKernel(head))
-    throw refused(path, "it is not a kernel; give a bzImage, or a vmlinux with a PVH note for QEMU")
+/** Looks at a kernel before a hypervisor does. Throws `invalid_request` when it is not a kernel. */
+export async function checkKernel(file: HostFile): Promise<void> {
+  if (!isKernel(await headOf(file)))
+    throw refused(file.path, "it is not a kernel; give a bzImage, or a vmlinux with a PVH note for QEMU")
 }
 
-/** The first bytes of a caller's file, and its size. Throws `invalid_request` when this host's worker may not read it. */
-async function readHead(path: string): Promise<{ head: Buffer; size: number }> {
-  await using file = await openToRead(path)
-  const { buffer, bytesRead } = await file.read(Buffer.alloc(magicBytes), 0, magicBytes, 0)
-  return { head: buffer.subarray(0, bytesRead), size: (await file.stat()).size }
-}
-
-async function openToRead(path: string): Promise<FileHandle> {
-  // A pipe in its place would be waited for without end.
-  return await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "EACCES" && error.code !== "EPERM" && error.code !== "ENOENT") throw error
-    throw refused(
-      path,
-      `this host's worker cannot read it (${error.code}); change its rights or its owner`,
-      error,
-    )
-  })
+/** The first bytes of a caller's file. */
+async function headOf({ handle }: HostFile): Promise<Buffer> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(magicBytes), 0, magicBytes, 0)
+  return buffer.subarray(0, bytesRead)
 }
 
 /** Whether a real path is a real directory or lies below it. */
@@ -153,6 +153,3 @@ async function realOrItself(path: string): Promise<string> {
   // A root that does not exist admits nothing, whatever its spelling.
   return await realpath(path).catch(() => path)
 }
-
-const refused = (path: string, why: string, cause?: unknown): StillframeError =>
-  new StillframeError("invalid_request", `${JSON.stringify(path)} is refused: ${why}`, { cause })

@@ -1,8 +1,9 @@
 import type { Hypervisor as HypervisorName } from "@stillframe/domain/instance"
 import type { Capture, CaptureRequest } from "./capture.ts"
 import type { Disk } from "./disks.ts"
-import type { HostPathRules } from "./host-paths.ts"
+import type { ImageStore } from "./image-store.ts"
 import type { GuestConfig } from "./launch-config.ts"
+import type { PreparePlace } from "./launch-files.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import type { Watch } from "./watch.ts"
 
@@ -44,7 +45,23 @@ export interface CapturedMemory {
   readonly state: { readonly dir: string; readonly names: readonly string[] }
 }
 
-/** A file of a payload. `base`: a caller's own, known by its size and times; `boot`: kernel and initial RAM disk. */
+/** Two directories, and the images that the second can link to. */
+export interface KeepPlace {
+  readonly config: GuestConfig
+  readonly from: string
+  readonly dir: string
+  readonly store: ImageStore
+  readonly signal: AbortSignal
+}
+
+/** The part of a payload beside the memory. */
+export interface Kept {
+  /** As they lie in the payload, with images of ours in the place of callers' files. */
+  readonly disks: readonly Disk[]
+  readonly files: readonly KeptFile[]
+}
+
+/** A file of a payload. `base`: an image of ours, whose SHA-256 its layer names; `boot`: kernel and initial RAM disk. */
 export interface KeptFile {
   readonly name: string
   readonly role: "disk" | "base" | "boot"
@@ -60,10 +77,7 @@ export interface Hypervisor {
   find(identity: string): Promise<ProcessIdentity | undefined>
 
   /** Checks all that a launch names, and lays out the directory of a new VM. Throws `invalid_request`, before anything is made. */
-  prepare(
-    config: GuestConfig,
-    place: { dir: string; rules: HostPathRules; signal: AbortSignal },
-  ): Promise<Disk[]>
+  prepare(config: GuestConfig, place: PreparePlace): Promise<Disk[]>
   /** The disks of a VM that is to boot again in its own directory. */
   renew(dir: string, signal: AbortSignal): Promise<Disk[]>
   /**
@@ -75,10 +89,7 @@ export interface Hypervisor {
    * Brings what a payload holds beside the memory into another directory. Resolves with the disks as they lie there: those of
    * another hypervisor in a form that this one has.
    */
-  bring(
-    frozen: readonly Disk[],
-    place: { config: GuestConfig; from: string; dir: string; signal: AbortSignal },
-  ): Promise<readonly Disk[]>
+  bring(frozen: readonly Disk[], place: KeepPlace): Promise<readonly Disk[]>
   /** What a VM can write to, on top of what was brought. */
   top(frozen: readonly Disk[], place: { dir: string; signal: AbortSignal }): Promise<Disk[]>
 
@@ -86,12 +97,9 @@ export interface Hypervisor {
   disksAtRest(dir: string): Promise<Disk[]>
   /**
    * Brings what a restore needs beside the memory into a payload's directory, where a capture may have left some of it, so
-   * that nobody changes it any more. Nothing is synced.
+   * that nobody changes it any more. Nothing is synced but images. Throws `conflict` for a caller's file that was changed since.
    */
-  keep(
-    frozen: readonly Disk[],
-    place: { config: GuestConfig; from: string; dir: string },
-  ): Promise<readonly KeptFile[]>
+  keep(frozen: readonly Disk[], place: KeepPlace): Promise<Kept>
 
   /** Starts a process whose guest does not run yet. On a failure none is left. */
   launch(vm: VmLaunch): Promise<ProcessIdentity>

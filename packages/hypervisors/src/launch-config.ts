@@ -23,6 +23,8 @@ export interface DiskConfig {
   path: string
   format: "raw" | "qcow2"
   readonly: boolean
+  /** Names the image that it was imported as; absent before the launch, and for a disk that the VM writes in place. */
+  sha256?: string
 }
 
 const cpuModels = ["qemu64", "max", "host"] as const

@@ -19,7 +19,7 @@ export async function linkFiles(
 /** Likewise of one file, under any name. Throws `hypervisor_failed` for a name that leads elsewhere. */
 export async function linkFile(from: string, to: string, signal: AbortSignal): Promise<void> {
   if (!(await linkOrNot(from, to))) {
-    // A caller's disk is known by its time too (`assertSourcesUnchanged`).
+    // A caller's disk that an earlier version linked is known by its time too.
     const options = ["--no-dereference", "--reflink=auto", "--sparse=always", "--preserve=timestamps"]
     await runProgram("cp", [...options, "--", from, to], { signal })
   }

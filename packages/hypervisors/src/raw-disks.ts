@@ -1,54 +1,50 @@
 import { randomUUID } from "node:crypto"
-import { chmod, rm, stat, truncate } from "node:fs/promises"
+import { chmod, rm, truncate } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { cloneObstacle, tryClone, type Clone } from "./clone-file.ts"
 import { allocatedBytes, convertedBytes, convertToRaw, isRawDisk } from "./convert-disks.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
-import { sourceFacts, type Disk } from "./disks.ts"
+import { baseName, type Disk, type DiskLayer } from "./disks.ts"
 import { fileExists } from "./file-exists.ts"
 import type { CheckedDisk } from "./host-paths.ts"
-import { linkFiles, linkOrNot } from "./link-files.ts"
+import { linkLayers, type ImageStore } from "./image-store.ts"
+import { layImages, type Importer } from "./launch-files.ts"
+import { linkFiles } from "./link-files.ts"
 import { openOwnFile } from "./own-file.ts"
-import { giveToOwnerOf, isSealed } from "./qemu/layers.ts"
+import { giveToOwnerOf } from "./qemu/layers.ts"
 import { reflinkFreeze } from "./reflink-freeze.ts"
 import { runProgram } from "./run-program.ts"
-import { sealCopy } from "./seal-copy.ts"
+import { isSealed, sealCopy } from "./seal-copy.ts"
 
 const rawName = (disk: number): string => `disk${disk}.raw`
-const baseName = (disk: number): string => `disk${disk}.base`
 const ownerOnly = 0o600
-const readableByAll = 0o004
 
 /** Throws `not_supported` naming the first disk that a hypervisor without layers of its own can't open. */
-function assertRawDisks(disks: readonly Pick<CheckedDisk, "path" | "format">[]): void {
-  const other = disks.find(({ format }) => format !== "raw")
+function assertRawDisks(disks: readonly CheckedDisk[]): void {
+  const other = disks.map(({ images: [top] }) => top).find(({ format }) => format !== "raw")
   if (other !== undefined)
     throw new StillframeError(
       "not_supported",
-      `${other.path} is ${other.format}, and this hypervisor gets raw disks only; convert it with qemu-img convert -O raw, or launch the VM with qemu`,
+      `${other.file.path} is ${other.format}, and this hypervisor gets raw disks only; convert it with qemu-img convert -O raw, or launch the VM with qemu`,
     )
 }
 
 /**
  * Lays the disks of a new VM in its directory, one raw file each: `disk<k>.raw`, a clone or a copy of the caller's file, for
- * those that the VM writes; `disk<k>.base`, a hard link to it where that is possible, for the others. For a VM that runs
- * `unprivileged` a file that not all may read is copied: its rights are its owner's to give. The caller's files are never
- * written. Throws `not_supported` before anything is made, `conflict` when a file was changed while it was copied,
- * `insufficient_storage`.
+ * those that the VM writes; `disk<k>.base`, an image of ours, for the others. Throws `not_supported` before anything is made, and
+ * what `importImage` throws.
  */
 export async function layRawDisks(
   checked: readonly CheckedDisk[],
-  { dir, unprivileged = false, signal }: { dir: string; unprivileged?: boolean; signal: AbortSignal },
+  { dir, importer }: { dir: string; importer: Importer },
 ): Promise<Disk[]> {
   assertRawDisks(checked)
   const disks: Disk[] = []
   for (const [index, disk] of checked.entries()) {
-    const { readonly, path } = disk
-    const link = !unprivileged || ((await stat(path)).mode & readableByAll) !== 0
-    disks.push(
-      readonly ? await baseOf(disk, index, { dir, link, signal }) : await ownOf(disk, index, dir, signal),
-    )
+    const { readonly, virtualSize } = disk
+    const layers = readonly ? await layImages(disk, index, importer) : await ownOf(disk, index, dir, importer)
+    disks.push({ readonly, virtualSize, layers, sources: [] })
   }
   return disks
 }
@@ -97,9 +93,10 @@ export async function freezeRawDisks(
  */
 export async function keepRawDisks(
   disks: readonly Disk[],
-  { dir, payload, signal }: { dir: string; payload: string; signal: AbortSignal },
+  { dir, payload, ...linking }: { dir: string; payload: string; store: ImageStore; signal: AbortSignal },
 ): Promise<void> {
-  await linkFiles(unwrittenNames(disks), dir, payload, signal)
+  const { signal } = linking
+  await linkUnwritten(disks, { from: dir, to: payload, ...linking })
   for (const name of writtenNames(disks)) {
     const to = join(payload, name)
     if ((await fileExists(to)) && (await isSealed(to))) continue
@@ -122,16 +119,25 @@ export async function placedBytes(
   return sizes.reduce((sum, bytes) => sum + bytes, await convertedBytes(disks, from))
 }
 
+interface PlaceOptions {
+  readonly payload: string
+  readonly dir: string
+  readonly store: ImageStore
+  readonly qemuImg: string
+  readonly signal: AbortSignal
+}
+
 /**
  * Gives a new VM in `dir` disks of its own with what `payload` has kept, which stays as it is. Chains of layers, such as QEMU's,
  * become single raw files. Resolves with the disks as they are in `dir`. Throws `insufficient_storage`.
  */
 export async function placeRawDisks(
   disks: readonly Disk[],
-  { payload, dir, qemuImg, signal }: { payload: string; dir: string; qemuImg: string; signal: AbortSignal },
+  { payload, dir, qemuImg, ...linking }: PlaceOptions,
 ): Promise<Disk[]> {
+  const { signal } = linking
   const raw = disks.filter(isRawDisk)
-  await linkFiles(unwrittenNames(raw), payload, dir, signal)
+  await linkUnwritten(raw, { from: payload, to: dir, ...linking })
   for (const name of writtenNames(raw)) {
     await cloneOrCopy({ from: join(payload, name), to: join(dir, name) }, signal)
     await makeOwn(dir, name)
@@ -142,6 +148,16 @@ export async function placeRawDisks(
     else placed.push(await convertedOf(disk, index, { from: payload, dir, qemuImg, signal }))
   }
   return placed
+}
+
+async function linkUnwritten(
+  disks: readonly Disk[],
+  place: { from: string; to: string; store: ImageStore; signal: AbortSignal },
+): Promise<void> {
+  await linkLayers(
+    disks.flatMap(({ readonly, layers }) => (readonly ? layers : [])),
+    place,
+  )
 }
 
 async function convertedOf(
@@ -163,43 +179,17 @@ const unwrittenNames = (disks: readonly Disk[]): string[] =>
   disks.flatMap(({ readonly, layers }) => (readonly ? layers.map(({ file }) => file) : []))
 
 async function ownOf(
-  { path, virtualSize }: CheckedDisk,
+  { images: [{ file }], virtualSize }: CheckedDisk,
   index: number,
   dir: string,
-  signal: AbortSignal,
-): Promise<Disk> {
+  importer: Importer,
+): Promise<DiskLayer[]> {
   const name = rawName(index)
-  await copyUnchanged({ from: path, to: join(dir, name) }, signal)
+  await importer.copy(file, name)
   await makeOwn(dir, name)
   // Not every hypervisor opens a file that ends within a sector.
   await truncate(join(dir, name), virtualSize)
-  // Nothing of the caller's is needed any more.
-  return { readonly: false, virtualSize, layers: [{ file: name, format: "raw" }], sources: [] }
-}
-
-async function baseOf(
-  { path, virtualSize }: CheckedDisk,
-  index: number,
-  { dir, link, signal }: { dir: string; link: boolean; signal: AbortSignal },
-): Promise<Disk> {
-  const name = baseName(index)
-  const disk: Disk = { readonly: true, virtualSize, layers: [{ file: name, format: "raw" }], sources: [] }
-  if (link && (await linkOrNot(path, join(dir, name))))
-    return { ...disk, sources: [{ path, link: name, ...(await sourceFacts(path)) }] }
-  await copyUnchanged({ from: path, to: join(dir, name) }, signal)
-  await sealCopy(join(dir, name))
-  return disk
-}
-
-async function copyUnchanged(clone: Clone, signal: AbortSignal): Promise<void> {
-  const before = await sourceFacts(clone.from)
-  await cloneOrCopy(clone, signal)
-  const after = await sourceFacts(clone.from)
-  if (after.sizeBytes !== before.sizeBytes || after.mtimeMs !== before.mtimeMs)
-    throw new StillframeError(
-      "conflict",
-      `${clone.from} was changed while it was copied; launch the VM once nobody writes it`,
-    )
+  return [{ file: name, format: "raw" }]
 }
 
 async function cloneOrCopy(clone: Clone, signal: AbortSignal): Promise<void> {

@@ -1,14 +1,22 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { takeInBootFiles } from "./boot-files.ts"
 import { bootNames } from "./boot-names.ts"
 import { assertSourcesUnchanged, readDisks, writeDisks, type Disk } from "./disks.ts"
 import { ensureRuns } from "./ensure-runs.ts"
 import { findProcess } from "./find-process.ts"
-import { checkDisk } from "./host-paths.ts"
-import type { CapturedMemory, Hypervisor, HypervisorTools, KeptFile, VmLaunch } from "./hypervisor.ts"
+import type {
+  CapturedMemory,
+  Hypervisor,
+  HypervisorTools,
+  KeepPlace,
+  Kept,
+  KeptFile,
+  VmLaunch,
+} from "./hypervisor.ts"
+import { importSources } from "./import-sources.ts"
 import { checkGuestConfig, type GuestConfig } from "./launch-config.ts"
+import { layBootFiles, openImporter, openLaunchFiles, type PreparePlace } from "./launch-files.ts"
 import { linkFile, linkFiles } from "./link-files.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import { keepRawDisks, layRawDisks, placedBytes, placeRawDisks } from "./raw-disks.ts"
@@ -38,12 +46,7 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
   return {
     canCancel: false,
     find: findProcess,
-    async prepare(config, { dir, rules, signal }) {
-      checkGuestConfig(config)
-      const checked = await Promise.all(config.disks.map((disk) => checkDisk(disk, rules)))
-      await takeInBootFiles(config, dir, rules)
-      return layRawDisks(checked, { dir, unprivileged: runAs !== undefined, signal })
-    },
+    prepare,
     async renew(dir) {
       // Whatever the VM was loaded from, nobody maps it any more: it may be as large as its memory.
       await rm(join(dir, savedName), { recursive: true, force: true })
@@ -52,9 +55,9 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
       return disks
     },
     roomToBring: placedBytes,
-    async bring(frozen, { config, from, dir, signal }) {
+    async bring(frozen, { config, from, dir, store, signal }) {
       await linkFiles(bootNames(config), from, dir, signal)
-      return await placeRawDisks(frozen, { payload: from, dir, qemuImg, signal })
+      return await placeRawDisks(frozen, { payload: from, dir, qemuImg, store, signal })
     },
     top: async (frozen) => [...frozen],
     disksAtRest: disksIn,
@@ -85,6 +88,8 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
           "this hypervisor saves the memory of a paused VM only; use the paused capture",
         )
       const disks = await disksIn(vm.dir)
+      // Before the pause: a snapshot on a changed file could never be used.
+      await assertSourcesUnchanged(vm.dir, disks)
       return captureIntoPayload({ vmm, vm: { ...vm, disks }, into, request, staging })
     },
     async watch(dir) {
@@ -102,19 +107,25 @@ function disksIn(dir: string): ReturnType<typeof readDisks> {
   return readDisks(dir, new Map())
 }
 
-async function keep(
-  frozen: readonly Disk[],
-  { config, from, dir }: { config: GuestConfig; from: string; dir: string },
-): Promise<KeptFile[]> {
-  const { signal } = new AbortController()
+async function prepare(config: GuestConfig, place: PreparePlace): Promise<Disk[]> {
+  checkGuestConfig(config)
+  await using files = await openLaunchFiles(config, place.rules)
+  const importer = await openImporter(files, place)
+  await layBootFiles(files, importer)
+  return await layRawDisks(files.disks, { dir: place.dir, importer })
+}
+
+async function keep(frozen: readonly Disk[], { config, from, dir, store, signal }: KeepPlace): Promise<Kept> {
   await linkFiles(bootNames(config), from, dir, signal)
-  await keepRawDisks(frozen, { dir: from, payload: dir, signal })
-  return [
+  const disks = await importSources(frozen, { from, dir, store, signal })
+  await keepRawDisks(disks, { dir: from, payload: dir, store, signal })
+  const files = [
     ...bootNames(config).map((name): KeptFile => ({ name, role: "boot" })),
-    ...frozen.flatMap(({ readonly, layers }) =>
+    ...disks.flatMap(({ readonly, layers }) =>
       layers.map(({ file }): KeptFile => ({ name: file, role: readonly ? "base" : "disk" })),
     ),
   ]
+  return { disks, files }
 }
 
 async function load(

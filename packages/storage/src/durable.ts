@@ -13,7 +13,8 @@ export async function syncDir(dir: string): Promise<void> {
 
 /** Makes a file's content survive a loss of power. An fsync that failed is never repeated: the caller throws the file away. */
 export async function syncFile(path: string): Promise<void> {
-  await using handle = await open(path, "r+")
+  // For reading: layers and images are read-only by now, to their owner too.
+  await using handle = await open(path, "r")
   await handle.sync()
 }
 

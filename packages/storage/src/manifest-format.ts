@@ -6,7 +6,7 @@ export interface ManifestFile {
   readonly role: (typeof roles)[number]
   /** Of the file as it was sealed. */
   readonly bytes: number
-  /** Of the uncompressed content. A caller's base file has none here: it is recorded by its size and times in `disks`. */
+  /** The uncompressed content's. A caller's base file of an earlier version has none: `disks` has its size and times. */
   readonly sha256?: string | undefined
 }
 

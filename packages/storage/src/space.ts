@@ -10,15 +10,20 @@ export async function freeBytes(path: string): Promise<number> {
   return bavail * bsize
 }
 
-/** Of a payload, less the files that are left out: `sizeBytes` as files show it, `storedBytes` as blocks on disk, holes left out. */
+/**
+ * Measures a payload, less the files that are left out: `sizeBytes` as files show it, `storedBytes` as blocks on disk, holes left out, and
+ * `sharedBytes` those of them in files that have other names too: the VM's, other snapshots', or an image store's.
+ */
 export async function measureDir(
   dir: string,
   { leaveOut = () => false }: { leaveOut?: (name: string) => boolean } = {},
-): Promise<{ sizeBytes: number; storedBytes: number }> {
+): Promise<{ sizeBytes: number; storedBytes: number; sharedBytes: number }> {
   const names = (await readdir(dir)).filter((name) => !leaveOut(name))
   const stats = await Promise.all(names.map((name) => lstat(join(dir, name))))
+  const blocksOf = (files: typeof stats): number => files.reduce((sum, { blocks }) => sum + blocks * 512, 0)
   return {
     sizeBytes: stats.reduce((sum, { size }) => sum + size, 0),
-    storedBytes: stats.reduce((sum, { blocks }) => sum + blocks * 512, 0),
+    storedBytes: blocksOf(stats),
+    sharedBytes: blocksOf(stats.filter(({ nlink }) => nlink > 1)),
   }
 }

@@ -72,6 +72,7 @@ export function asWorker(api: TestApi): {
         uncompressedBytes: 100,
         sizeBytes: 20,
         storedBytes: 20,
+        sharedBytes: 10,
       })
       waker.wake("events")
     },
@@ -84,6 +85,7 @@ const capturedPayload = {
   memorySha256: "0".repeat(64),
   sizeBytes: 100,
   storedBytes: 100,
+  sharedBytes: 40,
   pauseMs: 5,
   capturedAt: new Date(0),
 }

@@ -77,6 +77,7 @@ const largestSnapshot = snapshotRecord({
   uncompressed_size_bytes: largeNumber,
   compressed_size_bytes: largeNumber,
   stored_bytes: largeNumber,
+  shared_bytes: largeNumber,
   progress: 1 / 3,
   error_code: "invalid_snapshot_compression",
   error_message: endless,

@@ -23,6 +23,7 @@ import { freezeRawDisks, keepRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { readVmRecord, writeVmRecord } from "@stillframe/hypervisors/vm-record"
 import { giveFiles } from "@stillframe/hypervisors/vm-user-files"
 import { describe, expect, test } from "vitest"
+import { storeIn } from "./laid-disks.ts"
 import { ground, heartbeat, heartbeatConfig, never, qemu, type Ground } from "./test-vm.ts"
 
 const run = promisify(execFile)
@@ -53,7 +54,7 @@ describe("in the directory of a VM that was broken out of", () => {
       else if (what === "a second name") await link(await secretIn(place), name)
       else await run("mkfifo", [name])
 
-      const stopped = keepRawDisks([disk], { dir, payload, signal: never })
+      const stopped = keepRawDisks([disk], { dir, payload, store: storeIn(place), signal: never })
       await expect(stopped).rejects.toMatchObject({
         code: "hypervisor_failed",
         message: expect.stringContaining("disk0.raw in the VM's directory is no file of its own"),

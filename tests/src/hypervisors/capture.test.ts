@@ -51,7 +51,7 @@ test("two captures of a VM with a qcow2 and a raw disk both restore, and the cal
   const second = await capture(place, vm, "second")
 
   expect(first.disks.map(({ layers }) => layers.map(({ file }) => file))).toEqual([
-    ["disk0.0.qcow2", join(root, "upper.qcow2"), join(root, "lower.raw")],
+    ["disk0.0.qcow2", "disk0.base", "disk0.1.base"],
     ["disk1.0.qcow2", "disk1.base"],
     ["disk2.base"],
   ])

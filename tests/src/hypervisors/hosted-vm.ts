@@ -10,6 +10,7 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { VmControl } from "@stillframe/hypervisors/vm-control"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
+import { storeIn } from "./laid-disks.ts"
 import { heartbeat, never, untilTicks, type Ground } from "./test-vm.ts"
 
 export const hosted = ["cloud-hypervisor", "firecracker"] as const
@@ -81,9 +82,10 @@ export async function forkHosted(
   }: Omit<HostedVm, "process" | "control"> & { tools: HypervisorTools },
   { payload, captured }: { payload: string; captured: Capture },
 ): Promise<HostedVm> {
-  await hypervisor.keep(captured.disks, { config, from, dir: payload })
+  const linking = { config, store: storeIn(place), signal: never }
+  await hypervisor.keep(captured.disks, { ...linking, from, dir: payload })
   const dir = await place.folder("fork")
-  await hypervisor.bring(captured.disks, { config, from: payload, dir, signal: never })
+  await hypervisor.bring(captured.disks, { ...linking, from: payload, dir })
   const memory: CapturedMemory = {
     stream: async function* () {},
     place: (path) => linkFile(join(payload, "memory"), path, never),

@@ -1,9 +1,8 @@
 import { execFile } from "node:child_process"
 import { readFileSync } from "node:fs"
-import { copyFile, mkdir, readlink, rename, stat, symlink, writeFile } from "node:fs/promises"
+import { copyFile, mkdir, readlink, stat, symlink, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { assertSourcesUnchanged } from "@stillframe/hypervisors/disks"
 import { checkDisk, resolveHostPath } from "@stillframe/hypervisors/host-paths"
 import { endProcess, identifyProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { probeAccel, probeQemu } from "@stillframe/hypervisors/qemu/probe"
@@ -203,8 +202,10 @@ test("an image that leads QEMU to another file is refused before QEMU sees it", 
   await make("fine", "-b", "lower", "-F", "raw")
   await make("loop", "-b", "loop", "-F", "qcow2")
 
-  const look = async (name: string) =>
-    await checkDisk({ path: join(allowed, name), format: "qcow2", readonly: false }, rules)
+  const look = async (name: string) => {
+    await using disk = await checkDisk({ path: join(allowed, name), format: "qcow2", readonly: false }, rules)
+    return disk.images.map(({ file: { path }, format }) => ({ path, format }))
+  }
 
   await expect(look("outside")).rejects.toThrow("HOST_PATHS")
   await expect(look("json")).rejects.toThrow("not a plain path")
@@ -212,23 +213,10 @@ test("an image that leads QEMU to another file is refused before QEMU sees it", 
   await expect(look("data-file")).rejects.toThrow("another file")
   await expect(look("loop")).rejects.toThrow("more than 16")
   await expect(look("lower")).rejects.toThrow("not a qcow2")
-  expect((await look("fine")).backing).toEqual([{ path: join(allowed, "lower"), format: "raw" }])
-})
-
-test("a caller's file that changes after the launch makes its chain void; one that is only renamed does not", async () => {
-  await using place = await ground()
-  const path = join(place.root, "plain.raw")
-  await writeFile(path, Buffer.alloc(1024 * 1024, 8))
-  const vm = await startHeartbeat(place, { disks: [{ path, format: "raw", readonly: false }] })
-
-  await rename(path, `${path}.old`)
-  await assertSourcesUnchanged(vm.dir, vm.disks)
-  await writeFile(`${path}.old`, Buffer.alloc(1024 * 1024, 9))
-
-  await expect(assertSourcesUnchanged(vm.dir, vm.disks)).rejects.toMatchObject({
-    code: "conflict",
-    message: expect.stringContaining(path),
-  })
+  expect(await look("fine")).toEqual([
+    { path: join(allowed, "fine"), format: "qcow2" },
+    { path: join(allowed, "lower"), format: "raw" },
+  ])
 })
 
 test("the probe names the version and exact machine types, and falls back to TCG where KVM runs no guest", async () => {

@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { readDisks, type Disk } from "@stillframe/hypervisors/disks"
 import { processAlive } from "@stillframe/hypervisors/processes"
+import { blockNode } from "@stillframe/hypervisors/qemu/command"
 import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
 import { startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
@@ -111,7 +112,22 @@ export function pattern(written: number, untouched = UNTOUCHED): number[] {
 /** The byte that each block of a chain is full of; -1 where there is more than one. */
 export async function blocksIn(dir: string, file: string): Promise<number[]> {
   const out = join(dir, "whole.raw")
-  await run(qemu.qemuImg, ["convert", "-U", "-f", "qcow2", "-O", "raw", file, out], { cwd: dir })
+  await convert(dir, ["-f", "qcow2", file], out)
+  return await blocksOf(out)
+}
+
+/** The blocks of a whole chain, whatever stands in its headers. */
+export async function blocksInChain(dir: string, disk: Disk | undefined): Promise<number[]> {
+  const out = join(dir, "whole.raw")
+  await convert(dir, [`json:${JSON.stringify(blockNode(0, disk?.layers ?? [], true))}`], out)
+  return await blocksOf(out)
+}
+
+async function convert(dir: string, image: string[], out: string): Promise<void> {
+  await run(qemu.qemuImg, ["convert", "-U", "-O", "raw", ...image, out], { cwd: dir })
+}
+
+async function blocksOf(out: string): Promise<number[]> {
   const bytes = await readFile(out)
   await rm(out)
   return Array.from({ length: BLOCKS }, (_, n) => {

@@ -5,10 +5,13 @@ import { promisify } from "node:util"
 import { sourceFacts, type Disk } from "@stillframe/hypervisors/disks"
 import { placedBytes, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { expect, test } from "vitest"
-import { ground, never, qemu } from "./test-vm.ts"
+import { storeIn } from "./laid-disks.ts"
+import { ground, never, qemu, type Ground } from "./test-vm.ts"
 
 const run = promisify(execFile)
 const mib = 1024 ** 2
+
+const tools = (place: Ground) => ({ qemuImg: qemu.qemuImg, store: storeIn(place), signal: never })
 
 test("where no blocks are shared, room is foreseen for the copies of written disks", async () => {
   await using place = await ground()
@@ -23,7 +26,7 @@ test("where no blocks are shared, room is foreseen for the copies of written dis
 
   expect(await placedBytes(disks, { from, to })).toBe(4 * mib)
   expect(await readdir(to)).toEqual([])
-  await placeRawDisks(disks, { payload: from, dir: to, qemuImg: qemu.qemuImg, signal: never })
+  await placeRawDisks(disks, { payload: from, dir: to, ...tools(place) })
   expect((await stat(join(to, "disk0.raw"))).blocks * 512).toBeLessThanOrEqual(4 * mib)
   await rm(to, { recursive: true })
 })
@@ -55,7 +58,7 @@ test("a layer that says that its data lies in another file is not converted", as
   const layers: Disk["layers"] = [{ file: "disk0.0.qcow2", format: "qcow2" }]
   const disk: Disk = { readonly: false, virtualSize: mib, layers, sources: [] }
 
-  const placed = placeRawDisks([disk], { payload, dir, qemuImg: qemu.qemuImg, signal: never })
+  const placed = placeRawDisks([disk], { payload, dir, ...tools(place) })
 
   await expect(placed).rejects.toMatchObject({ message: expect.stringContaining("its data in another file") })
   expect(await readdir(dir)).toEqual([])
@@ -76,7 +79,7 @@ test("a caller's file that is changed while it is converted is found out", async
   await writeFile(meddling, `#!/bin/sh\n"${qemu.qemuImg}" "$@" && echo more >>"${path}"\n`)
   await chmod(meddling, 0o755)
 
-  const placed = placeRawDisks([disk], { payload, dir, qemuImg: meddling, signal: never })
+  const placed = placeRawDisks([disk], { payload, dir, ...tools(place), qemuImg: meddling })
 
   await expect(placed).rejects.toMatchObject({
     code: "conflict",

@@ -9,7 +9,7 @@ import { linkFiles } from "@stillframe/hypervisors/link-files"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { captureQemu, type Captured, type CaptureOptions } from "@stillframe/hypervisors/qemu/capture"
 import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
-import { immutableNames, prepareLaunch, startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
+import { immutableFiles, prepareLaunch, startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
 import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { restoreQemu } from "@stillframe/hypervisors/qemu/restore"
@@ -126,7 +126,12 @@ export async function fork(
   config = vm.config,
 ): Promise<TestVm> {
   const dir = await ground.folder(name)
-  await linkFiles(immutableNames(vm.config, captured.disks), vm.dir, dir, never)
+  await linkFiles(
+    immutableFiles(vm.config, captured.disks).map(({ file }) => file),
+    vm.dir,
+    dir,
+    never,
+  )
   const disks = await addOverlays(captured.disks, { dir, qemuImg: qemu.qemuImg, signal: never })
   const { binary = qemu.binary } = vm
   const launch = { dir, config, disks, binary, identity: "stillframe-test-fork", signal: never }

@@ -86,7 +86,7 @@ describe.skipIf(process.getuid?.() !== 0).each(hosted)("as root, a VM of %s", (n
     const vm = await launchHosted(place, tools, { config: callers })
 
     expect(await rights(vm.dir)).toMatch(/^64055:64055/)
-    expect(await rights(join(vm.dir, "kernel"))).toBe("0:64055 440")
+    expect(await rights(join(vm.dir, "kernel"))).toBe("0:0 444")
     expect(await rights(join(vm.dir, "disk0.base"))).toBe("0:0 444")
     // The caller's own files are as they were.
     for (const path of [callers.kernel, callers.disks[0]?.path ?? ""])

@@ -3,8 +3,9 @@ import { join } from "node:path"
 import type { Capture } from "@stillframe/hypervisors/capture"
 import { captureVmm } from "@stillframe/hypervisors/capture-vmm"
 import type { Disk } from "@stillframe/hypervisors/disks"
-import { freezeRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
+import { freezeRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { expect, test } from "vitest"
+import { layDisks, storeIn } from "./laid-disks.ts"
 import { canReflink, reflinkingGround } from "./reflinking.ts"
 import { firstGap, ground, never, qemu, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
 import { guest, restoreOptions, startVz, vz, type VzVm } from "./vz-vm.ts"
@@ -13,7 +14,7 @@ const diskBytes = 4_096
 
 test("a captured VM runs on, and a fork of it goes on from the moment of the capture", async () => {
   await using place = await ground()
-  const disks = await layDisks(place, { readonly: true })
+  const disks = await layDisk(place, { readonly: true })
   const vm = await startVz(place, { disks })
 
   const captured = await capture(place, vm, disks)
@@ -31,7 +32,7 @@ test("a captured VM runs on, and a fork of it goes on from the moment of the cap
 test.skipIf(!canReflink)("where blocks are shared, a fork's disk is the one of that moment", async () => {
   await using place = await ground()
   await using inside = await reflinkingGround(place)
-  const disks = await layDisks(inside, { readonly: false })
+  const disks = await layDisk(inside, { readonly: false })
   const vm = await startVz(inside, { disks })
   await writeFile(join(vm.dir, "disk0.raw"), Buffer.alloc(diskBytes, 0x11))
 
@@ -42,11 +43,10 @@ test.skipIf(!canReflink)("where blocks are shared, a fork's disk is the one of t
   expect((await readFile(join(fork, "disk0.raw")))[0]).toBe(0x11)
 })
 
-async function layDisks(place: Ground, { readonly }: { readonly: boolean }): Promise<Disk[]> {
+async function layDisk(place: Ground, { readonly }: { readonly: boolean }): Promise<Disk[]> {
   const path = join(place.root, "callers.raw")
   await writeFile(path, Buffer.alloc(diskBytes, 7))
-  const checked = { path, format: "raw" as const, readonly, virtualSize: diskBytes, backing: [] }
-  return await layRawDisks([checked], { dir: await place.folder("vm"), signal: never })
+  return (await layDisks(place, [{ path, format: "raw", readonly }])).disks
 }
 
 async function capture(place: Ground, vm: VzVm, disks: Disk[]): Promise<Capture & { printed: string }> {
@@ -73,7 +73,13 @@ async function expectForkGoesOn(
 ): Promise<string> {
   const payload = join(place.root, "payload")
   const options = await restoreOptions(place, payload, "fork", { disks })
-  await placeRawDisks(disks, { payload, dir: options.dir, qemuImg: qemu.qemuImg, signal: never })
+  await placeRawDisks(disks, {
+    payload,
+    dir: options.dir,
+    qemuImg: qemu.qemuImg,
+    store: storeIn(place),
+    signal: never,
+  })
   place.own(await vz.restore(options))
   await vz.begin(options.dir, guest)
   await untilTicks(options.dir, 3)

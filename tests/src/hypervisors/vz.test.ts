@@ -1,9 +1,10 @@
 import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { processAlive } from "@stillframe/hypervisors/processes"
-import { keepRawDisks, layRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
+import { keepRawDisks, placeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { vz as hostsOwn, vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { expect, test } from "vitest"
+import { layDisks, storeIn } from "./laid-disks.ts"
 import { mac } from "./mac.ts"
 import { firstGap, ground, never, qemu, serial, ticks, untilTicks } from "./test-vm.ts"
 import {
@@ -98,17 +99,16 @@ test("a fork goes on with disks of its own", async () => {
   await using place = await ground()
   const path = join(place.root, "callers.raw")
   await writeFile(path, Buffer.alloc(4_096, 7))
-  const checked = [false, true].map((readonly) => {
-    return { path, format: "raw" as const, readonly, virtualSize: 4_096, backing: [] }
-  })
-  const disks = await layRawDisks(checked, { dir: await place.folder("vm"), signal: never })
+  const callers = [false, true].map((readonly) => ({ path, format: "raw" as const, readonly }))
+  const { disks } = await layDisks(place, callers)
+  const linking = { store: storeIn(place), signal: never }
   const vm = await startVz(place, { disks })
   const saved = await save(place, vm)
-  await keepRawDisks(disks, { dir: vm.dir, payload: saved.dir, signal: never })
+  await keepRawDisks(disks, { dir: vm.dir, payload: saved.dir, ...linking })
   await vm.control.resume()
 
   const options = await restoreOptions(place, saved.dir, "fork", { disks })
-  await placeRawDisks(disks, { payload: saved.dir, dir: options.dir, qemuImg: qemu.qemuImg, signal: never })
+  await placeRawDisks(disks, { payload: saved.dir, dir: options.dir, qemuImg: qemu.qemuImg, ...linking })
   place.own(await vz.restore(options))
   await vz.begin(options.dir, guest)
 

@@ -70,6 +70,25 @@ test("its disk is copied with leave to use an overlay, and its own file stays th
   await expectRunning(stranger)
 })
 
+test("a disk that it only reads is imported by the capture, so its owner may change the file afterwards", async () => {
+  await using place = await ground()
+  const disk = join(place.root, "read.raw")
+  await writeFile(disk, Buffer.alloc(1024 * 1024, 7))
+  const args = ["-drive", `file=${disk},format=raw,if=virtio,readonly=on`]
+  const stranger = await startStranger(place, { args })
+  await using stack = await stackFor(place, stranger)
+  const theirs = await attach(stack, stranger)
+
+  const before = serial(stranger.dir)
+  const snapshot = await stack.settled((await stack.snapshot(theirs)).id)
+  const after = serial(stranger.dir)
+  await writeFile(disk, Buffer.alloc(1024 * 1024, 8), { flag: "r+" })
+  const copy = await fork(stack, snapshot)
+
+  await expectGoesOnBetween(stack.generationDir(copy), before, after)
+  expect(new Set(await readFile(join(stack.generationDir(copy), "disk0.base")))).toEqual(new Set([7]))
+})
+
 test("only its owner stops, starts or puts away an attached VM, and its disks alone are no snapshot", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)

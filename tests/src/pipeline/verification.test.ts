@@ -1,4 +1,4 @@
-import { readdir, readFile, rename, truncate, utimes, writeFile } from "node:fs/promises"
+import { readdir, readFile, rename, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { createOperation } from "@stillframe/db/operations"
 import { startScrub } from "@stillframe/db/verifications"
@@ -21,14 +21,11 @@ const minuteOfReading = 64 * 2 ** 30
 
 let stack: TestStack
 let vm: InstanceResource
-let diskPath: string
 beforeAll(async () => {
   stack = await testStack()
   await stack.startCaptureWorker()
-  diskPath = join(stack.imagesDir, "disk.raw")
+  const diskPath = join(stack.imagesDir, "disk.raw")
   await writeFile(diskPath, Buffer.alloc(1024 * 1024, 7))
-  // To a time that can be set again.
-  await utimes(diskPath, 1_000_000_000, 1_000_000_000)
   vm = await stack.launch("vm", { image: "heartbeat", disks: [{ path: diskPath, format: "raw" }] })
 })
 afterAll(() => stack[Symbol.asyncDispose]())
@@ -135,6 +132,7 @@ describe("a bit that has changed", () => {
     ["the raw memory", {}, /^memory$/],
     ["a disk layer", zstd, /^disk0\.0\.qcow2$/],
     ["the kernel", zstd, /^kernel$/],
+    ["an image", zstd, /^disk0\.base$/],
     ["the manifest's hash of the memory", zstd, /^manifest\.json$/],
   ])("in %s is found", async (_what, body, pattern) => {
     await using _worker = await stack.startCompressionWorker()
@@ -146,19 +144,6 @@ describe("a bit that has changed", () => {
     } else await rewritten(path)
 
     expect((await verify(id)).body.error.code).toBe("corrupted")
-  })
-
-  test("in a caller's disk, its size and times as before, is found from the second verification on", async () => {
-    await using _worker = await stack.startCompressionWorker()
-    const { id } = await compressed()
-    expect((await verify(id)).body).not.toHaveProperty("error")
-
-    await flipBit(diskPath)
-    const { body } = await verify(id)
-    await flipBit(diskPath)
-
-    expect(body.error).toMatchObject({ code: "corrupted", message: expect.stringContaining("disk0.base") })
-    expect((await verify(id)).body).not.toHaveProperty("error")
   })
 })
 

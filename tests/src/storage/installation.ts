@@ -67,6 +67,7 @@ const stopped = {
   memorySha256: null,
   sizeBytes: 1,
   storedBytes: 1,
+  sharedBytes: 0,
   pauseMs: 0,
   capturedAt: new Date(0),
   compress: false,

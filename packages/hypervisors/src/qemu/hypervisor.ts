@@ -2,15 +2,16 @@ import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertSourcesUnchanged, readDisksAtRest, type Disk } from "../disks.ts"
-import type { Hypervisor, HypervisorTools, KeptFile } from "../hypervisor.ts"
+import type { Hypervisor, HypervisorTools, Kept, KeepPlace } from "../hypervisor.ts"
+import { linkLayers } from "../image-store.ts"
+import { importSources } from "../import-sources.ts"
 import type { GuestConfig, LaunchConfig } from "../launch-config.ts"
-import { linkFiles } from "../link-files.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
 import { endCopiers } from "./copiers.ts"
 import { findQemu } from "./find-process.ts"
 import { addOverlays, layerNames, renewTops, sealLayers } from "./layers.ts"
-import { immutableNames, prepareLaunch, startGuest } from "./prepare-launch.ts"
+import { immutableFiles, prepareLaunch, startGuest } from "./prepare-launch.ts"
 import { launchQemu } from "./process.ts"
 import { withMonitor } from "./qmp.ts"
 import { restoreQemu } from "./restore.ts"
@@ -38,8 +39,8 @@ export function qemuHypervisor(
     },
     // A raw disk of another hypervisor becomes the lowest layer of a chain.
     roomToBring: async () => 0,
-    async bring(frozen, { config, from, dir, signal }) {
-      await linkFiles(immutableNames(config, frozen), from, dir, signal)
+    async bring(frozen, { config, from, dir, ...linking }) {
+      await linkLayers(immutableFiles(config, frozen), { from, to: dir, ...linking })
       return frozen
     },
     top: (frozen, place) => addOverlays(frozen, { ...place, qemuImg }),
@@ -73,19 +74,21 @@ function ofQemu(config: GuestConfig): LaunchConfig {
   throw new StillframeError("invalid_request", "the VM was not launched by QEMU: it has no machine type")
 }
 
-async function keep(
-  frozen: readonly Disk[],
-  { config, from, dir }: { config: GuestConfig; from: string; dir: string },
-): Promise<KeptFile[]> {
-  const names = [...new Set(immutableNames(config, frozen))]
+async function keep(frozen: readonly Disk[], { config, from, dir, store, signal }: KeepPlace): Promise<Kept> {
+  const disks = await importSources(frozen, { from, dir, store, signal })
+  const files = immutableFiles(config, disks)
   // The capture of an attached VM has left its disks there already.
   const there = new Set(await readdir(dir))
-  const missing = names.filter((name) => !there.has(name))
-  await linkFiles(missing, from, dir, new AbortController().signal)
-  await sealLayers(frozen, dir)
-  const layers = new Set(layerNames(frozen))
-  return names.map((name) => ({
-    name,
-    role: name.endsWith(".base") ? "base" : layers.has(name) ? "disk" : "boot",
-  }))
+  const missing = files.filter(({ file }) => !there.has(file))
+  await linkLayers(missing, { from, to: dir, store, signal })
+  await sealLayers(disks, dir)
+  const layers = new Set(layerNames(disks))
+  const names = [...new Set(files.map(({ file }) => file))]
+  return {
+    disks,
+    files: names.map((name) => ({
+      name,
+      role: name.endsWith(".base") ? "base" : layers.has(name) ? "disk" : "boot",
+    })),
+  }
 }

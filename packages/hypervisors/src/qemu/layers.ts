@@ -1,17 +1,11 @@
-import { chmod, chown, copyFile, lchown, lstat, readdir, rename, rm, stat } from "node:fs/promises"
+import { chmod, chown, lchown, lstat, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
-import {
-  overlayName,
-  overlayNumber,
-  sourceFacts,
-  type Disk,
-  type DiskLayer,
-  type DiskSource,
-} from "../disks.ts"
+import { overlayName, overlayNumber, type Disk, type DiskLayer } from "../disks.ts"
 import type { CheckedDisk } from "../host-paths.ts"
-import { linkOrNot } from "../link-files.ts"
+import { layImages, type Importer } from "../launch-files.ts"
 import { makeOwnFile } from "../own-file.ts"
 import { runProgram } from "../run-program.ts"
+import { isSealed } from "../seal-copy.ts"
 
 /** Where overlays are made, and by what. */
 export interface OverlayTools {
@@ -20,12 +14,16 @@ export interface OverlayTools {
   signal: AbortSignal
 }
 
-/**
- * Lays the chains of a new VM in its directory: a hard link to each caller's file where that is possible, else its absolute path; the
- * writable ones get their first overlay. The caller's files are never written.
- */
-export async function layFirstDisks(checked: readonly CheckedDisk[], tools: OverlayTools): Promise<Disk[]> {
-  const disks = await Promise.all(checked.map(async (disk, index) => await baseOf(disk, index, tools.dir)))
+/** Lays the chains of a new VM in its directory: images of ours, and on each writable one its first overlay. */
+export async function layFirstDisks(
+  checked: readonly CheckedDisk[],
+  { importer, ...tools }: OverlayTools & { importer: Importer },
+): Promise<Disk[]> {
+  const disks: Disk[] = []
+  for (const [index, disk] of checked.entries()) {
+    const { readonly, virtualSize } = disk
+    disks.push({ readonly, virtualSize, layers: await layImages(disk, index, importer), sources: [] })
+  }
   return await addOverlays(disks, tools)
 }
 
@@ -102,22 +100,9 @@ export async function sealLayers(disks: readonly Disk[], dir: string): Promise<v
   }
 }
 
-/** Whether nobody may write a layer any more. */
-export async function isSealed(path: string): Promise<boolean> {
-  return ((await lstat(path)).mode & 0o222) === 0
-}
-
 /** Names of the files in a VM's directory that its disks' frozen chains need. */
 export function layerNames(disks: readonly Disk[]): string[] {
   return disks.flatMap(({ layers }) => layers.map(({ file }) => file).filter((file) => !file.startsWith("/")))
-}
-
-/** Puts a caller's small file (kernel, initial RAM disk) into a VM's directory, where QEMU's own user can open it. */
-export async function takeIn(path: string, dir: string, name: string): Promise<void> {
-  const readableByAll = ((await stat(path)).mode & 0o004) !== 0
-  if (readableByAll && (await linkOrNot(path, join(dir, name)))) return
-  await copyFile(path, join(dir, name))
-  await giveToOwnerOf(dir, name)
 }
 
 /** A root service runs QEMU as another user, to whom the VM's directory belongs: what we make in it must too. */
@@ -125,20 +110,4 @@ export async function giveToOwnerOf(dir: string, name: string): Promise<void> {
   const [{ uid, gid }, file] = await Promise.all([stat(dir), lstat(join(dir, name))])
   // He may have given the name to something else.
   if (file.uid !== uid) await lchown(join(dir, name), uid, gid)
-}
-
-async function baseOf(disk: CheckedDisk, index: number, dir: string): Promise<Disk> {
-  const linkName = `disk${index}.base`
-  // A backing file's name in the caller's image is relative to the caller's directory, so only an image without one may be linked.
-  const linked = disk.backing.length === 0 && (await linkOrNot(disk.path, join(dir, linkName)))
-  const files = [{ path: disk.path, format: disk.format }, ...disk.backing]
-  const sources: DiskSource[] = []
-  for (const { path } of files)
-    sources.push({ path, ...(linked && { link: linkName }), ...(await sourceFacts(path)) })
-  return {
-    readonly: disk.readonly,
-    virtualSize: disk.virtualSize,
-    layers: files.map(({ path, format }) => ({ file: linked ? linkName : path, format })),
-    sources,
-  }
 }

@@ -1,30 +1,35 @@
-import { takeInBootFiles } from "../boot-files.ts"
+import { isAbsolute } from "node:path"
 import { bootNames } from "../boot-names.ts"
 import type { Disk } from "../disks.ts"
-import { checkDisk, type HostPathRules } from "../host-paths.ts"
 import { checkLaunchConfig, type GuestConfig, type LaunchConfig } from "../launch-config.ts"
+import { layBootFiles, openImporter, openLaunchFiles, type PreparePlace } from "../launch-files.ts"
 import { qemuFiles } from "./command.ts"
-import { layFirstDisks, layerNames, type OverlayTools } from "./layers.ts"
+import { layFirstDisks } from "./layers.ts"
 import { withMonitor } from "./qmp.ts"
 import { ensureRunning } from "./resume.ts"
 
 /**
- * Checks all that a launch names, on the host that will open it, and lays out the VM's directory: kernel and disks by hard link where
- * possible. Throws `invalid_request` before anything is made, or what the file system says.
+ * Checks all that a launch names, on the host that will open it, and lays out the VM's directory with images of ours of the caller's
+ * files. Throws `invalid_request` before anything is made, and what `importImage` throws.
  */
 export async function prepareLaunch(
   config: LaunchConfig,
-  { rules, ...tools }: OverlayTools & { rules: HostPathRules },
+  { qemuImg, ...place }: PreparePlace & { qemuImg: string },
 ): Promise<Disk[]> {
   checkLaunchConfig(config)
-  const checked = await Promise.all(config.disks.map(async (disk) => await checkDisk(disk, rules)))
-  await takeInBootFiles(config, tools.dir, rules)
-  return await layFirstDisks(checked, tools)
+  await using files = await openLaunchFiles(config, place.rules)
+  const importer = await openImporter(files, place)
+  await layBootFiles(files, importer)
+  return await layFirstDisks(files.disks, { dir: place.dir, signal: place.signal, qemuImg, importer })
 }
 
 /** The files in a VM's directory that a restore of its snapshot needs beside the memory. They never change. */
-export function immutableNames(config: GuestConfig, disks: readonly Disk[]): string[] {
-  return [...bootNames(config), ...layerNames(disks)]
+export function immutableFiles(
+  config: GuestConfig,
+  disks: readonly Disk[],
+): { readonly file: string; readonly sha256?: string | undefined }[] {
+  const layers = disks.flatMap((disk) => disk.layers).filter(({ file }) => !isAbsolute(file))
+  return [...bootNames(config).map((file) => ({ file })), ...layers]
 }
 
 /** Lets a launched or restored VM go on, and reads back that it runs. */

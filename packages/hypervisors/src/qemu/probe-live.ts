@@ -1,5 +1,5 @@
 import { createReadStream, readFileSync } from "node:fs"
-import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises"
+import { copyFile, mkdir, mkdtemp, readdir, rm } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
@@ -7,9 +7,9 @@ import { heartbeatGap, heartbeats } from "../heartbeat-log.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { processesWith } from "../processes-with.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
+import { sealCopy } from "../seal-copy.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
-import { takeIn } from "./layers.ts"
 import { savesLive, tooOld } from "./live-save.ts"
 import { startGuest } from "./prepare-launch.ts"
 import { launchQemu, type LaunchOptions } from "./process.ts"
@@ -115,7 +115,8 @@ async function placeGuest(trial: LiveTrial, root: string, name: string): Promise
   const { machine, accel, kernel, memoryMib, binary, signal, runAs } = trial
   const dir = join(root, name)
   await mkdir(dir)
-  await takeIn(kernel, dir, qemuFiles.kernel)
+  await copyFile(kernel, join(dir, qemuFiles.kernel))
+  await sealCopy(join(dir, qemuFiles.kernel))
   const cpu = accel === "kvm" ? "host" : "qemu64"
   const config: LaunchConfig = { machine, accel, cpu, memoryMib, vcpus: 1, kernel, disks: [] }
   const launch = { dir, binary, config, disks: [], identity: identityIn(basename(root)), signal }

@@ -6,10 +6,10 @@ import { beginLog } from "../bounded-log.ts"
 import { disksFile, writeDisks, type Disk } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { openFiles, type ProcessIdentity } from "../processes.ts"
+import { isSealed } from "../seal-copy.ts"
 import { lastWords, startProcess } from "../start-process.ts"
 import { blamedOnCaller } from "./callers-mistake.ts"
 import { qemuArguments, qemuFiles } from "./command.ts"
-import { isSealed } from "./layers.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
 
 export interface LaunchOptions {
@@ -106,8 +106,8 @@ async function assertOnlyAllowedFiles(pid: number, dir: string, disks: readonly 
 async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: number }): Promise<void> {
   await chown(dir, uid, gid)
   for (const name of await readdir(dir)) {
-    // A caller's file stays the caller's, though it has a second name here, and a snapshot's copy stays the snapshot's.
-    if (/^disk\d+\.(base|copy)$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd)
+    // Images and kernels are shared with other VMs, and a snapshot's copy stays the snapshot's.
+    if (/^disk\d+\.(\d+\.)?(base|copy)$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd)
       continue
     // The directory may have been its user's for a while, and a name in it may be that of anybody's file by now.
     const found = await lstat(join(dir, name))

@@ -32,15 +32,16 @@ const COMPRESSION_TYPE_MAX = 1
 /**
  * Reads a qcow2 header without QEMU. Throws `invalid_request` for anything that would make QEMU open a file that we did not look at
  * (external data file), that needs a key, that is not a qcow2, or that QEMU would refuse.
+ * `name` is for messages.
  */
-export async function readQcow2Header(path: string): Promise<Qcow2Header> {
+export async function readQcow2Header(path: string, name = path): Promise<Qcow2Header> {
   // A pipe in its place would be waited for without end.
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     const bytes = Buffer.alloc(HEADER_BYTES_MAX)
     const { bytesRead } = await file.read(bytes, 0, HEADER_BYTES_MAX, 0)
     const { size } = await file.stat()
-    return parseQcow2Header(bytes.subarray(0, bytesRead), path, size)
+    return parseQcow2Header(bytes.subarray(0, bytesRead), name, size)
   } finally {
     await file.close()
   }

@@ -1,7 +1,7 @@
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { DiskFreeze } from "../disk-freeze.ts"
-import { readDisks } from "../disks.ts"
+import { assertSourcesUnchanged, readDisks } from "../disks.ts"
 import { activeOverlays } from "./active-overlays.ts"
 import { nodeName } from "./command.ts"
 import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
@@ -13,6 +13,8 @@ import type { Monitor } from "./qmp.ts"
  */
 export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Promise<DiskFreeze> {
   const frozen = await readDisks(tools.dir, await activeOverlays(monitor))
+  // Before the pause: a snapshot on a changed file could never be used.
+  await assertSourcesUnchanged(tools.dir, frozen)
   const staged = await addOverlays(frozen, tools)
   const pairs = staged.flatMap((disk, index) => {
     const before = frozen[index]

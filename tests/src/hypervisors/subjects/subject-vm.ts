@@ -7,6 +7,7 @@ import type { CapturedMemory, Hypervisor, VmLaunch } from "@stillframe/hyperviso
 import type { DiskConfig, GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { expect } from "vitest"
+import { storeIn } from "../laid-disks.ts"
 import { firstGap, heartbeat, never, serial, ticks, untilTicks, type Ground } from "../test-vm.ts"
 import type { Subject } from "./subject.ts"
 
@@ -95,7 +96,8 @@ export async function saveVm(
   change: Partial<CaptureRequest> = {},
 ): Promise<Save> {
   const save = await captureVm(bench, vm, payload, change)
-  await bench.hypervisor.keep(save.captured.disks, { config: vm.config, from: vm.dir, dir: save.dir })
+  const place = { from: vm.dir, dir: save.dir, store: storeIn(bench.place), signal: never }
+  await bench.hypervisor.keep(save.captured.disks, { config: vm.config, ...place })
   return save
 }
 
@@ -106,7 +108,7 @@ export async function restoreOptions(
   name: string,
 ): Promise<VmLaunch & { readonly memory: CapturedMemory }> {
   const dir = await place.folder(name)
-  await hypervisor.bring(captured.disks, { config, from, dir, signal: never })
+  await hypervisor.bring(captured.disks, { config, from, dir, store: storeIn(place), signal: never })
   const disks = await hypervisor.top(captured.disks, { dir, signal: never })
   const states = captured.files.filter(({ role }) => role === "state")
   const memory: CapturedMemory = {

@@ -1,0 +1,56 @@
+import { join } from "node:path"
+import {
+  assertSameSource,
+  baseName,
+  goneSource,
+  type Disk,
+  type DiskLayer,
+  type DiskSource,
+} from "./disks.ts"
+import { openHostFileAt } from "./host-file.ts"
+import type { ImageStore } from "./image-store.ts"
+import { importImage } from "./import-image.ts"
+
+interface Place {
+  /** The VM's directory. */
+  readonly from: string
+  /** The payload's. */
+  readonly dir: string
+  readonly store: ImageStore
+  readonly signal: AbortSignal
+}
+
+/**
+ * Imports the callers' files below the chains of a VM that never had images of ours: one that someone else started, or that an
+ * earlier version launched. Resolves with the disks as the payload keeps them. Throws `conflict` for a file that was changed since.
+ */
+export async function importSources(disks: readonly Disk[], place: Place): Promise<Disk[]> {
+  const imported: Disk[] = []
+  for (const [index, disk] of disks.entries()) {
+    const { layers, sources } = disk
+    // The callers' files are the end of the chain, one layer each.
+    const own = layers.slice(0, layers.length - sources.length)
+    const callers: DiskLayer[] = []
+    for (const [depth, source] of sources.entries()) {
+      const { format } = layers[own.length + depth] ?? { format: "raw" }
+      const file = baseName(index, depth)
+      callers.push({ file, format, sha256: await importSource(source, file, place) })
+    }
+    imported.push({ ...disk, layers: [...own, ...callers], sources: [] })
+  }
+  return imported
+}
+
+async function importSource(
+  source: DiskSource,
+  name: string,
+  { from, dir, ...importing }: Place,
+): Promise<string> {
+  const path = source.link === undefined ? source.path : join(from, source.link)
+  await using file = await openHostFileAt(path).catch((error: unknown) => {
+    throw goneSource(source, error instanceof Error ? (error.cause ?? error) : error)
+  })
+  const { size, mtimeMs, ino } = await file.handle.stat()
+  assertSameSource(source, { sizeBytes: size, mtimeMs, inode: ino })
+  return await importImage({ ...file, path: source.path }, join(dir, name), importing)
+}
