@@ -1,7 +1,8 @@
 import { inTransaction } from "@stillframe/db/client"
 import type { Made } from "@stillframe/db/idempotency"
-import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
+import { type InstanceRow } from "@stillframe/db/instances"
 import { findEarlierTry, lockTries } from "@stillframe/db/repeated-creates"
+import { resolveInstance } from "@stillframe/db/shown-instances"
 import { createSnapshot as insertSnapshot, findSnapshot, type NewSnapshot } from "@stillframe/db/snapshots"
 import {
   compressionMistake,

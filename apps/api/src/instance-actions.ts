@@ -1,6 +1,7 @@
-import { lockInstance, resolveInstance, type InstanceRow } from "@stillframe/db/instances"
+import { lockInstance, type InstanceRow } from "@stillframe/db/instances"
 import { createOperation, pendingStateOperation } from "@stillframe/db/operations"
 import type { Database } from "@stillframe/db/schema"
+import { resolveInstance } from "@stillframe/db/shown-instances"
 import { compressionMistake } from "@stillframe/domain/compression"
 import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"

@@ -1,14 +1,9 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { liveHosts } from "@stillframe/db/hosts"
-import {
-  createInstance,
-  findShownInstance,
-  listInstances,
-  lockInstance,
-  resolveInstance,
-} from "@stillframe/db/instances"
+import { createInstance, lockInstance } from "@stillframe/db/instances"
 import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
+import { findShownInstance, listInstances, resolveInstance } from "@stillframe/db/shown-instances"
 import { failCapturesOf } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceResource, instanceStates } from "@stillframe/domain/instance"

@@ -1,6 +1,7 @@
 import type { Made } from "@stillframe/db/idempotency"
-import { findShownInstance, type InstanceRow } from "@stillframe/db/instances"
+import { type InstanceRow } from "@stillframe/db/instances"
 import { getOperation, type OperationView } from "@stillframe/db/operations"
+import { findShownInstance } from "@stillframe/db/shown-instances"
 import { instanceResource } from "@stillframe/domain/instance"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"

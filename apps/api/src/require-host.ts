@@ -1,6 +1,6 @@
 import { lastHeardOf, liveHosts, type LiveHost } from "@stillframe/db/hosts"
-import type { ResolvedInstance } from "@stillframe/db/instances"
 import type { Database } from "@stillframe/db/schema"
+import type { ResolvedInstance } from "@stillframe/db/shown-instances"
 import type { ShownSnapshot } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"

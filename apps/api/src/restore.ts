@@ -1,6 +1,7 @@
-import { resolveInstance, type InstanceRow } from "@stillframe/db/instances"
+import { type InstanceRow } from "@stillframe/db/instances"
 import { createOperation } from "@stillframe/db/operations"
 import type { Database } from "@stillframe/db/schema"
+import { resolveInstance } from "@stillframe/db/shown-instances"
 import { findSnapshot, lockSnapshot, type ShownSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"

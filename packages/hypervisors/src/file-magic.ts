@@ -13,7 +13,7 @@ const magic = (format: string, bytes: string | readonly number[], at = 0): Magic
   bytes: typeof bytes === "string" ? Buffer.from(bytes, "latin1") : Buffer.from(bytes),
 })
 
-/** Formats of disk images whose first bytes mean nothing to a guest. ISO 9660 is raw: a guest reads it as it is. */
+/** Formats of disk images whose first bytes mean nothing to a guest. ISO 9660 and LUKS are raw: a guest reads them as they are. */
 const imageMagics = [
   magic("qcow", [0x51, 0x46, 0x49, 0xfb]),
   magic("VMDK", "KDMV"),
@@ -23,7 +23,6 @@ const imageMagics = [
   magic("VHD", "conectix"),
   magic("VDI", [0x7f, 0x10, 0xda, 0xbe], 0x40),
   magic("QED", "QED\0"),
-  magic("LUKS", [0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe]),
   magic("Parallels", "WithoutFreeSpace"),
   magic("Parallels", "WithouFreSpacExt"),
 ]
