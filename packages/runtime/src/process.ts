@@ -7,6 +7,7 @@ import { onStopSignals, type StopRequest } from "./stop-signals.ts"
 
 /** After SIGTERM a process has this long; queues may be down, and closing one then never returns. */
 export const shutdownDeadlineMs = 20_000
+const lingerMs = 1_000
 /** A start that is told to stop has this long to give back what it holds. */
 const startEndMs = 3_000
 
@@ -42,6 +43,8 @@ export async function runProcess(service: string, start: (from: Start) => Promis
     process.exit(1)
   }, shutdownDeadlineMs).unref()
   await resources.disposeAsync()
+  // A library's own timers must not keep a process that has given everything back.
+  setTimeout(() => process.exit(), lingerMs).unref()
 }
 
 async function untilAsked(

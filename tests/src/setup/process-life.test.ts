@@ -40,6 +40,16 @@ test("a signal during a start that ends when it is told to is no failure", async
   expect(app.lines.join("\n")).not.toMatch(/fatal|stack/)
 })
 
+test("a timer that a library has left does not keep a process that has given everything back", async () => {
+  const app = start(`setInterval(() => {}, 1_000)`)
+  await app.line("started")
+
+  app.child.kill("SIGTERM")
+
+  expect(await app.ended).toEqual([0, null])
+  expect(app.lines.join("\n")).not.toContain("deadline")
+})
+
 test("the same signal twice at once is one request, and a later one ends the process at once, in words", async () => {
   const app = start(
     `resources.defer(() => new Promise((end) => { console.log("held"); setTimeout(end, 15_000) }))`,
