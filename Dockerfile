@@ -34,4 +34,4 @@ RUN install -m 755 scripts/container-entry.sh /usr/local/bin/with-secrets \
 USER stillframe
 ENV NODE_ENV=production DATA_DIR=/var/lib/stillframe STORAGE_DIR=/var/lib/stillframe-storage
 ENTRYPOINT ["with-secrets"]
-CMD ["node", "apps/api/src/main.ts"]
+CMD ["node", "apps/api/main.mjs"]

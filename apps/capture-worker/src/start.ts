@@ -20,11 +20,13 @@ import { queueLog } from "@stillframe/runtime/queue-log"
 import { watchPlace } from "@stillframe/runtime/watch-place"
 import { claimPool } from "@stillframe/storage/claim-pool"
 import { claimHome, homePlace } from "@stillframe/storage/home"
+import { makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { poolPlace, type Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { holdHome } from "./home-lock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
 import { probeHostVmms } from "./host-vmms.ts"
@@ -58,6 +60,8 @@ export async function startCaptureWorker(
   shared: Shared = {},
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
+  await makeOwnDirectory("DATA_DIR", config.dataDir)
+  resources.use(await holdHome(config.dataDir))
   const grown: Growth = new Map()
   resources.use(await startHostSweep(config.dataDir, log, grown))
 

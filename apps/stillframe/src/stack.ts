@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from "node:fs/promises"
+import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { configFromEnv as apiConfig, type ApiConfig } from "@stillframe/api/config"
 import { startApi } from "@stillframe/api/start"
@@ -18,6 +18,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import { queueLog } from "@stillframe/runtime/queue-log"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { storageSettings } from "@stillframe/runtime/settings"
+import { makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { installImages } from "./install-images.ts"
 import { mintToken } from "./token.ts"
 
@@ -39,7 +40,7 @@ const loopback = "127.0.0.0/8,::1/128"
 export async function startStack(env: Env, log: Logger, stopping?: AbortSignal): Promise<Stack> {
   await using resources = new AsyncDisposableStack()
   const { DATA_DIR: dataDir } = parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env)
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await makeOwnDirectory("DATA_DIR", dataDir)
   // Before anything that takes time: an earlier stack may have died while it had a VM paused.
   await sweepHost(dataDir, log)
   await installImages(join(dataDir, "images"))

@@ -86,15 +86,29 @@ export async function runOperation(
       counted: !shutdown.aborted && countsAsTry(error.code),
     })
     if (!current) await releaseCancelled(db, operation)
-    const outcome = !current ? "cancelled or taken over" : delayMs === undefined ? "failed" : "queued again"
-    // An absent directory is told once, by who watches it, and not by everything that waits for it.
-    const waits = outcome === "queued again" && !countsAsTry(error.code)
-    log[outcome === "failed" ? "error" : waits ? "debug" : "warn"](
-      { ...fields, err: error, delayMs, outcome },
-      "operation not done",
-    )
+    const outcome: Outcome = !current
+      ? "cancelled or taken over"
+      : delayMs === undefined
+        ? "failed"
+        : "queued again"
+    tellEnd(runner, { ...fields, err: error, delayMs, outcome }, { stopping: shutdown.aborted })
     runner.committed()
   }
+}
+
+type Outcome = "cancelled or taken over" | "failed" | "queued again"
+
+function tellEnd(
+  { log }: OperationRunner,
+  { err, ...fields }: { err: StillframeError; outcome: Outcome; [field: string]: unknown },
+  { stopping }: { stopping: boolean },
+): void {
+  // A process that stops hands back what is under way: that is no trouble.
+  if (stopping && fields.outcome === "queued again") return log.info(fields, "operation handed back")
+  // An absent directory is told once, by who watches it, and not by everything that waits for it.
+  const waits = fields.outcome === "queued again" && !countsAsTry(err.code)
+  const level = fields.outcome === "failed" ? "error" : waits ? "debug" : "warn"
+  log[level]({ ...fields, err }, "operation not done")
 }
 
 interface FailedTry {

@@ -14,8 +14,8 @@ export interface OutageWords {
 
 /** Tells the log about trouble that is tried again and again: when it begins, each minute that it lasts, when it ends. */
 export interface Outage {
-  failed(error: unknown): void
-  worked(): void
+  readonly failed: (error: unknown) => void
+  readonly worked: () => void
 }
 
 const remindMs = 60_000

@@ -24,15 +24,19 @@ export const logSettings = {
 
 const defaultDataDir = resolve(import.meta.dirname, "../../../.stillframe")
 
+/** QEMU takes a comma for the end of an option and a colon for that of a protocol. */
+const directory = z
+  .string()
+  .transform((path) => resolve(path))
+  // oxlint-disable-next-line no-control-regex -- they would end a line of a log
+  .refine((path) => !/[,:\\\u0000-\u001f\u007f]/.test(path), {
+    error:
+      "must be a path without comma, colon, backslash and control character; move or rename the directory",
+  })
+
 export const storageSettings = {
-  DATA_DIR: z
-    .string()
-    .default(defaultDataDir)
-    .transform((path) => resolve(path)),
-  STORAGE_DIR: z
-    .string()
-    .optional()
-    .transform((path) => (path === undefined ? undefined : resolve(path))),
+  DATA_DIR: directory.prefault(defaultDataDir),
+  STORAGE_DIR: directory.optional(),
 }
 
 const hostName = z.string().regex(hostNamePattern, "must be 1 to 63 of a-z, 0-9 and -")

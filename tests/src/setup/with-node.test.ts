@@ -9,12 +9,15 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest"
 
 const scripts = join(import.meta.dirname, "..", "..", "..", "scripts")
 
+const nodeVersion = join("packages", "runtime", "src", "node-version.mjs")
+
 // A checkout of nothing but the scripts, with its dependencies installed: what is tried here needs no network.
 let checkout: string
 
 beforeEach(async () => {
   checkout = await mkdtemp(join(tmpdir(), "stillframe-checkout-"))
   await cp(scripts, join(checkout, "scripts"), { recursive: true })
+  await cp(join(scripts, "..", nodeVersion), join(checkout, nodeVersion))
   await mkdir(join(checkout, "node_modules"))
   await writeFile(join(checkout, "package-lock.json"), "{}")
   const lock = createHash("sha256").update("{}").digest("hex")

@@ -11,8 +11,8 @@ export function isNodeRecent() {
 /** Ends the process with one sentence and status 1 where Node is too old. */
 export function requireRecentNode() {
   if (isNodeRecent()) return
-  console.error(
-    `Stillframe needs Node ${NODE_MIN.join(".")} or later and this is Node ${process.versions.node}: install Node 24 (nodejs.org), or use \`npm start\` and \`npx stillframe\`, which bring it.`,
+  process.stderr.write(
+    `Stillframe needs Node ${NODE_MIN.join(".")} or later and this is Node ${process.versions.node}: install Node 24 (nodejs.org), or use \`npm start\` and \`npx stillframe\`, which bring it.\n`,
   )
   process.exit(1)
 }
