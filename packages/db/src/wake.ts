@@ -51,13 +51,7 @@ export async function openWaker({
   let closed = false
 
   async function connect(): Promise<void> {
-    const next = new Client({
-      connectionString: url,
-      keepAlive: true,
-      // A server that dies may leave a connection in its backlog that nothing ever answers.
-      connectionTimeoutMillis: connectMs,
-      fallback_application_name: "stillframe notifications",
-    })
+    const next = listeningClient(url)
     // A connection that breaks says so twice, by an error and by its end; it is replaced once.
     const lost = Promise.withResolvers<Error>()
     next.on("error", lost.resolve)
@@ -107,6 +101,16 @@ export async function openWaker({
       await client?.end()
     },
   }
+}
+
+function listeningClient(url: string): Client {
+  return new Client({
+    connectionString: url,
+    keepAlive: true,
+    // A server that dies may leave a connection in its backlog that nothing ever answers.
+    connectionTimeoutMillis: connectMs,
+    fallback_application_name: "stillframe notifications",
+  })
 }
 
 /**
