@@ -134,10 +134,8 @@ test("several disks of both formats, one of them read-only, go through every sta
   expect(new Set(await readFile(readOnly))).toEqual(new Set([7]))
   await writeFile(readOnly, Buffer.alloc(1024 * 1024, 8))
   await act(stack, vm, "stop")
-  await expect(act(stack, vm, "start")).rejects.toMatchObject({
-    status: 409,
-    body: expect.stringContaining("vm.raw was changed"),
-  })
+  await act(stack, vm, "start")
+  await untilTicks(stack.generationDir(vm, 4), 3)
 })
 
 describe("snapshots of kind Stopped", () => {
