@@ -1,4 +1,5 @@
 import { toStillframeError } from "@stillframe/domain/errors"
+import { loadMostUsed } from "@stillframe/hypervisors/hypervisor-of"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { carryOut } from "./carry-out.ts"
 import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
@@ -11,6 +12,8 @@ const importReportMs = 250
 const cancelled = new AbortController()
 const abandoned = new AbortController()
 let ordered = false
+// While this process waits for its order; a failure is told by the order that needs the adapter.
+loadMostUsed().catch(() => {})
 process.on("disconnect", () => {
   abandoned.abort()
   if (!ordered) process.exit(0)

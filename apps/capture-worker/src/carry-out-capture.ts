@@ -37,7 +37,7 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   if (source.state === "Stopped") {
     const home = generationDir(order.dataDir, order.instanceId, order.generation)
     await requireDirectory(home)
-    const disks = await hypervisorOf(order.hypervisor).disksAtRest(home)
+    const disks = await (await hypervisorOf(order.hypervisor)).disksAtRest(home)
     return seal(order, dir, {
       kind: "Stopped",
       files: [],

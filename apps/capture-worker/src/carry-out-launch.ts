@@ -21,7 +21,7 @@ export async function carryOutLaunch(
   onImport: (progress: ImportProgress) => void,
 ): Promise<Launched> {
   const dir = directoryOf(order)
-  const hypervisor = hypervisorOf(order.hypervisor)
+  const hypervisor = await hypervisorOf(order.hypervisor)
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const rules = { hostPaths: order.hostPaths, dataDir: order.dataDir }
@@ -49,7 +49,7 @@ function withImages(launch: GuestConfig, disks: readonly Disk[]): GuestConfig {
 /** Boots a stopped VM on the disks in its directory. When it fails, no process is left and the disks are as they were. */
 export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
-  const hypervisor = hypervisorOf(order.hypervisor)
+  const hypervisor = await hypervisorOf(order.hypervisor)
   await requireDirectory(dir)
   const disks = await hypervisor.renew(dir, signal)
   const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
@@ -73,7 +73,7 @@ export async function requireDirectory(dir: string): Promise<void> {
 
 /** Done twice it is done. */
 export async function carryOutStop(order: StopOrder, signal: AbortSignal): Promise<null> {
-  const hypervisor = hypervisorOf(order.hypervisor)
+  const hypervisor = await hypervisorOf(order.hypervisor)
   const vm = await hypervisor.find(identityOf(order))
   if (vm !== undefined)
     await hypervisor.stop(directoryOf(order), vm, { guestMs: order.guestMs, processMs: endGraceMs, signal })

@@ -31,7 +31,7 @@ export async function carryOutRestore(
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const store = await imagesFor(dir, order)
     const place = { config: order.launch, from: order.payloadDir, dir, store, signal }
-    const brought = await hypervisorOf(order.hypervisor).bring(frozen, place)
+    const brought = await (await hypervisorOf(order.hypervisor)).bring(frozen, place)
     if (order.target === "Running") return await startIn(dir, { order, manifest, frozen: brought, signal })
     await writeDisks(dir, brought)
     return null
@@ -69,7 +69,7 @@ async function startIn(
     signal,
   }: { order: RestoreOrder; manifest: Manifest; frozen: readonly Disk[]; signal: AbortSignal },
 ): Promise<ProcessIdentity> {
-  const hypervisor = hypervisorOf(order.hypervisor)
+  const hypervisor = await hypervisorOf(order.hypervisor)
   const disks = await hypervisor.top(frozen, { dir, signal })
   const vm = { dir, disks, signal, ...whoseVm(order) }
   const process =

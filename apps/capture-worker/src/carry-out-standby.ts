@@ -18,7 +18,7 @@ const endGraceMs = 2_000
  */
 export async function carryOutStandby(order: StandbyOrder, captor: Captor): Promise<Manifest> {
   const images = standbyDir(order.dataDir, order.instanceId)
-  const running = await hypervisorOf(order.hypervisor).find(identityOf(order))
+  const running = await (await hypervisorOf(order.hypervisor)).find(identityOf(order))
   if (running === undefined) {
     const sealed = await sealedAttempt(images)
     if (sealed !== undefined) return sealed

@@ -68,7 +68,9 @@ export async function buildingRoom(
   const place = { from: payloadDir, to: config.dataDir }
   // In Standby its disks stay as the payload has them.
   const forDisks =
-    target === "Standby" ? 0 : await hypervisorOf(tools).roomToBring(disks as unknown as Disk[], place)
+    target === "Standby"
+      ? 0
+      : await (await hypervisorOf(tools)).roomToBring(disks as unknown as Disk[], place)
   const why = unpacked
     ? `for ${hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
     : `for the snapshot's disks in the form that ${hypervisor} reads: free some, or enlarge the disk`

@@ -1,4 +1,5 @@
 import { join } from "node:path"
+import { loadAdapters } from "@stillframe/hypervisors/hypervisor-of"
 import type { Logger } from "@stillframe/runtime/logger"
 import { namesIn } from "@stillframe/storage/directory"
 import { takeOver, type Growth } from "./takeover.ts"
@@ -35,6 +36,7 @@ export async function sweepHost(
   log: Logger,
   { grown, underWay = new Set() }: { grown?: Growth; underWay?: Set<string> } = {},
 ): Promise<void> {
+  await loadAdapters()
   const instances = await namesIn(join(dataDir, "instances")).catch((err: unknown): string[] => {
     log.error({ err }, "host not swept")
     return []

@@ -26,7 +26,7 @@ export interface Captor {
  * a save that can't be called off goes through with it: the VM has been paused for it, and whoever comes next need not.
  */
 export async function saveVm(order: CaptureOrder, captor: Captor, dir: string): Promise<Capture> {
-  const { signal, onPaused } = hypervisorOf(order.hypervisor).canCancel
+  const { signal, onPaused } = (await hypervisorOf(order.hypervisor)).canCancel
     ? { signal: captor.signal, onPaused: () => {} }
     : untilPaused(captor)
   const captured = await withIntentRemoved(order, () =>
@@ -77,7 +77,7 @@ async function withIntentRemoved<T>(order: CaptureOrder | StandbyOrder, work: ()
   }
 }
 
-function capture(
+async function capture(
   order: CaptureOrder | StandbyOrder,
   captor: Captor,
   { dir, keepPaused, onPaused }: { dir: string; keepPaused: boolean; onPaused?: () => void },
@@ -103,5 +103,5 @@ function capture(
     config: order.launch,
   }
   const into = { dir, memoryName: rawMemoryName }
-  return hypervisorOf(order.hypervisor).capture(vm, into, { ...options, keepPaused })
+  return (await hypervisorOf(order.hypervisor)).capture(vm, into, { ...options, keepPaused })
 }

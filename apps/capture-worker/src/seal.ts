@@ -35,7 +35,7 @@ export async function seal(
   const attached = order.kind === "capture" && order.source.state === "Attached" ? order.source.vm : undefined
   const store = await imagesFor(dir, order)
   const place = { config: order.launch, from, dir, store, signal }
-  const { disks, files: kept } = await hypervisorOf(order.hypervisor).keep(captured.disks, place)
+  const { disks, files: kept } = await (await hypervisorOf(order.hypervisor)).keep(captured.disks, place)
   const images = new Map(disks.flatMap(({ layers }) => layers).map(({ file, sha256 }) => [file, sha256]))
 
   // Side by side: while one waits for the device, another is hashed.

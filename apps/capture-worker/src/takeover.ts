@@ -56,7 +56,7 @@ export async function resumeVm(
   vm: { clusterId: string; instanceId: string; generation: number; hypervisor: HypervisorTools },
 ): Promise<void> {
   await using _lock = await holdVmLock(vm, lockWaitMs)
-  await hypervisorOf(vm.hypervisor).begin(generationDir(dataDir, vm.instanceId, vm.generation))
+  await (await hypervisorOf(vm.hypervisor)).begin(generationDir(dataDir, vm.instanceId, vm.generation))
 }
 
 /** Ends what a capture began and puts the VM back into the state it was in before. */
@@ -67,7 +67,9 @@ export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promis
   try {
     if (attached !== undefined) await leaveAttached(dataDir, intent, attached.controlSocket)
     else
-      await hypervisorOf(intent.hypervisor).settle(dir, {
+      await (
+        await hypervisorOf(intent.hypervisor)
+      ).settle(dir, {
         wasRunning: intent.wasRunning,
         // Payloads are named after the token of the operation that makes them.
         payload: intent.token,

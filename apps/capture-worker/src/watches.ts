@@ -109,7 +109,7 @@ async function openWatch(
   for (; !stopping.aborted; await delay(retryMs)) {
     try {
       const { tools } = hostHypervisor({ hypervisors }, instance.hypervisor)
-      const watch = await hypervisorOf(tools).watch(dir)
+      const watch = await (await hypervisorOf(tools)).watch(dir)
       return withStandstills(deps, instance, { watch, stopping, track })
     } catch (error) {
       if (!(error instanceof StillframeError)) throw error

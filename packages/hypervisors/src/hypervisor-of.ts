@@ -1,13 +1,31 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, HypervisorTools } from "./hypervisor.ts"
-import { qemuHypervisor } from "./qemu/hypervisor.ts"
-import { vmmHypervisor } from "./vmm-hypervisor.ts"
-import { vmms } from "./vmms.ts"
 
-/** How VMs of a hypervisor are handled. Throws `not_supported` for one that this program can't drive. */
-export function hypervisorOf(tools: HypervisorTools): Hypervisor {
-  if (tools.name === "qemu") return qemuHypervisor(tools)
+/**
+ * How VMs of a hypervisor are handled. An adapter is loaded when it is first asked for: a process that carries out one
+ * operation needs only one. Throws `not_supported` for a hypervisor that this program cannot drive.
+ */
+export async function hypervisorOf(tools: HypervisorTools): Promise<Hypervisor> {
+  if (tools.name === "qemu") {
+    const { qemuHypervisor } = await loadQemu()
+    return qemuHypervisor(tools)
+  }
+  const [{ vmms }, { vmmHypervisor }] = await loadVmms()
   const vmm = vmms.get(tools.name)
   if (vmm !== undefined) return vmmHypervisor(vmm, tools)
   throw new StillframeError("not_supported", `VMs of ${tools.name} can't be driven by this version`)
+}
+
+const loadQemu = () => import("./qemu/hypervisor.ts")
+
+const loadVmms = () => Promise.all([import("./vmms.ts"), import("./vmm-hypervisor.ts")])
+
+/** Loads the adapter that most operations need, before the first one arrives. */
+export async function loadMostUsed(): Promise<void> {
+  await loadQemu()
+}
+
+/** Loads all adapters: resuming a paused VM must not depend on files that can be read at that moment. */
+export async function loadAdapters(): Promise<void> {
+  await Promise.all([loadQemu(), loadVmms()])
 }

@@ -45,7 +45,7 @@ export async function launchHosted(
 ): Promise<HostedVm> {
   const dir = await place.folder("vm")
   const config: GuestConfig = { memoryMib: 32, vcpus: 1, kernel: heartbeat, disks: [], ...change }
-  const hypervisor = hypervisorOf(tools)
+  const hypervisor = await hypervisorOf(tools)
   const rules = { hostPaths: [place.root, dirname(heartbeat)], dataDir: join(place.root, "data") }
   const disks = await hypervisor.prepare(config, { dir, rules, signal: never })
   const launch = { dir, config, disks, identity: "stillframe-test-vm", signal: never }

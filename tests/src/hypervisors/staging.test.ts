@@ -85,7 +85,7 @@ describe.each(hosted)("a save of %s", (name) => {
     await vm.control.pause()
     await vm.control.save(left.path, { signal: never })
 
-    await hypervisorOf(tools).settle(vm.dir, { wasRunning: true, payload: "token" })
+    await (await hypervisorOf(tools)).settle(vm.dir, { wasRunning: true, payload: "token" })
 
     expect(await readdir(staging)).toEqual(["saving-another.32"])
     expect(await readdir(vm.dir)).not.toContain("saving-token")
