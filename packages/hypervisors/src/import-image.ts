@@ -32,7 +32,7 @@ export async function importImage(
     return sha256
   } catch (error) {
     await rm(part, { force: true })
-    throw inWords(error, reading.signal)
+    throw inWords(error, file.path, reading.signal)
   }
 }
 
@@ -54,7 +54,7 @@ export async function copyImage(file: HostFile, to: string, reading: Reading): P
     await rename(part, to)
   } catch (error) {
     await rm(part, { force: true })
-    throw inWords(error, reading.signal)
+    throw inWords(error, file.path, reading.signal)
   }
 }
 
@@ -101,8 +101,14 @@ async function assertUnchanged(
   )
 }
 
-function inWords(error: unknown, signal: AbortSignal): StillframeError {
-  return signal.aborted
-    ? new StillframeError("cancelled", "the import of the VM's files was cancelled", { cause: error })
-    : toStillframeError(error)
+function inWords(thrown: unknown, path: string, signal: AbortSignal): StillframeError {
+  if (signal.aborted)
+    return new StillframeError("cancelled", "the import of the VM's files was cancelled", { cause: thrown })
+  const error = toStillframeError(thrown)
+  if (error.code !== "insufficient_storage") return error
+  return new StillframeError(
+    error.code,
+    `cannot import ${path}: the disk is full; free some of it, or enlarge it, and launch the VM again`,
+    { cause: thrown },
+  )
 }

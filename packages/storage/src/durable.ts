@@ -1,6 +1,7 @@
 import { link, open, rename, rm, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { createId } from "@stillframe/domain/ids"
+import { exists } from "./exists.ts"
 
 /** Makes a directory's entries survive a loss of power, as far as its file system can do that. */
 export async function syncDir(dir: string): Promise<void> {
@@ -20,6 +21,8 @@ export async function syncFile(path: string): Promise<void> {
 
 /** Makes a small file that only one of several processes can make. One that is there already stays as it is. */
 export async function createDurably(path: string, content: string): Promise<void> {
+  // Without a draft, which a full disk has no room for.
+  if (await exists(path)) return
   const draft = join(dirname(path), `.${createId()}.draft`)
   try {
     await writeFile(draft, content, { flush: true, mode: 0o600 })

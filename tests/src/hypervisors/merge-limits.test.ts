@@ -99,7 +99,7 @@ test.skipIf(!isRoot)("so is one that was started on sealed layers", async () => 
 test.skipIf(!isRoot)("a merge that could fill the disk is not begun", async () => {
   await using place = await ground()
   const dir = await place.folder("vm")
-  await run("mount", ["-t", "tmpfs", "-o", "size=16m", "tmpfs", dir])
+  await run("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", dir])
   try {
     const vm = await startWithDisk(place, { dir })
     await captures(place, vm, 3)

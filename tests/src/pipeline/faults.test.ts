@@ -6,6 +6,7 @@ import type { PauseIntent } from "@stillframe/capture-worker/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
+import { namesIn } from "@stillframe/storage/directory"
 import { expect, test } from "vitest"
 import { firstGap, untilTicks } from "../hypervisors/test-vm.ts"
 import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
@@ -75,8 +76,10 @@ test("a snapshot deleted in the pause: the VM runs on and nothing is left of it"
 
 test("no room in the pool: the snapshot fails before the VM is touched, and says what would help", async () => {
   await using stack = await testStack()
-  await stack.startCaptureWorker({ spaceFloorBytes: 2 ** 60 })
+  const worker = await stack.startCaptureWorker()
   const source = await stack.launch("source")
+  await worker[Symbol.asyncDispose]()
+  await stack.startCaptureWorker({ spaceFloorBytes: 2 ** 60 })
 
   const settled = await stack.settled((await stack.snapshot(source)).id)
 
@@ -127,7 +130,7 @@ test("an instance deleted in the pause of its capture: its VM ends, and the snap
 
   expect(await stack.settled(snapshot.id)).toMatchObject({ status: "failed", error: { code: "cancelled" } })
   expect(await findQemu(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
-  expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
+  expect(await namesIn(join(stack.dataDir, "instances"))).toEqual([])
 })
 
 test("memory that does not read back as it was captured is never published, and the raw file stays", async () => {
@@ -163,6 +166,6 @@ test("a VM that can't be launched leaves nothing, and its name is free", async (
     stack.api.request("POST", "/instances", { name: "source", launch: broken }),
   ).rejects.toMatchObject({ status: 400, body: expect.stringContaining("HOST_PATHS") })
 
-  expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
+  expect(await namesIn(join(stack.dataDir, "instances"))).toEqual([])
   await stack.launch("source")
 })
