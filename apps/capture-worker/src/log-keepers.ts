@@ -1,6 +1,7 @@
 import { fork, type ChildProcess } from "node:child_process"
 import { createHash } from "node:crypto"
 import { join } from "node:path"
+import { processEnv } from "@stillframe/runtime/env"
 import type { Logger } from "@stillframe/runtime/logger"
 
 const program = join(import.meta.dirname, "log-keeper.ts")
@@ -22,7 +23,7 @@ export function startLogKeeper(
     keeper = fork(program, [dataDir, String(logBytesMax)], {
       detached: true,
       cwd: "/",
-      env: { PATH: "/usr/local/bin:/usr/bin:/bin" },
+      env: { PATH: "/usr/local/bin:/usr/bin:/bin", NODE_COMPILE_CACHE: processEnv()["NODE_COMPILE_CACHE"] },
       execArgv: ["--max-semi-space-size=1"],
       // A reader of the worker's output would wait for the end of the last VM.
       stdio: ["ignore", "ignore", "ignore", "ipc"],
