@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import pg from "pg"
 import type { Cluster } from "./embedded-cluster.ts"
+import { postmasterPid } from "./embedded-running.ts"
 
 export const USER = "stillframe"
 export const DATABASE = "stillframe"
@@ -42,7 +43,7 @@ export async function startPostgresProcess(
   const child = spawnPostgres(cluster, options, log)
   const exit = once(child, "close")
   try {
-    await untilReady(child, options)
+    await untilReady(child, cluster.data, options)
   } catch (problem) {
     await stopPostgresProcess(child)
     options.signal?.throwIfAborted()
@@ -83,13 +84,14 @@ function spawnPostgres(cluster: Cluster, options: ProcessOptions, log: FileHandl
   return child
 }
 
-async function untilReady(child: ChildProcess, options: ProcessOptions): Promise<void> {
+async function untilReady(child: ChildProcess, data: string, options: ProcessOptions): Promise<void> {
   const deadlineMs = performance.now() + READY_MS_MAX
   for (;;) {
     options.signal?.throwIfAborted()
     if (child.pid === undefined || !isRunning(child)) throw new Error("it ended at once")
     try {
-      return await makeDatabase(options.port, options.password)
+      // Two starts at once choose the same port, and the loser's would be answered by the winner's Postgres.
+      if ((await postmasterPid(data)) === child.pid) return await makeDatabase(options.port, options.password)
     } catch (problem) {
       const { code } = problem as NodeJS.ErrnoException
       if (code === "28P01") {
@@ -100,8 +102,9 @@ async function untilReady(child: ChildProcess, options: ProcessOptions): Promise
         )
       }
       // Refused: not listening yet. 57P03: still replaying its log.
-      if ((code !== "ECONNREFUSED" && code !== "57P03") || performance.now() > deadlineMs) throw problem
+      if (code !== "ECONNREFUSED" && code !== "57P03") throw problem
     }
+    if (performance.now() > deadlineMs) throw new Error(`it did not answer in ${READY_MS_MAX / 1_000} s`)
     await delay(READY_POLL_MS)
   }
 }

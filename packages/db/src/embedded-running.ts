@@ -58,18 +58,27 @@ export async function freePort(port: number): Promise<number | undefined> {
   return promise
 }
 
+/** The process that holds `data`, or held it when its machine went down. */
+export async function postmasterPid(data: string): Promise<number | undefined> {
+  return (await readPidFile(data))?.pid
+}
+
 /** Lines of postmaster.pid: 1 the pid, 8 the status (Postgres, src/include/utils/pidfile.h). */
-async function runningPostgres(data: string): Promise<{ pid: number; stopping: boolean } | undefined> {
-  const file = join(data, "postmaster.pid")
-  const lines = (await readFile(file, "utf8").catch(() => "")).split("\n")
+async function readPidFile(data: string): Promise<{ pid: number; stopping: boolean } | undefined> {
+  const lines = (await readFile(join(data, "postmaster.pid"), "utf8").catch(() => "")).split("\n")
   const pid = Number.parseInt(lines[0] ?? "", 10)
-  if (!Number.isInteger(pid) || !isAlive(pid)) return undefined
-  if (!(await isPostgresOn(pid, data))) {
+  return Number.isInteger(pid) ? { pid, stopping: lines[7]?.trim() === "stopping" } : undefined
+}
+
+async function runningPostgres(data: string): Promise<{ pid: number; stopping: boolean } | undefined> {
+  const found = await readPidFile(data)
+  if (found === undefined || !isAlive(found.pid)) return undefined
+  if (!(await isPostgresOn(found.pid, data))) {
     // Left by a machine or container that went down; Postgres itself refuses to start while that pid lives as anything.
-    await rm(file, { force: true })
+    await rm(join(data, "postmaster.pid"), { force: true })
     return undefined
   }
-  return { pid, stopping: lines[7]?.trim() === "stopping" }
+  return found
 }
 
 async function isPostgresOn(pid: number, data: string): Promise<boolean> {
