@@ -16,7 +16,7 @@ const KILL_TIMEOUT_MS = 10_000
 /** The identity of a live process, or undefined when there is none. */
 export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
   const [stat, bootId] = await Promise.all([readStat(pid), readBootId()])
-  return stat === undefined || stat.state === "Z" ? undefined : { pid, startTime: stat.startTime, bootId }
+  return stat === undefined || hasEnded(stat) ? undefined : { pid, startTime: stat.startTime, bootId }
 }
 
 /** Whether this very process still runs; a zombie does not. */
@@ -71,12 +71,23 @@ async function goneWithin(identity: ProcessIdentity, timeoutMs: number): Promise
   return false
 }
 
-async function readStat(pid: number): Promise<{ state: string; startTime: number } | undefined> {
+interface ProcessStat {
+  readonly state: string
+  readonly threads: number
+  readonly startTime: number
+}
+
+/** A killed process is a zombie as soon as its first thread has ended. The others hold its files, locks and sockets until they end. */
+function hasEnded({ state, threads }: ProcessStat): boolean {
+  return state === "Z" && threads <= 1
+}
+
+async function readStat(pid: number): Promise<ProcessStat | undefined> {
   const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(ignoreMissing)
   if (text === undefined) return undefined
   // The second field is the program's name in parentheses and may hold anything, spaces and parentheses included.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ")
-  return { state: fields[0] ?? "", startTime: Number(fields[19]) }
+  return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: Number(fields[19]) }
 }
 
 async function readBootId(): Promise<string> {
