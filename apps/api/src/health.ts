@@ -70,7 +70,8 @@ function databaseProblem(error: unknown): Readiness {
 function notReady(
   body: Readiness & { readonly hosts: object[]; readonly compression_workers: object[] },
 ): Answer {
-  const answer = problem("unavailable", body.problems.map(({ message }) => message).join("; "))
+  const messages = new Set(body.problems.map(({ message }) => message.replace(/\.$/, "")))
+  const answer = problem("unavailable", [...messages].join("; "))
   return { ...answer, body: { ...answer.body, ...body } }
 }
 

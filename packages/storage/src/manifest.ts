@@ -15,7 +15,13 @@ export async function readManifest(dir: string): Promise<Manifest> {
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (typeof code === "string" && code !== "ENOENT") throw cause
-    throw new StillframeError("corrupted", `the payload has no readable ${manifestName}`, { cause })
+    throw new StillframeError(
+      "corrupted",
+      `the payload has no readable ${manifestName}; bring its files back from a backup`,
+      {
+        cause,
+      },
+    )
   }
 }
 
