@@ -1,6 +1,6 @@
 // Runs a command in the place of this process: hands its signals on and ends as it ends.
 import { spawn } from "node:child_process"
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { constants } from "node:os"
 import process from "node:process"
 
@@ -50,10 +50,22 @@ function handOnSignals(send) {
 function watchParent(onGone) {
   const parent = process.ppid
   if (process.env.npm_lifecycle_event === undefined) return undefined
+  // npm may have ended before this process could look. A script of npm is in npm's process group and does not lead it.
+  const group = groupOf("self")
+  const orphaned = group !== String(process.pid) && group !== groupOf(parent)
   const timer = setInterval(() => {
-    if (process.ppid === parent) return
+    if (process.ppid === parent && !orphaned) return
     clearInterval(timer)
     onGone()
   }, PARENT_POLL_MS)
   return timer.unref()
+}
+
+/** Undefined where the system has no /proc. */
+function groupOf(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ")[2]
+  } catch {
+    return undefined
+  }
 }

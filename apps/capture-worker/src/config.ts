@@ -120,7 +120,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     spaceFloorBytes,
     attachedLookMs: 30_000,
     logBytesMax,
-    resumeRoomBytes: 64 * 1024 ** 2,
+    resumeRoomBytes: 128 * 1024 ** 2,
     mergeQuietMs: 5_000,
     pauseLimitMs: set.PAUSE_LIMIT * 1_000,
     stopGraceMs: set.STOP_GRACE * 1_000,

@@ -28,14 +28,17 @@ export interface ReserveOptions {
   readonly freeBytes?: () => Promise<number>
 }
 
-/** Looks every second. Makes the reserve when there is room for it and gives it up when the disk is full. */
+/** Looks every second. Makes the reserve when there is room for it and gives it up when the disk is full and fills no further. */
 export function openReserve({ file, log, freeBytes = () => freeOn(file) }: ReserveOptions): DiskReserve {
   let problem: Problem | undefined
   let looking: Promise<void> = Promise.resolve()
+  let freeBefore = Infinity
 
-  async function look(): Promise<void> {
+  async function look(atOnce: boolean): Promise<void> {
     const free = await freeBytes()
-    if (free < giveUpBytes) await rm(file, { force: true })
+    // A guest that is still writing would take the room; once it can't, its VM stands still.
+    if (free < giveUpBytes && (atOnce || free >= freeBefore)) await rm(file, { force: true })
+    freeBefore = free
     tell(free < floorBytes ? diskFull(file) : undefined)
     if (free >= floorBytes + reserveBytes && !(await isWhole(file))) await make(file)
   }
@@ -47,17 +50,19 @@ export function openReserve({ file, log, freeBytes = () => freeOn(file) }: Reser
   }
 
   // One after the other: a slow disk must not pile up looks.
-  function lookNext(): Promise<void> {
-    looking = looking.then(look).catch((err: unknown) => {
-      log.warn({ err }, "the room on the database's disk is not known")
-    })
+  function lookNext(atOnce: boolean): Promise<void> {
+    looking = looking
+      .then(() => look(atOnce))
+      .catch((err: unknown) => {
+        log.warn({ err }, "the room on the database's disk is not known")
+      })
     return looking
   }
 
-  const timer = setInterval(() => void lookNext(), lookMs)
+  const timer = setInterval(() => void lookNext(false), lookMs)
   return {
     problem: () => problem,
-    look: lookNext,
+    look: () => lookNext(true),
     async [Symbol.asyncDispose]() {
       clearInterval(timer)
       await looking

@@ -5,7 +5,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/pr
 import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
-import { afterEach, beforeEach, describe, expect, test } from "vitest"
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest"
 
 const scripts = join(import.meta.dirname, "..", "..", "..", "scripts")
 
@@ -92,6 +92,23 @@ describe("as an npm script", () => {
     npm.child.kill(signal)
 
     await expect.poll(() => isAlive(pid), { timeout: 10_000 }).toBe(false)
+  })
+
+  test("the command ends when npm had ended before the script could look", async () => {
+    const words = withNode("console.log(process.pid); setInterval(() => {}, 1000)")
+    // $$ is the parent, also in the subshell, which goes on when that one is gone.
+    const orphan = `(while kill -0 $$ 2>/dev/null; do sleep 0.05; done; exec "$0" "$@") &`
+    const npm = spawn("/bin/sh", ["-c", orphan, process.execPath, ...words], {
+      env: { ...process.env, npm_lifecycle_event: "start" },
+      stdio: ["ignore", "pipe", "ignore"],
+      detached: true,
+    })
+    const said: number[] = []
+    npm.stdout.on("data", (data) => said.push(Number(data)))
+    onTestFinished(() => said.filter(isAlive).forEach((pid) => process.kill(pid)))
+    await once(npm, "exit")
+
+    await expect.poll(() => npm.stdout.closed, { timeout: 10_000 }).toBe(true)
   })
 })
 

@@ -177,7 +177,7 @@ async function greetingInTime(greeting: Promise<string>, socketName: string): Pr
     late.reject(
       new StillframeError(
         "hypervisor_unavailable",
-        `${socketName} accepted but sent no greeting: another program holds the VM's only monitor connection; end that one first`,
+        `${socketName} accepted but sent no greeting: another program holds the VM's only monitor connection, or QEMU itself is stopped or hangs; end that program, or let QEMU go on`,
       ),
     )
   }, GREETING_TIMEOUT_MS)

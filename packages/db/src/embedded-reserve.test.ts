@@ -1,0 +1,54 @@
+import { mkdtemp, rm, stat } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, beforeEach, expect, test } from "vitest"
+import { openReserve } from "./embedded-reserve.ts"
+
+const mib = 1024 ** 2
+const log = { info() {}, warn() {}, error() {} }
+
+let dir: string
+let file: string
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "stillframe-reserve-"))
+  file = join(dir, "reserve")
+})
+
+afterEach(() => rm(dir, { recursive: true }))
+
+test("the reserve is kept from what still fills the disk, and given up when the disk fills no further", async () => {
+  const free = [1_024 * mib, 12 * mib, 8 * mib, 4 * mib, 0, 0]
+  const kept: boolean[] = []
+  await using _reserve = openReserve({
+    file,
+    log,
+    async freeBytes() {
+      kept.push(await isThere())
+      return free[Math.min(kept.length, free.length) - 1] ?? 0
+    },
+  })
+
+  await expect.poll(() => kept.length, { timeout: 30_000 }).toBeGreaterThan(free.length)
+
+  expect(kept.slice(0, 7)).toEqual([false, true, true, true, true, true, false])
+})
+
+test("the reserve is given up at once for a start on a full disk", async () => {
+  let free = 1_024 * mib
+  await using reserve = openReserve({ file, log, freeBytes: async () => free })
+  await reserve.look()
+  expect(await isThere()).toBe(true)
+
+  free = 4 * mib
+  await reserve.look()
+
+  expect(await isThere()).toBe(false)
+})
+
+function isThere(): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  )
+}
