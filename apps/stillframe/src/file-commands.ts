@@ -10,6 +10,7 @@ import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/com
 import { StillframeError } from "@stillframe/domain/errors"
 import { compressedInput, regularInput } from "./file-input.ts"
 import { type Output, type OutputOptions, resolveOutput } from "./file-output.ts"
+import { printLine } from "./print-line.ts"
 import { publishOutput } from "./publish-output.ts"
 import { runVerb, unlessAborted, type Work } from "./run-verb.ts"
 import { openBlockDevice, writeInOrder } from "./write-in-order.ts"
@@ -41,7 +42,7 @@ export function compress(path: string, options: CompressOptions): Promise<void> 
             if (isatty(fd)) throw invalid("the output is a terminal; name a file, or redirect it")
             return unlessAborted(compressToPipe({ source, fd, ...settings }), work.signal)
           })
-    report(output, `${options.output}: ${uncompressedBytes} bytes in ${compressedBytes}`)
+    await report(output, `${options.output}: ${uncompressedBytes} bytes in ${compressedBytes}`)
   })
 }
 
@@ -57,7 +58,7 @@ export function decompress(path: string, options: OutputOptions): Promise<void> 
             return made.uncompressedBytes
           })
         : await decompressInto(output, source, work)
-    report(output, `${options.output}: ${uncompressedBytes} bytes`)
+    await report(output, `${options.output}: ${uncompressedBytes} bytes`)
   })
 }
 
@@ -70,7 +71,7 @@ export function verify(path: string): Promise<void> {
     })
     const what = algorithm === undefined ? "good, without content," : `good ${algorithm},`
     const limit = endsInTable ? "" : "; no seek table tells whether frames are missing at its end"
-    console.log(`${path}: ${what} ${uncompressedBytes} bytes with the SHA-256 ${sha256}${limit}`)
+    await printLine(`${path}: ${what} ${uncompressedBytes} bytes with the SHA-256 ${sha256}${limit}`)
   })
 }
 
@@ -121,8 +122,8 @@ async function withDescriptor<Result>(
 }
 
 /** Not for a pipe: standard output may be where the content goes. */
-function report(output: Output, line: string): void {
-  if (output.kind === "file" || output.kind === "block device") console.log(line)
+async function report(output: Output, line: string): Promise<void> {
+  if (output.kind === "file" || output.kind === "block device") await printLine(line)
 }
 
 function compression({ algorithm, level }: CompressOptions): { algorithm: Algorithm; level: number } {
@@ -135,7 +136,7 @@ function compression({ algorithm, level }: CompressOptions): { algorithm: Algori
 function wholeNumber(option: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   if (/^\d{1,15}$/.test(text)) return Number(text)
-  throw invalid(`${option} ${text} must be a whole number from 0 on`)
+  throw invalid(`${option} ${text} must be a whole number from 0 to 999999999999999`)
 }
 
 function invalid(message: string): StillframeError {

@@ -79,6 +79,20 @@ test("a full device is said to be full, with status 1", () => {
   expect(stderr.toString()).toContain("ENOSPC: no space left on device")
 })
 
+test.each([
+  [
+    "> /dev/full",
+    "1 ENOSPC: no space left on device, write; check the path, its permissions and the free space\n",
+  ],
+  ["| true", "0 "],
+])("a result that cannot be printed %s leaves no stack trace", (redirection, expected) => {
+  const { stdout, stderr } = bash(
+    `stillframe compress memory -o packed > /dev/null; stillframe verify packed ${redirection}; echo "\${PIPESTATUS[0]}"`,
+  )
+
+  expect(`${stdout.toString().trim()} ${stderr.toString()}`).toBe(expected)
+})
+
 test("the output is for those whom the source was for, and may have a name of 255 bytes", async () => {
   await chmod(join(dir, "memory"), 0o600)
   const name = "n".repeat(255)

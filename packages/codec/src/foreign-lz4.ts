@@ -9,6 +9,9 @@ const outputBytes = 1024 * 1024
 const contentChecksumFlag = 0x04
 const dictionaryFlag = 0x01
 
+/** The content of a frame up to this size is held until the checksum behind it was compared. */
+const heldBytesMax = 2 * 1024 * 1024
+
 /**
  * The content of one LZ4 frame, whose `magic` was read, in pieces that are valid until the next. Returns the frame's own
  * checksum, the XXH32 of its content, if it has one. Throws `corrupted`, and `not_supported` without liblz4.
@@ -17,6 +20,27 @@ export async function* lz4Frame(
   reader: FileReader,
   { magic }: { magic: Buffer },
 ): AsyncGenerator<Buffer, number | undefined> {
+  const pieces = decodedPieces(reader, magic)
+  const held: Buffer[] = []
+  let bytes = 0
+  try {
+    for (;;) {
+      const { done, value } = await pieces.next()
+      if (done !== true) bytes += value.length
+      if (done !== true && bytes <= heldBytesMax) {
+        held.push(Buffer.from(value))
+        continue
+      }
+      yield* held.splice(0)
+      if (done === true) return value
+      yield value
+    }
+  } finally {
+    await pieces.return(undefined)
+  }
+}
+
+async function* decodedPieces(reader: FileReader, magic: Buffer): AsyncGenerator<Buffer, number | undefined> {
   using stream = liblz4FrameStream()
   if (!stream) throw needsLibrary()
   const output = Buffer.allocUnsafeSlow(outputBytes)
