@@ -10,6 +10,7 @@ test.each([
   ["PCI: no slot/function available for virtio-blk-pci, all in use or reserved", "fewer"],
   ["Error loading uncompressed kernel without PVH ELF Note", "PVH"],
   ["invalid kernel header", "bzImage"],
+  ["Error while loading elf kernel", "bzImage"],
   ["initrd is too large, cannot support.(max: 66945023, need 83886080)", "launch.memory_mib"],
   ["Could not open 'disk0.base': Permission denied", "readable"],
   ["Unsupported qcow2 feature(s): Unknown incompatible feature: 40", "qemu-img convert"],

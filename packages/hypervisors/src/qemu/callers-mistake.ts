@@ -16,7 +16,7 @@ const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
     "the machine has no slots for so many disks; give fewer",
   ],
   [
-    /without PVH ELF Note|invalid kernel header|could not load (PVH )?kernel|kernel too old|Cannot load x86-64 image/,
+    /without PVH ELF Note|invalid kernel header|could not load (PVH )?kernel|kernel too old|Cannot load x86-64 image|Error while loading elf kernel/,
     "QEMU cannot boot the kernel; give a bzImage, or a vmlinux with a PVH note",
   ],
   [
