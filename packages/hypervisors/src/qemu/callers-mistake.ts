@@ -4,6 +4,10 @@ import { StillframeError } from "@stillframe/domain/errors"
 const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   [/unsupported machine type/, 'QEMU on this host does not know the machine; leave "launch.machine" out'],
   [
+    /vmgenid requires DMA write support/,
+    'the machine is too old to tell its guest that it is a fork; give a newer "launch.machine", or leave it out',
+  ],
+  [
     /Invalid SMP CPUs \d+|Number of SMP cpus requested .* exceeds|max CPUs supported/,
     'the machine has no room for so many processors; give fewer "launch.vcpus"',
   ],
