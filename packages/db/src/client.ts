@@ -43,10 +43,9 @@ export function openDatabase({
     connectionTimeoutMillis: acquireMsMax,
     fallback_application_name: "stillframe",
     types: { getTypeParser },
+    Client: pooled ? PooledClient : PreparingClient,
     // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
-    ...(pooled
-      ? { Client: PooledClient, onConnect: reachPostgres }
-      : { Client: PreparingClient, onConnect: prepareSession }),
+    onConnect: pooled ? reachPostgres : prepareSession,
     ...(clockOffset !== undefined && {
       options: `-c stillframe.clock_offset=${clockOffset.replaceAll(" ", "\\ ")}`,
     }),
