@@ -1,5 +1,6 @@
 import { join } from "node:path"
 import { orphanedInstances } from "@stillframe/db/instances"
+import { openTrouble, type Outage } from "@stillframe/domain/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { namesIn } from "@stillframe/storage/directory"
@@ -19,9 +20,10 @@ type Deps = Pick<Worker, "clusterId" | "db" | "log" | "problems"> & {
  * VMs and files are only reported, because an operator may have been wrong about the host.
  */
 export function watchOrphans(worker: Deps): AsyncDisposable {
-  let looking = look(worker)
+  const trouble = openTrouble(worker.log, { lost: "orphaned instances not looked for" })
+  let looking = look(worker, trouble)
   const timer = setInterval(() => {
-    looking = looking.then(() => look(worker))
+    looking = looking.then(() => look(worker, trouble))
   }, intervalMs)
   return {
     async [Symbol.asyncDispose]() {
@@ -31,11 +33,12 @@ export function watchOrphans(worker: Deps): AsyncDisposable {
   }
 }
 
-async function look(worker: Deps): Promise<void> {
+async function look(worker: Deps, trouble: Outage): Promise<void> {
   try {
     worker.problems.set("orphans", await orphansOf(worker))
-  } catch (err) {
-    worker.log.warn({ err }, "orphaned instances not looked for")
+    trouble.worked()
+  } catch (error) {
+    trouble.failed(error)
   }
 }
 

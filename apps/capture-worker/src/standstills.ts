@@ -2,6 +2,7 @@ import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { recordStandstill } from "@stillframe/db/instances"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openTrouble } from "@stillframe/domain/outage"
 import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
 import { openBell } from "./bell.ts"
 import { openSight, type Seen, type StandstillDeps, type Vm } from "./see-standstill.ts"
@@ -60,6 +61,7 @@ async function followStandstill(
 ): Promise<void> {
   const bell = openBell((ring) => watch.onChange?.(ring))
   const sight = openSight(deps, vm, watch)
+  const trouble = openTrouble(deps.log, { lost: `could not see or tell whether vm ${vm.id} stands still` })
   const runningMs = everyMs ?? (watch.onChange === undefined ? silentPollMs : runningPollMs)
   if (everyMs !== undefined) await bell.rung(everyMs, signal)
   while (!signal.aborted) {
@@ -68,10 +70,11 @@ async function followStandstill(
     try {
       seen = await sight()
       if (seen !== "unknown") await record(deps, vm, seen === "running" ? undefined : seen)
-    } catch (err) {
+      trouble.worked()
+    } catch (error) {
       // The end of the process is told by its watch; anything else is looked at again.
-      if (signal.aborted || (isGone(err) && everyMs === undefined)) break
-      deps.log.warn({ err, instanceId: vm.id }, "could not see or tell whether a vm stands still")
+      if (signal.aborted || (isGone(error) && everyMs === undefined)) break
+      trouble.failed(error)
     }
     await bell.rung(seen === "running" ? runningMs : (everyMs ?? standingPollMs), signal)
   }

@@ -43,8 +43,9 @@ export function openDatabase({
     connectionTimeoutMillis: acquireMsMax,
     fallback_application_name: "stillframe",
     types: { getTypeParser },
+    Client: pooled ? PooledClient : PreparingClient,
     // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
-    ...(pooled ? { Client: PooledClient } : { Client: PreparingClient, onConnect: prepareSession }),
+    onConnect: pooled ? reachPostgres : prepareSession,
     ...(clockOffset !== undefined && {
       options: `-c stillframe.clock_offset=${clockOffset.replaceAll(" ", "\\ ")}`,
     }),
@@ -63,6 +64,12 @@ export function openDatabase({
 }
 
 const sessionMsMax = 10_000
+
+/** A pooler takes connections while Postgres is away, and only a query tells. */
+async function reachPostgres(client: ClientBase): Promise<void> {
+  const query = { text: "select 1", query_timeout: sessionMsMax }
+  await client.query(query)
+}
 
 /** The pool waits for it before it hands out the connection. */
 async function prepareSession(client: ClientBase): Promise<void> {

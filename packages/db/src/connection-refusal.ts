@@ -25,7 +25,9 @@ const remedies: Readonly<Record<string, string>> = {
 export function connectionRefusal(error: unknown): StillframeError | undefined {
   if (error instanceof StillframeError) return error
   const { code = "", message } = error as { code?: string; message: string }
-  const words = remedies[code] ?? (networkErrors.test(`${code} ${message}`) ? unreachable : undefined)
+  const words = poolerAlone.test(message)
+    ? unreachable
+    : (remedies[code] ?? (networkErrors.test(`${code} ${message}`) ? unreachable : undefined))
   if (words === undefined) return undefined
   const why = message === "" ? code : message
   return new StillframeError(
@@ -37,6 +39,9 @@ export function connectionRefusal(error: unknown): StillframeError | undefined {
 
 const unreachable =
   "the database can't be reached: {why}. Check that Postgres runs and that DATABASE_URL names it."
+
+/** A pooler's words while it has no Postgres behind it; their code is also that of a refused startup parameter. */
+const poolerAlone = /server login has been failing|server conn crashed/
 
 const networkErrors =
   /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)\b|Connection terminated|server does not support SSL/

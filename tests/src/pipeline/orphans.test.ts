@@ -3,8 +3,8 @@ import { once } from "node:events"
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { orphansOf } from "@stillframe/capture-worker/orphans"
-import { clockPlus, type OwnedDatabase } from "@stillframe/db/client"
+import { orphansOf, watchOrphans } from "@stillframe/capture-worker/orphans"
+import { clockPlus, openDatabase, type OwnedDatabase } from "@stillframe/db/client"
 import { forgetHost } from "@stillframe/db/forget-host"
 import { heartbeat } from "@stillframe/db/hosts"
 import { createInstance } from "@stillframe/db/instances"
@@ -73,4 +73,21 @@ test("a host that comes back after it was forgotten reports its VMs and files, a
 
   await rm(join(dataDir, "instances", forgotten), { recursive: true })
   expect(await look()).toBe(undefined)
+})
+
+test("a look for orphans that cannot reach the database leaves that to the database's own line in the log", async () => {
+  const lines: string[] = []
+  const destination = { write: (line: string) => void lines.push(line) }
+  const told = createLogger({ service: "test", level: "info", destination })
+  // Nothing listens there.
+  await using db = openDatabase({ url: "postgres://nobody@127.0.0.1:1/none", onIdleError: () => {} })
+  const dataDir = await mkdtemp(join(tmpdir(), "stillframe-orphans-"))
+  await mkdir(join(dataDir, "instances", "one"), { recursive: true })
+
+  await watchOrphans({ clusterId, db, log: told, problems: openProblems(log), config: { dataDir } })[
+    Symbol.asyncDispose
+  ]()
+
+  await rm(dataDir, { recursive: true })
+  expect(lines).toEqual([])
 })

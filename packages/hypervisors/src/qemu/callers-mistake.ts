@@ -4,6 +4,10 @@ import { StillframeError } from "@stillframe/domain/errors"
 const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   [/unsupported machine type/, 'QEMU on this host does not know the machine; leave "launch.machine" out'],
   [
+    /vmgenid requires DMA write support/,
+    'the machine is too old to tell its guest that it is a fork; give a newer "launch.machine", or leave it out',
+  ],
+  [
     /Invalid SMP CPUs \d+|Number of SMP cpus requested .* exceeds|max CPUs supported/,
     'the machine has no room for so many processors; give fewer "launch.vcpus"',
   ],
@@ -16,7 +20,7 @@ const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
     "the machine has no slots for so many disks; give fewer",
   ],
   [
-    /without PVH ELF Note|invalid kernel header|could not load (PVH )?kernel|kernel too old|Cannot load x86-64 image/,
+    /without PVH ELF Note|invalid kernel header|could not load (PVH )?kernel|kernel too old|Cannot load x86-64 image|Error while loading elf kernel/,
     "QEMU cannot boot the kernel; give a bzImage, or a vmlinux with a PVH note",
   ],
   [
