@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { appendFileSync } from "node:fs"
+import { appendFileSync, chmodSync, linkSync, utimesSync, writeFileSync } from "node:fs"
 import {
   chmod,
   mkdir,
@@ -109,6 +109,29 @@ test("a file that is changed while it is imported is found out, and nothing is l
     message: expect.stringContaining(`${callers} was changed while it was imported`),
   })
   expect([await readdir(join(root, "one")), await storedNames(store.dir)]).toEqual([[], []])
+})
+
+test("a file that gets another link and mode while it is imported is the same all along", async () => {
+  let changed = false
+  const image = await imported(callers, "one", () => {
+    if (changed) return
+    changed = true
+    linkSync(callers, `${callers}.link`)
+    chmodSync(callers, 0o600)
+  })
+
+  expect(await readFile(image)).toEqual(await readFile(callers))
+})
+
+test("a file that is edited and set back in time while it is imported is found out", async () => {
+  const { mtime } = await stat(callers)
+  const attempt = imported(callers, "one", (bytes) => {
+    if (bytes < 3 * mib) return
+    writeFileSync(callers, Buffer.alloc(3 * mib, 9))
+    utimesSync(callers, mtime, mtime)
+  })
+
+  await expect(attempt).rejects.toMatchObject({ code: "conflict" })
 })
 
 test("an import that is cancelled ends within a piece, and nothing is left", async () => {

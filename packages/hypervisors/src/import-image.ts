@@ -26,7 +26,7 @@ export async function importImage(
   const part = `${to}.part`
   try {
     const sha256 = await copyOf(file, part, reading)
-    await assertUnchanged(file, facts)
+    await assertUnchanged(file, facts, { part, signal: reading.signal })
     await storeImage(store, sha256, { part, to })
     await rememberSha256(store, facts, sha256)
     return sha256
@@ -50,7 +50,7 @@ export async function copyImage(file: HostFile, to: string, reading: Reading): P
   const part = `${to}.part`
   try {
     if (!(await cloned(file, part))) await copied(file, part, reading)
-    await assertUnchanged(file, facts)
+    await assertUnchanged(file, facts, { part, signal: reading.signal })
     await rename(part, to)
   } catch (error) {
     await rm(part, { force: true })
@@ -90,11 +90,18 @@ async function copied({ handle }: HostFile, part: string, reading: Reading): Pro
   return await copyHashed(handle, { ...reading, to })
 }
 
+/** Another link, owner or mode changes a file's times and leaves its content, so contents decide where times differ. */
 async function assertUnchanged(
   { handle, path }: HostFile,
   before: Awaited<ReturnType<typeof factsOf>>,
+  { part, signal }: { part: string; signal: AbortSignal },
 ): Promise<void> {
-  if (stateOf(await factsOf(handle)) === stateOf(before)) return
+  const now = await factsOf(handle)
+  if (stateOf(now) === stateOf(before)) return
+  if (now.size === before.size) {
+    const [held, copied] = [await copyHashed(handle, { signal }), await hashOf(part, { signal })]
+    if (held === copied) return
+  }
   throw new StillframeError(
     "conflict",
     `${path} was changed while it was imported; launch the VM once nothing writes to that file`,
