@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { readdir, readFile, rm } from "node:fs/promises"
+import { readdir, readFile, readlink, rm } from "node:fs/promises"
 import { delimiter, dirname, join } from "node:path"
 import { createInterface } from "node:readline"
 import type { InstanceResource } from "@stillframe/domain/instance"
@@ -16,7 +16,7 @@ test("Ctrl-C of the whole process group in a capture ends everything in order an
   await using opened = new AsyncDisposableStack()
   const dir = await scratchFolder("stillframe-ctrl-c-")
   opened.defer(() => rm(dir, { recursive: true }))
-  // The VM goes on by design, and QEMU's command line names its directory.
+  // The VM goes on by design, and works in its directory below this one.
   opened.defer(() => endProcessesOf(dir))
   const stack = await startStack(opened, dir)
   const launch = { name: "a", image: "heartbeat", memory: "512MB" }
@@ -47,8 +47,8 @@ function endProcess(pid: number): void {
 
 async function endProcessesOf(dir: string): Promise<void> {
   for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
-    const words = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")
-    if (words.includes(`${dir}/`)) endProcess(Number(pid))
+    const at = await readlink(`/proc/${pid}/cwd`).catch(() => "")
+    if (at.startsWith(`${dir}/`)) endProcess(Number(pid))
   }
 }
 
