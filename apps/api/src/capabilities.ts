@@ -65,7 +65,7 @@ const hostsSchema = z
   })
   .meta({ id: "Capabilities", description: "The capabilities of the hosts that are up." })
 
-/** What can be asked of which host, in our words and in the contract's. */
+/** The capabilities of each host, in our members and in the contract's. */
 export function capabilityRoutes({ db }: ApiDeps): Route[] {
   return [
     route({

@@ -65,7 +65,7 @@ export const contractMembers = {
     .meta({ description: "The versions of the server." }),
 }
 
-/** What hosts can do, in the contract's words. */
+/** The capabilities of the hosts in the contract's members. */
 export function inContractsWords(
   hosts: readonly Pick<LiveHost, "hypervisors">[],
 ): z.output<z.ZodObject<typeof contractMembers>> {

@@ -66,7 +66,7 @@ export function problem(
   }
 }
 
-/** Whether a client may send the same request again by itself. A full disk stays full until a person acts. */
+/** True where a client may send the same request again by itself. A full disk stays full until a person acts. */
 function mayRepeat(code: ErrorCode): boolean {
   return errorCodes[code].retry && code !== "insufficient_storage"
 }

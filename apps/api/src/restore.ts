@@ -53,7 +53,7 @@ async function restore(
     const snapshot = idPattern.test(snapshotId) ? await findSnapshot(deps.db, snapshotId) : undefined
     return requireOf(snapshot, instanceId)
   }
-  // What can't be done is said before anything is waited for.
+  // Refuse an impossible request before waiting for anything.
   const asked = await read()
   requireHost(resolved)
   await useAfterState(deps.db, asked, resolved, body)

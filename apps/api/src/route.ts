@@ -34,7 +34,7 @@ export interface ApiDeps {
   readonly databaseProblem?: (() => Problem | undefined) | undefined
   /** How often a stream shows that it lives. */
   readonly streamHeartbeatMs: number
-  /** Whether the rest of the process is not up yet, so that only `/health` and `/ready` are answered. */
+  /** True until the rest of the process is up; only `/health` and `/ready` are answered until then. */
   readonly starting: () => boolean
   /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
   readonly stopping: AbortSignal

@@ -70,8 +70,8 @@ export function hypervisorFor(
 }
 
 /**
- * What a restore or fork of a snapshot ends in on `host`, and by which hypervisor. Throws `invalid_request` for what its kind, its host or its
- * guest do not allow.
+ * Resolves a restore or fork on `host` to its target state and hypervisor. Throws `invalid_request` for a target that the kind of the
+ * snapshot, the host or the guest does not allow.
  */
 export async function useOf(
   db: Database,

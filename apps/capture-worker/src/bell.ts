@@ -18,6 +18,7 @@ export function openBell(listen: (ring: () => void) => (() => void) | undefined)
     async rung(withinMs, signal) {
       const stop = new AbortController()
       const either = AbortSignal.any([stop.signal, signal])
+      // An abort ends the wait, as the bell does.
       const late = delay(withinMs, undefined, { signal: either }).catch(() => {})
       await Promise.race([next.promise, late])
       stop.abort()

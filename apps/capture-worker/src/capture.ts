@@ -150,7 +150,7 @@ async function publish(
   const { opaque_memory: incompressible, not_restorable: option } = manifest
   const compress = snapshot.compression !== null && incompressible === undefined
   const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
-  // What was written while the disk was away lies below its mount point.
+  // Files that were written while the disk was away lie below its mount point.
   await pool.identify()
   await inTransaction(db, async (tx) => {
     const ready = await publishCapture(tx, snapshot.id, {

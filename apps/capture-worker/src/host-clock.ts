@@ -4,7 +4,7 @@ import { skewProblem } from "@stillframe/domain/clock-skew"
 import type { ClockReading } from "@stillframe/domain/database-clock"
 import type { Problems } from "@stillframe/runtime/problems"
 
-/** What the database's clock reads, as this host knows it. */
+/** The database's clock, as this host knows it. */
 export interface HostClock {
   /** Compares the clocks anew; a wall clock that is wrong is one of the host's problems. Throws when the database is away. */
   measure(): Promise<void>

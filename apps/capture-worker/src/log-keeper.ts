@@ -32,6 +32,7 @@ process.exit(0)
 
 /** By their real paths, as the kernel names the working directories of VMs. */
 async function generations(): Promise<string[]> {
+  // A host without the directory has launched no VM yet.
   const instances = await realpath(join(dataDir, "instances")).catch(() => undefined)
   if (instances === undefined) return []
   const found = await Promise.all(

@@ -64,7 +64,7 @@ async function look(watch: Standing): Promise<Seen> {
     return await Promise.race([seen, late])
   } finally {
     stop.abort()
-    // The one that lost.
+    // The loser of the race rejects later, when nothing waits for it.
     late.catch(() => {})
     seen.catch(() => {})
   }

@@ -41,7 +41,7 @@ export function verifyHandler(worker: Worker): OperationHandler {
           return undefined
         })
       const verdict = await pool.during(read)
-      // What is missing from a pool that is away is not damaged.
+      // A file that is missing from an absent pool is not damaged.
       await pool.identify()
       await inTransaction(db, async (tx) => {
         // It gives way: the scrub comes again.

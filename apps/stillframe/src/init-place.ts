@@ -11,7 +11,7 @@ import { readPoolFile } from "@stillframe/storage/pool-file"
 
 interface Asked {
   readonly dir: string
-  /** Of the pool, or of the host. */
+  /** The name of the pool, or of the host. */
   readonly name: string
   readonly replaceLost: boolean
 }

@@ -35,14 +35,14 @@ export const lostContact: RawBuilder<LostContact | null> = sql`case when contact
 export const lostPool: RawBuilder<LostPool | null> = sql`case when contact.up then null else
   jsonb_build_object('name', snapshots.pool, 'since', ${heardAt}) end`
 
-/** Of a snapshot: whether the host that captures it is up. */
+/** True for a snapshot whose host is up. */
 export const captorUp: RawBuilder<boolean> = sql`exists (
   select from hosts where hosts.name = snapshots.host and hosts.heartbeat_at > ${freshSince})`
 
 /** The state that an instance is shown in, as in `shownState`. */
 export const shownState: RawBuilder<string> = sql`case when contact.up then instances.state else 'Unknown' end`
 
-/** Of an operation: whether a host or a compression-worker that takes work from its queue is up. */
+/** True for an operation whose queue is served by a host or compression-worker that is up. */
 export const attended: RawBuilder<boolean> = sql`(
   exists (select from hosts
     where ${captureQueue("")} || hosts.name = operations.queue and hosts.heartbeat_at > ${freshSince})

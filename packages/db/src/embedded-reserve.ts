@@ -24,7 +24,7 @@ export interface ReserveOptions {
   /** A file on the disk of the database; made and removed by this. */
   readonly file: string
   readonly log: KeeperLog
-  /** Of that disk. Tests only. */
+  /** The free bytes of that disk. Tests only. */
   readonly freeBytes?: () => Promise<number>
 }
 
@@ -84,6 +84,7 @@ async function freeOn(file: string): Promise<number> {
 }
 
 async function isWhole(file: string): Promise<boolean> {
+  // A reserve that cannot be looked at is made anew, which reports why it cannot.
   const stats = await stat(file).catch(() => undefined)
   return stats?.size === reserveBytes
 }

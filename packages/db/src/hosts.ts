@@ -49,7 +49,7 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
   }
 }
 
-/** What a host's `DATA_DIR` is recognised by: who had it last, and how many instances have their files there. */
+/** The facts that identify a host's `DATA_DIR`: its last owner, and how many instances have their files there. */
 export async function knownHost(
   db: Database,
   name: string,

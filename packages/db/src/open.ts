@@ -23,7 +23,7 @@ export interface OpenedDatabase {
 }
 
 /**
- * What every process of ours starts with: the pool, the schema up to date, and the connection for waking each other.
+ * Opens the pool, brings the schema up to date, and opens the connection by which processes wake each other.
  * Parts of one process share what is `shared`; its opener closes it.
  */
 export async function openMigrated(

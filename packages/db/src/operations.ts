@@ -275,7 +275,7 @@ export interface OperationView {
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null
   readonly error_message: string | null
-  /** Whether a worker of its queue is up. */
+  /** True while a worker of its queue is up. */
   readonly attended: boolean
 }
 

@@ -46,7 +46,7 @@ export type ResolvedInstance = ShownInstance & { readonly pool: string | null }
 
 /** By id, else by name, else by a prefix of the id that fits one instance only. Throws `not_found` or `ambiguous`. */
 export async function resolveInstance(db: Database, key: string): Promise<ResolvedInstance> {
-  // What is neither a name nor an id never reaches the database, which refuses some characters.
+  // The database refuses some characters, so only names and ids reach it.
   if (key.length > nameLengthMax || !namePattern.test(key))
     throw new StillframeError("not_found", "resource not found")
   const living = db

@@ -5,7 +5,7 @@ const codes =
 const messages =
   /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|Connection is closed|Stream isn't writeable|Reached the max retries per request limit|read ECONNRESET)/
 
-/** Whether an error says that a server cannot be reached, rather than that it refused what it was asked. */
+/** True for an error of a server that cannot be reached, false for one of a server that refused a request. */
 export function isConnectionLoss(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   const { code } = error as NodeJS.ErrnoException

@@ -34,7 +34,7 @@ export const errorCodes = {
   storage_failed: { retry: true },
   // A directory is absent or is not the one that the database means; its files may be whole elsewhere.
   storage_unavailable: { retry: true },
-  // Of hosts and workers only: their clock is not the database's; they have what no instance names.
+  // Problems of hosts and workers: a clock that differs from the database's, and files that no instance names.
   clock_skew: { retry: true },
   orphaned_instances: { retry: false },
   pause_limit_exceeded: { retry: false },

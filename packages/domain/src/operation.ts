@@ -52,7 +52,7 @@ export function retryDelayMs(kind: OperationKind, attempt: number, code: ErrorCo
   return Math.min(backoffMs * 2 ** Math.min(attempt - 1, 20), backoffMsMax)
 }
 
-/** Whether a failed try is one of those that a kind of work has: without its directory nothing was tried. */
+/** True where a failure uses up an attempt. Without its directory the work was not attempted. */
 export function countsAsTry(code: ErrorCode): boolean {
   return code !== "storage_unavailable"
 }

@@ -20,12 +20,12 @@ export interface Outage {
 
 const remindMs = 60_000
 
-/** Of a server that is lost: lines carry the reason without a stack. `now`: milliseconds of a monotonic clock. */
+/** For a lost server: its log lines carry the reason without a stack. `now`: milliseconds of a monotonic clock. */
 export function openOutage(log: OutageLog, words: OutageWords, now?: () => number): Outage {
   return open(log, words, (error) => ({ reason: reasonOf(error) }), now)
 }
 
-/** Of work that is repeated: a lost server is left to its own outage, and anything else is told with its stack. */
+/** For repeated work: the outage of a lost server is logged elsewhere, and any other error is logged with its stack. */
 export function openTrouble(log: OutageLog, words: OutageWords): Outage {
   const trouble = open(log, words, (err) => ({ err }))
   return {

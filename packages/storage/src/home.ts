@@ -6,7 +6,7 @@ import { clusterFileSchema, readIdFile } from "./id-file.ts"
 import { placeAt, type Place } from "./place.ts"
 import { reasonOf, unavailable } from "./unavailable.ts"
 
-/** What the database knows of a host. */
+/** The database's facts about a host. */
 export interface KnownHost {
   readonly name: string
   readonly installation: string

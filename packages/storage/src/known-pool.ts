@@ -3,7 +3,7 @@ interface KnownPayload {
   readonly payload: string
 }
 
-/** What the database knows of a pool. */
+/** The database's facts about a pool. */
 export interface KnownPool {
   readonly name: string
   readonly installation: string
@@ -11,11 +11,11 @@ export interface KnownPool {
   readonly id: string | undefined
   /** The pools that have an id, this one too. */
   readonly pools: readonly { readonly name: string; readonly id: string }[]
-  /** Of ready snapshots in it, the newest first; not all where there are very many. */
+  /** Payloads of its ready snapshots, the newest 1,000 first. */
   readonly payloads: readonly KnownPayload[]
-  /** Whether files of deleted snapshots are still to be removed from it. */
+  /** True while files of deleted snapshots are still to be removed from it. */
   readonly deleting: boolean
-  /** Of a pool without an id: what this host has captured into pools of other names that have one. */
+  /** For a pool without an id: payloads that this host captured into pools of other names that have one. */
   readonly strays: readonly (KnownPayload & { readonly pool: string })[]
 }
 

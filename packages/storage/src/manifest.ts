@@ -48,7 +48,7 @@ export async function requireFiles(dir: string, manifest: Manifest, memoryFile?:
   }
 }
 
-/** Likewise of one file. */
+/** Throws as `requireFiles` does when one file is missing. */
 export async function requireFile(dir: string, name: string): Promise<void> {
   await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== "ENOENT") throw cause

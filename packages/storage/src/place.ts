@@ -10,7 +10,7 @@ export interface Place {
   readonly dir: string
   /** Throws `storage_unavailable` where the directory is not there now or is another one. */
   identify(): Promise<void>
-  /** Likewise where it can't be written. */
+  /** Throws as `identify` does, also where the directory cannot be written. */
   check(): Promise<void>
   /** Does what looks at the directory. A failure counts only if the directory is there after it: else it is `storage_unavailable`. */
   during<T>(work: () => Promise<T>): Promise<T>

@@ -17,7 +17,7 @@ export interface Installation extends AsyncDisposable {
   readonly id: string
   /** A path for a directory that is not there yet. */
   dir(name: string): string
-  /** What a worker does at its start; resolves with the pool's id. */
+  /** Opens the pool as a worker does at its start. Resolves with the pool's id. */
   claim(name: string, dir: string, host?: string): Promise<string>
 }
 
