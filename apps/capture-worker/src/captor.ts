@@ -1,3 +1,5 @@
+import { readdirSync } from "node:fs"
+import { setTimeout as delay } from "node:timers/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
 import { loadMostUsed } from "@stillframe/hypervisors/hypervisor-of"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
@@ -5,33 +7,47 @@ import { carryOut } from "./carry-out.ts"
 import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
 
 const importReportMs = 250
+const freeLookMs = 10
+const freeLooksMax = 20
+
+interface Running {
+  readonly cancelled: AbortController
+  readonly abandoned: AbortController
+}
 
 // The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
 // worker dies the channel closes, and without asking anybody what is under way is given up and the VM resumed; a save that
-// can't be called off is gone through with, for the worker that comes next.
-const cancelled = new AbortController()
-const abandoned = new AbortController()
-let ordered = false
-// While this process waits for its order; a failure is told by the order that needs the adapter.
+// can't be called off is gone through with, for the worker that comes next. It takes the next order only after a success that
+// left nothing open: a pause record names its captor, and must not outlive the work of that captor.
+let running: Running | undefined
+// While this process waits for its first order; a failure is told by the order that needs the adapter.
 loadMostUsed().catch(() => {})
 process.on("disconnect", () => {
-  abandoned.abort()
-  if (!ordered) process.exit(0)
+  if (running === undefined) process.exit(0)
+  running.abandoned.abort()
 })
 // Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
 process.on("SIGINT", () => {})
-process.on("SIGTERM", () => cancelled.abort())
-
-process.on("message", (message: ToCaptor) => {
-  if ("abort" in message) cancelled.abort()
-  else if ("stop" in message) abandoned.abort()
-  else {
-    ordered = true
-    void run(message.order)
-  }
+process.on("SIGTERM", () => {
+  if (running === undefined) process.exit(0)
+  running.cancelled.abort()
 })
 
+process.on("message", (message: ToCaptor) => {
+  // An answer and the word to stop may cross: then there is nothing to stop.
+  if ("abort" in message) running?.cancelled.abort()
+  else if ("stop" in message) running?.abandoned.abort()
+  else void run(message.order)
+})
+
+// After the listeners: one for messages keeps the process alive.
+const resourcesAtStart = openResources()
+
 async function run(order: Order): Promise<void> {
+  const { cancelled, abandoned } = (running = {
+    cancelled: new AbortController(),
+    abandoned: new AbortController(),
+  })
   const answer = await carryOut(order, {
     cancelled: cancelled.signal,
     abandoned: abandoned.signal,
@@ -44,8 +60,25 @@ async function run(order: Order): Promise<void> {
       return { error: { code, message } }
     },
   )
-  if (process.connected) process.send?.(answer, undefined, {}, () => process.exit(0))
-  else process.exit(0)
+  if (!process.connected) process.exit(0)
+  running = undefined
+  send(answer, () => "error" in answer && process.exit(0))
+  if ("result" in answer) await offerAgain()
+}
+
+/** Sockets and files that the order closed take a moment to go. */
+async function offerAgain(): Promise<void> {
+  for (let look = 0; look < freeLooksMax; look++) {
+    await delay(freeLookMs)
+    if (openResources() === resourcesAtStart) return send({ free: true })
+  }
+  process.exit(0)
+}
+
+/** What keeps this process alive, and how many files it has open: the same before and after an order that leaves nothing. */
+function openResources(): string {
+  const files = readdirSync("/proc/self/fd").length
+  return [...process.getActiveResourcesInfo().toSorted(), files].join()
 }
 
 /** An import reads a piece in a millisecond: its worker is told some times a second. */
@@ -59,7 +92,7 @@ function importReporter(): (importing: ImportProgress) => void {
   }
 }
 
-function send(message: FromCaptor): void {
+function send(message: FromCaptor, then = (): void => {}): void {
   // The worker may have died without being missed yet: an error that nobody takes would end this process in the pause.
-  if (process.connected) process.send?.(message, undefined, {}, () => {})
+  if (process.connected) process.send?.(message, undefined, {}, then)
 }

@@ -22,8 +22,8 @@ export interface OrderOptions {
 }
 
 /**
- * The processes that alone talk to hypervisors: one for each order. Those that are at work when this is disposed of are left
- * to themselves; their orders are never answered.
+ * The processes that alone talk to hypervisors: each carries out one order at a time. Those that are at work when this is
+ * disposed of are left to themselves; their orders are never answered.
  */
 export interface Captors extends AsyncDisposable {
   /** Throws what the captor failed with, `hypervisor_failed` when it died. */
@@ -35,21 +35,36 @@ export interface Captors extends AsyncDisposable {
 
 /** Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. */
 export function openCaptors(): Captors {
-  let spare: ChildProcess | undefined = startCaptor()
-  let soon: NodeJS.Timeout | undefined
+  const captors = new Set<ChildProcess>()
   const running = new Set<ChildProcess>()
+  let spare: ChildProcess | undefined = start()
+  let soon: NodeJS.Timeout | undefined
   let disposed = false
+
+  function start(): ChildProcess {
+    const captor = startCaptor()
+    captors.add(captor)
+    captor.on("message", (message: FromCaptor) => "free" in message && keep(captor))
+    // One that could not start never exits.
+    for (const end of ["exit", "error"]) captor.once(end, () => captors.delete(captor))
+    return captor
+  }
+
+  function keep(captor: ChildProcess): void {
+    if (spare?.connected === true || disposed) captor.disconnect()
+    else spare = captor
+  }
 
   // Not at once: its start would take the processor from the pause, and then from the compression.
   function prepareWhenIdle(): void {
     clearTimeout(soon)
-    if (running.size === 0 && !disposed) soon = setTimeout(() => (spare ??= startCaptor()), spareDelayMs)
+    if (running.size === 0 && !disposed) soon = setTimeout(() => (spare ??= start()), spareDelayMs)
   }
 
   return {
     async order(order, options) {
       options.signal.throwIfAborted()
-      const captor = spare?.connected === true ? spare : startCaptor()
+      const captor = spare?.connected === true ? spare : start()
       spare = undefined
       running.add(captor)
       prepareWhenIdle()
@@ -64,12 +79,15 @@ export function openCaptors(): Captors {
       disposed = true
       clearTimeout(soon)
       for (const captor of running) leave(captor)
-      if (spare?.connected !== true) return
-      const ended = once(spare, "exit")
-      spare.disconnect()
-      await ended
+      await Promise.all([...captors].filter((captor) => !running.has(captor)).map(end))
     },
   }
+}
+
+async function end(captor: ChildProcess): Promise<void> {
+  const exited = once(captor, "exit")
+  if (captor.connected) captor.disconnect()
+  await exited
 }
 
 /** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
@@ -127,11 +145,12 @@ function answerOf(
   { onProgress, onImport }: Pick<OrderOptions, "onProgress" | "onImport">,
 ): Promise<Answer | undefined> {
   const { promise, resolve } = Promise.withResolvers<Answer | undefined>()
-  captor.on("message", (message: FromCaptor) => {
+  const onMessage = (message: FromCaptor): void => {
     if ("progress" in message) onProgress?.(message.progress)
     else if ("importing" in message) onImport?.(message.importing)
-    else resolve(message)
-  })
-  captor.once("close", () => resolve(undefined))
-  return promise
+    else if (!("free" in message)) resolve(message)
+  }
+  const onClose = (): void => resolve(undefined)
+  captor.on("message", onMessage).once("close", onClose)
+  return promise.finally(() => captor.off("message", onMessage).off("close", onClose))
 }

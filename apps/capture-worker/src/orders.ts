@@ -169,14 +169,15 @@ export interface Results {
 }
 
 /**
- * From the worker to its captor: the order once, then perhaps that nobody wants its result any more, or that the worker stops
+ * From the worker to its captor: an order, then perhaps that nobody wants its result any more, or that the worker stops
  * and another one will look for it.
  */
 export type ToCaptor = { readonly order: Order } | { readonly abort: true } | { readonly stop: true }
 
-/** From a captor to its worker: progress, then one end. */
+/** From a captor to its worker: progress, then one end; after a success perhaps that it can take another order. */
 export type FromCaptor =
   | { readonly progress: number }
   | { readonly importing: ImportProgress }
   | { readonly result: Results[keyof Results] }
   | { readonly error: { readonly code: ErrorCode; readonly message: string } }
+  | { readonly free: true }

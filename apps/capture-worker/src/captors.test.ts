@@ -1,0 +1,66 @@
+import { readdir, readFile } from "node:fs/promises"
+import { createId } from "@stillframe/domain/ids"
+import { expect, test } from "vitest"
+import { openCaptors, type Captors } from "./captors.ts"
+
+// Orders for an instance that this machine never had: a captor does them without a VM.
+
+test("a captor takes the next order after a success, and ends after a failure", async () => {
+  await using captors = openCaptors()
+  const [first] = await captorPids()
+
+  await endInstance(captors)
+  await expect.poll(() => endInstance(captors).then(captorPids), patience).toEqual([first])
+  await expect
+    .poll(async () => {
+      await expect(startInstance(captors)).rejects.toMatchObject({ code: "corrupted" })
+      return captorPids()
+    }, patience)
+    .not.toContain(first)
+})
+
+test("orders at the same time have a captor each, and none is left when their owner is done", async () => {
+  const captors = openCaptors()
+  await Promise.all([endInstance(captors), endInstance(captors), endInstance(captors)])
+
+  await captors[Symbol.asyncDispose]()
+
+  expect(await captorPids()).toEqual([])
+})
+
+const patience = { timeout: 20_000 }
+
+const orderOf = () => ({
+  clusterId: createId(),
+  dataDir: "/nonexistent",
+  storageDir: "/nonexistent",
+  instanceId: createId(),
+  generation: 1,
+  operationId: createId(),
+  token: createId(),
+  leaseMs: 60_000,
+})
+
+const options = { signal: new AbortController().signal, onLost: async () => {} }
+
+const endInstance = (captors: Captors): Promise<null> =>
+  captors.order({ kind: "end", remove: "instance", ...orderOf() }, options)
+
+function startInstance(captors: Captors): Promise<unknown> {
+  const hypervisor = { name: "qemu", binary: "/nonexistent", qemuImg: "/nonexistent" } as const
+  const launch = { memoryMib: 64, vcpus: 1, disks: [] }
+  return captors.order({ kind: "start", hypervisor, launch, ...orderOf() }, options)
+}
+
+/** Of the captors that this process has started. */
+async function captorPids(): Promise<number[]> {
+  const threads = await readdir("/proc/self/task")
+  const children = await Promise.all(
+    threads.map((thread) => readFile(`/proc/self/task/${thread}/children`, "utf8").catch(() => "")),
+  )
+  const pids = children.join(" ").split(" ").filter(Boolean)
+  const commands = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")),
+  )
+  return pids.filter((_, index) => commands[index]?.includes("captor.ts")).map(Number)
+}
