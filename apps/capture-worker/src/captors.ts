@@ -98,6 +98,8 @@ function startCaptor(): ChildProcess {
   const captor = fork(captorProgram, [], {
     detached: true,
     env,
+    // The worker's own, such as an inspector's port, are not for its captors.
+    execArgv: [],
     stdio: ["ignore", "ignore", "inherit", "ipc"],
   })
   // A captor that could not start, or that died, is noticed by its end.
