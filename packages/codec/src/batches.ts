@@ -49,5 +49,6 @@ export function batchContentBytes(frames: Batched, batch: number): number {
 
 /** The content of the largest batch is at most this. */
 export function batchBytesMax({ table }: Batched): number {
-  return Math.max(batchBytes, table.frameBytesLargest)
+  const contentBytes = table.positions[table.frameCount] ?? 0
+  return Math.min(contentBytes, Math.max(batchBytes, table.frameBytesLargest))
 }

@@ -59,12 +59,9 @@ async function hashFrames(
   options: { threads: number; signal: AbortSignal; onProgress?: OnProgress | undefined },
 ): Promise<string | undefined> {
   const control = createControl()
-  const decoders = threadsFor(
-    { kind: "decode-to-ring", control, frames } as const,
-    options.threads,
-    batchCount(frames),
-  )
-  const ring = createRing(frames, slotsPerThread * Math.max(1, decoders.length))
+  const count = batchCount(frames)
+  const decoders = threadsFor({ kind: "decode-to-ring", control, frames } as const, options.threads, count)
+  const ring = createRing(frames, Math.min(slotsPerThread * Math.max(1, decoders.length), Math.max(1, count)))
   const tasks = decoders.map((task) => ({ ...task, ring }))
   const [sha256] = await runThreads([{ kind: "hash-ring", control, frames, ring }, ...tasks], {
     control,
