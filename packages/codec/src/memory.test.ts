@@ -53,16 +53,20 @@ for (const algorithm of ["zstd", "lz4"] as const) {
   )
 }
 
-test.skipIf(linux)(`one frame of 512 MiB takes no more memory${linux}`, () => {
-  const [path, unpacked] = [join(folder, "one-frame"), join(folder, "one-frame-out")]
-  writeFileSync(path, seekableFile([zerosPart(contentBytes / 2 ** 17)]))
-  const work = "{ threads: 2, signal: new AbortController().signal }"
-  expect(peakOf("any-file", `m.verifyAny(${JSON.stringify(path)}, ${work})`)).toBeLessThan(peakMax)
-  const files = `source: ${JSON.stringify(path)}, destination: ${JSON.stringify(unpacked)}`
-  expect(peakOf("any-file", `m.decompressAny({ ${files}, ...${work} })`)).toBeLessThan(peakMax)
-  const read = `(async () => { for await (const _ of m.anyContent(${JSON.stringify(path)}, ${work})); })()`
-  expect(peakOf("any-content", read)).toBeLessThan(peakMax)
-}, timeoutMs)
+test.skipIf(linux)(
+  `one frame of 512 MiB takes no more memory${linux}`,
+  () => {
+    const [path, unpacked] = [join(folder, "one-frame"), join(folder, "one-frame-out")]
+    writeFileSync(path, seekableFile([zerosPart(contentBytes / 2 ** 17)]))
+    const work = "{ threads: 2, signal: new AbortController().signal }"
+    expect(peakOf("any-file", `m.verifyAny(${JSON.stringify(path)}, ${work})`)).toBeLessThan(peakMax)
+    const files = `source: ${JSON.stringify(path)}, destination: ${JSON.stringify(unpacked)}`
+    expect(peakOf("any-file", `m.decompressAny({ ${files}, ...${work} })`)).toBeLessThan(peakMax)
+    const read = `(async () => { for await (const _ of m.anyContent(${JSON.stringify(path)}, ${work})); })()`
+    expect(peakOf("any-content", read)).toBeLessThan(peakMax)
+  },
+  timeoutMs,
+)
 
 /** The most memory in bytes that a process held which did nothing else than this call on a module of the package. */
 function peakOf(module: string, call: string): number {
