@@ -10,6 +10,7 @@ import type { Machine } from "./machine.ts"
 import { byTurns, median, printComparisons, type Comparison } from "./measure.ts"
 import { writeMemoryImages, zeroFrameShare, type MemoryImage } from "./memory-images.ts"
 import { scratch } from "./scratch.ts"
+import { tinyFramesStep } from "./tiny-frames.ts"
 
 const rounds = 9
 const threads = availableParallelism()
@@ -35,6 +36,16 @@ export async function benchCompression(machine: Machine): Promise<void> {
       ...(await benchAlgorithm("lz4", 0, image, place.dir)),
     ])
   }
+  console.log("\na million frames, each a line of a log, without a seek table")
+  printComparisons([
+    ...(await benchTinyFrames("zstd", place.dir)),
+    ...(await benchTinyFrames("lz4", place.dir)),
+  ])
+}
+
+async function benchTinyFrames(algorithm: "zstd" | "lz4", dir: string): Promise<Comparison[]> {
+  if (!hasTool(algorithm)) return []
+  return [row(`verify ${algorithm}`, await measure(tinyFramesStep(algorithm, dir, threads)), "≤ 3")]
 }
 
 async function benchAlgorithm(
@@ -43,10 +54,7 @@ async function benchAlgorithm(
   image: MemoryImage,
   dir: string,
 ): Promise<Comparison[]> {
-  if (spawnSync(algorithm, ["--version"]).status !== 0) {
-    console.log(`${algorithm}: the command is not on PATH, nothing to compare with`)
-    return []
-  }
+  if (!hasTool(algorithm)) return []
   const work = { algorithm, level, threads }
   const packed = sides(dir, "packed")
   const outputs = sides(dir, "output")
@@ -74,6 +82,12 @@ async function benchAlgorithm(
     row(`decompress ${algorithm}, both synced`, theirsSynced(synced)),
     { what: `size ${name}, MB`, ...sizes, target: algorithm === "zstd" ? "≤ 1.02" : "" },
   ]
+}
+
+function hasTool(algorithm: "zstd" | "lz4"): boolean {
+  const found = spawnSync(algorithm, ["--version"]).status === 0
+  if (!found) console.log(`${algorithm}: the command is not on PATH, nothing to compare with`)
+  return found
 }
 
 function reachOf(algorithm: "zstd" | "lz4", image: MemoryImage): { compress: string; both?: string } {

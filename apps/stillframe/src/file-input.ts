@@ -5,6 +5,7 @@ import type { CompressedSource } from "@stillframe/codec/foreign-source"
 import { StillframeError } from "@stillframe/domain/errors"
 import { isAbsent } from "./file-output.ts"
 import { unlessAborted } from "./run-verb.ts"
+import { assertOpen } from "./standard-stream.ts"
 
 export interface Input<Source> {
   readonly source: Source
@@ -23,6 +24,7 @@ export async function regularInput(path: string): Promise<Input<string> & { read
 /** A compressed file, a pipe, or `-` for standard input. Throws for anything else. */
 export async function compressedInput(path: string, signal: AbortSignal): Promise<Input<CompressedSource>> {
   if (path === "-") {
+    assertOpen(0)
     if (process.stdin.isTTY) throw invalid("standard input is a terminal; name a file, or redirect one")
     return { source: piecesOf(() => process.stdin, signal), stat: undefined }
   }

@@ -1,8 +1,9 @@
 import { execFileSync } from "node:child_process"
+import { watch } from "node:fs"
 import { link, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterEach, beforeEach, expect, test } from "vitest"
+import { afterEach, beforeEach, expect, test, vi } from "vitest"
 import { resolveOutput } from "./file-output.ts"
 
 let dir: string
@@ -23,10 +24,18 @@ async function resolve(name: string, force: boolean): Promise<unknown> {
   return resolveOutput({ output: join(dir, name), force }, await stat(join(dir, "source")))
 }
 
-test("a name that is free becomes a file, and nothing is left of looking", async () => {
+test("a name that is free becomes a file, and looking shows no watcher that name and leaves nothing", async () => {
   const before = await readdir(dir)
+  const seen = new Set<string | null>()
+  const watcher = watch(dir, (_event, name) => seen.add(name))
 
   expect(await resolve("new", false)).toEqual({ kind: "file", path: join(dir, "new"), replaces: false })
+  // Events come in order: after this one, none of the others is missing.
+  await writeFile(join(dir, "last"), "")
+  await vi.waitUntil(() => seen.has("last"))
+  watcher.close()
+  expect([...seen]).not.toContain("new")
+  await rm(join(dir, "last"))
   expect(await readdir(dir)).toEqual(before)
 })
 

@@ -1,7 +1,8 @@
 import type { Stats } from "node:fs"
-import { lstat, open, realpath, rm, stat } from "node:fs/promises"
-import { basename } from "node:path"
+import { lstat, mkdir, realpath, rm, rmdir, stat, writeFile } from "node:fs/promises"
+import { basename, dirname, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { draftIn } from "./draft-names.ts"
 
 export interface OutputOptions {
   readonly output: string
@@ -60,12 +61,30 @@ async function existing(output: string): Promise<Stats | undefined> {
   throw refusal(`${output} is a symbolic link to a file that does not exist; name that file itself`)
 }
 
-/** Not every file system takes every name, and this must not be learnt when the work is done. */
+/**
+ * Not every file system takes every name, and this must not be learnt when the work is done. Tried in a directory of its own, so
+ * that a watcher sees a file of that name only when it is whole.
+ */
 async function assertCanBeMade(output: string): Promise<void> {
   if (output === "" || output.endsWith("/") || basename(output) === "..")
     throw refusal(`"${output}" does not name a file; name one with -o`)
-  await (await open(output, "wx")).close()
-  await rm(output)
+  const dir = dirname(output)
+  const place = await draftIn(dir)
+  await mkdir(place, { mode: 0o700 }).catch((cause: unknown) => {
+    const code = isAbsent(cause) ? "not_found" : "storage_failed"
+    const [why] = (cause as Error).message.split(",")
+    throw new StillframeError(code, `cannot make a file in ${dir}: ${why}; name another with -o`, { cause })
+  })
+  const inside = join(place, basename(output))
+  try {
+    await writeFile(inside, "", { flag: "wx" }).catch((cause: Error) => {
+      const message = `cannot make ${output}: ${cause.message.split(",")[0]}; name another file`
+      throw new StillframeError("storage_failed", message, { cause })
+    })
+  } finally {
+    await rm(inside, { force: true })
+    await rmdir(place)
+  }
 }
 
 async function unlessAbsent<Result>(asked: Promise<Result>): Promise<Result | undefined> {

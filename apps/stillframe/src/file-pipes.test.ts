@@ -16,6 +16,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
+import { compressing, decompressing } from "./file-commands.ts"
 
 const main = join(import.meta.dirname, "main.ts")
 const mib = 1024 ** 2
@@ -27,6 +28,13 @@ beforeEach(async () => {
   await writeFile(join(dir, "memory"), content)
 })
 afterEach(() => rm(dir, { recursive: true }))
+
+const work = { signal: new AbortController().signal, onProgress: () => undefined }
+
+/** Makes `packed` of `memory`, in this process. */
+async function pack(): Promise<void> {
+  await compressing(join(dir, "memory"), { algorithm: "zstd", output: join(dir, "packed") }, work)
+}
 
 /** Runs a script in bash, in which `stillframe` is the command line. */
 function bash(script: string): SpawnSyncReturns<Buffer> {
@@ -42,9 +50,9 @@ test("compressed bytes and content go through pipes", () => {
 })
 
 test("process substitutions are read and written", async () => {
-  const { status } = bash(
-    "stillframe compress memory -o packed && stillframe decompress <(cat packed) -o >(cat > back; : > done)",
-  )
+  await pack()
+
+  const { status } = bash("stillframe decompress <(cat packed) -o >(cat > back; : > done)")
   await vi.waitUntil(async () => (await readdir(dir)).includes("done"))
 
   expect(status).toBe(0)
@@ -63,17 +71,19 @@ test("--force leaves a device and the link to it what they are", async () => {
   expect((await stat("/dev/null")).isCharacterDevice()).toBe(true)
 })
 
-test.each(["-", ".", "pipe"])("compress refuses %s, whose size it cannot know", (source) => {
-  const { status, stderr } = bash(`mkfifo pipe; stillframe compress ${source} -o packed < memory`)
+test.each(["-", ".", "pipe"])("compress refuses %s, whose size it cannot know", async (source) => {
+  execFileSync("mkfifo", [join(dir, "pipe")])
+  const path = source === "-" ? source : join(dir, source)
 
-  expect(status).toBe(1)
-  expect(stderr.toString()).toMatch(/^[^\n]+(not a regular file|is a directory)[^\n]+\n$/)
+  await expect(compressing(path, { algorithm: "zstd", output: join(dir, "packed") }, work)).rejects.toThrow(
+    /not a regular file|is a directory/,
+  )
 })
 
-test("a full device is said to be full, with status 1", () => {
-  const { status, stderr } = bash(
-    "stillframe compress memory -o packed && stillframe decompress packed -o /dev/full",
-  )
+test("a full device is said to be full, with status 1", async () => {
+  await pack()
+
+  const { status, stderr } = bash("stillframe decompress packed -o /dev/full")
 
   expect(status).toBe(1)
   expect(stderr.toString()).toContain("ENOSPC: no space left on device")
@@ -85,21 +95,43 @@ test.each([
     "1 ENOSPC: no space left on device, write; check the path, its permissions and the free space\n",
   ],
   ["| true", "0 "],
-])("a result that cannot be printed %s leaves no stack trace", (redirection, expected) => {
-  const { stdout, stderr } = bash(
-    `stillframe compress memory -o packed > /dev/null; stillframe verify packed ${redirection}; echo "\${PIPESTATUS[0]}"`,
-  )
+])("a result that cannot be printed %s leaves no stack trace", async (redirection, expected) => {
+  await pack()
+
+  const { stdout, stderr } = bash(`stillframe verify packed ${redirection}; echo "\${PIPESTATUS[0]}"`)
 
   expect(`${stdout.toString().trim()} ${stderr.toString()}`).toBe(expected)
+})
+
+test.each([
+  ["cat packed >&-", "standard output is closed"],
+  ["decompress packed -o - >&-", "standard output is closed"],
+  ["compress memory -o - >&-", "standard output is closed"],
+  ["token >&-", "standard output is closed"],
+  ["verify - <&-", "standard input is closed"],
+  ["token > /dev/full", "ENOSPC"],
+])("stillframe %s fails in one line with status 1", async (words, reason) => {
+  await pack()
+
+  const { status, stderr } = bash(`JWT_SECRET=${"s".repeat(32)} stillframe ${words}`)
+
+  expect(status).toBe(1)
+  expect(stderr.toString()).toMatch(new RegExp(`^[^\n]*${reason}[^\n]*\n$`))
+})
+
+test("compress ends without a word when its reader has seen enough", () => {
+  const { stdout, stderr } = bash('stillframe compress memory -o - | true; echo "${PIPESTATUS[0]}"')
+
+  expect(`${stdout.toString()}${stderr.toString()}`).toBe("0\n")
 })
 
 test("the output is for those whom the source was for, and may have a name of 255 bytes", async () => {
   await chmod(join(dir, "memory"), 0o600)
   const name = "n".repeat(255)
 
-  expect(bash(`stillframe compress memory -o ${name} && stillframe decompress ${name} -o back`).status).toBe(
-    0,
-  )
+  await compressing(join(dir, "memory"), { algorithm: "zstd", output: join(dir, name) }, work)
+  await decompressing(join(dir, name), { output: join(dir, "back") }, work)
+
   for (const made of [name, "back"]) expect((await stat(join(dir, made))).mode & 0o777).toBe(0o600)
 })
 
@@ -119,7 +151,7 @@ test("SIGTERM leaves nothing", async () => {
 })
 
 test("Ctrl-C ends a wait for a reader", async () => {
-  bash("stillframe compress memory -o packed")
+  await pack()
   const child = spawn(process.execPath, [main, "cat", "packed"], {
     cwd: dir,
     stdio: ["ignore", "pipe", "ignore"],
@@ -183,15 +215,15 @@ test.skipIf(noLoop !== "")(
       await writeFile(join(dir, name), Buffer.alloc(bytes, 0xff))
       return execFileSync("losetup", ["-f", "--show", join(dir, name)], { encoding: "utf8" }).trim()
     }
-    bash("stillframe compress memory -o packed")
+    await pack()
     const devices = [await attach("large-disk", 4 * mib), await attach("small-disk", mib)]
     try {
-      const [large, small] = devices
-      expect(bash(`stillframe decompress packed -o ${large}`).stderr.toString()).toContain("give --force")
-      expect(bash(`stillframe decompress packed -o ${large} --force`).status).toBe(0)
-      expect(bash(`stillframe decompress packed -o ${small} --force`).stderr.toString()).toContain(
-        "is smaller than",
-      )
+      const [large = "", small = ""] = devices
+      const onto = (output: string, force: boolean): Promise<string | undefined> =>
+        decompressing(join(dir, "packed"), { output, force }, work)
+      await expect(onto(large, false)).rejects.toThrow("give --force")
+      await onto(large, true)
+      await expect(onto(small, true)).rejects.toThrow("is smaller than")
     } finally {
       for (const device of devices) execFileSync("losetup", ["-d", device])
     }

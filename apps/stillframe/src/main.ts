@@ -1,4 +1,4 @@
-import { Command } from "commander"
+import { Command, InvalidArgumentError } from "commander"
 import type { CompressOptions, OutputOptions } from "./file-commands.ts"
 import type { StorageInitOptions } from "./storage-init.ts"
 import type { TokenOptions } from "./token-command.ts"
@@ -34,17 +34,27 @@ program
     await printToken(options)
   })
 
+/** The last of several would win without a word. */
+function onlyOne(output: string, before: string | undefined): string {
+  if (before === undefined) return output
+  throw new InvalidArgumentError(`it is given twice; there is one output.`)
+}
+
+const drafts = `
+While it is made, the output is .stillframe-….partial in the same directory. A verb that was killed outright (SIGKILL) leaves that
+file; the next one with an output in the directory removes it, and after a restart of the machine you may.
+`
 const exitStatus = `
 Exit status: 0 when done, 1 with the reason on standard error, 128 and the signal's number when a signal ended it.`
 
 program
   .command("compress <file>")
   .description("compress a file so that zstd or lz4 reads it, and any place of it is read at once")
-  .requiredOption("-o, --output <out>", "the file to make, a pipe, or - for standard output")
+  .requiredOption("-o, --output <out>", "the file to make, a pipe, or - for standard output", onlyOne)
   .option("--algorithm <name>", "zstd or lz4", "zstd")
   .option("--level <n>", "zstd: 1 to 19, without this option 1; lz4: 0 to 9, without it 0")
   .option("--force", "replace the output if it exists")
-  .addHelpText("after", exitStatus)
+  .addHelpText("after", drafts + exitStatus)
   .action(async (file: string, options: CompressOptions) => {
     const { compress } = await import("./file-commands.ts")
     await compress(file, options)
@@ -55,9 +65,13 @@ program
   .description(
     "write the content of a zstd or lz4 file (-: standard input), with holes where it is all zeros",
   )
-  .requiredOption("-o, --output <out>", "the file to make, a pipe, a block device, or - for standard output")
+  .requiredOption(
+    "-o, --output <out>",
+    "the file to make, a pipe, a block device, or - for standard output",
+    onlyOne,
+  )
   .option("--force", "replace the output if it exists, or overwrite a block device")
-  .addHelpText("after", exitStatus)
+  .addHelpText("after", drafts + exitStatus)
   .action(async (file: string, options: OutputOptions) => {
     const { decompress } = await import("./file-commands.ts")
     await decompress(file, options)

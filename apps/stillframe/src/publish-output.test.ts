@@ -1,7 +1,8 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { afterEach, beforeEach, expect, test } from "vitest"
+import { draftIn } from "./draft-names.ts"
 import { publishOutput } from "./publish-output.ts"
 
 let dir: string
@@ -22,17 +23,40 @@ test("an output gets its name when it is whole", async () => {
   expect(await readFile(path, "utf8")).toBe("content")
 })
 
+test("only what processes left that are gone is removed from beside a new output", async () => {
+  const [, start = ""] = basename(await draftIn(dir)).split(`-${process.pid}-`)
+  const own = basename(await draftIn(dir))
+  const names = {
+    running: own,
+    gone: own.replace(`-${process.pid}-`, "-4194304999-"),
+    goneAndItsNumberTaken: own.replace(`-${start.split("-")[0]}-`, "-1-"),
+    ofAnotherSystem: own.replace(/stillframe-[0-9a-f]+-\d+/, "stillframe-00000000-4194304999"),
+    directory: own.replace(`-${process.pid}-`, "-4194304998-"),
+    ofTheUser: "notes.partial",
+  }
+  for (const [kind, name] of Object.entries(names))
+    await (kind === "directory" ? mkdir(join(dir, name)) : writeFile(join(dir, name), ""))
+
+  await publishOutput({ kind: "file", path: join(dir, "out"), replaces: false }, (draft) =>
+    writeFile(draft, ""),
+  )
+
+  const kept = [names.running, names.ofAnotherSystem, names.directory, names.ofTheUser]
+  expect((await readdir(dir)).toSorted()).toEqual(["out", ...kept].toSorted())
+})
+
 test("work is kept, and so is the file that took its name meanwhile", async () => {
   const path = join(dir, "out")
-  let kept = ""
 
   const published = publishOutput({ kind: "file", path, replaces: false }, async (draft) => {
-    kept = draft
     await writeFile(draft, "hours of work")
     await writeFile(path, "another's")
   })
 
   await expect(published).rejects.toThrow(`it is kept as ${dir}`)
-  expect(await readFile(kept, "utf8")).toBe("hours of work")
+  const name = (await readdir(dir)).find((entry) => entry !== "out") ?? ""
+  await expect(published).rejects.toThrow(name)
+  expect(name).not.toContain(".partial")
+  expect(await readFile(join(dir, name), "utf8")).toBe("hours of work")
   expect(await readFile(path, "utf8")).toBe("another's")
 })

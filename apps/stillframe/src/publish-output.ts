@@ -3,6 +3,7 @@ import { link, open, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { syncDir } from "@stillframe/storage/durable"
+import { draftIn, removeStaleDrafts } from "./draft-names.ts"
 import type { Output } from "./file-output.ts"
 
 /** Makes the file beside its place, so that under its name there is all of it, what was there before, or nothing. */
@@ -11,16 +12,22 @@ export async function publishOutput<Result>(
   make: (destination: string) => Promise<Result>,
 ): Promise<Result> {
   const dir = dirname(output.path)
-  const beside = join(dir, `.stillframe-${randomBytes(6).toString("hex")}.partial`)
+  await removeStaleDrafts(dir)
+  const beside = await draftIn(dir)
   const result = await make(beside)
   try {
     if (output.replaces) await rename(beside, output.path)
     else await moveToNewName(beside, output.path)
   } catch (cause) {
-    // Hours of work may be in it.
+    // Hours of work may be in it, and a draft would be removed later.
+    const kept = join(dir, `stillframe-${randomBytes(6).toString("hex")}.kept`)
+    const name = await rename(beside, kept).then(
+      () => kept,
+      () => beside,
+    )
     throw new StillframeError(
       "storage_failed",
-      `the result is whole, but cannot get the name ${output.path}: ${(cause as Error).message}; it is kept as ${beside}`,
+      `the result is whole, but cannot get the name ${output.path}: ${(cause as Error).message}; it is kept as ${name}`,
       { cause },
     )
   }

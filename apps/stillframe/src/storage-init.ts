@@ -1,5 +1,6 @@
 import { access } from "node:fs/promises"
 import { join } from "node:path"
+import { fileError } from "@stillframe/codec/files"
 import { startEmbeddedPostgres } from "@stillframe/db/embedded"
 import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -8,6 +9,7 @@ import { createLogger } from "@stillframe/runtime/logger"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { databaseSettings, hostSettings, storageSettings } from "@stillframe/runtime/settings"
 import { initHome, initPool } from "./init-place.ts"
+import { printLine } from "./print-line.ts"
 
 export interface StorageInitOptions {
   readonly host?: boolean
@@ -24,10 +26,11 @@ const settings = {
 /** `storage init`: says that STORAGE_DIR, or with `--host` DATA_DIR, is the right directory though the database means another. */
 export async function storageInit({ host = false, replaceLost = false }: StorageInitOptions): Promise<void> {
   try {
-    console.log(await init(processEnv(), { host, replaceLost }))
+    await printLine(await init(processEnv(), { host, replaceLost }))
   } catch (error) {
-    if (!(error instanceof StillframeError)) throw error
-    console.error(error.message)
+    const failure = fileError(error)
+    if (!(failure instanceof StillframeError)) throw error
+    console.error(failure.message)
     process.exitCode = 1
   }
 }

@@ -1,8 +1,11 @@
+import { fileError } from "@stillframe/codec/files"
 import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
 import { scopes } from "@stillframe/domain/scopes"
 import { parseEnv, processEnv } from "@stillframe/runtime/env"
 import { secretSettings } from "@stillframe/runtime/settings"
+import { printLine } from "./print-line.ts"
+import { assertOpen } from "./standard-stream.ts"
 import { mintToken } from "./token.ts"
 
 export interface TokenOptions {
@@ -16,12 +19,14 @@ export interface TokenOptions {
 /** `token`: prints a token for the API that runs with this environment's `JWT_SECRET`. */
 export async function printToken({ scope, expires, subject }: TokenOptions): Promise<void> {
   try {
+    assertOpen(1)
     const { JWT_SECRET } = parseEnv({ JWT_SECRET: secretSettings.JWT_SECRET }, processEnv())
     const options = { subject, ...(scope.length > 0 && { scopes: knownScopes(scope) }) }
-    console.log(await mintToken(JWT_SECRET, lifetimeSeconds(expires), options))
+    await printLine(await mintToken(JWT_SECRET, lifetimeSeconds(expires), options))
   } catch (error) {
-    if (!(error instanceof StillframeError)) throw error
-    console.error(error.message)
+    const failure = fileError(error)
+    if (!(failure instanceof StillframeError)) throw error
+    console.error(failure.message)
     process.exitCode = 1
   }
 }

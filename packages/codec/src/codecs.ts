@@ -18,6 +18,8 @@ export interface FrameCodec {
    * error for bad bytes and never writes past `destination`.
    */
   decompressFrame(source: Uint8Array, destination: Uint8Array): number
+  /** The same for several whole frames, one behind the other. Undefined where the binding takes only one. */
+  decompressFrames?(source: Uint8Array, destination: Uint8Array): number
 }
 
 export type CodecId = "zstd-napi" | "node:zlib" | "liblz4" | "lz4-napi"

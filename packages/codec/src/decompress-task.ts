@@ -1,6 +1,7 @@
+import { batchContentBytes, batchPosition } from "./batches.ts"
 import { type Control, turn, waitUntil } from "./control.ts"
 import { writeFully } from "./files.ts"
-import { batchContentBytes, contentBytes, decodeBatches, framesPerBatch } from "./frame-decoder.ts"
+import { contentBytes, decodeBatches } from "./frame-decoder.ts"
 import type { Frames } from "./open-frames.ts"
 
 export interface DecodeToFileTask {
@@ -44,16 +45,15 @@ export function runDecodeToMessages(
   send: (batch: number, content: ArrayBuffer | undefined) => void,
 ): void {
   const { table } = frames
-  const perBatch = framesPerBatch(table)
   let content: Buffer<ArrayBuffer> = Buffer.alloc(0)
   let start = 0
   let allZeros = true
   decodeBatches(frames, control, {
     mayStart(batch) {
       waitUntil(control, () => batch < turn(control) + batchesAhead)
-      start = table.positions[batch * perBatch] ?? 0
+      start = batchPosition(frames, batch)
       allZeros = true
-      content = Buffer.allocUnsafeSlow(batchContentBytes(table, batch))
+      content = Buffer.allocUnsafeSlow(batchContentBytes(frames, batch))
     },
     target: (frame) => {
       const at = (table.positions[frame] ?? 0) - start

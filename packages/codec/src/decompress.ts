@@ -1,8 +1,8 @@
+import { batchContentBytes, batchCount } from "./batches.ts"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl, passTurn, stop } from "./control.ts"
 import { fileError, writeNewFile } from "./files.ts"
 import { flushAlong } from "./flush-along.ts"
-import { batchContentBytes, batchCountOf } from "./frame-decoder.ts"
 import { type Frames, openFrames } from "./open-frames.ts"
 import { runThreads } from "./threads.ts"
 
@@ -31,7 +31,7 @@ export async function decompressFile(options: {
       await destination.truncate(frames.uncompressedBytes)
       const control = createControl()
       const task = { kind: "decode-to-file", control, frames, destinationFd: destination.fd } as const
-      const threads = threadsFor(task, options.threads, batchCountOf(frames.table))
+      const threads = threadsFor(task, options.threads, batchCount(frames))
       const run = {
         control,
         signal: options.signal,
@@ -71,9 +71,9 @@ async function* readInOrder(
   frames: Frames,
   { threads, signal }: { threads: number; signal: AbortSignal },
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const batchCount = batchCountOf(frames.table)
+  const count = batchCount(frames)
   const control = createControl()
-  const tasks = threadsFor({ kind: "decode-to-messages", control, frames } as const, threads, batchCount)
+  const tasks = threadsFor({ kind: "decode-to-messages", control, frames } as const, threads, count)
   const batchesAhead = batchesAheadPerThread * tasks.length
   const arrived = new Map<number, ArrayBuffer | undefined>()
   let news = Promise.withResolvers<void>()
@@ -89,7 +89,7 @@ async function* readInOrder(
     },
   )
   try {
-    for (let batch = 0; batch < batchCount; batch++) {
+    for (let batch = 0; batch < count; batch++) {
       signal.throwIfAborted()
       while (!arrived.has(batch)) {
         await Promise.race([news.promise, run])
@@ -98,7 +98,7 @@ async function* readInOrder(
       const content = arrived.get(batch)
       arrived.delete(batch)
       passTurn(control)
-      yield new Uint8Array(content ?? new ArrayBuffer(batchContentBytes(frames.table, batch)))
+      yield new Uint8Array(content ?? new ArrayBuffer(batchContentBytes(frames, batch)))
     }
     await run
   } finally {

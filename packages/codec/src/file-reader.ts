@@ -8,6 +8,10 @@ export interface FileReader {
   position(): number
   /** At most `lengthMax` bytes, none at the end of the file; valid until the next call. */
   some(lengthMax: number): Promise<Buffer>
+  /** The bytes that are at hand without another read, at least one but at the end of the file; valid until the next call. */
+  ahead(): Promise<Buffer>
+  /** Passes over the first `length` bytes of those. */
+  take(length: number): void
   /** A copy of exactly `length` bytes. Throws `corrupted` where the file ends before. */
   exactly(length: number): Promise<Buffer>
   /** Throws `corrupted` where the file ends before. */
@@ -65,6 +69,14 @@ function readerOf({ next, bytes: sourceBytes, seekable }: Source): FileReader {
   return {
     position: () => position,
     some,
+    async ahead() {
+      if (rest.length === 0) rest = await next(position)
+      return rest
+    },
+    take(length) {
+      rest = rest.subarray(length)
+      position += length
+    },
     async exactly(length) {
       assertLeft(length)
       const bytes = Buffer.allocUnsafeSlow(length)

@@ -12,15 +12,24 @@ const dictionaryFlag = 0x01
 /** The content of a frame up to this size is held until the checksum behind it was compared. */
 const heldBytesMax = 2 * 1024 * 1024
 
+/** Reads one frame after the other, see `heldFrame`; its memory serves all of them. */
+export function lz4FrameReader(
+  reader: FileReader,
+): (magic: Buffer) => AsyncGenerator<Buffer, number | undefined> {
+  let output: Buffer | undefined
+  return (magic) => heldFrame(reader, magic, (output ??= Buffer.allocUnsafeSlow(outputBytes)))
+}
+
 /**
  * The content of one LZ4 frame, whose `magic` was read, in pieces that are valid until the next. Returns the frame's own
  * checksum, the XXH32 of its content, if it has one. Throws `corrupted`, and `not_supported` without liblz4.
  */
-export async function* lz4Frame(
+async function* heldFrame(
   reader: FileReader,
-  { magic }: { magic: Buffer },
+  magic: Buffer,
+  output: Buffer,
 ): AsyncGenerator<Buffer, number | undefined> {
-  const pieces = decodedPieces(reader, magic)
+  const pieces = decodedPieces(reader, magic, output)
   const held: Buffer[] = []
   let bytes = 0
   try {
@@ -40,10 +49,13 @@ export async function* lz4Frame(
   }
 }
 
-async function* decodedPieces(reader: FileReader, magic: Buffer): AsyncGenerator<Buffer, number | undefined> {
+async function* decodedPieces(
+  reader: FileReader,
+  magic: Buffer,
+  output: Buffer,
+): AsyncGenerator<Buffer, number | undefined> {
   using stream = liblz4FrameStream()
   if (!stream) throw needsLibrary()
-  const output = Buffer.allocUnsafeSlow(outputBytes)
   let last = Buffer.alloc(0)
   let ended = false
   const flags = await reader.exactly(1)

@@ -4,6 +4,7 @@ import { codecFor, loadCodec } from "./codecs.ts"
 import type { FileReader } from "./file-reader.ts"
 import { corrupted, notSupported } from "./seek-table.ts"
 import { xxh64 } from "./xxh64.ts"
+import { contentSizeBytes, zstdBlockBytesMax, zstdChecksumFlag } from "./zstd-extent.ts"
 
 /**
  * The content of one zstd frame, whose `magic` was read, in pieces that are valid until the next. Returns the low half of
@@ -17,7 +18,7 @@ export async function* zstdFrame(
   const flags = descriptor.readUInt8(0)
   const header = await reader.exactly(restOfHeaderBytes(flags))
   assertNoDictionary(flags, header)
-  const hasChecksum = (flags & checksumFlag) !== 0
+  const hasChecksum = (flags & zstdChecksumFlag) !== 0
   const computed = hash && !hasChecksum ? xxh64() : undefined
   const start = [magic, descriptor, header]
   let last = Buffer.alloc(0)
@@ -28,9 +29,6 @@ export async function* zstdFrame(
   }
   return hasChecksum ? last.readUInt32LE(last.length - 4) : computed?.low32()
 }
-
-const checksumFlag = 4
-const blockBytesMax = 128 * 1024
 
 /** Frames of up to 2 MiB are decoded with one call; a stream for each costs more than their content. */
 const blocksAtOnce = 16
@@ -46,7 +44,7 @@ async function* decoded(start: Buffer[], blocks: AsyncGenerator<Buffer>): AsyncG
 }
 
 function decodedAtOnce(pieces: Buffer[], blockCount: number): Buffer {
-  const content = Buffer.allocUnsafeSlow(blockCount * blockBytesMax)
+  const content = Buffer.allocUnsafeSlow(blockCount * zstdBlockBytesMax)
   try {
     const bytes = loadCodec(codecFor("zstd")).decompressFrame(Buffer.concat(pieces), content)
     return content.subarray(0, bytes)
@@ -87,7 +85,7 @@ async function* frameBlocks(
     const word = header.readUIntLE(0, 3)
     const kind = (word >> 1) & 3
     const size = word >> 3
-    if (kind === 3 || size > blockBytesMax) throw corrupted("a block has no valid header")
+    if (kind === 3 || size > zstdBlockBytesMax) throw corrupted("a block has no valid header")
     last = (word & 1) === 1
     const block = await reader.exactly(kind === 1 ? 1 : size)
     const checksum = await reader.exactly(last && hasChecksum ? 4 : 0)
@@ -100,8 +98,7 @@ async function* frameBlocks(
 /** The window's size, the dictionary's number and the content's size, each if the descriptor says so. */
 function restOfHeaderBytes(flags: number): number {
   const singleSegment = (flags >> 5) & 1
-  const contentSize = [singleSegment, 2, 4, 8][flags >> 6] ?? 0
-  return (singleSegment ? 0 : 1) + dictionaryIdBytes(flags) + contentSize
+  return (singleSegment ? 0 : 1) + dictionaryIdBytes(flags) + contentSizeBytes(flags)
 }
 
 function dictionaryIdBytes(flags: number): number {

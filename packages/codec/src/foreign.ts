@@ -1,10 +1,18 @@
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { FileReader } from "./file-reader.ts"
-import { lz4Frame } from "./foreign-lz4.ts"
+import { lz4FrameReader } from "./foreign-lz4.ts"
 import { zstdFrame } from "./foreign-zstd.ts"
 import { frameLog, tableBytesMax } from "./frame-log.ts"
-import { isLegacyZstd, isSkippable, lz4LegacyMagic, lz4Magic, zstdMagic } from "./frame-magic.ts"
+import {
+  isLegacyZstd,
+  isSkippable,
+  lz4LegacyMagic,
+  lz4Magic,
+  seekTableMagic,
+  zstdMagic,
+} from "./frame-magic.ts"
+import { frameRuns } from "./frame-runs.ts"
 import { corrupted, endsSeekTable, footerBytes, notSupported } from "./seek-table.ts"
 
 /** Facts about a file, as far as it was read. */
@@ -28,7 +36,16 @@ interface End {
  */
 export async function* foreignContent(reader: FileReader, found: Found, end: End): AsyncGenerator<Buffer> {
   const log = frameLog()
+  const lz4Frame = lz4FrameReader(reader)
+  const runOf = frameRuns((frame) => log.add(frame), { hash: end.hasChecksums })
   for (;;) {
+    const run = runOf(await reader.ahead())
+    reader.take(run.taken)
+    if (run.algorithm !== undefined) {
+      found.algorithm ??= run.algorithm
+      found.endsInTable = false
+    }
+    if (run.content.length > 0) yield run.content
     const startsAt = reader.position()
     const magic = await upTo(reader, 4)
     if (magic.length === 0 && startsAt > 0) return
@@ -44,7 +61,7 @@ export async function* foreignContent(reader: FileReader, found: Found, end: End
     found.algorithm ??= kind
     found.endsInTable = false
     let contentBytes = 0
-    const frame = { zstd: zstdFrame, lz4: lz4Frame }[kind](reader, { magic, hash: end.hasChecksums })
+    const frame = kind === "lz4" ? lz4Frame(magic) : zstdFrame(reader, { magic, hash: end.hasChecksums })
     const checksum = yield* counted(frame, (bytes) => (contentBytes += bytes))
     log.add({ compressedBytes: reader.position() - startsAt, contentBytes, checksum, skippable: false })
   }
@@ -82,7 +99,7 @@ function kindOf(magic: number): Algorithm | "skippable" | undefined {
 /** The seek table in a skippable frame, without its first eight bytes; undefined for anything else, which is passed over. */
 async function readSkippable(reader: FileReader, magic: number): Promise<Buffer | undefined> {
   const bytes = (await reader.exactly(4)).readUInt32LE(0)
-  if (magic !== 0x184d2a5e || bytes < footerBytes || bytes > tableBytesMax) {
+  if (magic !== seekTableMagic || bytes < footerBytes || bytes > tableBytesMax) {
     await reader.skip(bytes)
     return undefined
   }

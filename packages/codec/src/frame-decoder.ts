@@ -1,4 +1,5 @@
 import { readSync } from "node:fs"
+import { batchCount, batchFrames } from "./batches.ts"
 import { type FrameCodec, loadCodec } from "./codecs.ts"
 import { type Control, claim, countFrame, throwIfStopped } from "./control.ts"
 import { alignedMemory, pagesAround } from "./direct.ts"
@@ -6,9 +7,6 @@ import { shortened } from "./files.ts"
 import type { Frames } from "./open-frames.ts"
 import { corrupted, type SeekTable } from "./seek-table.ts"
 import { xxh64Low32 } from "./xxh64.ts"
-
-/** Content that a thread takes at once. */
-const batchBytes = 2 * 2 ** 20
 
 export interface FrameDecoder {
   /**
@@ -54,23 +52,6 @@ export function contentBytes({ positions }: SeekTable, frame: number): number {
   return (positions[frame + 1] ?? 0) - (positions[frame] ?? 0)
 }
 
-/** Content of a batch in bytes; 0 behind the last. */
-export function batchContentBytes(table: SeekTable, batch: number): number {
-  const perBatch = framesPerBatch(table)
-  const first = Math.min(batch * perBatch, table.frameCount)
-  const end = Math.min(first + perBatch, table.frameCount)
-  return (table.positions[end] ?? 0) - (table.positions[first] ?? 0)
-}
-
-export function batchCountOf(table: SeekTable): number {
-  return Math.ceil(table.frameCount / framesPerBatch(table))
-}
-
-/** How many frames a batch has, so that its content fits `batchBytes` whatever program wrote the file. */
-export function framesPerBatch(table: SeekTable): number {
-  return Math.max(1, Math.floor(batchBytes / Math.max(1, table.frameBytesLargest)))
-}
-
 /**
  * Takes batches until none is left, reads each with one call and decodes its frames: into what `target` gives for the
  * frame, then `decoded` is called. `mayStart` blocks until there is room for the batch, `finished` ends it.
@@ -86,13 +67,11 @@ export function decodeBatches(
   },
 ): void {
   const { table } = frames
-  const perBatch = framesPerBatch(table)
   const read = rangeReader(frames)
   const decoder = frameDecoder(frames)
-  for (let batch; (batch = claim(control, batchCountOf(table))) !== undefined;) {
+  for (let batch; (batch = claim(control, batchCount(frames))) !== undefined;) {
     sink.mayStart?.(batch)
-    const first = batch * perBatch
-    const end = Math.min(first + perBatch, table.frameCount)
+    const { first, end } = batchFrames(frames, batch)
     const start = table.offsets[first] ?? 0
     const compressed = read(start, table.offsets[end] ?? 0)
     for (let frame = first; frame < end; frame++) {

@@ -1,3 +1,4 @@
+import { type FoundFrame, type FrameStack, frameStack } from "./frame-stack.ts"
 import {
   corrupted,
   entryWords,
@@ -7,16 +8,6 @@ import {
   notSupported,
   parseFooter,
 } from "./seek-table.ts"
-
-/** A frame as it was found in the file. */
-export interface FoundFrame {
-  readonly compressedBytes: number
-  /** 0 for a skippable frame. */
-  readonly contentBytes: number
-  /** In the form of the seek table; undefined where it is not known. */
-  readonly checksum: number | undefined
-  readonly skippable: boolean
-}
 
 /** Compares seek tables in the middle of a file, or at its end, with the frames before them. */
 export interface FrameLog {
@@ -29,19 +20,20 @@ export interface FrameLog {
 export const tableBytesMax = 12 * frameCountMax + footerBytes
 
 export function frameLog(): FrameLog {
-  let frames: FoundFrame[] = []
+  let frames = frameStack()
   let tooMany = false
   return {
     add(frame) {
       // No table that is read has so many frames, so nothing will be compared.
-      tooMany ||= frames.length === frameCountMax
-      if (tooMany) frames = []
+      if (tooMany) return
+      tooMany = frames.size() === frameCountMax
+      if (tooMany) frames = frameStack()
       else frames.push(frame)
     },
     compare(table) {
       // From the end: in joined files, frames of another file without a table may come before.
       if (!tooMany) for (const entry of entriesFromEnd(table)) takeFrames(frames, entry)
-      frames = []
+      frames = frameStack()
       tooMany = false
     },
   }
@@ -51,8 +43,8 @@ export function frameLog(): FrameLog {
  * Removes the frames of one entry from the end: one, or several where a writer merged them into one entry. A table need not
  * list skippable frames.
  */
-function takeFrames(frames: FoundFrame[], entry: TableEntry): void {
-  while (frames.at(-1)?.skippable && !isEntryOf(frames.at(-1), entry)) frames.pop()
+function takeFrames(frames: FrameStack, entry: TableEntry): void {
+  while (frames.last()?.skippable && !isEntryOf(frames.last(), entry)) frames.pop()
   let compressedBytes = 0
   let contentBytes = 0
   let count = 0

@@ -4,6 +4,9 @@ export const zstdMagic = 0xfd2fb528
 export const lz4Magic = 0x184d2204
 export const lz4LegacyMagic = 0x184c2102
 
+/** The skippable frame that a seek table is in. */
+export const seekTableMagic = 0x184d2a5e
+
 /** A frame that both formats skip: this, its size, and that many bytes of anything. */
 export function isSkippable(magic: number): boolean {
   return magic >= 0x184d2a50 && magic <= 0x184d2a5f

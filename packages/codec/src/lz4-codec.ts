@@ -138,7 +138,14 @@ interface Liblz4 {
   errorName: (result: Size) => string
 }
 
+let loaded: { library: Liblz4 | undefined } | undefined
+
 function loadLiblz4(): Liblz4 | undefined {
+  loaded ??= { library: bindLiblz4() }
+  return loaded.library
+}
+
+function bindLiblz4(): Liblz4 | undefined {
   try {
     const lz4 = koffi.load("liblz4.so.1")
     return {

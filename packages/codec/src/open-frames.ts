@@ -1,5 +1,6 @@
 import { type FileHandle, open } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
+import { batchesOf } from "./batches.ts"
 import { type CodecId, codecFor } from "./codecs.ts"
 import { alignedMemory, openDirect, pagesAround } from "./direct.ts"
 import { regularFileBytes, shortened } from "./files.ts"
@@ -14,6 +15,8 @@ export interface Frames {
   algorithm: Algorithm
   codec: CodecId
   table: SeekTable
+  /** See `batchesOf`. */
+  batches: Uint32Array<SharedArrayBuffer>
   uncompressedBytes: number
 }
 
@@ -40,6 +43,7 @@ export async function openFrames(path: string, { fromDevice = false } = {}): Pro
       algorithm,
       codec: codecFor(algorithm),
       table,
+      batches: batchesOf(table),
       uncompressedBytes: table.positions[table.frameCount] ?? 0,
     }
     return {

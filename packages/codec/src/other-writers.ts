@@ -1,4 +1,5 @@
 import { constants, zstdCompressSync } from "node:zlib"
+import { codecFor, loadCodec } from "./codecs.ts"
 import { xxh64Low32 } from "./xxh64.ts"
 
 // Files as other programs write them, byte by byte, for tests.
@@ -10,9 +11,18 @@ export interface Part {
 }
 
 /** A zstd frame; by default without a checksum, as the reference library of the seekable format writes them. */
-export function zstdPart(content: Buffer, { checksum = false } = {}): Part {
-  const params = { [constants.ZSTD_c_checksumFlag]: checksum ? 1 : 0 }
+export function zstdPart(content: Buffer, { checksum = false, size = true } = {}): Part {
+  const params = {
+    [constants.ZSTD_c_checksumFlag]: checksum ? 1 : 0,
+    [constants.ZSTD_c_contentSizeFlag]: size ? 1 : 0,
+  }
   return { bytes: zstdCompressSync(content, { params }), content }
+}
+
+export function lz4Part(content: Buffer): Part {
+  const codec = loadCodec(codecFor("lz4"))
+  const frame = Buffer.alloc(codec.compressBound(content.length))
+  return { bytes: frame.subarray(0, codec.compressFrame(content, frame, 0)), content }
 }
 
 /** A frame that says neither its size nor a checksum: blocks of 128 KiB zeros, four bytes each. */

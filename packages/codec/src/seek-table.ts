@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { seekTableMagic } from "./frame-magic.ts"
 
 /**
  * The seek table of the zstd seekable format 0.1.0 (zstd's contrib/seekable_format/zstd_seekable_compression_format.md):
@@ -33,7 +34,6 @@ const frameBytesMax = 8 * 2 ** 20
 
 export const footerBytes = 9
 
-const skippableMagic = 0x184d2a5e
 const seekableMagic = 0x8f92eab1
 const headerBytes = 8
 const entryBytes = 4 * entryWords
@@ -44,7 +44,7 @@ const reservedBits = 0x7c
 export function encodeSeekTable(entries: Uint32Array): Uint8Array {
   const bytes = new Uint8Array(headerBytes + entries.length * 4 + footerBytes)
   const view = new DataView(bytes.buffer)
-  view.setUint32(0, skippableMagic, true)
+  view.setUint32(0, seekTableMagic, true)
   view.setUint32(4, bytes.length - headerBytes, true)
   entries.forEach((word, index) => view.setUint32(headerBytes + 4 * index, word, true))
   const footer = bytes.length - footerBytes
@@ -70,7 +70,7 @@ export function parseSeekTable(table: Uint8Array, framesBytes: number): SeekTabl
   if (table.length !== headerBytes + frameCount * entry + footerBytes) {
     throw corrupted("its seek table has another length than its footer says")
   }
-  if (view.getUint32(0, true) !== skippableMagic || view.getUint32(4, true) !== table.length - headerBytes) {
+  if (view.getUint32(0, true) !== seekTableMagic || view.getUint32(4, true) !== table.length - headerBytes) {
     throw corrupted("its seek table does not start where its footer says")
   }
   const offsets = new Float64Array(new SharedArrayBuffer(8 * (frameCount + 1)))

@@ -23,7 +23,12 @@ parentPort?.on("message", (task: Task) => {
     // Not left to the main thread: the others may be waiting for this one's turn.
     stop(task.control)
     const { code, message } = toStillframeError(fileError(thrown))
-    answer({ state: "failed", code, message })
+    answer({
+      state: "failed",
+      code,
+      message,
+      systemCode: (thrown as NodeJS.ErrnoException).syscall && (thrown as NodeJS.ErrnoException).code,
+    })
   }
 })
 

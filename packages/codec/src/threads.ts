@@ -8,7 +8,8 @@ export type Answer =
   | { state: "batch"; batch: number; content: ArrayBuffer | undefined }
   | { state: "done"; result: string | undefined }
   | { state: "stopped" }
-  | { state: "failed"; code: ErrorCode; message: string }
+  /** `systemCode`: that of the system call that failed, such as `EPIPE`. */
+  | { state: "failed"; code: ErrorCode; message: string; systemCode: string | undefined }
 
 interface Run {
   control: Control
@@ -59,7 +60,7 @@ async function runThread(task: Task, { control, onBatch }: Run): Promise<string 
     if (answer.state === "batch") return onBatch?.(answer.batch, answer.content)
     worker.off("message", onMessage).off("error", reject).off("exit", onExit)
     keepWorker(worker)
-    if (answer.state === "failed") reject(new StillframeError(answer.code, answer.message))
+    if (answer.state === "failed") reject(failureOf(answer))
     else resolve(answer.state === "done" ? answer.result : undefined)
   }
   const onExit = (exitCode: number): void =>
@@ -72,6 +73,11 @@ async function runThread(task: Task, { control, onBatch }: Run): Promise<string 
     stop(control)
     throw thrown
   }
+}
+
+function failureOf({ code, message, systemCode }: Extract<Answer, { state: "failed" }>): StillframeError {
+  const cause = systemCode === undefined ? undefined : Object.assign(new Error(message), { code: systemCode })
+  return new StillframeError(code, message, { cause })
 }
 
 function takeWorker(): Worker {

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
+import { batchBytesMax, batchCount, batchFrames, batchPosition } from "./batches.ts"
 import { type Control, passTurn, turn, waitUntil, wake } from "./control.ts"
-import { batchCountOf, contentBytes, decodeBatches, framesPerBatch } from "./frame-decoder.ts"
+import { contentBytes, decodeBatches } from "./frame-decoder.ts"
 import type { Frames } from "./open-frames.ts"
 
 /** Batches of decoded content on their way to the one thread that hashes them in order. */
@@ -30,10 +31,9 @@ export interface HashRingTask {
 
 /** Decodes batches into the slots that the hashing thread has left. */
 export function runDecodeToRing({ control, frames, ring }: DecodeToRingTask): void {
-  const perBatch = framesPerBatch(frames.table)
   decodeBatches(frames, control, {
     mayStart: (batch) => waitUntil(control, () => batch < turn(control) + ring.slotCount),
-    target: (frame, batch) => frameInSlot(frames, ring, batch, batch * perBatch, frame),
+    target: (frame, batch) => frameInSlot(frames, ring, batch, frame),
     decoded: (frame, _content, zeros) => {
       ring.zeros[frame] = zeros ? 1 : 0
     },
@@ -47,16 +47,14 @@ export function runDecodeToRing({ control, frames, ring }: DecodeToRingTask): vo
 /** Returns the SHA-256 of the whole content. The turn is the number of batches hashed. */
 export function runHashRing({ control, frames, ring }: HashRingTask): string {
   const { table } = frames
-  const perBatch = framesPerBatch(table)
   const hash = createHash("sha256")
   // One frame of zeros stays in the cache, where as many zeros from the ring would have to come from memory.
   const zeros = Buffer.alloc(table.frameBytesLargest)
-  for (let batch = 0; batch < batchCountOf(table); batch++) {
+  for (let batch = 0; batch < batchCount(frames); batch++) {
     waitUntil(control, () => Atomics.load(ring.ready, batch % ring.slotCount) === batch + 1)
-    const first = batch * perBatch
-    const end = Math.min(first + perBatch, table.frameCount)
+    const { first, end } = batchFrames(frames, batch)
     for (let frame = first; frame < end; frame++) {
-      const content = ring.zeros[frame] ? zeros : frameInSlot(frames, ring, batch, first, frame)
+      const content = ring.zeros[frame] ? zeros : frameInSlot(frames, ring, batch, frame)
       hash.update(content.subarray(0, contentBytes(table, frame)))
     }
     passTurn(control)
@@ -64,14 +62,9 @@ export function runHashRing({ control, frames, ring }: HashRingTask): string {
   return hash.digest("hex")
 }
 
-/** A slot is as large as the largest batch. */
-export function slotBytes({ table }: Frames): number {
-  return framesPerBatch(table) * table.frameBytesLargest
-}
-
-function frameInSlot(frames: Frames, ring: Ring, batch: number, first: number, frame: number): Uint8Array {
+function frameInSlot(frames: Frames, ring: Ring, batch: number, frame: number): Uint8Array {
   const { positions } = frames.table
-  const slot = (batch % ring.slotCount) * slotBytes(frames)
-  const at = slot + (positions[frame] ?? 0) - (positions[first] ?? 0)
+  const slot = (batch % ring.slotCount) * batchBytesMax(frames)
+  const at = slot + (positions[frame] ?? 0) - batchPosition(frames, batch)
   return ring.content.subarray(at, at + contentBytes(frames.table, frame))
 }

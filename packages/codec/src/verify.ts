@@ -1,12 +1,12 @@
 import type { Algorithm } from "@stillframe/domain/compression"
+import { batchBytesMax, batchCount } from "./batches.ts"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl } from "./control.ts"
 import { fileError } from "./files.ts"
-import { batchCountOf } from "./frame-decoder.ts"
 import { type Frames, openFrames } from "./open-frames.ts"
 import { corrupted } from "./seek-table.ts"
 import { runThreads } from "./threads.ts"
-import { type Ring, slotBytes } from "./verify-task.ts"
+import type { Ring } from "./verify-task.ts"
 
 export interface Verified {
   /** Undefined for a file without a frame, which is empty in either. */
@@ -59,13 +59,9 @@ async function hashFrames(
   options: { threads: number; signal: AbortSignal; onProgress?: OnProgress | undefined },
 ): Promise<string | undefined> {
   const control = createControl()
-  const batchCount = batchCountOf(frames.table)
-  const decoders = threadsFor(
-    { kind: "decode-to-ring", control, frames } as const,
-    options.threads,
-    batchCount,
-  )
-  const ring = createRing(frames, slotsPerThread * Math.max(1, decoders.length))
+  const count = batchCount(frames)
+  const decoders = threadsFor({ kind: "decode-to-ring", control, frames } as const, options.threads, count)
+  const ring = createRing(frames, Math.min(slotsPerThread * Math.max(1, decoders.length), Math.max(1, count)))
   const tasks = decoders.map((task) => ({ ...task, ring }))
   const [sha256] = await runThreads([{ kind: "hash-ring", control, frames, ring }, ...tasks], {
     control,
@@ -78,7 +74,7 @@ async function hashFrames(
 function createRing(frames: Frames, slotCount: number): Ring {
   return {
     slotCount,
-    content: new Uint8Array(new SharedArrayBuffer(slotCount * slotBytes(frames))),
+    content: new Uint8Array(new SharedArrayBuffer(slotCount * batchBytesMax(frames))),
     ready: new Int32Array(new SharedArrayBuffer(4 * slotCount)),
     zeros: new Uint8Array(new SharedArrayBuffer(frames.table.frameCount)),
   }

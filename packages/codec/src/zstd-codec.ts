@@ -37,6 +37,7 @@ export function zstdNapiCodec(): FrameCodec | undefined {
       if (binding.findFrameCompressedSize(source) !== source.length) throw notOneFrame()
       return decompressor.decompress(destination, source)
     },
+    decompressFrames: (source, destination) => decompressor.decompress(destination, source),
   }
 }
 
