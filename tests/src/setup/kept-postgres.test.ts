@@ -108,7 +108,7 @@ test("on a full disk rows can still be deleted, nothing new is taken on, and bot
   expect(told).toEqual([
     {
       message: expect.stringMatching(/less than 128 MiB free: delete/),
-      fields: { code: "insufficient_storage" },
+      fields: { code: "insufficient_storage", dir: mount },
     },
     { message: "the database's disk has room again", fields: {} },
   ])
