@@ -7,6 +7,7 @@ import { decompressAny, verifyAny } from "@stillframe/codec/any-file"
 import { compressFile, compressToPipe } from "@stillframe/codec/compress"
 import { type CompressedSource, contentBytesByTable } from "@stillframe/codec/foreign-source"
 import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/compression"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { compressedInput, regularInput } from "./file-input.ts"
 import { type Output, type OutputOptions, resolveOutput } from "./file-output.ts"
@@ -42,7 +43,7 @@ export function compress(path: string, options: CompressOptions): Promise<void> 
             if (isatty(fd)) throw invalid("the output is a terminal; name a file, or redirect it")
             return unlessAborted(compressToPipe({ source, fd, ...settings }), work.signal)
           })
-    await report(output, `${options.output}: ${uncompressedBytes} bytes in ${compressedBytes}`)
+    await report(output, `${options.output}: ${counted(uncompressedBytes, "byte")} in ${compressedBytes}`)
   })
 }
 
@@ -58,7 +59,7 @@ export function decompress(path: string, options: OutputOptions): Promise<void> 
             return made.uncompressedBytes
           })
         : await decompressInto(output, source, work)
-    await report(output, `${options.output}: ${uncompressedBytes} bytes`)
+    await report(output, `${options.output}: ${counted(uncompressedBytes, "byte")}`)
   })
 }
 
@@ -71,7 +72,9 @@ export function verify(path: string): Promise<void> {
     })
     const what = algorithm === undefined ? "good, without content," : `good ${algorithm},`
     const limit = endsInTable ? "" : "; no seek table tells whether frames are missing at its end"
-    await printLine(`${path}: ${what} ${uncompressedBytes} bytes with the SHA-256 ${sha256}${limit}`)
+    await printLine(
+      `${path}: ${what} ${counted(uncompressedBytes, "byte")} with the SHA-256 ${sha256}${limit}`,
+    )
   })
 }
 
@@ -93,7 +96,7 @@ async function decompressInto(
   const content = anyContent(source, { threads, signal })
   if (output.kind !== "block device")
     return withDescriptor(output, signal, (fd) => writeUntilLeft(fd, content, signal))
-  await using device = await openBlockDevice(output.path, await contentBytesByTable(source))
+  await using device = await openBlockDevice(output.path, (await contentBytesByTable(source)) ?? 0)
   const bytes = await writeInOrder(device.fd, content, signal)
   await device.sync()
   return bytes

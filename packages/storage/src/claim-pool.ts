@@ -1,5 +1,6 @@
 import { constants } from "node:fs/promises"
 import { join } from "node:path"
+import { counted } from "@stillframe/domain/counted"
 import type { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import { makeDirectory, namesIn } from "./directory.ts"
@@ -84,7 +85,7 @@ async function assertAdoptable(dir: string, known: KnownPool): Promise<void> {
   if (known.payloads.length > 0) {
     if (owner !== undefined && (await holdsSome(dir, known))) return
     throw unavailable(
-      `STORAGE_DIR ${dir} holds none of the ${known.payloads.length} snapshots of pool "${known.name}" that were looked for`,
+      `STORAGE_DIR ${dir} holds none of ${counted(known.payloads.length, "snapshot")} of pool "${known.name}" that it was searched for`,
       adoptRemedy,
     )
   }
