@@ -47,3 +47,5 @@ function perform(task: Task): string | void {
 function answer(message: Answer, transfer: ArrayBuffer[] = []): void {
   parentPort?.postMessage(message, transfer)
 }
+
+answer({ state: "loaded" })
