@@ -107,16 +107,27 @@ test("a worker whose Redis refuses its password tells so in our words and asks w
   expect(errors.length).toBeLessThan(200)
 })
 
-test("a full Redis and a replica are told as such", async () => {
+test("a full Redis and a replica are told as such, and that a full one works again", async () => {
   await using redis = await redisWith({})
-  const engine = await openQueueEngine({ redisUrl: redis.url, databaseUrl: "", onError: () => undefined })
+  let works = false
+  const engine = await openQueueEngine({
+    redisUrl: redis.url,
+    databaseUrl: "",
+    onError: () => void (works = false),
+    onConnected: () => void (works = true),
+  })
   const job = { queue: "q", id: "a", wake: 0 }
   try {
     await commandRedis(redis.url, "config", "set", "maxmemory", "1")
     await expect(engine.add([job])).rejects.toThrow(/Redis is out of memory/)
     expect((await engine.problems()).map(({ message }) => message).join()).toMatch(/out of memory/)
 
+    await engine.consume("q", { concurrency: 1, handler: () => Promise.resolve() })
+    await expect.poll(() => works).toBe(false)
     await commandRedis(redis.url, "config", "set", "maxmemory", "0")
+    await engine.add([job])
+    await expect.poll(() => works).toBe(true)
+
     await commandRedis(redis.url, "replicaof", "127.0.0.1", "1")
     await expect(engine.add([job])).rejects.toThrow(/leads to a replica/)
     expect((await engine.problems()).map(({ message }) => message).join()).toMatch(/leads to a replica/)
