@@ -9,7 +9,9 @@ const creating: ReadonlySet<string> = new Set([
   "forkSnapshot",
   "recoverWebhook",
   "replayWebhook",
+  "resendDelivery",
   "restoreInstanceSnapshot",
+  "testWebhook",
 ])
 
 /** Throws `insufficient_storage` for a request that creates something while the database's disk is almost full. */

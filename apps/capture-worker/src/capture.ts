@@ -13,6 +13,7 @@ import {
   type SnapshotRow,
 } from "@stillframe/db/snapshots"
 import { reserveSpace } from "@stillframe/db/space"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates, mayCapture, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
@@ -136,7 +137,7 @@ async function assertRoom(
   if (await reserveSpace(db, request)) return
   throw new StillframeError(
     "insufficient_storage",
-    `the storage pool ${snapshot.pool} has ${free} bytes free; a snapshot of this VM may take ${bytes}, and ${config.spaceFloorBytes} stay free. Delete snapshots or enlarge the pool`,
+    `the storage pool ${snapshot.pool} has ${counted(free, "byte")} free; a snapshot of this VM may take ${bytes}, and ${config.spaceFloorBytes} stay free. Delete snapshots or enlarge the pool`,
   )
 }
 

@@ -1,4 +1,5 @@
 import { stat } from "node:fs/promises"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
 import type { Disk } from "@stillframe/hypervisors/disks"
@@ -39,7 +40,7 @@ export async function withHostRoom<T>(
   if (free - promised - bytes < config.spaceFloorBytes)
     throw new StillframeError(
       "insufficient_storage",
-      `DATA_DIR has ${free} bytes free, of which ${promised} are promised, and ${config.spaceFloorBytes} stay free; ${bytes} are needed there, ${why}`,
+      `DATA_DIR has ${counted(free, "byte")} free, of which ${promised} are promised, and ${config.spaceFloorBytes} stay free; ${bytes} are needed there, ${why}`,
     )
   room.set(instanceId, bytes)
   try {

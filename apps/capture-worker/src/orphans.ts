@@ -1,5 +1,6 @@
 import { join } from "node:path"
 import { orphanedInstances } from "@stillframe/db/instances"
+import { counted } from "@stillframe/domain/counted"
 import { openTrouble, type Outage } from "@stillframe/domain/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import { findVms } from "@stillframe/hypervisors/find-vms"
@@ -58,6 +59,6 @@ export async function orphansOf({ clusterId, db, config: { dataDir } }: Deps): P
   const shown = [...orphans.slice(0, shownMax), ...(orphans.length > shownMax ? ["…"] : [])]
   return {
     code: "orphaned_instances",
-    message: `${orphans.length} directories in DATA_DIR/instances belong to no instance, because this host was forgotten while it was away: ${shown.join(", ")}. Nothing ends their VMs or removes their files: save what is needed, then end the processes and remove the directories`,
+    message: `${counted(orphans.length, "directory", "directories")} in DATA_DIR/instances without an instance, because this host was forgotten while it was away: ${shown.join(", ")}. Nothing ends the VMs or removes the files: save what is needed, then end the processes and remove the files`,
   }
 }

@@ -3,6 +3,7 @@ import { sha256File } from "@stillframe/codec/hash"
 import { verifyFile } from "@stillframe/codec/verify"
 import type { SnapshotRow } from "@stillframe/db/snapshots"
 import type { Verdict } from "@stillframe/db/verifications"
+import { counted } from "@stillframe/domain/counted"
 import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
 import { currentSources, type Disk } from "@stillframe/hypervisors/disks"
 import { rawMemoryName } from "@stillframe/storage/layout"
@@ -77,7 +78,7 @@ async function readFile(
   const found = await sha256File(join(dir, name), { signal, fromDevice: true }).catch((error: unknown) => {
     throw named(name, error)
   })
-  if (found.bytes !== bytes) throw differs(name, `has ${found.bytes} bytes instead of ${bytes}`)
+  if (found.bytes !== bytes) throw differs(name, `has ${counted(found.bytes, "byte")} instead of ${bytes}`)
   if (expected.sha256 !== undefined && found.sha256 !== expected.sha256)
     throw differs(name, `has the SHA-256 ${found.sha256} instead of ${expected.sha256}`)
   return found.sha256

@@ -45,10 +45,10 @@ export async function startCompressionWorker(
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
   const { db, committed } = await openMigrated(resources, { ...config, log }, shared.database)
-  // The hash of what is read back has a thread beside the ones that decode.
-  warmThreads(config.threads + 1)
-  const codecs = codecsInUse()
   const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
+  // The hash of what is read back has a thread beside the ones that decode.
+  resources.use(warmThreads(config.threads + 1))
+  const codecs = codecsInUse()
   log.info({ codecs, threads: config.threads }, "ready to compress")
   const worker: Worker = { config, pool, db, committed, log, problems: openProblems(log) }
   resources.use(await keepRegistered(worker, codecs))

@@ -26,6 +26,8 @@ const lostEveryMs = 15_000
 /** What a dispatcher that died has left. */
 const leftoversEveryMs = 5_000
 const queueCheckEveryMs = 60_000
+/** While something is wrong with the queue, so that `/ready` says soon that it is over. */
+const queueCheckAgainMs = 5_000
 const removalEveryMs = 60_000
 const clockEveryMs = 60_000
 /** When a round has removed something there may be more; it is in no hurry. */
@@ -112,6 +114,7 @@ function startRelay(
       const [code, message] = ["unavailable" as const, found.map((problem) => problem.message).join(" ")]
       problems.set("queue", found.length === 0 ? undefined : { code, message })
       await recordQueueCheck(db, problems.list())
+      return found.length === 0 ? undefined : queueCheckAgainMs
     },
     log,
   })

@@ -6,7 +6,7 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { processEnv } from "@stillframe/runtime/env"
 import { createLogger } from "@stillframe/runtime/logger"
-import { logLevel } from "@stillframe/runtime/process"
+import { endSoon, logLevel } from "@stillframe/runtime/process"
 import { onStopSignals } from "@stillframe/runtime/stop-signals"
 import { client, type Client } from "./client.ts"
 import { counts, waitForCounts, type Count } from "./console.ts"
@@ -46,6 +46,8 @@ export async function demo(): Promise<void> {
     }
     console.error(`\nThe demo failed: ${error instanceof Error ? error.message : String(error)}`)
     process.exitCode = 1
+  } finally {
+    endSoon()
   }
 }
 

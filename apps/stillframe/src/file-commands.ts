@@ -7,6 +7,7 @@ import { decompressAny, verifyAny } from "@stillframe/codec/any-file"
 import { compressFile, compressToPipe } from "@stillframe/codec/compress"
 import { type CompressedSource, contentBytesByTable } from "@stillframe/codec/foreign-source"
 import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/compression"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { compressedInput, regularInput } from "./file-input.ts"
 import { type Output, type OutputOptions, resolveOutput } from "./file-output.ts"
@@ -62,7 +63,7 @@ export const compressing: Verb<CompressOptions> = async (path, options, work) =>
           const made = unlessAborted(compressToPipe({ source, fd, ...settings }), work.signal)
           return untilReaderLeft(made, { uncompressedBytes: 0, compressedBytes: 0 })
         })
-  return lineFor(output, `${options.output}: ${uncompressedBytes} bytes in ${compressedBytes}`)
+  return lineFor(output, `${options.output}: ${counted(uncompressedBytes, "byte")} in ${compressedBytes}`)
 }
 
 export const decompressing: Verb<OutputOptions> = async (path, options, work) => {
@@ -76,7 +77,7 @@ export const decompressing: Verb<OutputOptions> = async (path, options, work) =>
           return made.uncompressedBytes
         })
       : await decompressInto(output, source, work)
-  return lineFor(output, `${options.output}: ${uncompressedBytes} bytes`)
+  return lineFor(output, `${options.output}: ${counted(uncompressedBytes, "byte")}`)
 }
 
 export const verifying: Verb<undefined> = async (path, _options, work) => {
@@ -84,7 +85,7 @@ export const verifying: Verb<undefined> = async (path, _options, work) => {
   const { algorithm, sha256, uncompressedBytes, endsInTable } = await verifyAny(source, { threads, ...work })
   const what = algorithm === undefined ? "good, without content," : `good ${algorithm},`
   const limit = endsInTable ? "" : "; no seek table tells whether frames are missing at its end"
-  return `${path}: ${what} ${uncompressedBytes} bytes with the SHA-256 ${sha256}${limit}`
+  return `${path}: ${what} ${counted(uncompressedBytes, "byte")} with the SHA-256 ${sha256}${limit}`
 }
 
 const writing: Verb<{ offset?: string; length?: string }> = async (path, range, { signal }) => {

@@ -1,4 +1,3 @@
-import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { configFromEnv as apiConfig, type ApiConfig } from "@stillframe/api/config"
 import { startApi } from "@stillframe/api/start"
@@ -18,7 +17,8 @@ import type { Logger } from "@stillframe/runtime/logger"
 import { queueLog } from "@stillframe/runtime/queue-log"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { storageSettings } from "@stillframe/runtime/settings"
-import { makeOwnDirectory } from "@stillframe/storage/own-directory"
+import { writeDurably } from "@stillframe/storage/durable"
+import { inOwnDirectory, isFull, makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { installImages } from "./install-images.ts"
 import { mintToken } from "./token.ts"
 
@@ -43,13 +43,16 @@ export async function startStack(env: Env, log: Logger, stopping?: AbortSignal):
   await makeOwnDirectory("DATA_DIR", dataDir)
   // Before anything that takes time: an earlier stack may have died while it had a VM paused.
   await sweepHost(dataDir, log)
-  await installImages(join(dataDir, "images"))
+  const left = await installImages(join(dataDir, "images"))
+  if (left.length > 0) log.warn({ images: left }, "built-in guests left out: the disk of DATA_DIR is full")
 
-  const own = await ownServices(resources, { env, dataDir, log, stopping })
+  const own = await inOwnDirectory("DATA_DIR", dataDir, () =>
+    ownServices(resources, { env, dataDir, log, stopping }),
+  )
   const settings: Env = { WEBHOOK_ALLOWED_CIDRS: loopback, ...env, ...own.settings }
   const api = apiConfig(settings)
   const tokenFile = join(dataDir, "token")
-  await writeFile(tokenFile, await mintToken(api.jwtSecret, tokenLifetimeSeconds), { mode: 0o600 })
+  await writeToken(tokenFile, await mintToken(api.jwtSecret, tokenLifetimeSeconds), log)
 
   // One pool and one queue for all four: a small Postgres has few connections.
   const database = await openMigrated(resources, { ...api, log })
@@ -75,6 +78,17 @@ export async function startStack(env: Env, log: Logger, stopping?: AbortSignal):
   up.resolve()
   const started = resources.move()
   return { url, dataDir, tokenFile, [Symbol.asyncDispose]: () => started.disposeAsync() }
+}
+
+/** A full disk leaves the token of an earlier start as it is. */
+async function writeToken(file: string, token: string, log: Logger): Promise<void> {
+  await writeDurably(file, token).catch((error: Error) => {
+    if (!isFull(error)) throw error
+    log.warn(
+      { reason: error.message },
+      "no new token written: the disk is full; `stillframe token` prints one",
+    )
+  })
 }
 
 interface OwnServices {

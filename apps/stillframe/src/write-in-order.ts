@@ -1,5 +1,6 @@
 import { constants, write } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { unlessAborted } from "./run-verb.ts"
 
@@ -22,17 +23,17 @@ export async function writeInOrder(
 }
 
 /**
- * Opens a block device of at least `bytes` bytes for writing. Throws where it is smaller, and where the system uses it, such as
+ * Opens a block device of at least `bytes` bytes, 0 where that is not known, for writing. Throws where it is smaller, and where the system uses it, such as
  * for a mounted file system.
  */
-export async function openBlockDevice(path: string, bytes: number | undefined): Promise<FileHandle> {
+export async function openBlockDevice(path: string, bytes: number): Promise<FileHandle> {
   const device = await open(path, constants.O_RDWR | constants.O_EXCL)
-  const { bytesRead } = bytes ? await device.read(Buffer.alloc(1), 0, 1, bytes - 1) : { bytesRead: 1 }
+  const { bytesRead } = bytes > 0 ? await device.read(Buffer.alloc(1), 0, 1, bytes - 1) : { bytesRead: 1 }
   if (bytesRead > 0) return device
   await device.close()
   throw new StillframeError(
     "insufficient_storage",
-    `${path} is smaller than the ${bytes} bytes of the content; name a larger device. Nothing was written`,
+    `${path} is smaller than the content, which has ${counted(bytes, "byte")}; name a larger device. Nothing was written`,
   )
 }
 

@@ -1,3 +1,4 @@
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { seekTableMagic } from "./frame-magic.ts"
 
@@ -130,7 +131,9 @@ function checkSizes(frame: number, compressed: number, uncompressed: number): vo
   // No codec here makes its input longer than this, so a longer frame is a lie that would only cost memory.
   const compressedMax = uncompressed + uncompressed / 128 + 1024
   if (compressed === 0 || compressed > compressedMax || uncompressed > compressed * expansionMax) {
-    throw corrupted(`frame ${frame} claims ${compressed} bytes for ${uncompressed} bytes of content`)
+    throw corrupted(
+      `frame ${frame} claims ${counted(compressed, "byte")} for ${counted(uncompressed, "byte")} of content`,
+    )
   }
 }
 

@@ -1,4 +1,5 @@
 import type { FileHandle } from "node:fs/promises"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { fileError, shortened } from "./files.ts"
 import { contentBytes, type FrameDecoder, frameDecoder } from "./frame-decoder.ts"
@@ -99,6 +100,6 @@ function assertRange(offset: number, length: number): void {
   if (Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(length) && length >= 0) return
   throw new StillframeError(
     "invalid_request",
-    `cannot read ${length} bytes at ${offset}; give whole numbers from 0 on`,
+    `cannot read ${counted(length, "byte")} at ${offset}; give whole numbers from 0 on`,
   )
 }

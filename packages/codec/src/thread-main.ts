@@ -52,3 +52,5 @@ function perform(task: Task): string | void {
 function answer(message: Answer, transfer: ArrayBuffer[] = []): void {
   parentPort?.postMessage(message, transfer)
 }
+
+answer({ state: "loaded" })

@@ -3,8 +3,9 @@ import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
 import { type Control, framesDone, stop } from "./control.ts"
 import type { Task } from "./thread-main.ts"
 
-/** What a thread answers to a task: any number of batches, then one of the others. */
+/** What a thread says: once that it has loaded, and of each task any number of batches, then one of the others. */
 export type Answer =
+  | { state: "loaded" }
   | { state: "batch"; batch: number; content: ArrayBuffer | undefined }
   | { state: "done"; result: string | undefined }
   | { state: "stopped" }
@@ -48,15 +49,31 @@ const progressEveryMs = 200
 const idle: { worker: Worker; forget: () => void }[] = []
 const idleMax = 16
 
-/** Starts threads before they are needed; they do not keep the process alive. */
-export function warmThreads(count: number): void {
+/**
+ * Starts threads before they are needed; they do not keep the process alive. Disposing of this waits until they have loaded: a
+ * process that ends while one loads a native library is aborted by that library.
+ */
+export function warmThreads(count: number): AsyncDisposable {
   while (idle.length < Math.min(count, idleMax)) keepWorker(startWorker())
+  return {
+    async [Symbol.asyncDispose]() {
+      await Promise.all(idle.map(({ worker }) => untilLoaded(worker)))
+    },
+  }
+}
+
+async function untilLoaded(worker: Worker): Promise<void> {
+  // Nothing else may keep the process until then.
+  worker.ref()
+  await loading.get(worker)
+  if (idle.some((kept) => kept.worker === worker)) worker.unref()
 }
 
 async function runThread(task: Task, { control, onBatch }: Run): Promise<string | undefined> {
   const worker = takeWorker()
   const { promise, resolve, reject } = Promise.withResolvers<string | undefined>()
   const onMessage = (answer: Answer): void => {
+    if (answer.state === "loaded") return
     if (answer.state === "batch") return onBatch?.(answer.batch, answer.content)
     worker.off("message", onMessage).off("error", reject).off("exit", onExit)
     keepWorker(worker)
@@ -90,8 +107,15 @@ function takeWorker(): Worker {
 
 function startWorker(): Worker {
   // Flags such as --input-type are about the main program and would keep the thread's file from loading.
-  return new Worker(new URL("thread-main.ts", import.meta.url), { execArgv: [] })
+  const worker = new Worker(new URL("thread-main.ts", import.meta.url), { execArgv: [] })
+  const { promise, resolve } = Promise.withResolvers<void>()
+  worker.once("message", () => resolve()).once("exit", () => resolve())
+  loading.set(worker, promise)
+  return worker
 }
+
+/** Resolves when the thread has loaded, or has ended. */
+const loading = new WeakMap<Worker, Promise<void>>()
 
 function keepWorker(worker: Worker): void {
   if (idle.length >= idleMax) return void worker.terminate()

@@ -1,4 +1,5 @@
 import type { Algorithm } from "@stillframe/domain/compression"
+import { counted } from "@stillframe/domain/counted"
 import { batchBytesMax, batchCount } from "./batches.ts"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl } from "./control.ts"
@@ -42,7 +43,9 @@ export async function verifyFile(options: {
     const algorithm = frames.table.frameCount > 0 ? frames.algorithm : undefined
     const expected = { uncompressedBytes, ...options }
     if (uncompressedBytes !== expected.uncompressedBytes)
-      throw corrupted(`it holds ${uncompressedBytes} bytes instead of ${expected.uncompressedBytes}`)
+      throw corrupted(
+        `it holds ${counted(uncompressedBytes, "byte")} instead of ${expected.uncompressedBytes}`,
+      )
     const sha256 = (await hashFrames(frames, options)) ?? ""
     if (expected.sha256 !== undefined && sha256 !== expected.sha256.toLowerCase())
       throw corrupted(`its content has the SHA-256 ${sha256} instead of ${expected.sha256}`)

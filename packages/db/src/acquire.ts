@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Pool } from "pg"
 import { connectionRefusal, isOutOfConnections } from "./connection-refusal.ts"
@@ -50,7 +51,7 @@ function refusal(pool: Pool, error: unknown): unknown {
   const seconds = connectionTimeoutMillis / 1_000
   const message =
     max < limitOf(pool)
-      ? `Postgres refuses more connections, and the ${max} that this process has were in use for ${seconds} s. Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS of other processes.`
+      ? `Postgres refuses more connections, and ${counted(max, "connection")} of this process ${max === 1 ? "was" : "were"} in use for ${seconds} s. Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS of other processes.`
       : `all ${max} database connections of this process were in use for ${seconds} s. Try again later; if this happens often, raise DATABASE_CONNECTIONS.`
   return new StillframeError("unavailable", message, { cause: error })
 }

@@ -46,6 +46,43 @@ test("the reserve is given up at once for a start on a full disk", async () => {
   expect(await isThere()).toBe(false)
 })
 
+test("nothing new is created until the reserve is whole and the floor is free beside it", async () => {
+  let free = 1_024 * mib
+  await using reserve = openReserve({ file, log, freeBytes: async () => free })
+  const at = async (mebibytes: number): Promise<string | undefined> => {
+    free = mebibytes * mib
+    await reserve.look()
+    return /less than \d+ MiB/.exec(reserve.problem()?.message ?? "")?.[0]
+  }
+
+  expect([await at(192), await isThere()]).toEqual([undefined, true])
+  expect(await at(128)).toBe(undefined)
+  expect(await at(127)).toBe("less than 128 MiB")
+  expect(await at(4)).toBe("less than 192 MiB")
+  expect([await at(191), await isThere()]).toEqual(["less than 192 MiB", false])
+  expect([await at(192), await isThere()]).toEqual([undefined, true])
+  expect(await at(128)).toBe(undefined)
+})
+
+test("nothing new is created where the reserve cannot be written, and the log tells it once", async () => {
+  const lines: string[] = []
+  const note = (_: object, message: string): void => void lines.push(message)
+  await using reserve = openReserve({
+    file: join(dir, "absent", "reserve"),
+    log: { info: note, warn: note, error: note },
+    freeBytes: async () => 1_024 * mib,
+  })
+
+  await reserve.look()
+  await reserve.look()
+
+  expect(reserve.problem()).toMatchObject({ code: "insufficient_storage" })
+  expect(lines).toEqual([
+    expect.stringContaining("takes no file of 64 MiB"),
+    "the room on the database's disk is not known, or cannot be kept",
+  ])
+})
+
 function isThere(): Promise<boolean> {
   return stat(file).then(
     () => true,

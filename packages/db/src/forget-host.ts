@@ -1,3 +1,4 @@
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { notHeardOf } from "@stillframe/domain/lost-host"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
@@ -59,9 +60,9 @@ function unconfirmed(
   const named = instances.slice(0, namesMax).map(({ name }) => name)
   if (instances.length > namesMax) named.push("…")
   const effects = [
-    `deletes ${instances.length} instances${named.length === 0 ? "" : ` (${named.join(", ")})`}`,
-    `fails ${captures} snapshots that are not captured yet`,
-    `leaves ${snapshots} snapshots (${stored_bytes} bytes) in the storage pool "${host.pool}" that no other host has`,
+    `deletes ${counted(instances.length, "instance")}${named.length === 0 ? "" : ` (${named.join(", ")})`}`,
+    `fails ${counted(captures, "uncaptured snapshot")}`,
+    `leaves ${counted(snapshots, "snapshot")} (${counted(stored_bytes, "byte")}) in the storage pool "${host.pool}" that no other host has`,
   ]
   return new StillframeError(
     "conflict",

@@ -1,5 +1,7 @@
-import { openOutage, type OutageLog } from "@stillframe/domain/outage"
+import type { OutageLog } from "@stillframe/domain/outage"
+import { sql } from "kysely"
 import { openDatabase, type OwnedDatabase } from "./client.ts"
+import { openDatabaseOutage } from "./database-outage.ts"
 import { migrate } from "./migrate.ts"
 import { assertOwnSessions } from "./requirements.ts"
 import { openWaker, type Waker } from "./wake.ts"
@@ -33,32 +35,26 @@ export async function openMigrated(
 ): Promise<OpenedDatabase> {
   if (shared !== undefined) return shared
   const { log, clockOffset, databaseConnections } = options
-  const database = openOutage(log, {
-    lost: "the database can't be reached; trying again",
-    back: "the database can be reached again",
-  })
+  const outage = openDatabaseOutage(log, () => sql`select 1`.execute(db))
   const pooled = options.databaseUrl !== options.databaseDirectUrl
   const db = openDatabase({
     url: options.databaseUrl,
     pooled,
-    onIdleError: (error) => database.failed(error),
-    onRefused: (error) => database.failed(error),
-    onConnected: () => database.worked(),
+    onIdleError: outage.broken,
+    onRefused: outage.pool.failed,
+    onConnected: outage.pool.worked,
     ...(databaseConnections !== undefined && { connectionsMax: databaseConnections }),
     ...(clockOffset !== undefined && { clockOffset }),
   })
   resources.defer(() => db.destroy())
   if (!pooled) await assertOwnSessions(db)
   await migrate(db)
-  const notifications = openOutage(log, {
-    lost: "notifications of the database are missed, so changes are seen later; connecting again",
-    back: "notifications of the database are received again",
-  })
   const waker = await openWaker({
     url: options.databaseDirectUrl,
-    onError: (error) => notifications.failed(error),
-    onConnected: () => notifications.worked(),
+    onError: outage.notifications.failed,
+    onConnected: outage.notifications.worked,
   })
+  outage.begin()
   resources.defer(() => waker.close())
   const committed = (): void => {
     waker.wake("events")

@@ -142,11 +142,14 @@ export async function requeueOperation(
   return numUpdatedRows === 1n
 }
 
-/** Says that a cancelled operation's owner has let go of everything it touched; a deletion may have waited for that. */
+/**
+ * Says that a cancelled operation's owner has let go of everything it touched; a deletion may have waited for that. False: the
+ * operation was not cancelled.
+ */
 export async function releaseCancelled(
   db: Database,
   { id, token }: { id: string; token: string },
-): Promise<void> {
+): Promise<boolean> {
   const released = await db
     .updateTable("operations")
     .set({ token: null })
@@ -156,6 +159,7 @@ export async function releaseCancelled(
     .returning("snapshot_id")
     .executeTakeFirst()
   if (typeof released?.snapshot_id === "string") await hurryDeletion(db, released.snapshot_id)
+  return released !== undefined
 }
 
 /** Has a snapshot's deletion look again now at whether its files are free. */

@@ -85,30 +85,38 @@ export async function runOperation(
       delayMs,
       counted: !shutdown.aborted && countsAsTry(error.code),
     })
-    if (!current) await releaseCancelled(db, operation)
-    const outcome: Outcome = !current
-      ? "cancelled or taken over"
-      : delayMs === undefined
-        ? "failed"
-        : "queued again"
+    const ours = delayMs === undefined ? "failed" : "queued again"
+    const others = !current && (await releaseCancelled(db, operation)) ? "cancelled" : "taken over"
+    const outcome: Outcome = current ? ours : others
     tellEnd(runner, { ...fields, err: error, delayMs, outcome }, { stopping: shutdown.aborted })
     runner.committed()
   }
 }
 
-type Outcome = "cancelled or taken over" | "failed" | "queued again"
+type Outcome = "cancelled" | "taken over" | "failed" | "queued again"
 
 function tellEnd(
   { log }: OperationRunner,
   { err, ...fields }: { err: StillframeError; outcome: Outcome; [field: string]: unknown },
   { stopping }: { stopping: boolean },
 ): void {
+  const { outcome } = fields
   // A process that stops hands back what is under way: that is no trouble.
-  if (stopping && fields.outcome === "queued again") return log.info(fields, "operation handed back")
+  if (stopping && outcome === "queued again") return log.info(fields, "operation handed back")
+  // Its row has asked for this end. Any other error, such as that of a VM that was not resumed, is told in full.
+  if ((outcome === "cancelled" || outcome === "taken over") && isCalledOff(err))
+    return log.info({ ...fields, reason: err.message }, `operation ${outcome}`)
   // An absent directory is told once, by who watches it, and not by everything that waits for it.
-  const waits = fields.outcome === "queued again" && !countsAsTry(err.code)
-  const level = fields.outcome === "failed" ? "error" : waits ? "debug" : "warn"
+  const waits = outcome === "queued again" && !countsAsTry(err.code)
+  const level = outcome === "failed" ? "error" : waits ? "debug" : "warn"
   log[level]({ ...fields, err }, "operation not done")
+}
+
+/** True for the error of work that was told to end. */
+function isCalledOff({ code, cause }: StillframeError): boolean {
+  return (
+    code === "cancelled" || code === "lease_lost" || (cause instanceof Error && cause.name === "AbortError")
+  )
 }
 
 interface FailedTry {

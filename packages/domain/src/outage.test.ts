@@ -1,5 +1,6 @@
 import { expect, test } from "vitest"
-import { openOutage } from "./outage.ts"
+import { StillframeError } from "./errors.ts"
+import { openOutage, openTrouble } from "./outage.ts"
 
 function outageByHand() {
   let nowMs = 5_000
@@ -61,4 +62,22 @@ test("the reason of a host with several addresses is that of each", () => {
   outage.failed(new AggregateError([new Error("refused by ::1"), new Error("refused by 127.0.0.1")]))
 
   expect(lines[0]?.[1]).toMatchObject({ reason: "refused by ::1; refused by 127.0.0.1" })
+})
+
+test("repeated work tells an error in our words as its reason, another one with its stack, and a lost server not at all", () => {
+  const lines: object[] = []
+  const note = (fields: object): void => void lines.push(fields)
+  const fail = (error: Error): void =>
+    openTrouble({ info: note, warn: note }, { lost: "failed" }).failed(error)
+  const bug = new TypeError("a bug")
+  const lost = Object.assign(new Error("refused"), { code: "ECONNREFUSED" })
+
+  fail(new StillframeError("unavailable", "Redis is full. Raise its maxmemory."))
+  fail(bug)
+  fail(new StillframeError("unavailable", "no answer", { cause: lost }))
+
+  expect(lines).toEqual([
+    expect.objectContaining({ code: "unavailable", reason: "Redis is full. Raise its maxmemory." }),
+    expect.objectContaining({ err: bug }),
+  ])
 })

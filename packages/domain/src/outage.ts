@@ -1,4 +1,5 @@
 import { isConnectionLoss } from "./connection-loss.ts"
+import { StillframeError } from "./errors.ts"
 
 export interface OutageLog {
   info(fields: object, message: string): void
@@ -25,9 +26,14 @@ export function openOutage(log: OutageLog, words: OutageWords, now?: () => numbe
   return open(log, words, (error) => ({ reason: reasonOf(error) }), now)
 }
 
-/** For repeated work: the outage of a lost server is logged elsewhere, and any other error is logged with its stack. */
+/**
+ * For repeated work: the outage of a lost server is logged elsewhere. An error in our words is logged as its reason, and any other
+ * with its stack.
+ */
 export function openTrouble(log: OutageLog, words: OutageWords): Outage {
-  const trouble = open(log, words, (err) => ({ err }))
+  const trouble = open(log, words, (err) =>
+    err instanceof StillframeError ? { code: err.code, reason: err.message } : { err },
+  )
   return {
     failed(error) {
       if (!isConnectionLoss(error)) trouble.failed(error)

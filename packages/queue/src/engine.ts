@@ -53,7 +53,7 @@ export interface QueueEngineOptions {
   readonly prefix?: string | undefined
   /** Called with whatever goes wrong in the background and with each handler's failure. */
   readonly onError: (error: Error) => void
-  /** Called when a connection to Redis is made, the first one included. */
+  /** Called when a connection to Redis is made, the first one included, and with each job that it hands out. */
   readonly onConnected?: (() => void) | undefined
 }
 

@@ -6,6 +6,7 @@ import { engineOn, type BullBackend } from "./backend.ts"
 import type { QueueEngine } from "./engine.ts"
 import { jobId } from "./job.ts"
 import { inPostgresWords, patientPool } from "./patient-pool.ts"
+import { pauseUntil } from "./pause-until.ts"
 import { bullSchema, countObjects, isSchemaError, migrateSchema, rebuildSchema } from "./postgres-schema.ts"
 
 /** For all queries of queues and workers; BullMQ's default is 10 for each of those. */
@@ -13,7 +14,6 @@ const queryConnections = 2
 /** That a worker keeps for as long as it is open. */
 const listenConnections = 1
 const connectMs = 5_000
-const schemaCheckMs = 1_000
 
 const { Queue, Worker } = withBackend(createPostgresBackend)
 
@@ -117,32 +117,4 @@ async function prepareSession(client: ClientBase): Promise<void> {
   // pg's types lack the time-out of a query.
   const query = { text: setSession, query_timeout: connectMs }
   await client.query(query)
-}
-
-interface PausableWorker {
-  isPaused(): boolean
-  pause(doNotWaitActive: boolean): Promise<void>
-  resume(): Promise<void>
-}
-
-/**
- * A worker whose tables or connections are gone asks again without any pause, which can keep the event loop from ever
- * noticing that a connection has ended. So it is stopped until the tables are there.
- */
-function pauseUntil(
-  worker: PausableWorker,
-  intact: () => Promise<boolean>,
-  signal: AbortSignal,
-  onError: (error: Error) => void,
-): void {
-  if (worker.isPaused()) return
-  worker.pause(true).catch(onError)
-
-  async function check(): Promise<void> {
-    if (signal.aborted || !(await intact())) return
-    clearInterval(timer)
-    await worker.resume()
-  }
-  const timer = setInterval(() => void check().catch(onError), schemaCheckMs)
-  signal.addEventListener("abort", () => clearInterval(timer), { once: true })
 }

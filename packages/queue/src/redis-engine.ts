@@ -35,7 +35,8 @@ export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOpt
     openWorker(name, processor, settings) {
       const connection = { url: redisUrl, maxRetriesPerRequest: null }
       const worker = new Worker(name, processor, { connection, prefix, skipVersionCheck, ...settings })
-      worker.on("error", onError).on("ready", onConnected)
+      // A Redis that was full goes on without another connection.
+      worker.on("error", onError).on("ready", onConnected).on("active", onConnected)
       worker.on("failed", (_job, error) => onError(error))
       return worker
     },

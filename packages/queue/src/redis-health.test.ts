@@ -40,7 +40,7 @@ test.each([
   ["MISCONF Redis is configured to save RDB snapshots", /cannot save to its disk/],
   ["MOVED 3999 127.0.0.1:6381", /Redis Cluster/],
   ["connect ECONNREFUSED 127.0.0.1:1", /cannot be reached.*REDIS_URL/],
-  ["Reached the max retries per request limit (which is 1).", /cannot be reached/],
+  ["Reached the max retries per request limit (which is 1).", /^Redis cannot be reached\. Check/],
 ])("the error %s is told in our words", (message, words) => {
   expect(inRedisWords(new Error(message)).message).toMatch(words)
 })

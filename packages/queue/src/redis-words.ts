@@ -24,8 +24,10 @@ const words: readonly (readonly [RegExp, string])[] = [
     /^(LOADING|MASTERDOWN|BUSY)/,
     "Redis does not answer commands at present ({why}). The queue waits for it.",
   ],
+  // The client's own words name an option of its library.
+  [/^Reached the max retries/, "Redis cannot be reached. Check that it runs and that REDIS_URL names it."],
   [
-    /^(connect |read |write |getaddrinfo |Connection is closed|Reached the max retries|Command timed out)/,
+    /^(connect |read |write |getaddrinfo |Connection is closed|Command timed out)/,
     "Redis cannot be reached ({why}). Check that it runs and that REDIS_URL names it.",
   ],
 ]

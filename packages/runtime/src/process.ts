@@ -43,7 +43,11 @@ export async function runProcess(service: string, start: (from: Start) => Promis
     process.exit(1)
   }, shutdownDeadlineMs).unref()
   await resources.disposeAsync()
-  // A library's own timers must not keep a process that has given everything back.
+  endSoon()
+}
+
+/** For a process that has given everything back: a timer that a library has left must not keep it. */
+export function endSoon(): void {
   setTimeout(() => process.exit(), lingerMs).unref()
 }
 

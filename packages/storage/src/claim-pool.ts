@@ -1,13 +1,16 @@
+import { constants } from "node:fs/promises"
 import { join } from "node:path"
-import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/counted"
+import type { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import { makeDirectory, namesIn } from "./directory.ts"
 import { exists } from "./exists.ts"
 import { clusterFileSchema, readIdFile } from "./id-file.ts"
 import type { KnownPool, PoolRegister } from "./known-pool.ts"
 import { manifestName, payloadDir } from "./layout.ts"
+import { assertAccess, inOwnDirectory } from "./own-directory.ts"
 import { createPoolFile, readPoolFile, type PoolFile } from "./pool-file.ts"
-import { reasonOf, unavailable } from "./unavailable.ts"
+import { unavailable } from "./unavailable.ts"
 
 /**
  * Makes sure that `dir` is the pool that the database means, and resolves with its identity. A new pool gets its id here, and
@@ -15,6 +18,7 @@ import { reasonOf, unavailable } from "./unavailable.ts"
  */
 export async function claimPool(dir: string, register: PoolRegister): Promise<PoolFile> {
   const { id: known, installation } = await register.look()
+  await assertAccess("STORAGE_DIR", dir, constants.X_OK)
   const found = await readPoolFile(dir)
   if (found !== undefined && found.id === known && found.installation === installation) return found
   const id = await register.settle(async (now) => {
@@ -39,6 +43,8 @@ async function presentHere(dir: string, id: string, { pools, strays }: KnownPool
 async function decide(dir: string, known: KnownPool): Promise<string> {
   const found = await readPoolFile(dir)
   if (found !== undefined) return idOf(dir, found, known)
+  // A disk that is mounted read-only has no file of ours because it could not get one.
+  await assertAccess("STORAGE_DIR", dir, constants.W_OK)
   if (known.id !== undefined) throw absent(dir, known)
   await assertAdoptable(dir, known)
   return makePool(dir, known.installation)
@@ -46,19 +52,12 @@ async function decide(dir: string, known: KnownPool): Promise<string> {
 
 /** Makes `dir` a pool with a new id, or finds out that another process just has. */
 export async function makePool(dir: string, installation: string): Promise<string> {
-  try {
+  return inOwnDirectory("STORAGE_DIR", dir, async () => {
     await makeDirectory(join(dir, "snapshots"))
     const made = await createPoolFile(dir, { id: createId(), installation })
     if (made?.installation === installation) return made.id
     throw ofOthers(dir, made?.installation, installation)
-  } catch (error) {
-    if (error instanceof StillframeError) throw error
-    throw unavailable(
-      `STORAGE_DIR ${dir} can't be made a pool: ${reasonOf(error)}`,
-      "Set STORAGE_DIR to a directory that this process may write.",
-      error,
-    )
-  }
+  })
 }
 
 async function idOf(dir: string, found: PoolFile, known: KnownPool): Promise<string> {
@@ -86,7 +85,7 @@ async function assertAdoptable(dir: string, known: KnownPool): Promise<void> {
   if (known.payloads.length > 0) {
     if (owner !== undefined && (await holdsSome(dir, known))) return
     throw unavailable(
-      `STORAGE_DIR ${dir} holds none of the ${known.payloads.length} snapshots of pool "${known.name}" that were looked for`,
+      `STORAGE_DIR ${dir} holds none of ${counted(known.payloads.length, "snapshot")} of pool "${known.name}" that it was searched for`,
       adoptRemedy,
     )
   }

@@ -10,15 +10,18 @@ export async function namesIn(dir: string): Promise<string[]> {
   })
 }
 
-/** Makes a directory that only we may enter, and those above it that are missing. Node's own way of that never ends below `/proc`. */
-export async function makeDirectory(dir: string): Promise<void> {
+/**
+ * Makes a directory that only we may enter unless `mode` says otherwise, and those above it that are missing. Node's own way of that
+ * never ends below `/proc`, and says on a read-only file system that something is missing.
+ */
+export async function makeDirectory(dir: string, mode = 0o700): Promise<void> {
   try {
-    await mkdir(dir, { mode: 0o700 })
+    await mkdir(dir, { mode })
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === "EEXIST") return
     if (code !== "ENOENT" || (await exists(dirname(dir)))) throw error
-    await makeDirectory(dirname(dir))
-    await makeDirectory(dir)
+    await makeDirectory(dirname(dir), mode)
+    await makeDirectory(dir, mode)
   }
 }

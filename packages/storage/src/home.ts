@@ -3,8 +3,9 @@ import { createId } from "@stillframe/domain/ids"
 import { makeDirectory, namesIn } from "./directory.ts"
 import { createDurably } from "./durable.ts"
 import { clusterFileSchema, readIdFile } from "./id-file.ts"
+import { inOwnDirectory } from "./own-directory.ts"
 import { placeAt, type Place } from "./place.ts"
-import { reasonOf, unavailable } from "./unavailable.ts"
+import { unavailable } from "./unavailable.ts"
 
 /** The database's facts about a host. */
 export interface KnownHost {
@@ -61,17 +62,11 @@ export function homePlace(dataDir: string, hostId: string): Place {
 
 /** Gives a directory the two files that say whose it is, where it lacks them. */
 export async function takeIn(dataDir: string, installation: string): Promise<string> {
-  try {
+  await inOwnDirectory("DATA_DIR", dataDir, async () => {
     await makeDirectory(dataDir)
     await createDurably(filePath(dataDir, "host.json"), `${JSON.stringify({ id: createId() })}\n`)
     await createDurably(filePath(dataDir, "cluster.json"), `${JSON.stringify({ id: installation })}\n`)
-  } catch (error) {
-    throw unavailable(
-      `DATA_DIR ${dataDir} can't be written: ${reasonOf(error)}`,
-      "Set DATA_DIR to a directory that this process may write.",
-      error,
-    )
-  }
+  })
   const id = await readHostId(dataDir)
   if (id !== undefined) return id
   throw unavailable(

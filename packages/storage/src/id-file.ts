@@ -15,7 +15,9 @@ export async function readIdFile<T>(path: string, schema: z.ZodType<T>): Promise
     if (code === "ENOENT") return undefined
     throw unavailable(
       `${path} can't be read: ${reasonOf(error)}`,
-      "Mount the disk that holds it, or point the setting at the directory that was meant.",
+      code === "EACCES"
+        ? "Run as the user who owns it, or change its owner."
+        : "Mount the disk that holds it, or point the setting at the directory that was meant.",
       error,
     )
   }

@@ -2,8 +2,9 @@ import { access, constants } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { exists } from "./exists.ts"
+import { reasonOfRefusal } from "./own-directory.ts"
 import { readPoolFile, type PoolFile } from "./pool-file.ts"
-import { reasonOf, unavailable } from "./unavailable.ts"
+import { unavailable } from "./unavailable.ts"
 
 /** A directory that may go away, come back, or turn out to be another one than the database means. */
 export interface Place {
@@ -23,12 +24,9 @@ export function placeAt(dir: string, identify: () => Promise<void>): Place {
     identify,
     async check() {
       await identify()
-      await access(dir, constants.W_OK).catch((error: unknown) => {
-        throw unavailable(
-          `${dir} can't be written: ${reasonOf(error)}`,
-          "Mount it so that it can be written.",
-          error,
-        )
+      await access(dir, constants.W_OK).catch((error: NodeJS.ErrnoException) => {
+        const why = `${dir} can't be written: ${reasonOfRefusal(error)}`
+        throw new StillframeError("storage_unavailable", why, { cause: error })
       })
     },
     async during(work) {

@@ -22,6 +22,8 @@ test("while the database's disk is almost full, creates are refused, deleting wo
     ["/instances", { name: "a", image: "heartbeat" }],
     ["/instances/a/snapshots", { kind: "Standby" }],
     ["/snapshots/abcdefghijklmnopqrstuvwx/fork", { name: "b" }],
+    [`/webhooks/${hook.body.id}/test`, undefined],
+    ["/deliveries/1/resend", undefined],
   ] as const) {
     const refused = await ask("POST", path, { body })
     expect([path, refused.status, refused.body]).toEqual([

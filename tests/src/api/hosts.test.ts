@@ -66,7 +66,7 @@ test("without the right number of instances nothing is forgotten, and the answer
     const { status, body } = await api.ask("DELETE", `/hosts/h1${query}`)
     expect([status, body.code]).toEqual([409, "conflict"])
     expect(body.message).toMatch(
-      /deletes 2 instances \(a, b\), fails 1 snapshots .*, leaves 1 snapshots \(100 bytes\)/,
+      /deletes 2 instances \(a, b\), fails 1 uncaptured snapshot, leaves 1 snapshot \(100 bytes\)/,
     )
     expect(body.message).toContain("?confirm=2")
   }

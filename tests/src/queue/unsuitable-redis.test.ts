@@ -23,7 +23,7 @@ async function redisWith(settings: Record<string, string>): Promise<Redis> {
   }
 }
 
-test("a Redis that may evict jobs is a problem of the queue in /ready", async () => {
+test("a Redis that may evict jobs is a problem of the queue in /ready until it is set right", async () => {
   await using redis = await redisWith({ "maxmemory-policy": "allkeys-lru" })
   await using api = await testApi()
   await api.host("h1")
@@ -41,6 +41,8 @@ test("a Redis that may evict jobs is a problem of the queue in /ready", async ()
       },
     ],
   })
+  await commandRedis(redis.url, "config", "set", "maxmemory-policy", "noeviction")
+  await expect.poll(ready).toMatchObject({ status: "ok", problems: [] })
 })
 
 const main = fileURLToPath(import.meta.resolve("@stillframe/dispatcher/main"))
@@ -105,16 +107,27 @@ test("a worker whose Redis refuses its password tells so in our words and asks w
   expect(errors.length).toBeLessThan(200)
 })
 
-test("a full Redis and a replica are told as such", async () => {
+test("a full Redis and a replica are told as such, and that a full one works again", async () => {
   await using redis = await redisWith({})
-  const engine = await openQueueEngine({ redisUrl: redis.url, databaseUrl: "", onError: () => undefined })
+  let works = false
+  const engine = await openQueueEngine({
+    redisUrl: redis.url,
+    databaseUrl: "",
+    onError: () => void (works = false),
+    onConnected: () => void (works = true),
+  })
   const job = { queue: "q", id: "a", wake: 0 }
   try {
     await commandRedis(redis.url, "config", "set", "maxmemory", "1")
     await expect(engine.add([job])).rejects.toThrow(/Redis is out of memory/)
     expect((await engine.problems()).map(({ message }) => message).join()).toMatch(/out of memory/)
 
+    await engine.consume("q", { concurrency: 1, handler: () => Promise.resolve() })
+    await expect.poll(() => works).toBe(false)
     await commandRedis(redis.url, "config", "set", "maxmemory", "0")
+    await engine.add([job])
+    await expect.poll(() => works).toBe(true)
+
     await commandRedis(redis.url, "replicaof", "127.0.0.1", "1")
     await expect(engine.add([job])).rejects.toThrow(/leads to a replica/)
     expect((await engine.problems()).map(({ message }) => message).join()).toMatch(/leads to a replica/)

@@ -10,13 +10,21 @@ import {
   startEmbeddedPostgres,
 } from "@stillframe/db/embedded"
 import { removeEmbeddedPostgres } from "@stillframe/db/embedded-cluster"
+import { makeCluster, type MadeCluster } from "@stillframe/testing/made-cluster"
 import { patienceMs } from "@stillframe/testing/patience"
 import { scratchFolder } from "@stillframe/testing/scratch"
 import pg from "pg"
-import { afterEach, beforeEach, expect, test, vi } from "vitest"
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest"
 
+let made: MadeCluster
 let dir: string
 let dataDir: string
+
+beforeAll(async () => {
+  made = await makeCluster("secret")
+})
+
+afterAll(() => made[Symbol.asyncDispose]())
 
 beforeEach(async () => {
   dir = await scratchFolder("stillframe-embedded-")
@@ -44,18 +52,18 @@ test("data, port and password outlive a restart", async () => {
 })
 
 test("the port of the last start is given up when somebody else has it", async () => {
-  const first = await start()
-  await first.stop()
-  const taken = createServer().listen(Number(new URL(first.url).port), "127.0.0.1")
+  await made.copyTo(dataDir)
+  const taken = createServer().listen(made.port, "127.0.0.1")
   await once(taken, "listening")
 
   await using again = await start()
 
-  expect(new URL(again.url).port).not.toBe(new URL(first.url).port)
+  expect(new URL(again.url).port).not.toBe(String(made.port))
   taken.close()
 })
 
 test("a second start on the same data names the process of the first", async () => {
+  await made.copyTo(dataDir)
   await using first = await start()
 
   await expect(start()).rejects.toMatchObject({
@@ -78,6 +86,7 @@ test("two first starts at once leave one running and one refused", async () => {
 })
 
 test("a start that somebody else's port or data fail for a moment is made again", async () => {
+  await made.copyTo(dataDir)
   const bin = join(dir, "bin")
   await mkdir(bin)
   const once = join(dir, "once")
@@ -104,7 +113,7 @@ test("data of another major version are refused with the way out", async () => {
 })
 
 test("another password than the first one is said to be wrong", async () => {
-  await (await start()).stop()
+  await made.copyTo(dataDir)
 
   await expect(start({ password: "another" })).rejects.toThrow("password is not the one")
 })
@@ -119,7 +128,7 @@ test("a folder with foreign files is left alone", async () => {
 })
 
 test("a pid file left by a crash does not stop the next start, even when that pid lives again as something else", async () => {
-  await (await start()).stop()
+  await made.copyTo(dataDir)
   await writeFile(join(dataDir, "postmaster.pid"), `${process.pid}\n${dataDir}\n`)
 
   await using again = await start()
@@ -128,6 +137,7 @@ test("a pid file left by a crash does not stop the next start, even when that pi
 })
 
 test("what an operator needs is on: durability, loopback only, scram, room for every pool", async () => {
+  await made.copyTo(dataDir)
   await using postgres = await start({ sync: true })
   const names = ["fsync", "synchronous_commit", "full_page_writes", "max_connections", "listen_addresses"]
 
@@ -157,14 +167,15 @@ test("an aborted start leaves neither process nor data", async () => {
 })
 
 test.skipIf(process.getuid?.() !== 0)(
-  "root without user namespaces runs it as nobody, reads its data again, and can remove them",
+  "root without user namespaces runs it as nobody until its parent is killed, reads its data again, and can remove them",
   async () => {
     await refuseNamespaces()
-    {
-      await using first = await start()
-      await query(first, "create table kept (word text); insert into kept values ('yes')")
-      expect((await stat(`/proc/${first.pid}`)).uid).toBe(65_534)
-    }
+    const parent = spawnParent("postgres")
+    const first = await firstLine(parent)
+    expect((await stat(`/proc/${first.pid}`)).uid).toBe(65_534)
+    await query(first, "create table kept (word text); insert into kept values ('yes')")
+    parent.kill("SIGKILL")
+    await expect.poll(() => isAlive(first.pid), { timeout: patienceMs }).toBe(false)
     // Once made, the data stay nobody's, whatever is allowed later.
     vi.unstubAllEnvs()
 
@@ -178,8 +189,8 @@ test.skipIf(process.getuid?.() !== 0)(
   },
 )
 
-test.each(["postgres", "redis"])("%s ends when its parent is killed outright", async (service) => {
-  const parent = spawnParent(service)
+test("redis ends when its parent is killed outright", async () => {
+  const parent = spawnParent("redis")
   const { pid } = await firstLine(parent)
 
   parent.kill("SIGKILL")
@@ -187,28 +198,16 @@ test.each(["postgres", "redis"])("%s ends when its parent is killed outright", a
   await expect.poll(() => isAlive(pid), { timeout: patienceMs }).toBe(false)
 })
 
-test.skipIf(process.getuid?.() !== 0)(
-  "postgres as nobody ends when its parent is killed outright",
-  async () => {
-    await refuseNamespaces()
-    const parent = spawnParent("postgres")
-    const { pid } = await firstLine(parent)
-    expect((await stat(`/proc/${pid}`)).uid).toBe(65_534)
-
-    parent.kill("SIGKILL")
-
-    await expect.poll(() => isAlive(pid), { timeout: patienceMs }).toBe(false)
-  },
-)
-
-test("a start right after the parent was killed waits for its Postgres to end", async () => {
+test("postgres ends when its parent is killed outright, and a start right after that waits for its end", async () => {
+  await made.copyTo(dataDir)
   const parent = spawnParent("postgres")
-  await firstLine(parent)
+  const { pid } = await firstLine(parent)
   parent.kill("SIGKILL")
   await once(parent, "exit")
 
-  await using next = await start({ password: "parent" })
+  await using next = await start()
 
+  await expect.poll(() => isAlive(pid), { timeout: patienceMs }).toBe(false)
   expect(await query(next, "select 1 as one")).toEqual([{ one: 1 }])
 })
 

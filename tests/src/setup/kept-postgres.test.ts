@@ -4,15 +4,23 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "@stillframe/db/embedded"
 import { removeEmbeddedPostgres } from "@stillframe/db/embedded-cluster"
+import { makeCluster, type MadeCluster } from "@stillframe/testing/made-cluster"
 import { scratchFolder } from "@stillframe/testing/scratch"
 import pg from "pg"
-import { afterEach, beforeEach, expect, test, type TestContext } from "vitest"
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, type TestContext } from "vitest"
 
 const run = promisify(execFile)
 const mib = 1024 ** 2
 
+let made: MadeCluster
 let dir: string
 let lines: { readonly message: string; readonly fields: object }[]
+
+beforeAll(async () => {
+  made = await makeCluster("secret")
+})
+
+afterAll(() => made[Symbol.asyncDispose]())
 
 beforeEach(async () => {
   dir = await scratchFolder("stillframe-kept-")
@@ -108,7 +116,7 @@ test("on a full disk rows can still be deleted, nothing new is taken on, and bot
   expect(told).toEqual([
     {
       message: expect.stringMatching(/less than 128 MiB free: delete/),
-      fields: { code: "insufficient_storage" },
+      fields: { code: "insufficient_storage", dir: mount },
     },
     { message: "the database's disk has room again", fields: {} },
   ])
@@ -131,7 +139,8 @@ test("a postgres that a full disk ended runs again by itself, on the room that w
 
 const couldNot = "the embedded postgres could not be started again; trying on"
 
-function startKept(dataDir: string): Promise<EmbeddedPostgres> {
+async function startKept(dataDir: string): Promise<EmbeddedPostgres> {
+  await made.copyTo(join(dataDir, "postgres"))
   const note = (fields: object, message: string): void => void lines.push({ message, fields })
   const log = { info: note, warn: note, error: note }
   return startEmbeddedPostgres({

@@ -6,6 +6,6 @@ const [service, dir = ""] = process.argv.slice(2)
 const started =
   service === "redis"
     ? await startRedis({ dir })
-    : await startEmbeddedPostgres({ dataDir: dir, password: "parent", sync: false })
+    : await startEmbeddedPostgres({ dataDir: dir, password: "secret", sync: false })
 process.stdout.write(`${JSON.stringify({ pid: started.pid, url: started.url })}\n`)
 process.stdin.resume()

@@ -139,16 +139,6 @@ test("a worker that died between the file and the row leaves a pool that the nex
   expect(await one.db.selectFrom("pools").selectAll().execute()).toEqual([{ name: "p", id }])
 })
 
-test("what can't be a directory, or can't be made, is refused with a sentence", async () => {
-  await using one = await installation()
-  await writeFile(one.dir("file"), "")
-
-  await expect(one.claim("p", one.dir("file"))).rejects.toMatchObject(refusal("not a directory"))
-  await expect(one.claim("p", "/proc/stillframe")).rejects.toMatchObject(
-    refusal("can't be made", "STORAGE_DIR"),
-  )
-})
-
 test("a pool.json that can't be understood is no reason to make another", async () => {
   await using one = await installation()
   const dir = one.dir("pool")

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { fileSize } from "../file-size.ts"
 import { savedNames } from "./files.ts"
@@ -24,7 +25,10 @@ export async function assertWhole(dir: string): Promise<void> {
   // Memory that lives in files of its own is not saved, and where all of it does there is no such file.
   if (found === undefined && (bytes === 0 || allInFiles(config))) return
   if (found !== bytes)
-    throw cutShort(savedNames.memory, `has ${found ?? "no"} bytes where its VM has ${bytes} of memory`)
+    throw cutShort(
+      savedNames.memory,
+      `has ${found === undefined ? "no bytes" : counted(found, "byte")} where its VM has ${bytes} of memory`,
+    )
 }
 
 async function parsed(dir: string, name: string): Promise<object> {

@@ -47,7 +47,7 @@ test("memory, processors and disks are those that were saved", () => {
   const disks = [disk("disk0.raw")]
 
   expect(() => rewriteConfig(saved, { ...guest, memoryMib: 128 }, disks)).toThrow("64 MiB of memory")
-  expect(() => rewriteConfig(saved, { ...guest, vcpus: 2 }, disks)).toThrow("1 processors")
-  expect(() => rewriteConfig(saved, guest, [])).toThrow("1 disks")
+  expect(() => rewriteConfig(saved, { ...guest, vcpus: 2 }, disks)).toThrow("has 1 processor and")
+  expect(() => rewriteConfig(saved, guest, [])).toThrow("has 1 disk and")
   expect(() => rewriteConfig(saved, guest, [disk("disk0.raw", true)])).toThrow("a disk 0 that is writable")
 })

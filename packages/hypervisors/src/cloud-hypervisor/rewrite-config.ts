@@ -1,3 +1,4 @@
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Disk } from "../disks.ts"
 import type { GuestConfig } from "../launch-config.ts"
@@ -60,11 +61,11 @@ function assertSameShape(saved: Members, { memoryMib, vcpus }: GuestConfig): voi
   const { size = 0 } = (saved["memory"] ?? {}) as { size?: number }
   const { boot_vcpus: cpus = 0 } = (saved["cpus"] ?? {}) as { boot_vcpus?: number }
   if (size !== memoryMib * 1024 ** 2) throw differs(`${size / 1024 ** 2} MiB of memory`, `${memoryMib}`)
-  if (cpus !== vcpus) throw differs(`${cpus} processors`, `${vcpus}`)
+  if (cpus !== vcpus) throw differs(counted(cpus, "processor"), `${vcpus}`)
 }
 
 function rewriteDisks(saved: readonly Members[], disks: readonly Disk[]): Members[] {
-  if (saved.length !== disks.length) throw differs(`${saved.length} disks`, `${disks.length}`)
+  if (saved.length !== disks.length) throw differs(counted(saved.length, "disk"), `${disks.length}`)
   return saved.map((member, index) => {
     const disk = disks[index]
     if (disk === undefined || member["readonly"] !== disk.readonly)

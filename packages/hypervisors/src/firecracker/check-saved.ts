@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Disk } from "../disks.ts"
 import { fileSize } from "../file-size.ts"
@@ -34,7 +35,9 @@ export async function checkDisks(dir: string, disks: readonly Disk[]): Promise<v
     // The last sector of a file of the user's need not be whole.
     if (bytes !== undefined && Math.ceil(bytes / sectorBytes) * sectorBytes === disk.virtualSize) continue
     const wrong =
-      bytes === undefined ? "is missing" : `has ${bytes} bytes where the VM's disk has ${disk.virtualSize}`
+      bytes === undefined
+        ? "is missing"
+        : `has ${counted(bytes, "byte")} where the VM's disk has ${disk.virtualSize}`
     throw new StillframeError("hypervisor_failed", `${file} ${wrong}; restore another snapshot`)
   }
 }
@@ -43,7 +46,8 @@ async function wrongState(place: string): Promise<string | undefined> {
   const path = join(place, savedNames.state)
   const bytes = await fileSize(path)
   if (bytes === undefined) return `${savedNames.state} is missing`
-  if (bytes > stateBytesMax) return `${savedNames.state} has ${bytes} bytes, more than Firecracker reads`
+  if (bytes > stateBytesMax)
+    return `${savedNames.state} has ${counted(bytes, "byte")}, more than Firecracker reads`
   const content = await readFile(path)
   const checksum = content.subarray(-checksumBytes)
   // The checksum of zeros is zero, and zeros are what a file system leaves of a file that never reached its disk.
@@ -56,5 +60,5 @@ async function wrongMemory(place: string, memoryMib: number): Promise<string | u
   if (bytes === undefined) return `${savedNames.memory} is missing`
   return bytes === memoryMib * mib
     ? undefined
-    : `${savedNames.memory} has ${bytes} bytes where the guest has ${memoryMib} MiB`
+    : `${savedNames.memory} has ${counted(bytes, "byte")} where the guest has ${memoryMib} MiB`
 }

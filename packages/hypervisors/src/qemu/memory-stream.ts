@@ -1,4 +1,5 @@
 import { open } from "node:fs/promises"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 
 /** QEMU's stream: "QEVM", version 3 (migration/savevm.c). */
@@ -22,7 +23,7 @@ export async function assertWholeStream(path: string): Promise<void> {
     if (head.equals(MAGIC) && endsInDescription(tail)) return
     throw new StillframeError(
       "corrupted",
-      `the saved memory (${size} bytes) has no proper beginning and end; take the snapshot again`,
+      `the saved memory (${counted(size, "byte")}) has no proper beginning and end; take the snapshot again`,
     )
   } finally {
     await file.close()

@@ -1,5 +1,6 @@
 import { stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
+import { counted } from "@stillframe/domain/counted"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { overlaysOf, readDisks, type Disk, type DiskLayer } from "../disks.ts"
 import { activeOverlays } from "./active-overlays.ts"
@@ -88,6 +89,6 @@ async function assertRoom(dir: string, frozen: readonly DiskLayer[], virtualSize
   if (bavail * bsize > needed) return
   throw new StillframeError(
     "insufficient_storage",
-    `merging a disk's layers may take ${needed} bytes and ${bavail * bsize} are free; make room in DATA_DIR`,
+    `merging a disk's layers may take ${counted(needed, "byte")} and ${bavail * bsize} are free; make room in DATA_DIR`,
   )
 }
