@@ -105,7 +105,7 @@ async function decompressInto(
   const content = anyContent(source, { threads, signal })
   if (output.kind !== "block device")
     return withDescriptor(output, signal, (fd) => untilReaderLeft(writeInOrder(fd, content, signal), 0))
-  await using device = await openBlockDevice(output.path, await contentBytesByTable(source))
+  await using device = await openBlockDevice(output.path, (await contentBytesByTable(source)) ?? 0)
   const bytes = await writeInOrder(device.fd, content, signal)
   await device.sync()
   return bytes
