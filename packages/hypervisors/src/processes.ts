@@ -90,7 +90,8 @@ async function readStat(pid: number): Promise<ProcessStat | undefined> {
   return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: Number(fields[19]) }
 }
 
-async function readBootId(): Promise<string> {
+/** Of this machine's kernel, another one after each boot. */
+export async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim()
 }
 
