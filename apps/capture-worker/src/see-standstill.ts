@@ -23,8 +23,8 @@ export interface StandstillDeps {
 
 export type Vm = Pick<InstanceRow, "id" | "generation">
 
-/** `unknown`: an operation is at work on the VM, or its hypervisor does not answer. */
-export type Seen = "unknown" | "running" | Standstill
+/** `busy`: an operation is at work on the VM. `silent`: its hypervisor does not answer. */
+export type Seen = "busy" | "silent" | "running" | Standstill
 
 /** Gives what looks at a VM while no operation is at work on it; one that can go on is told so, and looked at again. */
 export function openSight(deps: StandstillDeps, vm: Vm, watch: Standing): () => Promise<Seen> {
@@ -40,11 +40,11 @@ async function seeAndResume(
   const lock = await holdVmLock({ clusterId, instanceId: vm.id }, 0).catch((error: unknown) => {
     if (!(error instanceof StillframeError) || error.code !== "conflict") throw error
   })
-  if (lock === undefined) return "unknown"
+  if (lock === undefined) return "busy"
   await using _lock = lock
-  if ((await readIntent(instanceDir(config.dataDir, vm.id))) !== undefined) return "unknown"
+  if ((await readIntent(instanceDir(config.dataDir, vm.id))) !== undefined) return "busy"
   const seen = await look(watch)
-  if (seen === "unknown") return seen
+  if (seen === "silent" || seen === "busy") return seen
   if (seen === "running") {
     resumption.noteRunning()
     return seen
@@ -58,10 +58,13 @@ async function seeAndResume(
 /** A hypervisor that does not answer must not keep operations from the VM's lock. */
 async function look(watch: Standing): Promise<Seen> {
   const stop = new AbortController()
-  const late = delay(answerMs, "unknown" as const, { signal: stop.signal })
+  const late = delay(answerMs, "silent" as const, { signal: stop.signal })
   const seen = watch.look().then((standstill) => standstill ?? "running")
   try {
     return await Promise.race([seen, late])
+  } catch (error) {
+    if (error instanceof StillframeError && error.code === "hypervisor_silent") return "silent"
+    throw error
   } finally {
     stop.abort()
     // The loser of the race rejects later, when nothing waits for it.

@@ -138,8 +138,8 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
   } else if (state === "Running") {
     await goOn(worker, instance)
     merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
-  } else if (state === "Paused") {
-    // It may have been paused on purpose: its watch finds out whether it is to go on.
+  } else if (state === "Paused" || state === "Unknown") {
+    // It may have been paused on purpose: its watch finds out whether it is to go on, or answers again.
     worker.watches.start(instance)
   }
   await tidyInstance(worker, instance)

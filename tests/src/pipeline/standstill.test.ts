@@ -6,9 +6,10 @@ import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import type { VmStatus } from "@stillframe/hypervisors/qemu/resume"
 import { runProgram } from "@stillframe/hypervisors/run-program"
 import { expect, test } from "vitest"
+import type { Reply } from "../api/test-api.ts"
 import { smallDisk, whyNoSmallDisk } from "../hypervisors/subjects/small-disk.ts"
 import { never } from "../hypervisors/test-vm.ts"
-import { act } from "./instance-acts.ts"
+import { act, processOf } from "./instance-acts.ts"
 import { serial, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const mib = 1024 ** 2
@@ -151,4 +152,39 @@ test("a VM that another program pauses is Paused until that lets it go on, and n
   await tell(stack, vm, "quit")
   expect(await shows(stack, vm, "Stopped")).toMatchObject({ exit_message: expect.any(String) })
   await next[Symbol.asyncDispose]()
+})
+
+test("a VM whose process hangs is Unknown with the reason, is not captured, and is Running once it answers", async () => {
+  await using stack = await testStack()
+  const worker = await stack.startCaptureWorker()
+  const vm = await stack.launch("vm")
+  const { pid } = (await processOf(stack, vm)) ?? { pid: 0 }
+  const silent = { state_error: expect.stringContaining("hypervisor does not answer") }
+  const capture = (): Promise<Reply> =>
+    stack.ask("POST", `/instances/${vm.id}/snapshots`, {
+      body: { kind: "Standby" },
+      headers: { prefer: "wait=55" },
+    })
+
+  process.kill(pid, "SIGSTOP")
+  expect(await capture()).toMatchObject({
+    status: 409,
+    body: { code: "conflict", message: expect.stringMatching(/stopped or hangs.*let QEMU go on/) },
+  })
+  expect(await shows(stack, vm, "Unknown")).toMatchObject(silent)
+  expect(await capture()).toMatchObject({
+    status: 409,
+    body: { message: expect.stringContaining("got Unknown: the VM's hypervisor does not answer") },
+  })
+  process.kill(pid, "SIGCONT")
+  expect(await shows(stack, vm, "Running")).not.toHaveProperty("state_error")
+  expect(await statesTold(stack, vm, 3)).toEqual(["Running", "Unknown", "Running"])
+
+  // A worker that starts while it hangs cannot hold its monitor yet, and tells of it all the same.
+  await worker[Symbol.asyncDispose]()
+  process.kill(pid, "SIGSTOP")
+  await stack.startCaptureWorker()
+  expect(await shows(stack, vm, "Unknown")).toMatchObject(silent)
+  process.kill(pid, "SIGCONT")
+  await shows(stack, vm, "Running")
 })
