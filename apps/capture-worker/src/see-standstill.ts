@@ -12,6 +12,8 @@ import { holdVmLock } from "./vm-lock.ts"
 /** Between two tries to let a VM go on that stops again: from the first, doubled up to the last. */
 const retryMs = { first: 1_000, last: 60_000 } as const
 const answerMs = 2_000
+/** A VM whose write fails again stops within this, as a rule. */
+const stopsAgainMs = 250
 
 export interface StandstillDeps {
   readonly db: OwnedDatabase
@@ -49,9 +51,10 @@ async function seeAndResume(
     resumption.noteRunning()
     return seen
   }
-  if (!seen.endsWithRoom || !(await resumption.isDue())) return seen
+  if (!seen.endsWithWrites || !(await resumption.isDue())) return seen
   await watch.resume()
-  log.info({ instanceId: vm.id, status: seen.status }, "resumed a vm whose disk has room again")
+  log.info({ instanceId: vm.id, status: seen.status }, "let a vm try its failed writes again")
+  await delay(stopsAgainMs)
   return look(watch)
 }
 
