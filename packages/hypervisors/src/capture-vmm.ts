@@ -7,7 +7,7 @@ import type { DiskFreeze } from "./disk-freeze.ts"
 import { ensureRuns } from "./ensure-runs.ts"
 import { flushFiles } from "./flush-files.ts"
 import type { SavedFile } from "./saved-files.ts"
-import type { VmControl, VmState } from "./vm-control.ts"
+import type { VmControl } from "./vm-control.ts"
 
 export interface VmmCapture extends CaptureRequest {
   readonly control: VmControl
@@ -33,7 +33,7 @@ const trialName = "write-rate"
 export async function captureVmm(request: VmmCapture): Promise<Capture> {
   const { control, freeze, signal, beforePause } = request
   try {
-    const state = await firstState(control)
+    const state = await unlessSilent(() => control.state())
     if (state === "other")
       throw new StillframeError("invalid_state", "the VM neither runs nor is paused; start the instance")
     await assertInTime(request)
@@ -50,10 +50,10 @@ export async function captureVmm(request: VmmCapture): Promise<Capture> {
   }
 }
 
-/** No save is under way that it could wait behind, so a VMM that gives no answer hangs. */
-async function firstState(control: VmControl): Promise<VmState> {
+/** For the first questions of a capture: no save is under way that they could wait behind, so a VMM that gives no answer hangs. */
+export async function unlessSilent<T>(ask: () => Promise<T>): Promise<T> {
   try {
-    return await control.state()
+    return await ask()
   } catch (error) {
     if (!(error instanceof StillframeError) || error.code !== "timeout") throw error
     throw new StillframeError(
