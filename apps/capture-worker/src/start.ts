@@ -111,7 +111,9 @@ export async function startCaptureWorker(
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
-  resources.use(watchOrphans(worker))
+  resources.use(
+    watchOrphans({ ...worker, leadBack: (instance) => release(worker, instance, { forget: false }) }),
+  )
   watchPlaces(resources, worker)
   resources.use(startImageSweep(worker))
   await consume(resources, worker, shared.engine)

@@ -78,6 +78,16 @@ export async function findInstanceEvenDeleted(db: Database, id: string): Promise
   return db.selectFrom("instances").selectAll().where("id", "=", id).executeTakeFirstOrThrow()
 }
 
+/** Undefined for an instance that was not forgotten with its host. */
+export async function forgottenInstance(db: Database, id: string): Promise<InstanceRow | undefined> {
+  return db
+    .selectFrom("instances")
+    .selectAll()
+    .where("id", "=", id)
+    .where("forgotten_at", "is not", null)
+    .executeTakeFirst()
+}
+
 /** Locks the row for the rest of the transaction. */
 export async function lockInstance(tx: Database, id: string): Promise<InstanceRow | undefined> {
   return tx

@@ -84,7 +84,9 @@ test("a look for orphans that cannot reach the database leaves that to the datab
   const dataDir = await mkdtemp(join(tmpdir(), "stillframe-orphans-"))
   await mkdir(join(dataDir, "instances", "one"), { recursive: true })
 
-  await watchOrphans({ clusterId, db, log: told, problems: openProblems(log), config: { dataDir } })[
+  const problems = openProblems(log)
+  const leadBack = async (): Promise<void> => {}
+  await watchOrphans({ clusterId, db, log: told, problems, config: { dataDir }, leadBack })[
     Symbol.asyncDispose
   ]()
 
