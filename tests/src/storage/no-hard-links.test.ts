@@ -25,18 +25,8 @@ test.skipIf(strace !== "").each(["EPERM", "EOPNOTSUPP", "ENOSYS"])(
     await writeFile(join(dir, "from", "layer"), "content")
     const links = ["-e", "trace=?link,linkat", "-e", `inject=?link,linkat:error=${errno}`]
 
-    await run("strace", [
-      "-f",
-      "-qq",
-      "-o",
-      "/dev/null",
-      ...links,
-      process.execPath,
-      "--input-type=module",
-      "-e",
-      program,
-      dir,
-    ])
+    const node = [process.execPath, "--input-type=module", "-e", program, dir]
+    await run("strace", ["-f", "-qq", "-o", "/dev/null", ...links, ...node])
 
     const to = join(dir, "to")
     expect((await readdir(to)).toSorted()).toEqual(["layer", "pool.json"])
