@@ -30,6 +30,10 @@ const leaves = z.object({
         id: z.string().describe("The id of the instance."),
         name: z.string().describe("The name of the instance."),
         state: z.enum(instanceStates).describe("The last state that is known."),
+        may_use_overlays: z.literal(true).optional().meta({
+          description:
+            "Present for an attached VM that may write to overlays of a capture that was cut off, beside its disks. Only the host knows.",
+        }),
       }),
     )
     .meta({ description: "The instances of the host, which are deleted with it." }),

@@ -126,9 +126,11 @@ export function action(
   )
 }
 
-/** An instance's state, for a message; of one that stands still with the reason, which says what to do. */
+/** An instance's state, for a message; of one that stands still or does not answer with the reason, which says what to do. */
 export function whyIn({ state, state_error }: Pick<InstanceRow, "state" | "state_error">): string {
-  return state === "Paused" && state_error !== null ? `${state}: ${shownReason(state_error)}` : state
+  return (state === "Paused" || state === "Unknown") && state_error !== null
+    ? `${state}: ${shownReason(state_error)}`
+    : state
 }
 
 /** Locks the instance and makes sure that nothing else is about to change its state. Throws `not_found` or `invalid_state`. */

@@ -1,6 +1,6 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
-import { completeAttach, recordStandstill, type InstanceRow } from "@stillframe/db/instances"
+import { completeAttach, recordFound, type InstanceRow } from "@stillframe/db/instances"
 import { finishDone, type OperationContext } from "@stillframe/db/run-operation"
 import { unlaunchable, unsavable } from "@stillframe/domain/restorable"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
@@ -61,7 +61,8 @@ async function record(
     await finishDone(tx, operation)
     if (row === undefined) return undefined
     const { standstill } = found
-    const shown = (standstill && (await recordStandstill(tx, row, standstill.reason))) ?? row
+    const paused = standstill && ({ state: "Paused", reason: standstill.reason } as const)
+    const shown = (paused && (await recordFound(tx, row, paused))) ?? row
     await appendInstanceEvent(tx, "instance.state_changed", shown)
     return shown
   })

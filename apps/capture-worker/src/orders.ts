@@ -35,6 +35,7 @@ export interface VmOrder extends OperationOrder {
 /** What an order to put a VM's state on disk carries. */
 export interface SaveOrder extends VmOrder {
   readonly instanceName: string
+  /** As the worker found it at its start; that of a VM that runs may be another. */
   readonly hypervisorVersion: string
   /** Empty for an attached VM that can't be restored. */
   readonly launch: GuestConfig

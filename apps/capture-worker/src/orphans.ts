@@ -1,9 +1,10 @@
 import { join } from "node:path"
-import { orphanedInstances } from "@stillframe/db/instances"
+import { forgottenInstance, orphanedInstances, type InstanceRow } from "@stillframe/db/instances"
 import { counted } from "@stillframe/domain/counted"
 import { openTrouble, type Outage } from "@stillframe/domain/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import { findVms } from "@stillframe/hypervisors/find-vms"
+import { readOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
 import { namesIn } from "@stillframe/storage/directory"
 import { instanceDir } from "@stillframe/storage/layout"
 import { identityOf } from "./carry-out-launch.ts"
@@ -14,11 +15,14 @@ const shownMax = 10
 
 type Deps = Pick<Worker, "clusterId" | "db" | "log" | "problems"> & {
   readonly config: Pick<Worker["config"], "dataDir">
+  /** Makes sure that an attached VM runs on its owner's files only. */
+  readonly leadBack: (instance: InstanceRow) => Promise<void>
 }
 
 /**
  * Looks, now and every minute, for instances on this host's disk that no row has: the host was forgotten while it was away. Their
- * VMs and files are only reported, because an operator may have been wrong about the host.
+ * VMs and files are only reported, because an operator may have been wrong about the host. Attached VMs are led back from overlays
+ * that a capture left them on: their owners know nothing of those.
  */
 export function watchOrphans(worker: Deps): AsyncDisposable {
   const trouble = openTrouble(worker.log, { lost: "orphaned instances not looked for" })
@@ -36,6 +40,7 @@ export function watchOrphans(worker: Deps): AsyncDisposable {
 
 async function look(worker: Deps, trouble: Outage): Promise<void> {
   try {
+    await leadBackForgotten(worker)
     worker.problems.set("orphans", await orphansOf(worker))
     trouble.worked()
   } catch (error) {
@@ -43,17 +48,36 @@ async function look(worker: Deps, trouble: Outage): Promise<void> {
   }
 }
 
+async function leadBackForgotten({ db, config: { dataDir }, leadBack, log }: Deps): Promise<void> {
+  for (const id of await orphanedInstances(db, await namesIn(join(dataDir, "instances")))) {
+    if ((await readOverlayRecord(instanceDir(dataDir, id))) === undefined) continue
+    const instance = await forgottenInstance(db, id)
+    if (instance === undefined) continue
+    // It is tried again with the next look.
+    await leadBack(instance).catch((err: unknown) =>
+      log.warn({ err, instanceId: id }, "attached vm of a forgotten host still uses overlays"),
+    )
+  }
+}
+
+const onOverlays =
+  "its attached VM may still use the overlays in its overlays.json: keep that until they are written back, as docs/attached-vms.md says"
+
 /** Undefined when every instance directory with files belongs to an instance. */
-export async function orphansOf({ clusterId, db, config: { dataDir } }: Deps): Promise<Problem | undefined> {
+export async function orphansOf({
+  clusterId,
+  db,
+  config: { dataDir },
+}: Omit<Deps, "leadBack">): Promise<Problem | undefined> {
   // Directories before rows: an instance that is being made has its row first.
   const ids = await namesIn(join(dataDir, "instances"))
   const orphans: string[] = []
   for (const id of await orphanedInstances(db, ids)) {
     if ((await namesIn(instanceDir(dataDir, id))).length === 0) continue
     const vms = await findVms(identityOf({ clusterId, instanceId: id }))
-    orphans.push(
-      vms.length === 0 ? id : `${id} (its VM runs as process ${vms.map(({ pid }) => pid).join(", ")})`,
-    )
+    const details = vms.length === 0 ? [] : [`its VM runs as process ${vms.map(({ pid }) => pid).join(", ")}`]
+    if ((await readOverlayRecord(instanceDir(dataDir, id))) !== undefined) details.push(onOverlays)
+    orphans.push(details.length === 0 ? id : `${id} (${details.join("; ")})`)
   }
   if (orphans.length === 0) return undefined
   const shown = [...orphans.slice(0, shownMax), ...(orphans.length > shownMax ? ["…"] : [])]

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
+import { readBootId } from "@stillframe/hypervisors/processes"
 import { writeDurably } from "@stillframe/storage/durable"
 
 interface Remembered {
@@ -16,8 +16,7 @@ export async function remembered<Result>(
   dependsOn: readonly unknown[],
   findOut: () => Promise<Result>,
 ): Promise<Result> {
-  const self = await identifyProcess(process.pid)
-  const key = JSON.stringify([self?.bootId, ...dependsOn])
+  const key = JSON.stringify([await readBootId(), ...dependsOn])
   const known = await read(file)
   if (known?.key === key) return known.result as Result
   const result = await findOut()

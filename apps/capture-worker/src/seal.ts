@@ -23,6 +23,8 @@ interface Captured {
   /** By `monotonicMs`. */
   readonly capturedAtMs: number
   readonly pauseMs: number
+  /** Absent for disks alone, which any version uses. */
+  readonly hypervisorVersion?: string
 }
 
 /** Brings the VM's frozen layers into `dir`, beside the memory where there is one, and seals it all: on the device when it resolves. */
@@ -47,7 +49,10 @@ export async function seal(
   const manifest: Manifest = {
     ...header(order),
     kind: captured.kind,
-    hypervisor: { name: order.hypervisor.name, version: order.hypervisorVersion },
+    hypervisor: {
+      name: order.hypervisor.name,
+      version: captured.hypervisorVersion ?? order.hypervisorVersion,
+    },
     launch: { ...order.launch },
     ...(attached?.option !== undefined && { not_restorable: attached.option }),
     ...opaqueMemory(order, captured),

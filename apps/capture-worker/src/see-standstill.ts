@@ -12,6 +12,8 @@ import { holdVmLock } from "./vm-lock.ts"
 /** Between two tries to let a VM go on that stops again: from the first, doubled up to the last. */
 const retryMs = { first: 1_000, last: 60_000 } as const
 const answerMs = 2_000
+/** A VM whose write fails again stops within this, as a rule. */
+const stopsAgainMs = 250
 
 export interface StandstillDeps {
   readonly db: OwnedDatabase
@@ -23,8 +25,8 @@ export interface StandstillDeps {
 
 export type Vm = Pick<InstanceRow, "id" | "generation">
 
-/** `unknown`: an operation is at work on the VM, or its hypervisor does not answer. */
-export type Seen = "unknown" | "running" | Standstill
+/** `busy`: an operation is at work on the VM. `silent`: its hypervisor does not answer. */
+export type Seen = "busy" | "silent" | "running" | Standstill
 
 /** Gives what looks at a VM while no operation is at work on it; one that can go on is told so, and looked at again. */
 export function openSight(deps: StandstillDeps, vm: Vm, watch: Standing): () => Promise<Seen> {
@@ -40,28 +42,32 @@ async function seeAndResume(
   const lock = await holdVmLock({ clusterId, instanceId: vm.id }, 0).catch((error: unknown) => {
     if (!(error instanceof StillframeError) || error.code !== "conflict") throw error
   })
-  if (lock === undefined) return "unknown"
+  if (lock === undefined) return "busy"
   await using _lock = lock
-  if ((await readIntent(instanceDir(config.dataDir, vm.id))) !== undefined) return "unknown"
+  if ((await readIntent(instanceDir(config.dataDir, vm.id))) !== undefined) return "busy"
   const seen = await look(watch)
-  if (seen === "unknown") return seen
+  if (seen === "silent" || seen === "busy") return seen
   if (seen === "running") {
     resumption.noteRunning()
     return seen
   }
-  if (!seen.endsWithRoom || !(await resumption.isDue())) return seen
+  if (!seen.endsWithWrites || !(await resumption.isDue())) return seen
   await watch.resume()
-  log.info({ instanceId: vm.id, status: seen.status }, "resumed a vm whose disk has room again")
+  log.info({ instanceId: vm.id, status: seen.status }, "let a vm try its failed writes again")
+  await delay(stopsAgainMs)
   return look(watch)
 }
 
 /** A hypervisor that does not answer must not keep operations from the VM's lock. */
 async function look(watch: Standing): Promise<Seen> {
   const stop = new AbortController()
-  const late = delay(answerMs, "unknown" as const, { signal: stop.signal })
+  const late = delay(answerMs, "silent" as const, { signal: stop.signal })
   const seen = watch.look().then((standstill) => standstill ?? "running")
   try {
     return await Promise.race([seen, late])
+  } catch (error) {
+    if (error instanceof StillframeError && error.code === "hypervisor_silent") return "silent"
+    throw error
   } finally {
     stop.abort()
     // The loser of the race rejects later, when nothing waits for it.

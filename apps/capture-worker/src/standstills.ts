@@ -1,16 +1,14 @@
-import { inTransaction } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
-import { recordStandstill } from "@stillframe/db/instances"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openTrouble } from "@stillframe/domain/outage"
-import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
+import type { Standing } from "@stillframe/hypervisors/watch"
 import { openBell } from "./bell.ts"
+import { openFindings } from "./findings.ts"
 import { openSight, type Seen, type StandstillDeps, type Vm } from "./see-standstill.ts"
 
 /** A VM that stands still, or that an operation holds, is looked at again after this. */
 const standingPollMs = 1_000
-/** One that runs, where its hypervisor tells of changes, in case a word was lost … */
-const runningPollMs = 30_000
+/** One that runs, where its hypervisor tells of changes, in case a word was lost or it has hung … */
+const runningPollMs = 10_000
 /** … and where it does not. */
 const silentPollMs = 5_000
 
@@ -51,8 +49,8 @@ export function withStandstills<End>(
 }
 
 /**
- * Tells the register when a VM stands still though nothing of ours has paused it, and when it goes on; one that a full disk
- * has stopped is let go on once there is room. Until `signal` is aborted or the VM has ended.
+ * Tells the register when a VM stands still though nothing of ours has paused it, when its hypervisor does not answer, and when it goes on;
+ * one that a full disk has stopped is let go on once there is room. Until `signal` is aborted or the VM has ended.
  */
 async function followStandstill(
   deps: StandstillDeps,
@@ -61,15 +59,16 @@ async function followStandstill(
 ): Promise<void> {
   const bell = openBell((ring) => watch.onChange?.(ring))
   const sight = openSight(deps, vm, watch)
+  const findings = openFindings(deps, vm)
   const trouble = openTrouble(deps.log, { lost: `could not see or tell whether vm ${vm.id} stands still` })
   const runningMs = everyMs ?? (watch.onChange === undefined ? silentPollMs : runningPollMs)
   if (everyMs !== undefined) await bell.rung(everyMs, signal)
   while (!signal.aborted) {
     bell.silence()
-    let seen: Seen = "unknown"
+    let seen: Seen = "busy"
     try {
       seen = await sight()
-      if (seen !== "unknown") await record(deps, vm, seen === "running" ? undefined : seen)
+      await findings.record(seen)
       trouble.worked()
     } catch (error) {
       // The end of the process is told by its watch; anything else is looked at again.
@@ -79,21 +78,6 @@ async function followStandstill(
     await bell.rung(seen === "running" ? runningMs : (everyMs ?? standingPollMs), signal)
   }
   bell.close()
-}
-
-async function record(
-  { db, committed, log }: StandstillDeps,
-  vm: Vm,
-  standstill: Standstill | undefined,
-): Promise<void> {
-  const changed = await inTransaction(db, async (tx) => {
-    const instance = await recordStandstill(tx, vm, standstill?.reason)
-    if (instance !== undefined) await appendInstanceEvent(tx, "instance.state_changed", instance)
-    return instance
-  })
-  if (changed === undefined) return
-  committed()
-  log.warn({ instanceId: vm.id, status: standstill?.status ?? "running" }, "vm stopped or went on by itself")
 }
 
 function isGone(error: unknown): boolean {

@@ -1,9 +1,10 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { heartbeat, knownHost, type HostRegistration } from "@stillframe/db/hosts"
+import { knownHost } from "@stillframe/db/hosts"
 import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { hurryQueue } from "@stillframe/db/operations"
 import { poolRegister } from "@stillframe/db/pools"
+import { heartbeat, registerHost, type HostRegistration } from "@stillframe/db/register-host"
 import {
   runOperation,
   type OperationContext,
@@ -13,21 +14,21 @@ import {
 import { hasVm } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { captureQueue } from "@stillframe/domain/queues"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
+import { readBootId } from "@stillframe/hypervisors/processes"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems, type Problems } from "@stillframe/runtime/problems"
 import { queueLog } from "@stillframe/runtime/queue-log"
 import { watchPlace } from "@stillframe/runtime/watch-place"
 import { claimPool } from "@stillframe/storage/claim-pool"
-import { claimHome, homePlace } from "@stillframe/storage/home"
+import { claimHome, homePlace, readHostId } from "@stillframe/storage/home"
 import { makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { poolPlace, type Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
-import { holdHome } from "./home-lock.ts"
+import { holdHome, holdHostId } from "./home-lock.ts"
 import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
@@ -67,6 +68,7 @@ export async function startCaptureWorker(
   await using resources = new AsyncDisposableStack()
   await makeOwnDirectory("DATA_DIR", config.dataDir)
   resources.use(await holdHome(config.dataDir))
+  const knownId = await holdKnownId(resources, config.dataDir)
   const grown: Growth = new Map()
   resources.use(await startHostSweep(config.dataDir, log, grown))
   resources.use(startLogKeeper(config, log))
@@ -75,6 +77,7 @@ export async function startCaptureWorker(
   const known = await knownHost(db, config.host)
   const { installation: clusterId } = known
   const hostId = await claimHome(config.dataDir, known)
+  if (hostId !== knownId) resources.use(await holdHostId(config.dataDir, hostId))
   const home = homePlace(config.dataDir, hostId)
   const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
 
@@ -108,11 +111,21 @@ export async function startCaptureWorker(
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
-  resources.use(watchOrphans(worker))
+  resources.use(
+    watchOrphans({ ...worker, leadBack: (instance) => release(worker, instance, { forget: false }) }),
+  )
   watchPlaces(resources, worker)
   resources.use(startImageSweep(worker))
   await consume(resources, worker, shared.engine)
   return resources.move()
+}
+
+/** Before the sweep, which must not judge the pauses of a worker by a copy of its records. */
+async function holdKnownId(resources: AsyncDisposableStack, dataDir: string): Promise<string | undefined> {
+  // What keeps the id from being read is told by `claimHome`: VMs that were left paused are resumed first.
+  const id = await readHostId(dataDir).catch(() => undefined)
+  if (id !== undefined) resources.use(await holdHostId(dataDir, id))
+  return id
 }
 
 /** What a worker before this one may have left undone with an instance. */
@@ -127,8 +140,8 @@ async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): 
   } else if (state === "Running") {
     await goOn(worker, instance)
     merges.consider({ clusterId: worker.clusterId, dataDir: worker.config.dataDir, instanceId, generation })
-  } else if (state === "Paused") {
-    // It may have been paused on purpose: its watch finds out whether it is to go on.
+  } else if (state === "Paused" || state === "Unknown") {
+    // It may have been paused on purpose: its watch finds out whether it is to go on, or answers again.
     worker.watches.start(instance)
   }
   await tidyInstance(worker, instance)
@@ -192,11 +205,10 @@ async function registration(
   hostId: string,
   hypervisors: Worker["hypervisors"],
 ): Promise<HostRegistration> {
-  const self = await identifyProcess(process.pid)
   return {
     name: config.host,
     hostId,
-    bootId: self?.bootId ?? "",
+    bootId: await readBootId(),
     pool: config.pool,
     hypervisors: Object.fromEntries([...hypervisors].map(([name, { capabilities }]) => [name, capabilities])),
   }
@@ -211,7 +223,7 @@ async function keepRegistered(
   const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
   const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
   const beat = (work: () => Promise<void>): void => void work().then(trouble.worked, trouble.failed)
-  await say()
+  await registerHost(db, host, (reason) => log.warn({ reason }, "waits to register this host"))
   const stopListening = problems.listen(() => beat(say))
   const timer = setInterval(() => beat(() => clock.measure().then(say)), heartbeatIntervalMs)
   return {

@@ -35,9 +35,10 @@ export function watchAttached({ process, controlSocket }: AttachedInstance): Sta
     ended: ended(),
     async look() {
       const monitor = await openControlSocket(controlSocket)
-      return standstillOf(monitor).finally(() => monitor.close())
+      const standstill = await standstillOf(monitor).finally(() => monitor.close())
+      // Its owner may want it to stand still.
+      return standstill && { ...standstill, endsWithWrites: false }
     },
-    // Its owner may want it to stand still.
     resume: async () => {},
     close: () => stop.abort(),
   }

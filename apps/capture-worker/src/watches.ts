@@ -7,6 +7,7 @@ import { generationDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import { identityOf } from "./carry-out-launch.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { openFindings } from "./findings.ts"
 import { recordEnd, type End, type WatchedInstance } from "./record-end.ts"
 import { withStandstills } from "./standstills.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
@@ -106,6 +107,7 @@ async function openWatch(
 ): Promise<HeldWatch | undefined> {
   const { hypervisors, log } = deps
   const trouble = openTrouble(log, { lost: `vm in ${dir} can't be watched yet` })
+  const findings = openFindings(deps, instance)
   for (; !stopping.aborted; await delay(retryMs)) {
     try {
       const { tools } = hostHypervisor({ hypervisors }, instance.hypervisor)
@@ -116,6 +118,7 @@ async function openWatch(
       if (error.code === "hypervisor_gone" && (await hasEnded(deps, instance.id))) return undefined
       // The worker before this one may still be letting go of it.
       trouble.failed(error)
+      if (error.code === "hypervisor_silent") await findings.record("silent").catch(trouble.failed)
     }
   }
   return undefined

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto"
 import { link, open, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { cannotLink } from "@stillframe/domain/hard-links"
 import { syncDir } from "@stillframe/storage/durable"
 import { draftIn, removeStaleDrafts } from "./draft-names.ts"
 import type { Output } from "./file-output.ts"
@@ -45,7 +46,7 @@ async function moveToNewName(from: string, to: string): Promise<void> {
     await link(from, to)
     await rm(from)
   } catch (error) {
-    if (!withoutLinks.has((error as NodeJS.ErrnoException).code ?? "")) throw error
+    if (!cannotLink(error)) throw error
     await (await open(to, "wx")).close()
     await rename(from, to).catch(async (cause: unknown) => {
       await rm(to)
@@ -53,5 +54,3 @@ async function moveToNewName(from: string, to: string): Promise<void> {
     })
   }
 }
-
-const withoutLinks: ReadonlySet<string> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"])

@@ -4,7 +4,7 @@ import { notHeardOf } from "@stillframe/domain/lost-host"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { appendInstanceEvent } from "./events.ts"
 import { deleteInstance } from "./instances.ts"
-import { knownHosts, leavesOf, type HostLeaves, type KnownHost } from "./known-hosts.ts"
+import { knownHosts, leavesOf, type HostLeaves, type KnownHost, type LeftInstance } from "./known-hosts.ts"
 import { cancelInstanceWork } from "./operations.ts"
 import type { Database } from "./schema.ts"
 import { failCapturesOf } from "./snapshots.ts"
@@ -57,15 +57,25 @@ function unconfirmed(
   { instances, captures, snapshots, stored_bytes }: HostLeaves,
 ): StillframeError {
   const since = notHeardOf({ name: host.name, since: host.heartbeat_at.toISOString() })
-  const named = instances.slice(0, namesMax).map(({ name }) => name)
-  if (instances.length > namesMax) named.push("…")
+  const onOverlays = instances.filter((instance) => instance.may_use_overlays)
   const effects = [
-    `deletes ${counted(instances.length, "instance")}${named.length === 0 ? "" : ` (${named.join(", ")})`}`,
+    `deletes ${counted(instances.length, "instance")}${namesOf(instances)}`,
     `fails ${counted(captures, "uncaptured snapshot")}`,
     `leaves ${counted(snapshots, "snapshot")} (${counted(stored_bytes, "byte")}) in the storage pool "${host.pool}" that no other host has`,
+    ...(onOverlays.length === 0 ? [] : [staying(onOverlays)]),
   ]
   return new StillframeError(
     "conflict",
     `${since}. Forgetting it ${effects.join(", ")}; files and VMs of that machine stay as they are. Repeat with ?confirm=${instances.length}, the number of its instances`,
   )
 }
+
+function namesOf(instances: readonly LeftInstance[]): string {
+  const named = instances.slice(0, namesMax).map(({ name }) => name)
+  if (instances.length > namesMax) named.push("…")
+  return named.length === 0 ? "" : ` (${named.join(", ")})`
+}
+
+/** Overlays lie beside their disks, wherever the owner has those. */
+const staying = (instances: readonly LeftInstance[]): string =>
+  `leaves at most ${instances.length} attached VMs${namesOf(instances)} on overlays of a capture that was cut off, which lie beside their disks as <disk>.stillframe-overlay (docs/attached-vms.md says how to write them back; the host does it if it comes back)`

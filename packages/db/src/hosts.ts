@@ -1,5 +1,4 @@
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
-import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
 import type { Problem } from "@stillframe/domain/problem"
 import { sql } from "kysely"
@@ -18,35 +17,6 @@ export async function clusterId(db: Database): Promise<string> {
     .execute()
   const { id } = await db.selectFrom("cluster").select("id").executeTakeFirstOrThrow()
   return id
-}
-
-export interface HostRegistration {
-  readonly name: string
-  readonly hostId: string
-  readonly bootId: string
-  readonly pool: string
-  readonly hypervisors: HostCapabilities
-  /** At present; absent: none. */
-  readonly problems?: readonly Problem[]
-}
-
-/** Registers a host, or says that it still lives. Throws `conflict` when another machine holds the name and is up. */
-export async function heartbeat(db: Database, host: HostRegistration): Promise<void> {
-  const { rows } = await sql`
-    insert into hosts (name, host_id, boot_id, pool, capabilities, problems)
-    values (${host.name}, ${host.hostId}, ${host.bootId}, ${host.pool}, ${JSON.stringify(host.hypervisors)},
-      ${JSON.stringify(host.problems ?? [])})
-    on conflict (name) do update set host_id = excluded.host_id, boot_id = excluded.boot_id, pool = excluded.pool,
-      capabilities = excluded.capabilities, problems = excluded.problems, heartbeat_at = clock()
-    where hosts.host_id = excluded.host_id
-      or hosts.heartbeat_at < clock() - ${hostFreshMs} * interval '1 millisecond'
-    returning name`.execute(db)
-  if (rows.length === 0) {
-    throw new StillframeError(
-      "conflict",
-      `the host name "${host.name}" is held by another machine that is up; set HOST_NAME to a name of this machine's own`,
-    )
-  }
 }
 
 /** The facts that identify a host's `DATA_DIR`: its last owner, and how many instances have their files there. */

@@ -78,6 +78,16 @@ export async function findInstanceEvenDeleted(db: Database, id: string): Promise
   return db.selectFrom("instances").selectAll().where("id", "=", id).executeTakeFirstOrThrow()
 }
 
+/** Undefined for an instance that was not forgotten with its host. */
+export async function forgottenInstance(db: Database, id: string): Promise<InstanceRow | undefined> {
+  return db
+    .selectFrom("instances")
+    .selectAll()
+    .where("id", "=", id)
+    .where("forgotten_at", "is not", null)
+    .executeTakeFirst()
+}
+
 /** Locks the row for the rest of the transaction. */
 export async function lockInstance(tx: Database, id: string): Promise<InstanceRow | undefined> {
   return tx
@@ -153,23 +163,26 @@ export async function advanceInstance(
     .executeTakeFirst()
 }
 
-/**
- * Records that a VM stands still, and why, or without a reason that it runs. Undefined where the row says so already, or
- * has moved on.
- */
-export async function recordStandstill(
+/** How a VM was found that no operation is at work on. */
+export type FoundVm =
+  | { readonly state: "Running" }
+  /** It stands still, or its hypervisor does not answer. */
+  | { readonly state: "Paused" | "Unknown"; readonly reason: string }
+
+/** Records how a VM was found. Undefined where the row says so already, or has moved on. */
+export async function recordFound(
   tx: Database,
   { id, generation }: Pick<InstanceRow, "id" | "generation">,
-  reason: string | undefined,
+  found: FoundVm,
 ): Promise<InstanceRow | undefined> {
   const instance = await lockInstance(tx, id)
   if (instance === undefined || instance.generation !== generation || !hasVm(instance.state)) return undefined
-  if (reason === undefined)
+  if (found.state === "Running")
     return instance.state === "Running"
       ? undefined
       : advanceInstance(tx, id, "Running", { started_at: instance.started_at })
-  const known = instance.state === "Paused" && instance.state_error === reason
-  return known ? undefined : advanceInstance(tx, id, "Paused", { state_error: reason })
+  const known = instance.state === found.state && instance.state_error === found.reason
+  return known ? undefined : advanceInstance(tx, id, found.state, { state_error: found.reason })
 }
 
 /** Says why the last thing asked of an instance did not happen; its state is what it was. */

@@ -1,5 +1,5 @@
 import type { HostCapabilities } from "@stillframe/domain/capabilities"
-import type { InstanceState } from "@stillframe/domain/instance"
+import { hasVm, type InstanceState } from "@stillframe/domain/instance"
 import type { Problem } from "@stillframe/domain/problem"
 import { sql } from "kysely"
 import { clockPlus } from "./client.ts"
@@ -38,9 +38,20 @@ export async function knownHosts(db: Database, name?: string): Promise<KnownHost
     .execute()
 }
 
+export interface LeftInstance {
+  readonly id: string
+  readonly name: string
+  readonly state: InstanceState
+  /**
+   * True for an attached VM that may write to overlays of ours: only its host knows whether a capture was cut off there. Absent for
+   * every other.
+   */
+  readonly may_use_overlays?: true
+}
+
 /** All that only a host has, as far as the database knows. */
 export interface HostLeaves {
-  readonly instances: readonly { readonly id: string; readonly name: string; readonly state: InstanceState }[]
+  readonly instances: readonly LeftInstance[]
   /** Snapshots that it is still to capture. */
   readonly captures: number
   /** Snapshots in its pool, and their bytes on disk; none where another host has that pool too. */
@@ -52,13 +63,17 @@ export async function leavesOf(
   db: Database,
   { name, pool }: Pick<KnownHost, "name" | "pool">,
 ): Promise<HostLeaves> {
-  const instances = await db
+  const found = await db
     .selectFrom("instances")
     .select(["id", "name", "state"])
+    .select(sql<boolean>`coalesce((attached ->> 'allowOverlay')::boolean, false)`.as("overlays"))
     .where("host", "=", name)
     .where("deleted_at", "is", null)
     .orderBy("name")
     .execute()
+  const instances = found.map(({ overlays, ...instance }): LeftInstance => {
+    return { ...instance, ...(overlays && hasVm(instance.state) && { may_use_overlays: true }) }
+  })
   const { rows } = await sql<Omit<HostLeaves, "instances">>`
     select count(*) filter (where host = ${name} and status in ('queued', 'capturing')) as captures,
       count(*) filter (where ${theirs(name, pool)}) as snapshots,

@@ -33,22 +33,32 @@ export function poolRegister(
 } {
   return {
     look: () => knownPool(db, name, host),
-    /** `decide` looks at a directory inside the transaction: it may do so twice, and only at a start. */
     async settle(decide) {
-      await clusterId(db)
-      return inTransaction(db, async (tx) => {
-        // One pool at a time in the whole installation: two names may mean one directory.
-        await tx.selectFrom("cluster").select("id").forUpdate().executeTakeFirstOrThrow()
-        const { id, taken } = await decide(await knownPool(tx, name, host))
-        await tx
-          .insertInto("pools")
-          .values({ name, id })
-          .onConflict((conflict) => conflict.column("name").doUpdateSet({ id }))
-          .execute()
-        for (const snapshotId of taken) await moveSnapshot(tx, snapshotId, name)
-        return id
-      })
+      for (;;) {
+        const known = await knownPool(db, name, host)
+        // Outside of any transaction: a mount that hangs must not keep other pools from being settled.
+        const settled = await decide(known)
+        if (await write(settled, known)) return settled.id
+      }
     },
+  }
+
+  /** False where the facts that the decision was made by are others by now. */
+  function write({ id, taken }: SettledPool, known: KnownPool): Promise<boolean> {
+    return inTransaction(db, async (tx) => {
+      // One pool at a time in the whole installation: two names may mean one directory.
+      await tx.selectFrom("cluster").select("id").forUpdate().executeTakeFirstOrThrow()
+      const { strays, ...facts } = await knownPool(tx, name, host)
+      if (JSON.stringify(facts) !== JSON.stringify({ ...known, strays: undefined })) return false
+      await tx
+        .insertInto("pools")
+        .values({ name, id })
+        .onConflict((conflict) => conflict.column("name").doUpdateSet({ id }))
+        .execute()
+      for (const { snapshotId } of strays)
+        if (taken.includes(snapshotId)) await moveSnapshot(tx, snapshotId, name)
+      return true
+    })
   }
 }
 
@@ -71,6 +81,7 @@ async function knownPool(db: Database, name: string, host: string): Promise<Know
     .select(["name", "id"])
     .where("id", "is not", null)
     .$narrowType<{ id: string }>()
+    .orderBy("name")
     .limit(poolsMax)
     .execute()
   const id = pools.find((pool) => pool.name === name)?.id

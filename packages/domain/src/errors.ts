@@ -41,6 +41,8 @@ export const errorCodes = {
   hypervisor_unavailable: { retry: false },
   hypervisor_failed: { retry: true },
   hypervisor_gone: { retry: false },
+  // Its process lives and does not answer: it is stopped, hangs, or talks to another program only.
+  hypervisor_silent: { retry: false },
   codec_unavailable: { retry: false },
   corrupted: { retry: false },
 } as const satisfies Record<string, { retry: boolean }>

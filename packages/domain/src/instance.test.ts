@@ -5,7 +5,7 @@ test.each([
   ["Created", []],
   ["Initializing", ["Created", "Shutdown", "Stopped", "Standby"]],
   ["Running", ["Initializing", "Paused", "Shutdown", "Stopped", "Standby", "Unknown"]],
-  ["Paused", ["Running", "Paused"]],
+  ["Paused", ["Running", "Paused", "Unknown"]],
   ["Shutdown", ["Initializing", "Running", "Paused", "Unknown"]],
   ["Stopped", ["Created", "Initializing", "Running", "Paused", "Shutdown", "Stopped", "Standby", "Unknown"]],
   ["Standby", ["Initializing", "Running", "Shutdown", "Stopped", "Standby", "Unknown"]],

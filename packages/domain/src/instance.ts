@@ -20,7 +20,7 @@ export const instanceStates = [
 ] as const
 export type InstanceState = (typeof instanceStates)[number]
 
-/** A state may only move to those on its right. `Paused`: the VM stands still and no capture is why, which shows `Running`. */
+/** A state may only move to those on its right. `Paused`: the VM stands still and no capture is why, which shows `Running`. `Unknown`: its hypervisor does not answer. */
 const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
   Created: ["Initializing", "Stopped"],
   Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
@@ -31,7 +31,7 @@ const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[
   Shutdown: ["Initializing", "Running", "Standby", "Stopped"],
   Stopped: ["Initializing", "Running", "Standby", "Stopped"],
   Standby: ["Initializing", "Running", "Standby", "Stopped"],
-  Unknown: ["Running", "Stopped", "Shutdown", "Standby"],
+  Unknown: ["Running", "Paused", "Stopped", "Shutdown", "Standby"],
 }
 
 /** The states that may move to `to`: what the `WHERE` of the write names. */
@@ -41,7 +41,7 @@ export function instanceStatesBefore(to: InstanceState): InstanceState[] {
 
 /** The states of an instance that has a process. */
 export function hasVm(state: InstanceState): boolean {
-  return state === "Running" || state === "Paused"
+  return state === "Running" || state === "Paused" || state === "Unknown"
 }
 
 /** What the contract asks a snapshot's source to be in, by kind of snapshot. */
@@ -50,14 +50,14 @@ export const captureStates = {
   Stopped: ["Stopped"],
 } as const satisfies Record<string, readonly InstanceState[]>
 
-/** The contract's rule; beyond it, an attached VM is captured as it stands. */
+/** The contract's rule; beyond it, an attached VM is captured as it stands, and tells itself whether it answers again. */
 export function mayCapture(
   kind: keyof typeof captureStates,
   state: InstanceState,
   attached: boolean,
 ): boolean {
   const states: readonly InstanceState[] = captureStates[kind]
-  return states.includes(state) || (kind === "Standby" && state === "Paused" && attached)
+  return states.includes(state) || (kind === "Standby" && hasVm(state) && attached)
 }
 
 /** What each call on an instance asks it to be in. */

@@ -28,12 +28,12 @@ const trialName = "write-rate"
  * on a failure nothing of the capture is left. These VMMs can't call a save off, so one that would take longer than the
  * pause may last is refused before there is a pause, and one that is cancelled is waited for.
  *
- * Throws `invalid_state`, `pause_limit_exceeded`, `cancelled`, and what the VM's control, its disks and `beforePause` throw.
+ * Throws `invalid_state`, `hypervisor_silent`, `pause_limit_exceeded`, `cancelled`, and what the VM's control, its disks and `beforePause` throw.
  */
 export async function captureVmm(request: VmmCapture): Promise<Capture> {
   const { control, freeze, signal, beforePause } = request
   try {
-    const state = await control.state()
+    const state = await unlessSilent(() => control.state())
     if (state === "other")
       throw new StillframeError("invalid_state", "the VM neither runs nor is paused; start the instance")
     await assertInTime(request)
@@ -47,6 +47,20 @@ export async function captureVmm(request: VmmCapture): Promise<Capture> {
   } catch (error) {
     await freeze.discard()
     throw signal.aborted && error === signal.reason ? cancelled(error) : toStillframeError(error)
+  }
+}
+
+/** For the first questions of a capture: no save is under way that they could wait behind, so a VMM that gives no answer hangs. */
+export async function unlessSilent<T>(ask: () => Promise<T>): Promise<T> {
+  try {
+    return await ask()
+  } catch (error) {
+    if (!(error instanceof StillframeError) || error.code !== "timeout") throw error
+    throw new StillframeError(
+      "hypervisor_silent",
+      "the VM's process does not answer: it is stopped or hangs; let it go on, or stop the instance, and ask again",
+      { cause: error },
+    )
   }
 }
 

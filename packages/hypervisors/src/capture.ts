@@ -30,6 +30,11 @@ export interface Capture {
   /** The moment of the guest's state, by `monotonicMs`. */
   readonly capturedAtMs: number
   readonly wasRunning: boolean
+  /**
+   * Exact, of the process that ran the VM: its binary may have been replaced since it started. Absent where that is no program but the
+   * host's system.
+   */
+  readonly hypervisorVersion?: string
   /** In the directory that was asked for. */
   readonly files: readonly SavedFile[]
   /** The chains as of that moment: immutable from now on. */

@@ -173,9 +173,30 @@ type SourceFacts = Pick<DiskSource, "sizeBytes" | "mtimeMs" | "inode">
 
 /** Throws `conflict` for a caller's file that is not what was recorded. */
 export function assertSameSource(source: DiskSource, now: SourceFacts): void {
-  const sameInode = source.link !== undefined || now.inode === source.inode
-  if (now.sizeBytes !== source.sizeBytes || now.mtimeMs !== source.mtimeMs || !sameInode)
-    throw changedSource(source, "was changed")
+  const { path, sizeBytes, mtimeMs } = source
+  if (now.sizeBytes !== sizeBytes)
+    throw changedSource(path, `was changed, from ${sizeBytes} bytes to ${now.sizeBytes}`, bringBack)
+  if (source.link === undefined && now.inode !== source.inode)
+    throw changedSource(path, "was replaced by another file", bringBack)
+  if (now.mtimeMs !== mtimeMs)
+    throw changedSource(path, "was changed, by its modification time", accept(source))
+}
+
+const bringBack =
+  "bring back the file itself, with its modification time; if it is lost, restore the instance from a snapshot or launch the VM anew"
+
+/** No content of an earlier version's source was ever hashed, so only its owner can know whether it is the same. */
+function accept({ path, mtimeMs }: DiskSource): string {
+  const quoted = `'${path.replaceAll("'", "'\\''")}'`
+  return `if its content is as it was, say so by setting the time back: touch -m -d '${exactTime(mtimeMs)}' ${quoted}; if not, bring the content back first`
+}
+
+/** RFC 3339 to the nanosecond: what `mtimeMs` is rounded from, as closely as it says. */
+function exactTime(mtimeMs: number): string {
+  const seconds = Math.floor(mtimeMs / 1_000)
+  const nanoseconds = Math.round((mtimeMs - seconds * 1_000) * 1e6)
+  const time = new Date(seconds * 1_000).toISOString().slice(0, "2026-01-01T00:00:00".length)
+  return `${time}.${String(nanoseconds).padStart(9, "0")}Z`
 }
 
 export async function sourceFacts(path: string): Promise<SourceFacts> {
@@ -186,13 +207,11 @@ export async function sourceFacts(path: string): Promise<SourceFacts> {
 /** A file that cannot be looked at just now is not gone. */
 export function goneSource(source: DiskSource, error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException
-  return code === "ENOENT" || code === "ENOTDIR" ? changedSource(source, "is gone", error) : error
+  return code === "ENOENT" || code === "ENOTDIR"
+    ? changedSource(source.path, "is gone", bringBack, error)
+    : error
 }
 
-function changedSource({ path }: DiskSource, what: string, cause?: unknown): StillframeError {
-  return new StillframeError(
-    "conflict",
-    `${path} ${what} since the VM was launched; bring back the file as it was, its modification time too`,
-    { cause },
-  )
+function changedSource(path: string, what: string, remedy: string, cause?: unknown): StillframeError {
+  return new StillframeError("conflict", `${path} ${what} since the VM was launched; ${remedy}`, { cause })
 }

@@ -1,6 +1,7 @@
 import { link, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { cannotLink } from "@stillframe/domain/hard-links"
 import { copyHashed } from "./copy-hashed.ts"
 import { fileExists } from "./file-exists.ts"
 import { openHostFileAt } from "./host-file.ts"
@@ -63,8 +64,7 @@ export async function storeImage(store: ImageStore, sha256: string, { part, to }
     await link(to, join(store.dir, sha256))
   } catch (error) {
     // Another import was faster, or the file system makes no links: then this image is shared with nobody.
-    const { code } = error as NodeJS.ErrnoException
-    if (!["EEXIST", "EPERM", "EXDEV", "EMLINK", "ENOTSUP", "EOPNOTSUPP"].includes(code ?? "")) throw error
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST" && !cannotLink(error)) throw error
   }
   await syncDirectory(store.dir)
 }

@@ -1,5 +1,6 @@
 import { link, lstat, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { cannotLink } from "@stillframe/domain/hard-links"
 import { noFileOfItsOwn } from "./own-file.ts"
 import { runProgram } from "./run-program.ts"
 
@@ -29,15 +30,14 @@ export async function linkFile(from: string, to: string, signal: AbortSignal): P
   throw noFileOfItsOwn(from)
 }
 
-/** False where the file system cannot link: another device, a full link count, or the kernel's protected_hardlinks. */
+/** False where the file system cannot link. */
 export async function linkOrNot(from: string, to: string): Promise<boolean> {
   try {
     await link(from, to)
     return true
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === "EEXIST") return true
-    if (code === "EXDEV" || code === "EPERM" || code === "EMLINK") return false
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return true
+    if (cannotLink(error)) return false
     throw error
   }
 }

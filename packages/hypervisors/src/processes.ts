@@ -46,12 +46,16 @@ export async function openFiles(pid: number): Promise<string[]> {
   return links.filter((link) => link !== undefined)
 }
 
-/** The working directories of all processes that we may look at. A VM's is that of its generation. */
-export async function directoriesAtWork(): Promise<string[]> {
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
-  // A process may end meanwhile, or belong to a user whose processes are hidden from us.
-  const links = pids.map((pid) => readlink(`/proc/${pid}/cwd`).catch(() => undefined))
-  return (await Promise.all(links)).filter((link) => link !== undefined)
+/** The processes, of those that we may look at, that work in one of these directories. A VM works in that of its generation. */
+export async function processesIn(dirs: readonly string[]): Promise<ProcessIdentity[]> {
+  const wanted = new Set(dirs)
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(Number)
+  const found = pids.map(async (pid) => {
+    // A process may end meanwhile, or belong to a user whose processes are hidden from us.
+    const dir = await readlink(`/proc/${pid}/cwd`).catch(() => undefined)
+    return dir !== undefined && wanted.has(dir) ? identifyProcess(pid) : undefined
+  })
+  return (await Promise.all(found)).filter((process) => process !== undefined)
 }
 
 async function sendSignal(identity: ProcessIdentity, name: NodeJS.Signals): Promise<void> {
@@ -90,7 +94,8 @@ async function readStat(pid: number): Promise<ProcessStat | undefined> {
   return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: Number(fields[19]) }
 }
 
-async function readBootId(): Promise<string> {
+/** Of this machine's kernel, another one after each boot. */
+export async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim()
 }
 

@@ -30,8 +30,9 @@ import { watchProcess } from "./watch-process.ts"
 const savedName = "saved"
 
 /** VMs whose disks are single raw files, and which are saved and loaded as files. */
-export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: HypervisorTools): Hypervisor {
-  const tools = { binary, ...(runAs !== undefined && { runAs }) }
+export function vmmHypervisor(vmm: Vmm, host: HypervisorTools): Hypervisor {
+  const { qemuImg, staging } = host
+  const tools = startTools(host)
 
   async function started(
     { dir, config, disks }: VmLaunch,
@@ -103,6 +104,16 @@ export function vmmHypervisor(vmm: Vmm, { binary, qemuImg, runAs, staging }: Hyp
   }
 }
 
+type StartTools = Pick<VmmLaunch, "binary" | "runAs" | "loadsOnly">
+
+function startTools({ binary, runAs, loadsOnly }: HypervisorTools): StartTools {
+  return {
+    binary,
+    ...(runAs !== undefined && { runAs }),
+    ...(loadsOnly !== undefined && { loadsOnly }),
+  }
+}
+
 function disksIn(dir: string): ReturnType<typeof readDisks> {
   return readDisks(dir, new Map())
 }
@@ -131,7 +142,7 @@ async function keep(frozen: readonly Disk[], { config, from, dir, store, signal 
 async function load(
   vmm: Vmm,
   { memory, ...vm }: VmLaunch & { readonly memory: CapturedMemory },
-  tools: Pick<VmmLaunch, "binary" | "runAs">,
+  tools: StartTools,
 ): Promise<ProcessIdentity> {
   const saved = join(vm.dir, savedName)
   await laySaved(vmm, memory, saved, vm.signal)

@@ -2,7 +2,7 @@ import { mkdir, rename, rm } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { bringIn } from "./bring-in.ts"
-import { captureVmm } from "./capture-vmm.ts"
+import { captureVmm, unlessSilent } from "./capture-vmm.ts"
 import type { Capture, CaptureRequest } from "./capture.ts"
 import type { Disk } from "./disks.ts"
 import type { GuestConfig } from "./launch-config.ts"
@@ -29,6 +29,12 @@ export function savingName(payload: string): string {
 
 /** Captures a VM into a payload's directory. */
 export async function captureIntoPayload(capture: PayloadCapture): Promise<Capture> {
+  const { vmm, vm } = capture
+  const hypervisorVersion = await unlessSilent(async () => vmm.runningVersion?.(vm.dir, vm.config))
+  return { ...(await captureStaged(capture)), ...(hypervisorVersion !== undefined && { hypervisorVersion }) }
+}
+
+async function captureStaged(capture: PayloadCapture): Promise<Capture> {
   const attempt = { full: false }
   try {
     return await captureOnce(capture, attempt)

@@ -16,6 +16,8 @@ export interface VmmLaunch {
   readonly identity: string
   /** The unprivileged user it runs as where this process is root. */
   readonly runAs?: { uid: number; gid: number }
+  /** The only version that may load what was saved; absent where any may. */
+  readonly loadsOnly?: string
   readonly signal: AbortSignal
 }
 
@@ -35,6 +37,8 @@ export interface Vmm {
   /** Lets a launched guest boot, or a restored one go on, and reads back that it runs. */
   begin(dir: string, config: GuestConfig): Promise<void>
   control(dir: string, config: GuestConfig): VmControl
+  /** The exact version of the process that runs the VM. Absent where the host's system does. Throws as `VmControl` does. */
+  runningVersion?(dir: string, config: GuestConfig): Promise<string>
   /**
    * Starts a process and loads what `save` wrote, which lies under the same names in `saved`, a directory in `dir`. The VM
    * is left paused, its state read back, on `disks`. On a failure no process is left. What `saved` holds stays as it is

@@ -29,13 +29,13 @@ const standstills: Readonly<Record<VmState, Standstill | undefined>> = {
   paused: {
     status: "paused",
     reason: "the VM was paused by another program than this service; resume it by that program",
-    endsWithRoom: false,
+    endsWithWrites: false,
   },
   other: {
     status: "other",
     reason:
       "the VM's process is there, and its guest neither runs nor is paused; stop the instance and start it again",
-    endsWithRoom: false,
+    endsWithWrites: false,
   },
 }
 

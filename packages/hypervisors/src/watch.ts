@@ -7,8 +7,8 @@ export interface Standstill {
   readonly status: string
   /** For people: why, and what to do. */
   readonly reason: string
-  /** True when the VM can go on once its directory's file system has room; otherwise nothing of ours resumes it. */
-  readonly endsWithRoom: boolean
+  /** True when the VM can go on once the host takes its writes again; otherwise nothing of ours resumes it. */
+  readonly endsWithWrites: boolean
 }
 
 /** Tells whether a VM stands still. */

@@ -1,5 +1,6 @@
 import { link, open, rename, rm, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import { cannotLink } from "@stillframe/domain/hard-links"
 import { createId } from "@stillframe/domain/ids"
 import { exists } from "./exists.ts"
 
@@ -26,13 +27,23 @@ export async function createDurably(path: string, content: string): Promise<void
   const draft = join(dirname(path), `.${createId()}.draft`)
   try {
     await writeFile(draft, content, { flush: true, mode: 0o600 })
-    await link(draft, path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "EEXIST") throw error
-    })
+    await giveName(draft, path)
   } finally {
     await rm(draft, { force: true })
   }
   await syncDir(dirname(path))
+}
+
+async function giveName(draft: string, path: string): Promise<void> {
+  const linked = link(draft, path).catch(async (error: unknown) => {
+    if (!cannotLink(error)) throw error
+    // It reads as empty until the draft replaces it; two processes can't both make it.
+    await (await open(path, "wx")).close()
+    await rename(draft, path)
+  })
+  await linked.catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error
+  })
 }
 
 /** Replaces a small file whole: a reader, or whoever comes after a crash, sees the old content or the new. */

@@ -28,6 +28,9 @@ export interface SettledPool {
 /** The database's side of a pool's identity. */
 export interface PoolRegister {
   look(): Promise<KnownPool>
-  /** Keeps every other process from settling a pool meanwhile; what `decide` resolves with is written down. */
+  /**
+   * Writes down what `decide` resolves with. It is called again with new facts where another process has settled a pool
+   * meanwhile, so it must be safe to repeat.
+   */
   settle(decide: (known: KnownPool) => Promise<SettledPool>): Promise<string>
 }

@@ -75,6 +75,37 @@ test("without the right number of instances nothing is forgotten, and the answer
   expect(await eventTypes(api)).not.toContain("instance.deleted")
 })
 
+test("attached VMs that may stay on overlays are told before a host is forgotten, and where those lie", async () => {
+  await using api = await testApi()
+  const { db } = api
+  for (const [name, attached] of [
+    ["ours", null],
+    ["cloned", { allowOverlay: false }],
+    ["copied", { allowOverlay: true }],
+  ] as const) {
+    const { id } = await api.instance(name)
+    await db
+      .updateTable("instances")
+      .set({
+        attached: attached === null ? null : JSON.stringify({ ...attached, process: { pid: 1, name } }),
+      })
+      .where("id", "=", id)
+      .execute()
+  }
+  await api.loseHost("h1")
+
+  const { leaves } = (await api.ask("GET", "/hosts/h1")).body
+  const { status, body } = await api.ask("DELETE", "/hosts/h1")
+
+  expect(leaves.instances).toEqual([
+    { id: expect.any(String), name: "cloned", state: "Running" },
+    { id: expect.any(String), name: "copied", state: "Running", may_use_overlays: true },
+    { id: expect.any(String), name: "ours", state: "Running" },
+  ])
+  expect(status).toBe(409)
+  expect(body.message).toMatch(/at most 1 attached VMs \(copied\) on overlays .*<disk>\.stillframe-overlay/)
+})
+
 test("a forgotten host's instances are deleted and its captures fail, each with one event", async () => {
   await using api = await testApi()
   const { captured, queued } = await twoInstances(api)

@@ -1,9 +1,10 @@
 import { readdir } from "node:fs/promises"
 import { captureVmm } from "@stillframe/hypervisors/capture-vmm"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { freezeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import type { VmControl } from "@stillframe/hypervisors/vm-control"
 import { describe, expect, test } from "vitest"
-import { captureHosted, failSaves, hosted, hostedTools, launchHosted } from "./hosted-vm.ts"
+import { captureHosted, failSaves, forkHosted, hosted, hostedTools, launchHosted } from "./hosted-vm.ts"
 import { firstGap, ground, never, serial, ticks, untilTicks } from "./test-vm.ts"
 
 /** Tells what is asked of a VM, in order. */
@@ -50,6 +51,23 @@ describe.each(hosted)("what %s saved", (name) => {
       expect(asked).toEqual(order)
     },
   )
+
+  test("is loaded by no other version than the host's worker has found", async () => {
+    await using place = await ground()
+    const tools = await hostedTools(name, place.root)
+    const vm = await launchHosted(place, tools)
+    const payload = await place.folder("payload")
+    const captured = await captureHosted(vm, payload)
+    const stale = { ...tools, loadsOnly: "1.0.0" }
+    const source = { ...vm, hypervisor: await hypervisorOf(stale), tools: stale }
+
+    await expect(forkHosted(place, source, { payload, captured })).rejects.toMatchObject({
+      code: "not_supported",
+      message: expect.stringMatching(
+        `binary is ${captured.hypervisorVersion} now, and was 1\\.0\\.0.*restart the worker`,
+      ),
+    })
+  })
 
   test.each([
     { how: "cut_state", keepPaused: false },

@@ -1,9 +1,11 @@
+import { captureVmm } from "@stillframe/hypervisors/capture-vmm"
 import { controlVm } from "@stillframe/hypervisors/cloud-hypervisor/control"
 import { answerDeadlineMs } from "@stillframe/hypervisors/cloud-hypervisor/deadline"
 import { deadlineMs } from "@stillframe/hypervisors/firecracker/api"
+import { freezeRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { expect, test } from "vitest"
 import { fail, fakeVmm } from "./cloud-hypervisor-fake.ts"
-import { ground } from "./test-vm.ts"
+import { ground, never } from "./test-vm.ts"
 import { startVm } from "./vmm-vm.ts"
 
 test.each([
@@ -31,3 +33,27 @@ test.each(["pause", "resume"] as const)(
     expect(await vm.control.state()).toBe(what === "pause" ? "paused" : "running")
   },
 )
+
+test("a VM that does not even tell its state is not captured: it hangs", async () => {
+  await using place = await ground()
+  const vm = await startVm(place, await fakeVmm(place))
+  await fail(vm.dir, { "vm.info": { does: "slow", ms: 1_500, times: 1 } })
+
+  const captured = captureVmm({
+    control: controlVm(vm.dir, 500),
+    freeze: await freezeRawDisks([], { dir: vm.dir, payload: place.root, signal: never }),
+    dir: place.root,
+    keep: async () => {},
+    memoryBytes: 1024 ** 2,
+    beforePause: () => {},
+    pauseExpectedMs: 30_000,
+    pauseLimitMs: 30_000,
+    signal: never,
+  })
+
+  await expect(captured).rejects.toMatchObject({
+    code: "hypervisor_silent",
+    message: expect.stringContaining("it is stopped or hangs"),
+  })
+  expect(await vm.control.state()).toBe("running")
+})

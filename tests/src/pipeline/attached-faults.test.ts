@@ -95,6 +95,31 @@ test("while its disk is copied no pause is announced; captor and worker killed t
   expect((await stack.settled(snapshot.id)).status).toBe("ready")
 })
 
+test("forgotten with its host while it runs on an overlay, it is led back when the host comes back", async () => {
+  await using place = await ground()
+  const stranger = await startWithSlowDisk(place)
+  await using stack = await testStack()
+  const worker = await stack.spawn("capture-worker", environmentFor(place, stranger))
+  const theirs = await attach(stack, stranger, { allow_overlay: true })
+
+  const { captor } = await untilCopied(stack, theirs)
+  worker.child.kill("SIGSTOP")
+  process.kill(captor.pid, "SIGKILL")
+  worker.child.kill("SIGKILL")
+  await worker.ended
+  await writeAsGuest(stranger, 0x22)
+  await stack.db
+    .updateTable("hosts")
+    .set({ heartbeat_at: new Date(0) })
+    .execute()
+  expect((await stack.ask("DELETE", `/hosts/${theirs.host}?confirm=1`)).status).toBe(200)
+  await stack.startCaptureWorker(settingsFor(place, stranger))
+
+  await untilTrue(place.root, async () => (await overlaysIn(place)).length === 0)
+  expect((await readFile(join(place.root, "slow.raw")))[0]).toBe(0x22)
+  await expectRunning(stranger)
+})
+
 test("captor and worker killed while it runs on an overlay, and its owner ends it: its file is complete", async () => {
   await using place = await ground()
   const stranger = await startWithSlowDisk(place)

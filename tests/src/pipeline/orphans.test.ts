@@ -6,8 +6,8 @@ import { join } from "node:path"
 import { orphansOf, watchOrphans } from "@stillframe/capture-worker/orphans"
 import { clockPlus, openDatabase, type OwnedDatabase } from "@stillframe/db/client"
 import { forgetHost } from "@stillframe/db/forget-host"
-import { heartbeat } from "@stillframe/db/hosts"
 import { createInstance } from "@stillframe/db/instances"
+import { heartbeat } from "@stillframe/db/register-host"
 import { createLogger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
 import { testDatabase } from "@stillframe/testing/database"
@@ -84,7 +84,9 @@ test("a look for orphans that cannot reach the database leaves that to the datab
   const dataDir = await mkdtemp(join(tmpdir(), "stillframe-orphans-"))
   await mkdir(join(dataDir, "instances", "one"), { recursive: true })
 
-  await watchOrphans({ clusterId, db, log: told, problems: openProblems(log), config: { dataDir } })[
+  const problems = openProblems(log)
+  const leadBack = async (): Promise<void> => {}
+  await watchOrphans({ clusterId, db, log: told, problems, config: { dataDir }, leadBack })[
     Symbol.asyncDispose
   ]()
 

@@ -1,14 +1,15 @@
 import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import type { VmStatus } from "@stillframe/hypervisors/qemu/resume"
 import { runProgram } from "@stillframe/hypervisors/run-program"
 import { expect, test } from "vitest"
+import type { Reply } from "../api/test-api.ts"
 import { smallDisk, whyNoSmallDisk } from "../hypervisors/subjects/small-disk.ts"
 import { never } from "../hypervisors/test-vm.ts"
-import { act } from "./instance-acts.ts"
+import { act, processOf } from "./instance-acts.ts"
 import { serial, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const mib = 1024 ** 2
@@ -76,8 +77,35 @@ async function statesSoFar(stack: TestStack, id: string): Promise<string[]> {
   return events.filter(({ type }) => type === "instance.state_changed").map(({ data }) => data.state)
 }
 
-async function tell(stack: TestStack, instance: InstanceResource, command: string): Promise<unknown> {
-  return withMonitor(stack.generationDir(instance), "command.sock", (monitor) => monitor.execute(command))
+async function tell(
+  stack: TestStack,
+  instance: InstanceResource,
+  command: string,
+  args?: object,
+): Promise<unknown> {
+  return withMonitor(stack.generationDir(instance), "command.sock", (monitor) =>
+    monitor.execute(command, args),
+  )
+}
+
+/** Has each write of the VM's disk fail from now on. */
+async function failWrites(stack: TestStack, instance: InstanceResource, errno: number): Promise<void> {
+  const rule = { event: "none", iotype: "write", errno, once: false }
+  await tell(stack, instance, "blockdev-add", {
+    driver: "blkdebug",
+    "node-name": `failing-${errno}`,
+    image: "disk0-0",
+    "inject-error": [rule],
+  })
+  await setDrive(stack, instance, `failing-${errno}`)
+}
+
+async function setDrive(stack: TestStack, instance: InstanceResource, node: string): Promise<void> {
+  await tell(stack, instance, "qom-set", {
+    path: "/machine/peripheral/disk0",
+    property: "drive",
+    value: node,
+  })
 }
 
 async function printsMore(dir: string): Promise<void> {
@@ -151,4 +179,58 @@ test("a VM that another program pauses is Paused until that lets it go on, and n
   await tell(stack, vm, "quit")
   expect(await shows(stack, vm, "Stopped")).toMatchObject({ exit_message: expect.any(String) })
   await next[Symbol.asyncDispose]()
+})
+
+test("a VM whose writes a quota or a failing disk refuses is Paused, and goes on by itself without having noticed", async () => {
+  await using stack = await testStack()
+  await stack.startCaptureWorker()
+  const writer = await launchWriter(stack)
+  const dir = stack.generationDir(writer)
+
+  for (const errno of [constants.errno.EDQUOT, constants.errno.EIO]) {
+    await printsMore(dir)
+    await failWrites(stack, writer, errno)
+    const stopped = await shows(stack, writer, "Paused")
+    expect(stopped.state_error).toMatch(/does not take what the guest writes to disk0.*quota/)
+
+    await setDrive(stack, writer, "disk0-0")
+    expect(await shows(stack, writer, "Running")).not.toHaveProperty("state_error")
+  }
+  await printsMore(dir)
+  expect(await serial(dir)).not.toContain("e")
+})
+
+test("a VM whose process hangs is Unknown with the reason, is not captured, and is Running once it answers", async () => {
+  await using stack = await testStack()
+  const worker = await stack.startCaptureWorker()
+  const vm = await stack.launch("vm")
+  const { pid } = (await processOf(stack, vm)) ?? { pid: 0 }
+  const silent = { state_error: expect.stringContaining("hypervisor does not answer") }
+  const capture = (): Promise<Reply> =>
+    stack.ask("POST", `/instances/${vm.id}/snapshots`, {
+      body: { kind: "Standby" },
+      headers: { prefer: "wait=55" },
+    })
+
+  process.kill(pid, "SIGSTOP")
+  expect(await capture()).toMatchObject({
+    status: 409,
+    body: { code: "conflict", message: expect.stringMatching(/stopped or hangs.*let QEMU go on/) },
+  })
+  expect(await shows(stack, vm, "Unknown")).toMatchObject(silent)
+  expect(await capture()).toMatchObject({
+    status: 409,
+    body: { message: expect.stringContaining("got Unknown: the VM's hypervisor does not answer") },
+  })
+  process.kill(pid, "SIGCONT")
+  expect(await shows(stack, vm, "Running")).not.toHaveProperty("state_error")
+  expect(await statesTold(stack, vm, 3)).toEqual(["Running", "Unknown", "Running"])
+
+  // A worker that starts while it hangs cannot hold its monitor yet, and tells of it all the same.
+  await worker[Symbol.asyncDispose]()
+  process.kill(pid, "SIGSTOP")
+  await stack.startCaptureWorker()
+  expect(await shows(stack, vm, "Unknown")).toMatchObject(silent)
+  process.kill(pid, "SIGCONT")
+  await shows(stack, vm, "Running")
 })

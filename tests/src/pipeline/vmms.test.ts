@@ -7,6 +7,7 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import { findProcess } from "@stillframe/hypervisors/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
+import { readManifest } from "@stillframe/storage/manifest"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { flipBit } from "./flip-bit.ts"
 import { forkRuns } from "./fork-runs.ts"
@@ -105,7 +106,7 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
 })
 
 test.each(["cloud-hypervisor", "firecracker"] as const)(
-  "a VM of %s is not loaded by another version; its disks can be had",
+  "a VM of %s is not loaded by another version than the one that ran it; its disks can be had",
   async (hypervisor) => {
     await using stack = await testStack()
     const [made, other] = fakeVersions[hypervisor]
@@ -119,6 +120,9 @@ test.each(["cloud-hypervisor", "firecracker"] as const)(
     await stack.startCaptureWorker({
       vmms: new Map([[hypervisor, { path: await fakeOf(stack.dataDir, hypervisor, other) }]]),
     })
+    // Its process is still of the version that started it.
+    const later = await stack.snapshot(source)
+    await stack.settled(later.id)
 
     const refused = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "running" } })
     const disks = await stack.ask("POST", `/snapshots/${id}/fork`, {
@@ -128,6 +132,8 @@ test.each(["cloud-hypervisor", "firecracker"] as const)(
     expect([refused.status, refused.body.code]).toEqual([501, "not_supported"])
     expect(refused.body.message).toContain("bring that version back")
     expect([disks.status, disks.body.state]).toEqual([201, "Stopped"])
+    const { hypervisor: before } = await readManifest(await stack.payloadDir(id))
+    expect((await readManifest(await stack.payloadDir(later.id))).hypervisor).toEqual(before)
   },
 )
 

@@ -3,7 +3,8 @@ import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
-import { heartbeat, knownHost } from "@stillframe/db/hosts"
+import { knownHost } from "@stillframe/db/hosts"
+import { heartbeat, registerHost } from "@stillframe/db/register-host"
 import { initHome, initPool } from "@stillframe/stillframe/init-place"
 import { claimHome } from "@stillframe/storage/home"
 import { expect, test } from "vitest"
@@ -127,4 +128,47 @@ test("a host without instances takes any directory of its own", async () => {
   await using other = await installation()
   const known = await knownHost(other.db, "h")
   await expect(claimHome(one.dir("new"), known)).rejects.toMatchObject(refusal(one.id, other.id))
+})
+
+test("a copy of DATA_DIR on another machine is refused while the first is up, under its name and under another", async () => {
+  await using one = await installation()
+  const first = { ...host, name: "h", hostId: "x" }
+  await heartbeat(one.db, first)
+  const copied = { code: "conflict", message: expect.stringMatching(/is a copy\..*remove host\.json/) }
+
+  for (const name of ["h", "clone"]) {
+    const copy = { ...first, name, bootId: "another" }
+    await expect(heartbeat(one.db, copy)).rejects.toMatchObject(copied)
+    // The first machine's next heartbeat decides.
+    await expect(registerHost(one.db, copy, () => void heartbeat(one.db, first))).rejects.toMatchObject(
+      copied,
+    )
+  }
+  await heartbeat(one.db, first)
+})
+
+test("a machine that has booted again waits until the heartbeat from before is stale, and says so once", async () => {
+  await using one = await installation()
+  await heartbeat(one.db, { ...host, name: "h", hostId: "x" })
+  const reasons: string[] = []
+  const age = one.db.updateTable("hosts").set({ heartbeat_at: new Date(0) })
+
+  await registerHost(one.db, { ...host, name: "h", hostId: "x", bootId: "next" }, (reason) => {
+    reasons.push(reason)
+    void age.execute()
+  })
+
+  expect(reasons).toEqual([expect.stringContaining("this machine before it booted")])
+  expect(await one.db.selectFrom("hosts").select("boot_id").execute()).toEqual([{ boot_id: "next" }])
+})
+
+test("a name that another machine holds is refused without a wait", async () => {
+  await using one = await installation()
+  await heartbeat(one.db, { ...host, name: "h", hostId: "x" })
+  const reasons: string[] = []
+
+  const other = registerHost(one.db, { ...host, name: "h", hostId: "y" }, (reason) => reasons.push(reason))
+
+  await expect(other).rejects.toMatchObject({ message: expect.stringContaining("set HOST_NAME") })
+  expect(reasons).toEqual([])
 })

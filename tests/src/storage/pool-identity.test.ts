@@ -1,8 +1,10 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { createOperation } from "@stillframe/db/operations"
+import { poolRegister } from "@stillframe/db/pools"
 import { startDelete } from "@stillframe/db/snapshots"
 import { compressQueue } from "@stillframe/domain/queues"
+import type { KnownPool } from "@stillframe/storage/known-pool"
 import { expect, test } from "vitest"
 import { installation, oldDirectory, refusal, snapshotIn } from "./installation.ts"
 
@@ -26,6 +28,27 @@ test("workers that start at the same moment agree on one id", async () => {
   const ids = await Promise.all(Array.from({ length: 5 }, () => one.claim("p", one.dir("new"))))
 
   expect(new Set(ids).size).toBe(1)
+})
+
+test("a directory that does not answer holds up no other pool, and is judged by the facts of when it does", async () => {
+  await using one = await installation()
+  const answered = Promise.withResolvers<void>()
+  const asked = Promise.withResolvers<void>()
+  const facts: KnownPool[] = []
+  const late = poolRegister(one.db, { pool: "p", host: "h" }).settle(async (known) => {
+    facts.push(known)
+    asked.resolve()
+    await answered.promise
+    return { id: known.id ?? "late", taken: [] }
+  })
+  await asked.promise
+
+  await one.claim("q", one.dir("q"))
+  const id = await one.claim("p", one.dir("p"))
+  answered.resolve()
+
+  expect(await late).toBe(id)
+  expect(facts.map((known) => known.id)).toEqual([undefined, id])
 })
 
 test("a directory without pool.json is refused once the pool has an id: it may be where a disk is to be mounted", async () => {

@@ -1,6 +1,7 @@
 import { lchown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { assertLoads } from "../assert-loads.ts"
 import type { ProcessIdentity } from "../processes.ts"
 import { seenFrom } from "../seen-from.ts"
 import { lastWords } from "../start-process.ts"
@@ -56,7 +57,12 @@ async function layOut(saved: string, loading: string, { config, disks, runAs }: 
   for (const path of [join(loading, savedNames.config), loading]) await lchown(path, runAs.uid, runAs.gid)
 }
 
-async function load(loading: string, version: string, { dir, config, disks }: VmmLaunch): Promise<void> {
+async function load(
+  loading: string,
+  version: string,
+  { dir, config, disks, ...host }: VmmLaunch,
+): Promise<void> {
+  assertLoads(version, host)
   const deadlineMs = answerDeadlineMs(config)
   if (!namesImageTypes(version)) await assertLookRaw(dir, disks)
   // Nothing but the directory: versions that don't know the other members leave them out without a word.

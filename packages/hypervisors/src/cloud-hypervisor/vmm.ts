@@ -1,4 +1,5 @@
 import type { Vmm } from "../vmm.ts"
+import { readVersion } from "./api.ts"
 import { controlVm } from "./control.ts"
 import { answerDeadlineMs } from "./deadline.ts"
 import { savedNames } from "./files.ts"
@@ -14,6 +15,7 @@ export const cloudHypervisor: Vmm = {
   launch: launchVm,
   begin: beginVm,
   control: (dir, config) => controlVm(dir, answerDeadlineMs(config)),
+  runningVersion: (dir, config) => readVersion(dir, answerDeadlineMs(config)),
   restore: restoreVm,
   stop: stopVm,
 }

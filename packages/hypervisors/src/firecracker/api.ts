@@ -4,6 +4,7 @@ import type { VmState } from "../vm-control.ts"
 import { askVmm } from "../vmm-http.ts"
 import { firecrackerFiles } from "./files.ts"
 import { describeInstance, type FirecrackerRequest } from "./requests.ts"
+import { parseVersion } from "./version.ts"
 
 /** Firecracker waits 30 s for each vCPU's answer before it gives up itself. */
 const deadlineBaseMs = 40_000
@@ -41,6 +42,12 @@ export async function call<T = undefined>(
 export interface InstanceInfo {
   readonly state: "Not started" | "Running" | "Paused"
   readonly vmm_version: string
+}
+
+/** The exact version of the process that listens, such as `1.16.1`. */
+export async function runningVersion(dir: string, withinMs: number): Promise<string> {
+  const { vmm_version } = await call<InstanceInfo>(dir, describeInstance, withinMs)
+  return parseVersion(vmm_version).text
 }
 
 export async function vmState(dir: string, withinMs: number): Promise<VmState> {

@@ -1,6 +1,7 @@
 import { once } from "node:events"
 import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { assertLoads } from "../assert-loads.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
 import { lastWords } from "../start-process.ts"
 import { letRead } from "../vm-user-files.ts"
@@ -40,10 +41,11 @@ export async function restoreFirecracker(options: Restore): Promise<ProcessIdent
 }
 
 async function load(
-  { dir, config, disks }: Restore,
+  { dir, config, disks, ...host }: Restore,
   place: string,
   version: FirecrackerVersion,
 ): Promise<void> {
+  assertLoads(version.text, host)
   const withinMs = deadlineMs(config)
   await call(dir, loadSnapshot(version, place), withinMs)
   const state = await vmState(dir, withinMs)

@@ -1,4 +1,5 @@
 import type { Vmm } from "../vmm.ts"
+import { deadlineMs, runningVersion } from "./api.ts"
 import { firecrackerControl } from "./control.ts"
 import { savedNames } from "./files.ts"
 import { beginGuest, launchFirecracker } from "./launch.ts"
@@ -13,6 +14,7 @@ export const firecracker: Vmm = {
   launch: launchFirecracker,
   begin: beginGuest,
   control: (dir, config) => firecrackerControl(dir, config),
+  runningVersion: (dir, config) => runningVersion(dir, deadlineMs(config)),
   restore: restoreFirecracker,
   stop: stopFirecracker,
 }

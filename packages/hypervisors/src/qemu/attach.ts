@@ -123,7 +123,7 @@ async function greeted(controlSocket: string): Promise<Monitor> {
   try {
     return await openControlSocket(controlSocket)
   } catch (error) {
-    if (!(error instanceof StillframeError) || error.code !== "hypervisor_unavailable") throw error
+    if (!(error instanceof StillframeError) || error.code !== "hypervisor_silent") throw error
     throw new StillframeError(
       "conflict",
       `${controlSocket} gives no greeting: another program, such as libvirt, holds the VM's only monitor connection; give QEMU a -qmp socket of our own or end that program`,

@@ -89,7 +89,8 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
     await assertWholeStream(options.memoryFile)
     const pauseMs = pause.pauseMs + (await freeze.finish())
     await sink.close()
-    return { ...pause, pauseMs, memoryBytes, wasRunning, disks: freeze.frozen }
+    const { version: hypervisorVersion } = monitor
+    return { ...pause, pauseMs, memoryBytes, wasRunning, hypervisorVersion, disks: freeze.frozen }
   } catch (error) {
     await sink?.discard()
     await freeze?.discard()

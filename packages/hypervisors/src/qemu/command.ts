@@ -62,8 +62,21 @@ function monitor(path: string, id: string): string[] {
 function diskArguments(disk: Disk, index: number, driver: string): string[] {
   return [
     ...json("-blockdev", blockNode(index, disk.layers, disk.readonly)),
-    ...json("-device", { driver, id: `disk${index}`, drive: nodeName(index, disk.layers) }),
+    ...json("-device", {
+      driver,
+      id: `disk${index}`,
+      drive: nodeName(index, disk.layers),
+      ...onWriteError(disk),
+    }),
   ]
+}
+
+/**
+ * QEMU's default stops a guest for ENOSPC alone, and a quota that is used up (EDQUOT) would reach it as a broken disk. A write that
+ * fails is kept and done again when the VM goes on. Failed reads reach the guest.
+ */
+function onWriteError({ readonly }: Disk): object {
+  return readonly ? {} : { werror: "stop" }
 }
 
 /** The whole chain is spelled out, so QEMU opens what we name and never what an image's header names. */

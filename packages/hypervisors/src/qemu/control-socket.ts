@@ -1,19 +1,9 @@
-import { readdir, readFile, readlink, realpath, stat } from "node:fs/promises"
+import { readdir, readlink, realpath, stat } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openFiles } from "../processes.ts"
+import { unixSockets, type UnixSocket } from "../unix-sockets.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
-
-/** A line of /proc/net/unix (proc_pid_net(5)). */
-interface UnixSocket {
-  inode: string
-  /** As the process spelled it when it bound the socket: perhaps relative. */
-  path: string
-  listening: boolean
-}
-
-/** SO_ACCEPTCON in the flags. */
-const LISTENING = 0x10000
 
 /** The real path of a control socket. Throws `invalid_request` where there is none. */
 export async function resolveControlSocket(path: string): Promise<string> {
@@ -67,16 +57,6 @@ async function listens(
   const cwd = await readlink(`/proc/${pid}/cwd`)
   const names = held.map(async ({ path }) => await realpath(resolve(cwd, path)).catch(() => undefined))
   return (await Promise.all(names)).includes(controlSocket)
-}
-
-async function unixSockets(): Promise<UnixSocket[]> {
-  const lines = (await readFile("/proc/net/unix", "utf8")).split("\n").slice(1)
-  return lines.flatMap((line) => {
-    const match = /^\S+ \S+ \S+ (\S+) \S+ \S+ +(\d+) (.+)$/.exec(line)
-    if (match === null) return []
-    const [, flags = "", inode = "", path = ""] = match
-    return [{ inode, path, listening: (Number.parseInt(flags, 16) & LISTENING) !== 0 }]
-  })
 }
 
 const notThere = (path: string, cause?: unknown): StillframeError =>

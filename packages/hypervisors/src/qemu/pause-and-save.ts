@@ -141,11 +141,14 @@ async function reopenMonitor(target: CaptureTarget): Promise<Monitor> {
     try {
       return await target.openMonitor()
     } catch (error) {
-      const dropped = error instanceof StillframeError && error.code === "hypervisor_unavailable"
-      if (!dropped || performance.now() > end) throw error
+      if (!isUnheard(error) || performance.now() > end) throw error
     }
   }
 }
+
+const isUnheard = (error: unknown): boolean =>
+  error instanceof StillframeError &&
+  (error.code === "hypervisor_unavailable" || error.code === "hypervisor_silent")
 
 const isGone = (error: unknown): boolean =>
   error instanceof StillframeError && error.code === "hypervisor_gone"

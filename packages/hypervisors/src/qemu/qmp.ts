@@ -47,7 +47,7 @@ interface Pending {
 
 /**
  * Connects to a QMP socket, reads the greeting and leaves negotiation mode. `answerMs`: how long a command's answer is waited for.
- * Throws `hypervisor_gone` when nobody listens and `hypervisor_unavailable` when somebody else holds the monitor.
+ * Throws `hypervisor_gone` when nobody listens, and `hypervisor_silent` when QEMU hangs or another program holds the monitor.
  */
 export async function openMonitor(
   directory: string,
@@ -176,7 +176,7 @@ async function greetingInTime(greeting: Promise<string>, socketName: string): Pr
   const timer = setTimeout(() => {
     late.reject(
       new StillframeError(
-        "hypervisor_unavailable",
+        "hypervisor_silent",
         `${socketName} accepted but sent no greeting: another program holds the VM's only monitor connection, or QEMU itself is stopped or hangs; end that program, or let QEMU go on`,
       ),
     )

@@ -5,8 +5,6 @@ import type { VmStatus } from "./resume.ts"
 
 /** QAPI's RunState where QEMU has stopped the guest by itself, and the reason for people. */
 const reasons: Readonly<Record<string, string>> = {
-  "io-error":
-    "a disk of the VM failed on this host, and QEMU stopped the guest before it noticed; look at the host's kernel log, then stop the instance and start it again",
   "internal-error":
     "QEMU cannot run the guest any further (internal-error): the guest or the host's KVM did something that it does not know; look at qemu.log, then stop the instance and start it again",
   "guest-panicked":
@@ -43,12 +41,9 @@ interface Block {
 export async function standstillOf(monitor: Monitor): Promise<Standstill | undefined> {
   const { status, running } = await monitor.execute<VmStatus>("query-status")
   if (running || passing.has(status)) return undefined
-  if (status === "io-error") {
-    const full = await disksWithoutRoom(monitor)
-    if (full.length > 0) return { status, reason: noRoom(full), endsWithRoom: true }
-  }
+  if (status === "io-error") return { status, reason: await failedWrites(monitor), endsWithWrites: true }
   const reason = reasons[status] ?? `QEMU says that the VM is ${status}; stop the instance and start it again`
-  return { status, reason, endsWithRoom: false }
+  return { status, reason, endsWithWrites: false }
 }
 
 /** Lets a VM go on, once: it may stop again at once, which the next look sees. */
@@ -60,12 +55,19 @@ export async function letGoOn(monitor: Monitor): Promise<void> {
   }
 }
 
-async function disksWithoutRoom(monitor: Monitor): Promise<string[]> {
+/** A quota that is used up reads as any other failure: QEMU tells ENOSPC alone apart. */
+async function failedWrites(monitor: Monitor): Promise<string> {
   const blocks = await monitor.execute<Block[]>("query-block")
-  return blocks
-    .filter((block) => block["io-status"] === "nospace")
-    .map(({ device, qdev }) => /disk\d+/.exec(qdev ?? "")?.[0] ?? (device || "a disk"))
+  const disksThat = (status: Block["io-status"]): string =>
+    blocks
+      .filter((block) => block["io-status"] === status)
+      .map(({ device, qdev }) => /disk\d+/.exec(qdev ?? "")?.[0] ?? (device || "a disk"))
+      .join(", ")
+  const full = disksThat("nospace")
+  if (full !== "")
+    return `the host has no room for what the guest writes to ${full}, so QEMU stopped it before it noticed; free space on that file system (for a VM of Stillframe's, of DATA_DIR), ${goesOn}`
+  return `the host does not take what the guest writes to ${disksThat("failed") || "a disk"}, so QEMU stopped it before it noticed: a quota is used up, or the disk fails; raise the quota or free space, or look at the host's kernel log, ${goesOn}`
 }
 
-const noRoom = (disks: readonly string[]): string =>
-  `the host has no room for what the guest writes to ${disks.join(", ")}, so QEMU stopped it before it noticed; free space on the file system of DATA_DIR, and the VM goes on by itself`
+const goesOn =
+  "and the VM goes on by itself within a minute (an attached one when its owner lets it); if it does not, stop it and start it again"

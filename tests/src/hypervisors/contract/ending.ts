@@ -33,7 +33,7 @@ export function ending(subject: Subject): void {
 
     expect(await look()).toBeUndefined()
     await subject.pause(vm.dir)
-    expect(await look()).toMatchObject({ status: "paused", endsWithRoom: false })
+    expect(await look()).toMatchObject({ status: "paused", endsWithWrites: false })
   })
 
   test.each(["running", "paused"] as const)("a %s VM is stopped, and once more", async (state) => {
