@@ -1,5 +1,6 @@
 import { openOutage, type OutageLog } from "@stillframe/domain/outage"
 import { openDatabase, type OwnedDatabase } from "./client.ts"
+import { connectionRefusal } from "./connection-refusal.ts"
 import { migrate } from "./migrate.ts"
 import { assertOwnSessions } from "./requirements.ts"
 import { openWaker, type Waker } from "./wake.ts"
@@ -41,7 +42,7 @@ export async function openMigrated(
   const db = openDatabase({
     url: options.databaseUrl,
     pooled,
-    onIdleError: (error) => database.failed(error),
+    onIdleError: (error) => database.failed(connectionRefusal(error, { url: options.databaseUrl }) ?? error),
     onRefused: (error) => database.failed(error),
     onConnected: () => database.worked(),
     ...(databaseConnections !== undefined && { connectionsMax: databaseConnections }),
@@ -56,6 +57,7 @@ export async function openMigrated(
   })
   const waker = await openWaker({
     url: options.databaseDirectUrl,
+    setting: pooled ? "DATABASE_DIRECT_URL" : "DATABASE_URL",
     onError: (error) => notifications.failed(error),
     onConnected: () => notifications.worked(),
   })
