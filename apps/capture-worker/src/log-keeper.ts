@@ -2,7 +2,6 @@ import { realpath } from "node:fs/promises"
 import { createConnection, createServer } from "node:net"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
-import { toStillframeError } from "@stillframe/domain/errors"
 import { boundLogs } from "@stillframe/hypervisors/bounded-log"
 import { directoriesAtWork } from "@stillframe/hypervisors/processes"
 import { namesIn } from "@stillframe/storage/directory"
@@ -23,8 +22,7 @@ for (;;) {
     if (!process.connected && !(await anyVmLives())) break
   } catch (error) {
     // The next round tries again: no other process bounds them.
-    if (process.connected)
-      process.send?.({ reason: toStillframeError(error).message }, undefined, {}, () => {})
+    if (process.connected) process.send?.({ reason: String(error) }, undefined, {}, () => {})
   }
   await delay(roundMs)
 }

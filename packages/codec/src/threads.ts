@@ -8,7 +8,7 @@ export type Answer =
   | { state: "batch"; batch: number; content: ArrayBuffer | undefined }
   | { state: "done"; result: string | undefined }
   | { state: "stopped" }
-  | { state: "failed"; code: ErrorCode; message: string }
+  | { state: "failed"; code: ErrorCode; message: string; said: string | undefined }
 
 interface Run {
   control: Control
@@ -59,7 +59,8 @@ async function runThread(task: Task, { control, onBatch }: Run): Promise<string 
     if (answer.state === "batch") return onBatch?.(answer.batch, answer.content)
     worker.off("message", onMessage).off("error", reject).off("exit", onExit)
     keepWorker(worker)
-    if (answer.state === "failed") reject(new StillframeError(answer.code, answer.message))
+    if (answer.state === "failed")
+      reject(new StillframeError(answer.code, answer.message, { said: answer.said }))
     else resolve(answer.state === "done" ? answer.result : undefined)
   }
   const onExit = (exitCode: number): void =>

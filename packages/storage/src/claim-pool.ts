@@ -56,7 +56,7 @@ export async function makePool(dir: string, installation: string): Promise<strin
     throw unavailable(
       `STORAGE_DIR ${dir} can't be made a pool: ${reasonOf(error)}`,
       "Set STORAGE_DIR to a directory that this process may write.",
-      error,
+      { cause: error },
     )
   }
 }
