@@ -40,7 +40,7 @@ const refusals: readonly Refusal[] = [
   },
   {
     code: "57P01",
-    why: "an administrator ended the connection",
+    why: "it ended the connection",
     remedy: "Check that Postgres runs and what its log says.",
   },
 ]

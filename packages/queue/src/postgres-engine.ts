@@ -27,12 +27,12 @@ export async function openPostgresEngine({
   databaseUrl,
   ...options
 }: PostgresEngineOptions): Promise<QueueEngine> {
-  const inWords = (error: Error): Error => inPostgresWords(error, databaseUrl)
   // A database that is away is told by its own users.
-  const onError = (error: Error): void =>
-    options.onError(isConnectionLoss(error) && !isOutOfConnections(error) ? error : inWords(error))
+  const inWords = (error: Error): Error =>
+    isConnectionLoss(error) && !isOutOfConnections(error) ? error : inPostgresWords(error, databaseUrl)
+  const onError = (error: Error): void => options.onError(inWords(error))
   const rethrowInWords = (error: Error): never => {
-    throw inWords(error)
+    throw inPostgresWords(error, databaseUrl)
   }
   const complete = await migrateSchema(databaseUrl).catch(rethrowInWords)
   // BullMQ nests no query in another, so queues and workers share.
