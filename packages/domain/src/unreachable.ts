@@ -33,8 +33,7 @@ interface Reason {
 const start = "Start it, or correct {setting}."
 const certificate: Reason = {
   why: "its certificate is not one that this process trusts",
-  remedy:
-    "Give its CA in NODE_EXTRA_CA_CERTS or the sslrootcert of {setting}, or correct the host name there.",
+  remedy: "Give its CA in NODE_EXTRA_CA_CERTS, or correct the host name in {setting}.",
 }
 
 const byCode: Readonly<Record<string, Reason>> = {
@@ -53,6 +52,11 @@ const byCode: Readonly<Record<string, Reason>> = {
   ENETUNREACH: { why: "no way leads there", remedy: "Check the network, or correct {setting}." },
   ECONNRESET: { why: "it closed the connection", remedy: "Check that it runs and what its log says." },
   EPIPE: { why: "it closed the connection", remedy: "Check that it runs and what its log says." },
+  UND_ERR_SOCKET: { why: "it closed the connection", remedy: "Check that it runs and what its log says." },
+  UND_ERR_CONNECT_TIMEOUT: {
+    why: "it does not answer",
+    remedy: "Check the network and firewalls in between, or correct {setting}.",
+  },
   ERR_TLS_CERT_ALTNAME_INVALID: certificate,
   CERT_HAS_EXPIRED: { why: "its certificate has expired", remedy: "Renew it." },
   DEPTH_ZERO_SELF_SIGNED_CERT: certificate,
