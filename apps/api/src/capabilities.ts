@@ -22,16 +22,16 @@ const capabilitiesSchema = z
     }),
     attach: z
       .boolean()
-      .meta({ description: "Whether the API can attach to a VM that was started outside of Stillframe." }),
-    fork: z.boolean().meta({ description: "Whether snapshots of its VMs can be forked." }),
+      .meta({ description: "True if the API can attach to a VM that was started outside of Stillframe." }),
+    fork: z.boolean().meta({ description: "True if snapshots of its VMs can be forked." }),
     disk_override: z.boolean().meta({
-      description: "Whether the disks of a restored VM may have other names than those of the captured VM.",
+      description: "True if the disks of a restored VM may have other names than those of the captured VM.",
     }),
     compressible_memory: z
       .boolean()
-      .meta({ description: "Whether the memory of its snapshots can be compressed." }),
+      .meta({ description: "True if the memory of its snapshots can be compressed." }),
     compressible_memory_reason: reason.meta({
-      description: "Why the memory cannot be compressed. Absent where it can.",
+      description: "The reason why the memory cannot be compressed. Absent where it can.",
     }),
     restores: z.enum(["same_version", "same_machine"]).meta({
       description:
@@ -39,12 +39,14 @@ const capabilitiesSchema = z
     }),
     cancel: z.boolean().meta({
       description:
-        "Whether a capture can be cancelled while it saves the memory. Where it cannot, a capture that would take too long is refused.",
+        "True if a capture can be cancelled while it saves the memory. Where it is false, a capture that would take too long is refused.",
     }),
     live_capture: z
       .boolean()
-      .meta({ description: 'Whether a snapshot can be taken with `"capture": "live"`.' }),
-    live_capture_reason: reason.meta({ description: "Why live capture is not offered. Absent where it is." }),
+      .meta({ description: 'True if a snapshot can be taken with `"capture": "live"`.' }),
+    live_capture_reason: reason.meta({
+      description: "The reason why live capture is not offered. Absent where it is.",
+    }),
   })
   .meta({ id: "HypervisorCapabilities", description: "The capabilities of one hypervisor on a host." })
 

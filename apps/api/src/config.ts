@@ -1,7 +1,6 @@
 import { algorithms, compressionMistake, type CompressionConfig } from "@stillframe/domain/compression"
-import { StillframeError } from "@stillframe/domain/errors"
 import type { Problem } from "@stillframe/domain/problem"
-import { parseEnv, type Env } from "@stillframe/runtime/env"
+import { assertReadable, parseEnv, SettingsError, type Env } from "@stillframe/runtime/env"
 import {
   databaseSettings,
   logSettings,
@@ -38,23 +37,13 @@ export interface ApiConfig {
   readonly keepAliveMs?: number
 }
 
-/** Throws one `invalid_request` that lists every mistake. */
+/** Throws one `SettingsError` that lists every mistake. */
 export function configFromEnv(env: Env): ApiConfig {
-  const settings = parseEnv(
-    { ...databaseSettings, ...logSettings, ...secretSettings, ...webhookSettings, ...apiSettings },
-    env,
+  assertReadable(
+    () => parseEnv(settingsOfApi, env),
+    () => compressionFromEnv(env),
   )
-  const compression: CompressionConfig = {
-    enabled: settings.COMPRESSION_ENABLED === "true",
-    algorithm: settings.COMPRESSION_ALGORITHM,
-    level: settings.COMPRESSION_LEVEL,
-  }
-  const mistake = compressionMistake(compression)
-  if (mistake !== undefined)
-    throw new StillframeError(
-      "invalid_request",
-      `settings that can't be used:\n  COMPRESSION_LEVEL: ${mistake}`,
-    )
+  const settings = parseEnv(settingsOfApi, env)
   return {
     databaseUrl: settings.DATABASE_URL,
     databaseDirectUrl: settings.DATABASE_DIRECT_URL ?? settings.DATABASE_URL,
@@ -64,7 +53,7 @@ export function configFromEnv(env: Env): ApiConfig {
     jwtSecret: settings.JWT_SECRET,
     secretsKey: settings.SECRETS_KEY,
     webhookAllowedCidrs: settings.WEBHOOK_ALLOWED_CIDRS,
-    compression,
+    compression: compressionFromEnv(env),
     snapshotCreate: settings.SNAPSHOT_CREATE,
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
@@ -72,15 +61,34 @@ export function configFromEnv(env: Env): ApiConfig {
   }
 }
 
-const apiSettings = {
+const settingsOfApi = {
+  ...databaseSettings,
+  ...logSettings,
+  ...secretSettings,
+  ...webhookSettings,
   PORT: wholeNumber({ min: 0, max: 65_535 }).default(8080),
   LISTEN_HOST: z.string().default("127.0.0.1"),
   // In seconds; load balancers keep theirs for 60.
   KEEP_ALIVE_TIMEOUT: wholeNumber({ min: 1, max: 3_600 }).default(75),
+  SNAPSHOT_CREATE: z.enum(["async", "sync"], { error: "must be async or sync" }).default("async"),
+}
+
+const compressionSettings = {
   COMPRESSION_ENABLED: z.enum(["true", "false"], { error: "must be true or false" }).default("false"),
   COMPRESSION_ALGORITHM: z
     .enum(algorithms, { error: `must be one of ${algorithms.join(", ")}` })
     .default("zstd"),
   COMPRESSION_LEVEL: wholeNumber({ min: 0, max: 19 }).optional(),
-  SNAPSHOT_CREATE: z.enum(["async", "sync"], { error: "must be async or sync" }).default("async"),
+}
+
+function compressionFromEnv(env: Env): CompressionConfig {
+  const settings = parseEnv(compressionSettings, env)
+  const compression: CompressionConfig = {
+    enabled: settings.COMPRESSION_ENABLED === "true",
+    algorithm: settings.COMPRESSION_ALGORITHM,
+    level: settings.COMPRESSION_LEVEL,
+  }
+  const message = compressionMistake(compression)
+  if (message !== undefined) throw new SettingsError([{ name: "COMPRESSION_LEVEL", message }])
+  return compression
 }

@@ -15,7 +15,7 @@ export const contractMembers = {
   default_runtime: z
     .object({
       name: z.enum(hypervisors).meta({ description: "The hypervisor of a launch that names none." }),
-      available: z.boolean().meta({ description: "Whether a host that is up offers it." }),
+      available: z.boolean().meta({ description: "True if a host that is up offers it." }),
     })
     .meta({ description: "The hypervisor of a launch that names none." }),
   features: features.meta({
@@ -49,7 +49,7 @@ export const contractMembers = {
     .array(
       z.object({
         name: z.enum(hypervisors).meta({ description: "The name of the hypervisor." }),
-        available: z.boolean().meta({ description: "Whether a host that is up offers it." }),
+        available: z.boolean().meta({ description: "True if a host that is up offers it." }),
         features: features.meta({
           description:
             "The features that it has on every host that offers it: `snapshots`, `standby`, `fork`.",

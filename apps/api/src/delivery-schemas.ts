@@ -4,7 +4,7 @@ import { z } from "zod"
 
 const time = z.iso.datetime()
 const status = z.int().exactOptional().describe("The HTTP status of the receiver's answer.")
-const error = z.string().exactOptional().describe("Why the attempt failed.")
+const error = z.string().exactOptional().describe("The reason why the attempt failed.")
 
 const delivery = z.object({
   id: z.string().describe("The id, a whole number as text."),
@@ -12,9 +12,7 @@ const delivery = z.object({
   sequence: z.int().min(1).describe("The position of the event in the feed."),
   event_id: z.string().describe("The id of the event, and the `webhook-id` of each attempt."),
   event_type: z.enum(eventTypes).describe("The type of the event."),
-  state: z
-    .enum(deliveryStates)
-    .describe("Whether the delivery is still to be made, was made, or was given up."),
+  state: z.enum(deliveryStates).describe("The state of the delivery: still to be made, made, or given up."),
   attempt_count: z.int().min(0).describe("The number of attempts, those before it was sent again included."),
   next_attempt_at: time.exactOptional().meta({
     description:

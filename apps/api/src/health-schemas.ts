@@ -38,8 +38,8 @@ const ready = z.object({
 })
 export const readySchema = ready.meta({
   id: "Ready",
-  description: "Whether work can be done, and by which hosts and workers.",
+  description: "The state of the installation, and the hosts and workers that are up.",
 })
 export const notReadySchema = errorSchema
   .extend(ready.shape)
-  .meta({ id: "NotReady", description: "Why no work can be done." })
+  .meta({ id: "NotReady", description: "The reasons why no work can be done." })

@@ -25,7 +25,7 @@ export function healthRoutes(deps: ApiDeps): Route[] {
       method: "get",
       path: "/ready",
       operationId: "getReady",
-      summary: "Whether the installation can do its work, and which hosts and workers are up",
+      summary: "Report if the installation can do its work, and which hosts and workers are up",
       answers: { 200: readySchema, 503: notReadySchema },
       handle: () => ready(deps),
     }),

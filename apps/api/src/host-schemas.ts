@@ -5,7 +5,7 @@ import { z } from "zod"
 const host = z.object({
   name: z.string().describe("The name of the host."),
   pool: z.string().meta({ description: "The storage pool of the host." }),
-  up: z.boolean().meta({ description: "Whether the host was heard of in the last 15 s." }),
+  up: z.boolean().meta({ description: "True if the host was heard of in the last 15 s." }),
   heartbeat_at: z.iso.datetime().meta({ description: "When the host was last heard of." }),
   hypervisors: z
     .record(z.string(), z.string())

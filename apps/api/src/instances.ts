@@ -88,7 +88,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
 const deleteQuery = z.object({
   graceful_shutdown: booleanInQuery().optional().meta({
     description:
-      "Whether the guest is asked to shut down before its VM is ended. It gets as long as for a stop (`STOP_GRACE`). Defaults to false.",
+      "If true, the guest is asked to shut down before its VM is ended. It gets as long as for a stop (`STOP_GRACE`). Defaults to false.",
   }),
 })
 

@@ -42,7 +42,7 @@ const diskSchema = z.object({
   format: z
     .enum(["raw", "qcow2"])
     .describe("The format of the file. It is never guessed; a file of another format is refused."),
-  readonly: z.boolean().optional().describe("Whether the guest may only read the disk. Defaults to false."),
+  readonly: z.boolean().optional().describe("If true, the guest can only read the disk. Defaults to false."),
 })
 
 const launchSchema = z
@@ -94,7 +94,7 @@ const attachSchema = z
       .boolean()
       .optional()
       .describe(
-        "Whether a capture may put an overlay on the VM's disks for as long as it copies them, where their file system cannot share blocks.",
+        "If true, a capture may put an overlay on the VM's disks while it copies them, where their file system cannot share blocks. Defaults to false.",
       ),
   })
   .describe("A QEMU that was started outside of Stillframe. Needs the scope `host:attach` as well.")

@@ -47,7 +47,7 @@ export const headers: Json = {
     schema: text,
   },
   "x-should-retry": {
-    description: "Whether it can help to send the same request again.",
+    description: "`true` if sending the same request again can help.",
     schema: { enum: ["true", "false"] },
   },
   "retry-after-ms": {

@@ -98,8 +98,19 @@ export function thrownProblem(thrown: unknown): StillframeError {
   if (status === 413 || type === "entity.too.large")
     return new StillframeError("payload_too_large", "the request body is larger than 1 MiB")
   if (status !== undefined && status >= 400 && status < 500)
-    return new StillframeError("bad_request", `the request can't be read: ${(thrown as Error).message}`)
+    return new StillframeError(
+      "bad_request",
+      `the request can't be read: ${unreadable[type ?? ""] ?? "its path or its body is malformed; correct it"}`,
+      { cause: thrown },
+    )
   return new StillframeError("internal_error", "internal error", { cause: thrown })
+}
+
+/** By the type of the body parser's error. */
+const unreadable: Readonly<Record<string, string>> = {
+  "encoding.unsupported": "its body is compressed; send it without a Content-Encoding",
+  "request.aborted": "its body did not arrive whole; send it again",
+  "request.size.invalid": "its body is not as long as Content-Length says; correct the header",
 }
 
 const tooManyConflicts =

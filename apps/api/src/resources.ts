@@ -29,7 +29,7 @@ export const errorCode = z
   .describe("A code that programs can rely on.")
 
 const compression = z.object({
-  enabled: z.boolean().describe("Whether the memory is compressed."),
+  enabled: z.boolean().describe("True if the memory is compressed."),
   algorithm: z.enum(algorithms).exactOptional().describe("The compression algorithm."),
   level: z.int().exactOptional().describe("The compression level of the algorithm."),
 })
@@ -58,15 +58,15 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     compression: compression
       .exactOptional()
       .describe("The compression that applies, with all defaults filled in. Absent when there is none."),
-    compression_state: z.enum(compressionStates).describe("Whether the memory file is compressed."),
+    compression_state: z.enum(compressionStates).describe("The state of the memory file's compression."),
     compression_error: z
       .string()
       .exactOptional()
-      .describe("Why the last compression failed. The files that were there before it are kept."),
+      .describe("The reason why the last compression failed. The files that were there before it are kept."),
     compression_reason: z
       .string()
       .exactOptional()
-      .describe("Why the memory cannot be compressed: `compression_state` then stays `none`."),
+      .describe("The reason why the memory cannot be compressed: `compression_state` then stays `none`."),
     restorable: z
       .literal(false)
       .exactOptional()
@@ -74,7 +74,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     restorable_reason: z
       .string()
       .exactOptional()
-      .describe("Why the snapshot cannot be restored, and what you can do."),
+      .describe("The reason why the snapshot cannot be restored, and the remedy."),
     compressed_size_bytes: bytes("The size of the compressed memory file.").exactOptional(),
     uncompressed_size_bytes: bytes("The size that the memory file had before.").exactOptional(),
     status: z
@@ -91,7 +91,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     error: z
       .object({ code: errorCode, message: z.string().describe("The reason, and what you can do.") })
       .exactOptional()
-      .describe("Why the capture failed, or which files are damaged."),
+      .describe("The reason why the capture failed, or the files that are damaged."),
     captured_at: time("The point in time that the snapshot shows, by the database's clock").exactOptional(),
     pause_ms: z.number().exactOptional().describe("How long the guest was paused, in milliseconds."),
     stored_bytes: bytes(
@@ -107,7 +107,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     storage_error: z
       .string()
       .exactOptional()
-      .describe("Why the files cannot be reached at present. They are not lost."),
+      .describe("The reason why the files cannot be reached at present. They are not lost."),
   })
   .meta({ id: "Snapshot", description: "The state of a VM at one moment.", examples: [exampleSnapshot] })
 
@@ -130,7 +130,9 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     state_error: z
       .string()
       .exactOptional()
-      .describe("Why the last action failed, why the VM stands still, or why the state is not known."),
+      .describe(
+        "The reason why the last action failed, why the VM stands still, or why the state is not known.",
+      ),
     importing: z
       .object({
         bytes: bytes("How much of the files was read."),
@@ -152,7 +154,7 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     restorable_reason: z
       .string()
       .exactOptional()
-      .describe("Why its snapshots cannot be restored, and what you can do."),
+      .describe("The reason why its snapshots cannot be restored, and the remedy."),
     vcpus: z.int().describe("The number of virtual processors."),
     size: z.string().describe("The memory of the VM, such as `512 MB`."),
     tags: tags.exactOptional(),
@@ -188,12 +190,12 @@ const webhook = z.object({
     .array(z.string())
     .describe("Only events of these instances and their snapshots are sent. Empty: of all."),
   tags: tags.exactOptional().describe("Only events of resources that have all of these tags are sent."),
-  enabled: z.boolean().describe("Whether events are sent."),
+  enabled: z.boolean().describe("True if events are sent."),
   disabled_reason: z
     .enum(disabledReasons)
     .exactOptional()
     .describe(
-      "Why the webhook was disabled by itself. `gone`: its receiver answered 410. `failing`: for 5 days every attempt " +
+      "The reason why Stillframe disabled the webhook. `gone`: its receiver answered 410. `failing`: for 5 days every attempt " +
         "failed, and then another delivery was given up.",
     ),
   failing_since: time("Since when every attempt has failed").exactOptional(),
@@ -273,7 +275,10 @@ export const webhookTestSchema = z
 export const waitedSchema = z
   .object({
     state: z.enum(instanceStates).describe("The state at the end of the wait."),
-    state_error: z.string().exactOptional().describe("Why the last action on the instance failed."),
+    state_error: z
+      .string()
+      .exactOptional()
+      .describe("The reason why the last action on the instance failed."),
     timed_out: z.boolean().describe("True when the instance did not get into the state in time."),
   })
   .meta({ id: "WaitForStateResponse", description: "How a wait has ended." })
@@ -283,7 +288,7 @@ export const errorSchema = z
     code: z.string().describe("A code that programs can rely on."),
     message: z.string().describe("The failure, its reason, and what you can do."),
   })
-  .meta({ id: "Error", description: "Why a request was not carried out." })
+  .meta({ id: "Error", description: "The reason why a request was not carried out." })
 
 export const eventsRemovedSchema = errorSchema
   .extend({ oldest: z.int().min(1).describe("The sequence of the oldest event that is kept.") })

@@ -32,7 +32,7 @@ export const tagsSchema = z
 
 export const compressionSchema = z
   .object({
-    enabled: z.boolean().describe("Whether the memory is compressed."),
+    enabled: z.boolean().describe("True if the memory is compressed."),
     algorithm: z.enum(algorithms).optional().describe("The compression algorithm. Defaults to zstd."),
     // The range of the algorithm itself is the handler's to judge, with another code.
     level: z

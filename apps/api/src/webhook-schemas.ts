@@ -34,7 +34,10 @@ const fields = {
     .optional()
     .describe("Send only events of these instances and of their snapshots."),
   tags: tagsSchema.optional().describe("Send only events of resources that have all of these tags."),
-  enabled: z.boolean().optional().describe("Whether events are sent. Defaults to true."),
+  enabled: z
+    .boolean()
+    .optional()
+    .describe("If false, the webhook is paused and no events are sent. Defaults to true."),
 }
 
 export const createWebhookSchema = z

@@ -56,8 +56,8 @@ async function run(order: Order): Promise<void> {
   }).then(
     (result): FromCaptor => ({ result }),
     (thrown: unknown): FromCaptor => {
-      const { code, message } = toStillframeError(thrown)
-      return { error: { code, message } }
+      const { code, message, said } = toStillframeError(thrown)
+      return { error: { code, message, ...(said !== undefined && { said }) } }
     },
   )
   if (!process.connected) process.exit(0)

@@ -132,7 +132,10 @@ async function carryOut(captor: ChildProcess, order: Order, options: OrderOption
         "the process that spoke to the hypervisor died; the VM was resumed",
       )
     }
-    if ("error" in message) throw new StillframeError(message.error.code, message.error.message)
+    if ("error" in message) {
+      const { code, message: words, said } = message.error
+      throw new StillframeError(code, words, { said })
+    }
     return message.result
   } finally {
     signal.removeEventListener("abort", abort)

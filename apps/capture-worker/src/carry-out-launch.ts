@@ -3,13 +3,14 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import { findVms } from "@stillframe/hypervisors/find-vms"
-import type { VmLaunch } from "@stillframe/hypervisors/hypervisor"
+import type { Hypervisor, VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { exists } from "@stillframe/storage/exists"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
+import { blamed, partsOf } from "./blame.ts"
 import type { EndOrder, Launched, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
 
 const endGraceMs = 2_000
@@ -31,7 +32,11 @@ export async function carryOutLaunch(
     return { pid, launch: withImages(order.launch, disks) }
   } catch (error) {
     await carryOutEnd({ ...order, kind: "end", remove: "instance" })
-    throw error
+    throw blamed(error, {
+      code: "invalid_request",
+      hypervisor: order.hypervisor.name,
+      suspects: order.suspects,
+    })
   }
 }
 
@@ -52,13 +57,30 @@ export async function carryOutStart(order: StartOrder, signal: AbortSignal): Pro
   const hypervisor = await hypervisorOf(order.hypervisor)
   await requireDirectory(dir)
   const disks = await hypervisor.renew(dir, signal)
-  const vm = await hypervisor.launch({ dir, disks, signal, ...whoseVm(order) })
+  return await boot(hypervisor, { dir, disks, signal, ...whoseVm(order) }, order)
+}
+
+/** Starts a guest that boots from disks which are there. On a failure no process is left; a refusal is a `conflict`. */
+export async function boot(
+  hypervisor: Hypervisor,
+  vm: VmLaunch,
+  order: StartOrder | RestoreOrder,
+  { startGuest = true } = {},
+): Promise<ProcessIdentity> {
   try {
-    await hypervisor.begin(dir)
-    return vm
+    const process = await hypervisor.launch(vm)
+    try {
+      if (startGuest) await hypervisor.begin(vm.dir)
+      return process
+    } catch (error) {
+      await endProcess(process, { graceMs: 0 })
+      throw error
+    }
   } catch (error) {
-    await endProcess(vm, { graceMs: 0 })
-    throw error
+    const { name } = order.hypervisor
+    const imagesDir = join(order.dataDir, "images")
+    const suspects = partsOf(order.launch, { hypervisor: name, imagesDir })
+    throw blamed(error, { code: "conflict", hypervisor: name, suspects })
   }
 }
 
@@ -67,7 +89,8 @@ export async function requireDirectory(dir: string): Promise<void> {
   if (await exists(dir)) return
   throw new StillframeError(
     "corrupted",
-    `the instance's directory ${dir} is missing; bring it back from a backup, restore one of its snapshots, or delete it`,
+    "the instance's files are missing on its host; bring them back from a backup, restore one of its snapshots, or delete it",
+    { said: dir },
   )
 }
 

@@ -10,7 +10,7 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/layout"
 import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
 import { capturedMemory, type MemoryPlace } from "./captured-memory.ts"
-import { carryOutEnd, whoseVm } from "./carry-out-launch.ts"
+import { boot, carryOutEnd, whoseVm } from "./carry-out-launch.ts"
 import type { RestoreOrder } from "./orders.ts"
 import { linkPayload, syncPayload } from "./seal.ts"
 
@@ -72,10 +72,8 @@ async function startIn(
   const hypervisor = await hypervisorOf(order.hypervisor)
   const disks = await hypervisor.top(frozen, { dir, signal })
   const vm = { dir, disks, signal, ...whoseVm(order) }
-  const process =
-    manifest.kind === "Stopped"
-      ? await hypervisor.launch(vm)
-      : await loadMemory(order, { hypervisor, manifest, vm })
+  if (manifest.kind === "Stopped") return await boot(hypervisor, vm, order, order)
+  const process = await loadMemory(order, { hypervisor, manifest, vm })
   if (order.startGuest) await hypervisor.begin(dir)
   return process
 }

@@ -1,8 +1,8 @@
 import { isAbsolute, join } from "node:path"
 import type { Hypervisor } from "@stillframe/domain/instance"
 import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
-import { parseEnv, type Env } from "@stillframe/runtime/env"
-import { findProgram } from "@stillframe/runtime/find-program"
+import { assertReadable, parseEnv, SettingsError, type Env } from "@stillframe/runtime/env"
+import { findProgram, isProgram } from "@stillframe/runtime/find-program"
 import {
   databaseSettings,
   hostSettings,
@@ -96,7 +96,12 @@ const vmmPrograms = [
   { name: "vz", setting: "VZ_SHIM_BINARY", program: "vz-shim" },
 ] as const
 
+/** Throws one `SettingsError` that lists every mistake. */
 export function configFromEnv(env: Env): CaptureWorkerConfig {
+  assertReadable(
+    () => parseEnv(settings, env),
+    () => assertPrograms(env),
+  )
   const set = parseEnv(settings, env)
   const qemuBinary = findProgram(set.QEMU_BINARY, env["PATH"])
   return {
@@ -140,4 +145,17 @@ function vmmBinaries(
     else if (isAbsolute(binary)) found.set(name, { path: binary })
   }
   return found
+}
+
+const programSettings = ["QEMU_BINARY", "QEMU_IMG", ...vmmPrograms.map(({ setting }) => setting)]
+
+/** Refuses a program that a setting names and that cannot be executed; one that is just not installed is no setting's fault. */
+function assertPrograms(env: Env): void {
+  const mistakes = programSettings
+    .filter((setting) => env[setting] !== undefined && !isProgram(env[setting], env["PATH"]))
+    .map((name) => ({
+      name,
+      message: `names no program that this process can execute; set it to an absolute path, or to a name that is found on PATH`,
+    }))
+  if (mistakes.length > 0) throw new SettingsError(mistakes)
 }

@@ -26,13 +26,21 @@ export async function liveCaptureOfHost(
   qemu: QemuOfHost,
   log: Logger,
 ): Promise<LiveCaptureProbe> {
-  const result = await findOut(config, qemu, log).catch((error: unknown): LiveCaptureProbe => ({
-    live_capture: false,
-    reason: `it could not be tried: ${toStillframeError(error).message}`,
-  }))
+  const result = await findOut(config, qemu, log).catch((error: unknown): LiveCaptureProbe => {
+    const { message, said } = toStillframeError(error)
+    return {
+      live_capture: false,
+      reason: `it could not be tried: ${message}`,
+      ...(said !== undefined && { said }),
+    }
+  })
   if (result.live_capture) log.info("live capture offered")
   // An old QEMU is nothing that anybody must look after.
-  else log[savesLive(qemu.version) ? "warn" : "info"]({ reason: result.reason }, "live capture not offered")
+  else
+    log[savesLive(qemu.version) ? "warn" : "info"](
+      { reason: result.reason, said: result.said },
+      "live capture not offered",
+    )
   return result
 }
 

@@ -2,7 +2,6 @@ import { readFile, realpath } from "node:fs/promises"
 import { createConnection, createServer } from "node:net"
 import { basename, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
-import { toStillframeError } from "@stillframe/domain/errors"
 import { boundLogs } from "@stillframe/hypervisors/bounded-log"
 import { holdersOf } from "@stillframe/hypervisors/unix-sockets"
 import { namesIn } from "@stillframe/storage/directory"
@@ -49,7 +48,7 @@ function tellProgress(): void {
 
 /** The next round tries again: no other process bounds them. */
 function tellTrouble(error: unknown): undefined {
-  tell({ kind: "trouble", reason: toStillframeError(error).message })
+  tell({ kind: "trouble", reason: String(error) })
 }
 
 function tell(word: KeeperWord): void {

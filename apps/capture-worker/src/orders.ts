@@ -98,6 +98,8 @@ export interface LaunchOrder extends VmOrder {
   readonly launch: GuestConfig
   /** Directories that the launch's paths may lie under. */
   readonly hostPaths: readonly string[]
+  /** The members of the request that a refusal by the hypervisor may be about. */
+  readonly suspects: readonly string[]
 }
 
 /** Starts the VM again, cold, on the disks in its directory. */
@@ -180,5 +182,5 @@ export type FromCaptor =
   | { readonly progress: number }
   | { readonly importing: ImportProgress }
   | { readonly result: Results[keyof Results] }
-  | { readonly error: { readonly code: ErrorCode; readonly message: string } }
+  | { readonly error: { readonly code: ErrorCode; readonly message: string; readonly said?: string } }
   | { readonly free: true }

@@ -16,6 +16,7 @@ import { hasVm } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
+import { suspectsOf } from "./blame.ts"
 import { endVm } from "./end-vm.ts"
 import { buildingRoom, importRoom, withHostRoom } from "./host-room.ts"
 import { importWriter } from "./import-progress.ts"
@@ -37,7 +38,13 @@ export function launchHandler(worker: Worker): OperationHandler {
       const room = await importRoom(worker.config, instance, { launch, hostPaths })
       const order = () =>
         worker.captors.order(
-          { kind: "launch", launch, hostPaths, ...vmOrder(worker, context, instance) },
+          {
+            kind: "launch",
+            launch,
+            hostPaths,
+            suspects: suspectsOf(instance.launch, instance.hypervisor),
+            ...vmOrder(worker, context, instance),
+          },
           {
             signal: context.signal,
             onLost: async () => endVm(worker, context, instance, "instance"),

@@ -55,7 +55,11 @@ test.each([
 )
 
 test("the eighth try is the last, whatever the receiver asks for", () => {
-  expect(judgeError(8, reset)).toEqual({ delivered: false, error: "read ECONNRESET", retryMs: undefined })
+  expect(judgeError(8, reset)).toEqual({
+    delivered: false,
+    error: "cannot reach the receiver: it closed the connection. Check that it runs and what its log says.",
+    retryMs: undefined,
+  })
   expect(judgeAnswer(8, answer(503, 1_000)).retryMs).toBeUndefined()
 })
 
@@ -64,8 +68,19 @@ test("who asks for more time than the schedule has gets it, who asks for less ge
   expect(judgeAnswer(2, answer(503, 60_000)).retryMs).toBeGreaterThanOrEqual(240_000)
 })
 
-test("an error without words is shown by its code", () => {
-  const refused = Object.assign(new AggregateError([]), { code: "ECONNREFUSED" })
+test.each([
+  [Object.assign(new AggregateError([]), { code: "ECONNREFUSED" }), "nothing listens there"],
+  [Object.assign(new Error("other side closed"), { code: "UND_ERR_SOCKET" }), "it closed the connection"],
+  [
+    Object.assign(new Error("certificate has expired"), { code: "CERT_HAS_EXPIRED" }),
+    "its certificate has expired",
+  ],
+])("%s is told in our words", (error, why) => {
+  expect(judgeError(1, error).error).toContain(`cannot reach the receiver: ${why}. `)
+})
 
-  expect(judgeError(1, refused).error).toBe("ECONNREFUSED")
+test("an error without words that is not known is shown by its code", () => {
+  const unknown = Object.assign(new AggregateError([]), { code: "E_OTHER" })
+
+  expect(judgeError(1, unknown).error).toBe("E_OTHER")
 })

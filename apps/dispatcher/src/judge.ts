@@ -1,5 +1,6 @@
 import type { DeliveryOutcome } from "@stillframe/db/delivery-outcomes"
 import { deliveryRetryMs, withJitter } from "@stillframe/domain/events"
+import { unreachable, type Server } from "@stillframe/domain/unreachable"
 import type { Answer } from "./post-signed.ts"
 
 /** Its receiver wants nothing more, ever. */
@@ -31,8 +32,12 @@ function retryMs(attempt: number): number | undefined {
   return delayMs === undefined ? undefined : withJitter(delayMs, Math.random())
 }
 
-/** Some errors of connections have a code and no words, for instance when each of several addresses refused. */
+const receiver: Server = { name: "the receiver", setting: "the webhook's url" }
+
+/** In our words where it is about the connection; some such errors have a code and no words. */
 function textOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  return error.message || (error as NodeJS.ErrnoException).code || error.name
+  return (
+    unreachable(receiver, error) ?? (error.message || ((error as NodeJS.ErrnoException).code ?? error.name))
+  )
 }

@@ -35,7 +35,8 @@ export async function runVerb(verb: (work: Work) => Promise<void>): Promise<void
     if (interrupted.signal.aborted) return void setTimeout(endBySignal, stuckAfterMs).unref()
     const failure = fileError(error)
     if (!(failure instanceof StillframeError)) throw error
-    console.error(failure.message)
+    // The files are those that the user has named.
+    console.error(failure.said === undefined ? failure.message : `${failure.message} (${failure.said})`)
     process.exitCode = 1
   }
 }

@@ -10,7 +10,6 @@ import { startEmbeddedPostgres } from "@stillframe/db/embedded"
 import { openMigrated } from "@stillframe/db/open"
 import { configFromEnv as dispatcherConfig } from "@stillframe/dispatcher/config"
 import { startDispatcher } from "@stillframe/dispatcher/start"
-import { StillframeError } from "@stillframe/domain/errors"
 import { useQueueEngine } from "@stillframe/queue/engine"
 import { parseEnv, type Env } from "@stillframe/runtime/env"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -20,6 +19,7 @@ import { storageSettings } from "@stillframe/runtime/settings"
 import { writeDurably } from "@stillframe/storage/durable"
 import { inOwnDirectory, isFull, makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { installImages } from "./install-images.ts"
+import { assertSettings } from "./stack-settings.ts"
 import { mintToken } from "./token.ts"
 
 /** All four processes in one, on one machine. */
@@ -38,6 +38,7 @@ const loopback = "127.0.0.0/8,::1/128"
  * Throws a `StillframeError` whose message says what to do.
  */
 export async function startStack(env: Env, log: Logger, stopping?: AbortSignal): Promise<Stack> {
+  assertSettings(env)
   await using resources = new AsyncDisposableStack()
   const { DATA_DIR: dataDir } = parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env)
   await makeOwnDirectory("DATA_DIR", dataDir)
@@ -106,15 +107,7 @@ async function ownServices(
     stopping,
   }: { env: Env; dataDir: string; log: Logger; stopping: AbortSignal | undefined },
 ): Promise<OwnServices> {
-  if (env["DATABASE_URL"] !== undefined) {
-    // With a shared database, secrets made here would make every process refuse the others' tokens.
-    const missing = ["JWT_SECRET", "SECRETS_KEY"].filter((name) => env[name] === undefined)
-    if (missing.length === 0) return { settings: {} }
-    throw new StillframeError(
-      "invalid_request",
-      `DATABASE_URL is set, so ${missing.join(" and ")} must be set too: every process of the installation needs the same`,
-    )
-  }
+  if (env["DATABASE_URL"] !== undefined) return { settings: {} }
   const postgres = resources.use(
     await startEmbeddedPostgres({
       dataDir: join(dataDir, "postgres"),

@@ -53,5 +53,5 @@ test("a secret that is too short is refused by the name of its variable", () => 
   const { status, stderr } = token([], { JWT_SECRET: "short" })
 
   expect(status).toBe(1)
-  expect(stderr).toMatch(/^settings that can't be used:\n {2}JWT_SECRET: must .*\n$/)
+  expect(stderr).toMatch(/^settings that can't be used:\n {2}JWT_SECRET: is too short: it must be .*\n$/)
 })

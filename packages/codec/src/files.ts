@@ -2,25 +2,36 @@ import { readSync, writeSync } from "node:fs"
 import { type FileHandle, open, rm } from "node:fs/promises"
 import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
 
-const codes: Readonly<Record<string, ErrorCode>> = {
-  ENOENT: "not_found",
-  EEXIST: "conflict",
-  ENOSPC: "insufficient_storage",
-  EDQUOT: "insufficient_storage",
-  EFBIG: "insufficient_storage",
-  EROFS: "storage_unavailable",
-  ESTALE: "storage_unavailable",
+interface FileFailure {
+  readonly code: ErrorCode
+  readonly message: string
 }
 
-/** A system call's error with a code of ours and the system's error as cause; anything else comes back as it is. */
+const full: FileFailure = { code: "insufficient_storage", message: "no room is left; free some space" }
+const away: FileFailure = {
+  code: "storage_unavailable",
+  message: "the file system cannot be used at present; mount it again so that it can be written",
+}
+const failures: Readonly<Record<string, FileFailure>> = {
+  ENOENT: { code: "not_found", message: "a file is missing; bring it back" },
+  EEXIST: { code: "conflict", message: "a file is there already; remove it, or choose another name" },
+  ENOSPC: full,
+  EDQUOT: full,
+  EFBIG: { ...full, message: "the file would be larger than its file system allows; use another one" },
+  EROFS: away,
+  ESTALE: away,
+}
+const otherFailure: FileFailure = {
+  code: "storage_failed",
+  message: "a file cannot be read or written; check its permissions and its disk",
+}
+
+/** A system call's error in our words, with those of the system, which name the path, in `said`; anything else as it is. */
 export function fileError(thrown: unknown): unknown {
   const error = thrown as NodeJS.ErrnoException
   if (!(thrown instanceof Error) || error.syscall === undefined) return thrown
-  return new StillframeError(
-    codes[error.code ?? ""] ?? "storage_failed",
-    `${error.message}; check the path, its permissions and the free space`,
-    { cause: thrown },
-  )
+  const { code, message } = failures[error.code ?? ""] ?? otherFailure
+  return new StillframeError(code, message, { cause: thrown, said: error.message })
 }
 
 /** The size of a regular file. Throws `invalid_request` for anything else, whose size says nothing. */

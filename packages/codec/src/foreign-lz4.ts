@@ -106,7 +106,7 @@ function decode(
   try {
     return stream.decode(input, output)
   } catch (thrown) {
-    throw corrupted(`a frame does not decompress (${(thrown as Error).message})`, { cause: thrown })
+    throw corrupted("a frame does not decompress", { cause: thrown })
   }
 }
 

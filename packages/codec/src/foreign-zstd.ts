@@ -49,7 +49,7 @@ function decodedAtOnce(pieces: Buffer[], blockCount: number): Buffer {
     const bytes = loadCodec(codecFor("zstd")).decompressFrame(Buffer.concat(pieces), content)
     return content.subarray(0, bytes)
   } catch (thrown) {
-    throw corrupted(`a frame does not decompress (${(thrown as Error).message})`, { cause: thrown })
+    throw corrupted("a frame does not decompress", { cause: thrown })
   }
 }
 
@@ -113,11 +113,12 @@ function assertNoDictionary(flags: number, header: Buffer): void {
 }
 
 function zstdError(thrown: unknown): unknown {
-  const { code = "", message } = thrown as NodeJS.ErrnoException
+  const { code = "" } = thrown as NodeJS.ErrnoException
   if (/windowTooLarge/i.test(code)) {
-    const why = `a frame needs a window of more than 128 MiB (${message})`
-    return notSupported(`${why}; decompress it with zstd -d --long=31`, { cause: thrown })
+    return notSupported("a frame needs a window of more than 128 MiB; decompress it with zstd -d --long=31", {
+      cause: thrown,
+    })
   }
   if (!/^Z_|^ZSTD_/.test(code)) return thrown
-  return corrupted(`a frame does not decompress (${message})`, { cause: thrown })
+  return corrupted("a frame does not decompress", { cause: thrown })
 }

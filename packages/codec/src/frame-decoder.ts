@@ -109,7 +109,7 @@ function decompress(codec: FrameCodec, frame: number, compressed: Uint8Array, co
   try {
     bytes = codec.decompressFrame(compressed, content)
   } catch (thrown) {
-    throw corrupted(`frame ${frame} does not decompress (${(thrown as Error).message})`, { cause: thrown })
+    throw corrupted(`frame ${frame} does not decompress`, { cause: thrown })
   }
   if (bytes !== content.length) throw corrupted(`frame ${frame} has another length than its seek table says`)
 }

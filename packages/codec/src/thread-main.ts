@@ -22,11 +22,12 @@ parentPort?.on("message", (task: Task) => {
     if (thrown === stopped) return answer({ state: "stopped" })
     // Not left to the main thread: the others may be waiting for this one's turn.
     stop(task.control)
-    const { code, message } = toStillframeError(fileError(thrown))
+    const { code, message, said } = toStillframeError(fileError(thrown))
     answer({
       state: "failed",
       code,
       message,
+      said,
       systemCode: (thrown as NodeJS.ErrnoException).syscall && (thrown as NodeJS.ErrnoException).code,
     })
   }

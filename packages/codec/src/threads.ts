@@ -10,7 +10,13 @@ export type Answer =
   | { state: "done"; result: string | undefined }
   | { state: "stopped" }
   /** `systemCode`: that of the system call that failed, such as `EPIPE`. */
-  | { state: "failed"; code: ErrorCode; message: string; systemCode: string | undefined }
+  | {
+      state: "failed"
+      code: ErrorCode
+      message: string
+      said: string | undefined
+      systemCode: string | undefined
+    }
 
 interface Run {
   control: Control
@@ -92,9 +98,14 @@ async function runThread(task: Task, { control, onBatch }: Run): Promise<string 
   }
 }
 
-function failureOf({ code, message, systemCode }: Extract<Answer, { state: "failed" }>): StillframeError {
+function failureOf({
+  code,
+  message,
+  said,
+  systemCode,
+}: Extract<Answer, { state: "failed" }>): StillframeError {
   const cause = systemCode === undefined ? undefined : Object.assign(new Error(message), { code: systemCode })
-  return new StillframeError(code, message, { cause })
+  return new StillframeError(code, message, { cause, said })
 }
 
 function takeWorker(): Worker {

@@ -46,7 +46,8 @@ function makeDo(pool: Pool): void {
 }
 
 function refusal(pool: Pool, error: unknown): unknown {
-  if ((error as Error).message !== waitedInVain) return connectionRefusal(error) ?? error
+  if ((error as Error).message !== waitedInVain)
+    return connectionRefusal(error, { url: pool.options.connectionString }) ?? error
   const { max, connectionTimeoutMillis = 0 } = pool.options
   const seconds = connectionTimeoutMillis / 1_000
   const message =

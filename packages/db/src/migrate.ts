@@ -1,5 +1,5 @@
 import { readdir, readFile } from "node:fs/promises"
-import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { StillframeError } from "@stillframe/domain/errors"
 import { sql } from "kysely"
 import { Migrator, type Migration } from "kysely/migration"
 import type { OwnedDatabase } from "./client.ts"
@@ -17,9 +17,9 @@ export async function migrate(db: OwnedDatabase): Promise<void> {
   const migrator = new Migrator({ db, provider: { getMigrations } })
   const { error } = await migrator.migrateToLatest()
   if (error !== undefined) {
-    const refusal = connectionRefusal(error)
+    const refusal = connectionRefusal(error, { url: undefined })
     if (refusal !== undefined) throw refusal
-    const { message: reason } = toStillframeError(error)
+    const reason = (error as Error).message
     throw new StillframeError(
       "unavailable",
       `the database's schema does not fit this program: ${reason}. Start the program that last migrated it, or a newer one.`,

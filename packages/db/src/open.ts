@@ -51,6 +51,7 @@ export async function openMigrated(
   await migrate(db)
   const waker = await openWaker({
     url: options.databaseDirectUrl,
+    setting: pooled ? "DATABASE_DIRECT_URL" : "DATABASE_URL",
     onError: outage.notifications.failed,
     onConnected: outage.notifications.worked,
   })

@@ -32,10 +32,13 @@ export interface Waker {
  */
 export async function openWaker({
   url,
+  setting,
   onError,
   onConnected = () => undefined,
 }: {
   url: string
+  /** That names `url`: `DATABASE_URL` unless given. */
+  setting?: string
   onError: (error: Error) => void
   onConnected?: () => void
 }): Promise<Waker> {
@@ -62,7 +65,7 @@ export async function openWaker({
   function reconnect(reason: Error): void {
     client = undefined
     if (closed) return
-    onError(reason)
+    onError(inWords(reason))
     retry = setTimeout(() => void connect().catch(reconnect), reconnectMs)
   }
 
@@ -70,8 +73,12 @@ export async function openWaker({
     for (const listener of listeners[channel]) listener(payload)
   }
 
-  await connect().catch((error: unknown) => {
-    throw connectionRefusal(error) ?? error
+  function inWords(error: Error): Error {
+    return connectionRefusal(error, { url, ...(setting !== undefined && { setting }) }) ?? error
+  }
+
+  await connect().catch((error: Error) => {
+    throw inWords(error)
   })
   return {
     wake: coalesced(async (channels) => {

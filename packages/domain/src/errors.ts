@@ -49,31 +49,60 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes
 
+interface StillframeErrorOptions extends ErrorOptions {
+  readonly said?: string | undefined
+}
+
 /** The one error class. `message` is for people and ends in what they can do; it never carries a secret. */
 export class StillframeError extends Error {
   override readonly name = "StillframeError"
   readonly code: ErrorCode
+  /** The words of a program or library, which may name paths and command lines: for the log alone. */
+  readonly said?: string
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, { said, ...options }: StillframeErrorOptions = {}) {
     super(message, options)
     this.code = code
+    if (said !== undefined) this.said = said
   }
 }
 
-/** Turns whatever was thrown into a StillframeError; what is not ours becomes `internal_error` with its message as cause. */
+/** Turns an error of a library or the system into a `StillframeError` with our words; its own are in `said`. */
 export function toStillframeError(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
-  const code = systemErrorCodes[(thrown as NodeJS.ErrnoException | null)?.code ?? ""] ?? "internal_error"
-  return new StillframeError(code, thrown instanceof Error ? thrown.message : String(thrown), {
+  const { code, message } = systemErrors[(thrown as NodeJS.ErrnoException | null)?.code ?? ""] ?? unforeseen
+  return new StillframeError(code, message, {
     cause: thrown,
+    said: thrown instanceof Error ? thrown.message : String(thrown),
   })
 }
 
-const systemErrorCodes: Readonly<Record<string, ErrorCode>> = {
-  ENOSPC: "insufficient_storage",
-  EDQUOT: "insufficient_storage",
-  EIO: "storage_failed",
+const unforeseen: SystemError = {
+  code: "internal_error",
+  message: "an unforeseen error stopped the work; the log of the process that did it says which",
+}
+
+interface SystemError {
+  readonly code: ErrorCode
+  readonly message: string
+}
+
+const full: SystemError = {
+  code: "insufficient_storage",
+  message: "the file system is full; free some space and try again",
+}
+const away: SystemError = {
+  code: "storage_unavailable",
+  message: "the file system cannot be used at present; mount it again so that it can be written",
+}
+const systemErrors: Readonly<Record<string, SystemError>> = {
+  ENOSPC: full,
+  EDQUOT: { ...full, message: "the disk quota is used up; raise it or free some space, and try again" },
+  EIO: {
+    code: "storage_failed",
+    message: "the storage reported an error; look at the host's kernel log and check the disk",
+  },
   // Only file systems say so: remounted read-only, or a server that has lost the file.
-  EROFS: "storage_unavailable",
-  ESTALE: "storage_unavailable",
+  EROFS: away,
+  ESTALE: away,
 }

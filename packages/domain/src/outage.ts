@@ -23,7 +23,7 @@ const remindMs = 60_000
 
 /** For a lost server: its log lines carry the reason without a stack. `now`: milliseconds of a monotonic clock. */
 export function openOutage(log: OutageLog, words: OutageWords, now?: () => number): Outage {
-  return open(log, words, (error) => ({ reason: reasonOf(error) }), now)
+  return open(log, words, (error) => ({ reason: reasonOf(error), said: saidOf(error) }), now)
 }
 
 /**
@@ -68,6 +68,10 @@ function open(
       failures = 0
     },
   }
+}
+
+function saidOf(error: unknown): string | undefined {
+  return error instanceof StillframeError ? error.said : undefined
 }
 
 /** An AggregateError, such as that of a host with several addresses, has no message of its own. */

@@ -5,9 +5,13 @@ export function unlaunchable(option: string): string {
   return `the VM runs with ${option}, which Stillframe cannot recreate, so its snapshots cannot be restored or forked. Restart the VM without it and attach it again.`
 }
 
-/** Why a VM cannot be captured at all: its hypervisor's own reasons. */
+const device = /^non-migratable device: (.+)$/
+
+/** Why a VM cannot be captured at all, from its hypervisor's own reasons, which may name the paths of its host. */
 export function unsavable(reasons: readonly string[]): string {
-  return `QEMU cannot save this VM: ${reasons.join("; ")}. Restart the VM without that device or setting and attach it again.`
+  const devices = reasons.flatMap((reason) => device.exec(reason)?.[1] ?? [])
+  const what = devices.length > 0 ? `the device ${devices.join(", ")}` : "one of its devices or settings"
+  return `QEMU cannot save this VM because of ${what}. Restart the VM without it and attach it again.`
 }
 
 /** How a resource shows it: nothing where it can be restored. */

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "./refusal.ts"
 import type { VmControl } from "./vm-control.ts"
 
 /** Resuming has a deadline of its own, whatever ended the work. A save that is still under way counts to its own. */
@@ -9,13 +10,13 @@ const lostMax = 2
 
 /**
  * Makes a VM run, from whatever a dead or failed capture left. A VMM answers one after the other, so this waits behind a save
- * that is under way. What it said last is in the error, `timeout`, of a VM that does not run in the end. Throws
+ * that is under way. What it said last is in `said` of the error, `timeout`, of a VM that does not run in the end. Throws
  * `hypervisor_gone` when it could not be reached twice.
  */
 export async function ensureRuns(control: VmControl): Promise<void> {
   const until = performance.now() + resumeMs
   let lost = 0
-  for (let refusal = "it gave no reason"; ; await delay(retryMs)) {
+  for (let refusal: string | undefined; ; await delay(retryMs)) {
     try {
       await control.resume()
       if ((await control.state()) === "running") return
@@ -24,10 +25,10 @@ export async function ensureRuns(control: VmControl): Promise<void> {
       // A lost connection is no proof of a dead VM.
       const again = error.code === "hypervisor_gone" ? ++lost < lostMax : worthAnotherTry.has(error.code)
       if (!again) throw error
-      refusal = error.message
+      refusal = error.said ?? error.message
     }
     if (performance.now() > until)
-      throw new StillframeError("timeout", `the VM does not run again: ${refusal}; look at its log`)
+      throw new StillframeError("timeout", `the VM does not run again; ${logHasWhy}`, { said: refusal })
   }
 }
 

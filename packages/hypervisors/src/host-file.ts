@@ -4,25 +4,33 @@ import { StillframeError } from "@stillframe/domain/errors"
 
 /** A caller's file, opened once: it is judged and read by its descriptor, whatever its name comes to mean. */
 export interface HostFile extends AsyncDisposable {
-  /** Its real path, for messages and for names that are relative to it. */
+  /** Its real path, which names that are relative to it begin at. */
   readonly path: string
+  /** The file as its caller knows it, for messages. */
+  readonly shown: string
   readonly handle: FileHandle
   /** A path of the descriptor, which every process of ours can open. */
   readonly opened: string
 }
 
 /** Opens a regular file for reading. Throws `invalid_request` for a link, for anything else, and for a file that cannot be read. */
-export async function openHostFileAt(path: string): Promise<HostFile> {
+export async function openHostFileAt(path: string, shown = path): Promise<HostFile> {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
   // O_NONBLOCK: the open of a FIFO in its place would wait for a writer.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(
     (error: NodeJS.ErrnoException) => {
-      throw refusedFile(path, openFailure(error.code), error)
+      throw refusedFile(shown, openFailure(error.code), error)
     },
   )
   try {
-    if (!(await handle.stat()).isFile()) throw refusedFile(path, "it is not a regular file")
-    return { path, handle, opened: descriptorPath(handle, path), [Symbol.asyncDispose]: () => handle.close() }
+    if (!(await handle.stat()).isFile()) throw refusedFile(shown, "it is not a regular file")
+    return {
+      path,
+      shown,
+      handle,
+      opened: descriptorPath(handle, path),
+      [Symbol.asyncDispose]: () => handle.close(),
+    }
   } catch (error) {
     await handle.close()
     throw error
@@ -30,7 +38,7 @@ export async function openHostFileAt(path: string): Promise<HostFile> {
 }
 
 function openFailure(code: string | undefined): string {
-  if (code === "ELOOP") return "it is a link"
+  if (code === "ELOOP") return "it was replaced by a link while it was looked at"
   if (code === "ENXIO") return "it is not a regular file"
   return `this host's worker cannot read it (${code}); change its rights or its owner`
 }
@@ -40,8 +48,9 @@ export async function pathOfDescriptor({ path, opened }: HostFile): Promise<stri
   return opened === path ? realpath(path) : readlink(opened)
 }
 
-export function refusedFile(path: string, why: string, cause?: unknown): StillframeError {
-  return new StillframeError("invalid_request", `${JSON.stringify(path)} is refused: ${why}`, { cause })
+/** `shown`: a path as the caller gave it, never where its links lead. */
+export function refusedFile(shown: string, why: string, cause?: unknown): StillframeError {
+  return new StillframeError("invalid_request", `${JSON.stringify(shown)} is refused: ${why}`, { cause })
 }
 
 function descriptorPath({ fd }: FileHandle, path: string): string {

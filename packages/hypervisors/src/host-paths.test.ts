@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, realpath, rm, truncate, writeFile } from "node:fs/promises"
+import { chmod, mkdir, mkdtemp, realpath, rm, symlink, truncate, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, test } from "vitest"
@@ -82,4 +82,28 @@ test("a file that the worker may not read is the caller's to change", async (con
   await expect(openHostFile(join(root, "private"), rules())).rejects.toMatchObject({
     code: "invalid_request",
   })
+})
+
+test("no message says where a link leads, or what lies outside HOST_PATHS", async () => {
+  await mkdir(join(root, "in"))
+  await writeFile(join(root, "out,side"), "secret")
+  await symlink(join(root, "out,side"), join(root, "in", "outside"))
+  await writeFile(join(root, "in", "te,xt"), "text")
+  await symlink(join(root, "in", "te,xt"), join(root, "in", "comma"))
+  await symlink(join(root, "zeros"), join(root, "in", "zeros"))
+  const within = { ...rules(), hostPaths: [join(root, "in")] }
+  const refusalOf = (path: string): Promise<string> =>
+    checkDisk({ path, format: "qcow2", readonly: false }, within).then(
+      () => "taken",
+      (error: Error) => error.message.replaceAll(path, "it"),
+    )
+
+  const told = await Promise.all(
+    ["in/outside", "in/comma", "in/zeros", "zeros", "nothing"].map((name) => refusalOf(join(root, name))),
+  )
+
+  expect(told.join()).not.toMatch(/out,side|te,xt/)
+  expect(told.join()).not.toContain(root)
+  // The same for a file that is there and for one that is not.
+  expect(told[3]).toBe(told[4])
 })

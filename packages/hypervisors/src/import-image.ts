@@ -32,7 +32,7 @@ export async function importImage(
     return sha256
   } catch (error) {
     await rm(part, { force: true })
-    throw inWords(error, file.path, reading.signal)
+    throw inWords(error, file.shown, reading.signal)
   }
 }
 
@@ -54,7 +54,7 @@ export async function copyImage(file: HostFile, to: string, reading: Reading): P
     await rename(part, to)
   } catch (error) {
     await rm(part, { force: true })
-    throw inWords(error, file.path, reading.signal)
+    throw inWords(error, file.shown, reading.signal)
   }
 }
 
@@ -92,7 +92,7 @@ async function copied({ handle }: HostFile, part: string, reading: Reading): Pro
 
 /** Another link, owner or mode changes a file's times and leaves its content, so contents decide where times differ. */
 async function assertUnchanged(
-  { handle, path }: HostFile,
+  { handle, shown }: HostFile,
   before: Awaited<ReturnType<typeof factsOf>>,
   { part, signal }: { part: string; signal: AbortSignal },
 ): Promise<void> {
@@ -104,18 +104,18 @@ async function assertUnchanged(
   }
   throw new StillframeError(
     "conflict",
-    `${path} was changed while it was imported; launch the VM once nothing writes to that file`,
+    `${shown} was changed while it was imported; launch the VM once nothing writes to that file`,
   )
 }
 
-function inWords(thrown: unknown, path: string, signal: AbortSignal): StillframeError {
+function inWords(thrown: unknown, shown: string, signal: AbortSignal): StillframeError {
   if (signal.aborted)
     return new StillframeError("cancelled", "the import of the VM's files was cancelled", { cause: thrown })
   const error = toStillframeError(thrown)
   if (error.code !== "insufficient_storage") return error
   return new StillframeError(
     error.code,
-    `cannot import ${path}: the disk is full; free some of it, or enlarge it, and launch the VM again`,
-    { cause: thrown },
+    `cannot import ${shown}: the disk of DATA_DIR is full; free some of it, or enlarge it, and launch the VM again`,
+    { cause: thrown, said: error.said },
   )
 }

@@ -52,5 +52,5 @@ async function importSource(
   })
   const { size, mtimeMs, ino } = await file.handle.stat()
   assertSameSource(source, { sizeBytes: size, mtimeMs, inode: ino })
-  return await importImage({ ...file, path: source.path }, join(dir, name), importing)
+  return await importImage({ ...file, path: source.path, shown: source.path }, join(dir, name), importing)
 }

@@ -12,8 +12,8 @@ export function openDirectory(directory: string): { path: string; close: () => v
   } catch (error) {
     throw new StillframeError(
       "hypervisor_gone",
-      `the VM's directory cannot be opened: ${(error as Error).message}`,
-      { cause: error },
+      "the VM's directory cannot be opened; its VM may have been deleted meanwhile",
+      { cause: error, said: (error as Error).message },
     )
   }
   let open = true

@@ -26,7 +26,7 @@ function assertRawDisks(disks: readonly CheckedDisk[]): void {
   if (other !== undefined)
     throw new StillframeError(
       "not_supported",
-      `${other.file.path} is ${other.format}, and this hypervisor gets raw disks only; convert it with qemu-img convert -O raw, or launch the VM with qemu`,
+      `${other.file.shown} is ${other.format}, and this hypervisor gets raw disks only; convert it with qemu-img convert -O raw, or launch the VM with qemu`,
     )
 }
 

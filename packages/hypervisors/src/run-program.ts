@@ -2,10 +2,11 @@ import { execFile } from "node:child_process"
 import { basename } from "node:path"
 import { promisify } from "node:util"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "./refusal.ts"
 
 const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
 
-/** Runs a helper program to its end and gives its standard output. Throws `hypervisor_failed` with its last line of complaint. */
+/** Runs a helper program to its end and gives its standard output. Throws `hypervisor_failed` with its last line of complaint in `said`. */
 export async function runProgram(
   program: string,
   args: readonly string[],
@@ -19,19 +20,23 @@ export async function runProgram(
     if (code === "ENOENT") {
       throw new StillframeError(
         "hypervisor_unavailable",
-        `${program} was not found; install QEMU or name its path`,
+        `${basename(program)} was not found on this host; install it, or correct the setting that names it`,
         { cause: error },
       )
     }
     if (code === "ABORT_ERR")
-      throw new StillframeError("cancelled", `${program} was cancelled`, { cause: error })
+      throw new StillframeError("cancelled", `${basename(program)} was cancelled`, { cause: error })
     const said = stderr?.trim().split("\n").at(-1) || `it ended with ${code ?? "a signal"}`
     const full = /No space left on device|Disk quota exceeded/.test(said)
-    throw new StillframeError(
-      full ? "insufficient_storage" : "hypervisor_failed",
-      // Node's own message holds the command line.
-      `${basename(program)} failed: ${said}`,
-      { cause: error },
-    )
+    throw full
+      ? new StillframeError(
+          "insufficient_storage",
+          `${basename(program)} found no room for what it writes; free some and try again`,
+          { cause: error, said },
+        )
+      : new StillframeError("hypervisor_failed", `${basename(program)} failed; ${logHasWhy}`, {
+          cause: error,
+          said,
+        })
   }
 }

@@ -4,6 +4,7 @@ import { open, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { endProcess, identifyProcess, type ProcessIdentity } from "./processes.ts"
+import { logHasWhy, refusedGuest } from "./refusal.ts"
 
 export interface StartOptions<T> {
   /** For people: `QEMU`. */
@@ -41,8 +42,8 @@ const lastLines = 3
 
 /**
  * Starts a hypervisor's process in a session of its own, so that it outlives us. Throws `hypervisor_unavailable` when it
- * can't be executed, `insufficient_resources` when the host has no memory for it, `hypervisor_failed` with its last words
- * when it ends, and what `untilReady` throws; then no process is left.
+ * can't be executed, `insufficient_resources` when the host has no memory for it, `hypervisor_failed` when it ends (a
+ * `GuestRefusal` where it ended by itself), each with its last words in `said`, and what `untilReady` throws; then no process is left.
  */
 export async function startProcess<T>(
   options: StartOptions<T>,
@@ -61,8 +62,8 @@ export async function startProcess<T>(
 }
 
 /**
- * The last lines of its logs: often the only place where a hypervisor says why it could not start or load. Without its binary's
- * name, its command line and the paths of its directory, which mean nothing to a caller.
+ * The last lines of its logs, for our own: often the only place where a hypervisor says why it could not start or load. Without
+ * its binary's name, its command line and the paths of its directory.
  */
 export async function lastWords(dir: string, ...logs: string[]): Promise<string> {
   const words = await Promise.all(logs.map(async (log) => await lastLinesOf(join(dir, log))))
@@ -103,7 +104,7 @@ async function spawnIn<T>(options: StartOptions<T>) {
     const exited = Promise.withResolvers<never>()
     child.once("error", (error) => exited.reject(notExecuted(options, error)))
     child.once("exit", (code, signal) => {
-      void endedError(options, signal ?? `status ${code}`).then(exited.reject)
+      void endedError(options, code ?? signal).then(exited.reject)
     })
     // Once the VM runs nobody waits for this any more, and its end is the watcher's business.
     exited.promise.catch(() => {})
@@ -117,22 +118,29 @@ async function spawnIn<T>(options: StartOptions<T>) {
 function notExecuted({ program, setting }: StartOptions<unknown>, cause: Error): StillframeError {
   return new StillframeError(
     "hypervisor_unavailable",
-    `${program} could not be executed (${cause.message}); check ${setting}`,
-    { cause },
+    `${program} cannot be executed on this host; check ${setting}`,
+    { cause, said: cause.message },
   )
 }
 
 async function endedError(
   { program, dir, log, ownLog }: StartOptions<unknown>,
-  how: string,
+  how: number | NodeJS.Signals | null,
 ): Promise<StillframeError> {
-  const words = await lastWords(dir, log, ...(ownLog === undefined ? [] : [ownLog]))
-  if (noMemory.test(words))
+  const said = await lastWords(dir, log, ...(ownLog === undefined ? [] : [ownLog]))
+  if (noMemory.test(said))
     return new StillframeError(
       "insufficient_resources",
-      `the host has no memory for this VM (${words}); end another one, or give it less`,
+      "the host has no memory for this VM; end another one, or give it less",
+      { said },
     )
-  return new StillframeError("hypervisor_failed", `${program} ended with ${how}: ${words}`)
+  if (typeof how === "number")
+    return refusedGuest(`${program} ended with status ${how} before the VM ran; ${logHasWhy}`, said)
+  return new StillframeError(
+    "hypervisor_failed",
+    `${program} was ended by ${how} before the VM ran; ${logHasWhy}`,
+    { said },
+  )
 }
 
 /** What hypervisors say when the guest's memory can't be had from the kernel. */

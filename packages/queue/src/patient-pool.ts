@@ -1,5 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { postgresRefusal } from "@stillframe/domain/postgres-refusal"
+import { serverAt } from "@stillframe/domain/unreachable"
 import type { Pool, PoolClient, QueryResult } from "pg"
 
 const pauseMsMin = 250
@@ -25,7 +27,7 @@ export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Er
         return await pool.connect()
       } catch (error) {
         if (signal.aborted || pool.ending) throw error
-        onError(inPostgresWords(error as Error))
+        onError(error as Error)
       }
       await delay(pauseMs, undefined, { signal })
     }
@@ -51,25 +53,26 @@ export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Er
   }
 }
 
-const remedies: Readonly<Record<string, string>> = {
-  // too_many_connections
-  "53300":
-    "the queue waits for a connection that Postgres has to spare ({why}). Raise max_connections or the role's CONNECTION LIMIT in Postgres, or lower DATABASE_CONNECTIONS.",
-  // A pooler's answer to a startup parameter that it does not take.
-  "08P01":
-    "the queue cannot use the pooler that it is led to ({why}). Set DATABASE_DIRECT_URL to Postgres itself, or use REDIS_URL.",
-  // insufficient_privilege
-  "42501":
-    "the database user lacks a privilege that the queue needs ({why}). Grant it CREATE on the database, or use REDIS_URL.",
+export function isOutOfConnections(error: Error & { code?: string }): boolean {
+  return error.code === "53300"
 }
 
-/** Why Postgres refuses the queue something, where it is known. */
-export function inPostgresWords(error: Error & { code?: string }): Error {
-  const words = remedies[error.code ?? ""]
+/** Refusals of what the queue asks for, by the code of Postgres. */
+const demands: Readonly<Record<string, string>> = {
+  // A pooler's answer to a startup parameter that it does not take.
+  "08P01":
+    "the queue cannot use the pooler that it is led to. Set DATABASE_DIRECT_URL to Postgres itself, or use REDIS_URL.",
+  // insufficient_privilege
+  "42501":
+    "the database user lacks a privilege that the queue needs. Grant it CREATE on the database, or use REDIS_URL.",
+}
+
+/** Why the queue cannot reach Postgres, or what that refuses it, where it is known; the driver's own words are in `said`. */
+export function inPostgresWords(error: Error & { code?: string }, url: string | undefined): Error {
+  if (error instanceof StillframeError) return error
+  const server = serverAt("Postgres", { url, setting: "DATABASE_URL or DATABASE_DIRECT_URL" })
+  const reason = postgresRefusal(server, error)
+  const words = reason === undefined ? demands[error.code ?? ""] : `the queue ${reason}`
   if (words === undefined) return error
-  return new StillframeError(
-    "unavailable",
-    words.replace("{why}", () => error.message),
-    { cause: error },
-  )
+  return new StillframeError("unavailable", words, { cause: error, said: error.message })
 }

@@ -5,7 +5,7 @@ import { Pool, type ClientBase } from "pg"
 import { engineOn, type BullBackend } from "./backend.ts"
 import type { QueueEngine } from "./engine.ts"
 import { jobId } from "./job.ts"
-import { inPostgresWords, patientPool } from "./patient-pool.ts"
+import { inPostgresWords, isOutOfConnections, patientPool } from "./patient-pool.ts"
 import { pauseUntil } from "./pause-until.ts"
 import { bullSchema, countObjects, isSchemaError, migrateSchema, rebuildSchema } from "./postgres-schema.ts"
 
@@ -25,8 +25,15 @@ export interface PostgresEngineOptions {
 /** BullMQ on its PostgreSQL backend; migrates it first, because a worker on a missing schema blocks the event loop for good. */
 export async function openPostgresEngine({
   databaseUrl,
-  onError,
+  ...options
 }: PostgresEngineOptions): Promise<QueueEngine> {
+  // A database that is away is told by its own users.
+  const inWords = (error: Error): Error =>
+    isConnectionLoss(error) && !isOutOfConnections(error) ? error : inPostgresWords(error, databaseUrl)
+  const onError = (error: Error): void => options.onError(inWords(error))
+  const rethrowInWords = (error: Error): never => {
+    throw inPostgresWords(error, databaseUrl)
+  }
   const complete = await migrateSchema(databaseUrl).catch(rethrowInWords)
   // BullMQ nests no query in another, so queues and workers share.
   const pool = bullPool(databaseUrl, onError)
@@ -77,7 +84,7 @@ export async function openPostgresEngine({
       await rebuildSchema(databaseUrl, complete)
       return true
     },
-    inWords: inPostgresWords,
+    inWords,
     // Each connection reports what it meets, and the database is looked at elsewhere.
     problems: () => Promise.resolve([]),
     end() {
@@ -86,10 +93,6 @@ export async function openPostgresEngine({
     },
   }
   return engineOn(backend, onError)
-}
-
-function rethrowInWords(error: Error): never {
-  throw inPostgresWords(error)
 }
 
 /** Made here and not by BullMQ, which leaves the errors of connections that are being closed to end the process. */

@@ -18,7 +18,8 @@ const skipVersionCheck = true
 
 /** BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up. */
 export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOptions): QueueEngine {
-  const onError = (error: Error): void => options.onError(inRedisWords(error))
+  const inWords = (error: Error): Error => inRedisWords(error, redisUrl)
+  const onError = (error: Error): void => options.onError(inWords(error))
   const onConnected = options.onConnected ?? (() => undefined)
   // One connection for all that is added and asked; a worker has two of its own. Here a command fails while Redis is
   // down, since its caller tries again; a worker's must wait.
@@ -50,13 +51,13 @@ export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOpt
         return exists === 1
       })
     },
-    inWords: inRedisWords,
+    inWords,
     repair: () => Promise.resolve(false),
     async problems() {
       try {
         return redisProblems(await redis.info())
       } catch (error) {
-        return [{ code: "unavailable", message: inRedisWords(error as Error).message }]
+        return [{ code: "unavailable", message: inWords(error as Error).message }]
       }
     },
     end() {

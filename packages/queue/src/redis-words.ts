@@ -1,12 +1,31 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { sentence, serverAt, unreachable, type Server } from "@stillframe/domain/unreachable"
 
-/** The beginning of Redis's answer, or of the client's error, to our words. `{why}`: the error's own. */
-const words: readonly (readonly [RegExp, string])[] = [
+interface Refusal {
+  readonly why: string
+  readonly remedy: string
+}
+
+/** The beginning of Redis's answer to our reason. */
+const refusals: readonly (readonly [RegExp, Refusal])[] = [
   [
-    /^(WRONGPASS|NOAUTH|ERR AUTH|ERR invalid password|ERR wrong number of arguments for 'auth')/,
-    "Redis refuses the user or the password ({why}). Correct REDIS_URL.",
+    /^(WRONGPASS|ERR AUTH|ERR invalid password|ERR wrong number of arguments for 'auth')/,
+    { why: "it refuses the user or the password", remedy: "Correct {setting}." },
   ],
-  [/^NOPERM/, "the user of REDIS_URL lacks a right in Redis ({why}). Grant it all commands on all keys."],
+  [/^NOAUTH/, { why: "it asks for a password", remedy: "Give one in {setting}." }],
+  [
+    /^(LOADING|MASTERDOWN|BUSY)/,
+    { why: "it does not answer commands at present", remedy: "The queue waits for it." },
+  ],
+  [
+    /^ERR max number of clients reached/,
+    { why: "it has no connection to spare", remedy: "Raise its maxclients, or end other clients." },
+  ],
+]
+
+/** The beginning of Redis's answer to our words about what it cannot do. */
+const faults: readonly (readonly [RegExp, string])[] = [
+  [/^NOPERM/, "the user of REDIS_URL lacks a right in Redis. Grant it all commands on all keys."],
   [/\bREADONLY\b/, "REDIS_URL leads to a replica, which takes no writes. Set it to the primary."],
   [
     /\bOOM command not allowed\b/,
@@ -14,33 +33,27 @@ const words: readonly (readonly [RegExp, string])[] = [
   ],
   [
     /\bMISCONF\b/,
-    "Redis takes no writes because it cannot save to its disk ({why}). Mend its disk, or turn its saving off: the queue does not need it.",
+    "Redis takes no writes because it cannot save to its disk. Mend its disk, or turn its saving off: the queue does not need it.",
   ],
   [
     /^(CROSSSLOT|MOVED|ASK|CLUSTERDOWN)/,
     "REDIS_URL leads to a Redis Cluster, on which the queue does not work. Set it to a single Redis.",
   ],
-  [
-    /^(LOADING|MASTERDOWN|BUSY)/,
-    "Redis does not answer commands at present ({why}). The queue waits for it.",
-  ],
-  // The client's own words name an option of its library.
-  [/^Reached the max retries/, "Redis cannot be reached. Check that it runs and that REDIS_URL names it."],
-  [
-    /^(connect |read |write |getaddrinfo |Connection is closed|Command timed out)/,
-    "Redis cannot be reached ({why}). Check that it runs and that REDIS_URL names it.",
-  ],
 ]
 
-/** An error of Redis or its client in words that end in a remedy; others as they are. Never holds a URL. */
-export function inRedisWords(error: Error): Error {
+/**
+ * An error of Redis or its client in words that say where, why and what to do, with its own in `said`; others as they are. Never
+ * holds a password.
+ */
+export function inRedisWords(error: Error, url: string | undefined): Error {
   if (error instanceof StillframeError) return error
-  const why = error.message || ((error as NodeJS.ErrnoException).code ?? error.name)
-  const text = words.find(([pattern]) => pattern.test(why))?.[1]
-  if (text === undefined) return error
-  return new StillframeError(
-    "unavailable",
-    text.replace("{why}", () => why),
-    { cause: error },
-  )
+  const server = serverAt("Redis", { url, setting: "REDIS_URL" })
+  const said = error.message || ((error as NodeJS.ErrnoException).code ?? error.name)
+  const words = faults.find(([pattern]) => pattern.test(said))?.[1] ?? refused(server, error, said)
+  return words === undefined ? error : new StillframeError("unavailable", words, { cause: error, said })
+}
+
+function refused(server: Server, error: Error, said: string): string | undefined {
+  const refusal = refusals.find(([pattern]) => pattern.test(said))?.[1]
+  return refusal === undefined ? unreachable(server, error) : sentence(server, refusal)
 }

@@ -1,4 +1,4 @@
-import { accessSync, constants } from "node:fs"
+import { accessSync, constants, statSync } from "node:fs"
 import { delimiter, isAbsolute, join } from "node:path"
 
 /** The absolute path of a program, looked for in the folders of `path` as a shell does; the name itself if it is in none. */
@@ -11,10 +11,16 @@ export function findProgram(name: string, path = ""): string {
   return candidates.find(isExecutable) ?? name
 }
 
+/** True where `name` is, or is found on `path` as, a file that this process can execute. */
+export function isProgram(name: string, path?: string): boolean {
+  const found = findProgram(name, path)
+  return isAbsolute(found) && isExecutable(found)
+}
+
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK)
-    return true
+    return statSync(path).isFile()
   } catch {
     // Absent or not ours to run: either way it is not this one.
     return false

@@ -32,6 +32,7 @@ interface PlainError {
   readonly type: string
   readonly message: string
   readonly code?: unknown
+  readonly said?: string
   readonly stack?: string | undefined
   readonly cause?: PlainError
 }
@@ -41,11 +42,12 @@ const causesMax = 4
 /** What is known to be harmless of an error: libraries hang whole connections on theirs, with keys and parameters. */
 function plainError(error: unknown, depth = 0): PlainError {
   if (!(error instanceof Error)) return { type: typeof error, message: String(error) }
-  const { code } = error as NodeJS.ErrnoException
+  const { code, said } = error as NodeJS.ErrnoException & { readonly said?: string }
   return {
     type: error.name,
     message: error.message,
     ...(code !== undefined && { code }),
+    ...(said !== undefined && { said }),
     stack: error.stack,
     ...(error.cause !== undefined && depth < causesMax && { cause: plainError(error.cause, depth + 1) }),
   }

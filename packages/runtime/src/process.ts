@@ -34,7 +34,7 @@ export async function runProcess(service: string, start: (from: Start) => Promis
   try {
     await untilAsked(start({ env, log, resources, stopping: stop.signal }), { stop, log })
   } catch (error) {
-    if (error instanceof StillframeError) log.fatal(error.message)
+    if (error instanceof StillframeError) log.fatal({ said: error.said }, error.message)
     else log.fatal({ err: error }, "could not start")
     process.exitCode = 1
   }

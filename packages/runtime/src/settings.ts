@@ -4,14 +4,14 @@ import { hostNamePattern, toHostName } from "@stillframe/domain/names"
 import ipaddr from "ipaddr.js"
 import { z } from "zod"
 
-const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: "must be set, to a postgres:// URL" })
+const postgresUrl = serviceUrl(/^postgres(ql)?$/, "postgres://user:password@host:5432/database")
 
 /** Settings that several apps read, by the name of their variable. */
 export const databaseSettings = {
   DATABASE_URL: postgresUrl,
   DATABASE_DIRECT_URL: postgresUrl.optional(),
   DATABASE_CONNECTIONS: wholeNumber({ min: 2, max: 1_000 }).optional(),
-  REDIS_URL: z.url({ protocol: /^rediss?$/, error: "must be a redis:// URL" }).optional(),
+  REDIS_URL: serviceUrl(/^rediss?$/, "redis://user:password@host:6379").optional(),
 }
 
 export const logSettings = {
@@ -46,8 +46,11 @@ export const hostSettings = {
   STORAGE_POOL: hostName.default(() => toHostName(hostname())),
 }
 
-const secretRule = "must be set, to at least 32 bytes that nobody can guess"
-const secret = z.string({ error: secretRule }).min(32, secretRule)
+const secretRule =
+  "at least 32 characters that cannot be guessed, such as the output of `openssl rand -hex 32`"
+const secret = z
+  .string({ error: `must be set, to ${secretRule}` })
+  .min(32, `is too short: it must be ${secretRule}`)
 
 export const secretSettings = {
   JWT_SECRET: secret,
@@ -68,4 +71,15 @@ export const webhookSettings = {
 export function wholeNumber({ min, max }: { min: number; max: number }): z.ZodCoercedNumber {
   const error = `must be a whole number from ${min} to ${max}`
   return z.coerce.number({ error }).int(error).min(min, error).max(max, error)
+}
+
+/** The URL of a database or queue. Its mistakes show the form that it must have and never the value, which holds a password. */
+function serviceUrl(protocol: RegExp, form: string): z.ZodURL {
+  return z.url({
+    protocol,
+    error: ({ input }) =>
+      input === undefined
+        ? `must be set, to a URL such as ${form}`
+        : `is not a URL of the form ${form}; write special characters of user and password as %XX`,
+  })
 }

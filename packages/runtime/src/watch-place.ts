@@ -65,6 +65,7 @@ export function watchPlace(place: Watched, { problems, onBack }: WatchOptions): 
 function doesNotAnswer(dir: string): StillframeError {
   return new StillframeError(
     "storage_unavailable",
-    `${dir} has not answered for ${answerMs / 1_000} s. Check its disk, or the file server that it is on.`,
+    `a directory of the host has not answered for ${answerMs / 1_000} s. Check its disk, or the file server that it is on.`,
+    { said: dir },
   )
 }

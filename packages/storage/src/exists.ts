@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises"
-import { reasonOf, unavailable } from "./unavailable.ts"
+import { basename } from "node:path"
+import { plainReason, reasonOf, unavailable } from "./unavailable.ts"
 
 /** False only for what is not there. Throws `storage_unavailable` for what can't be looked at. */
 export async function exists(path: string): Promise<boolean> {
@@ -9,9 +10,12 @@ export async function exists(path: string): Promise<boolean> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return false
     throw unavailable(
-      `${path} can't be looked at: ${reasonOf(error)}`,
+      `${basename(path)} cannot be looked at: ${plainReason(error)}`,
       "Mount the disk that holds it.",
-      error,
+      {
+        cause: error,
+        said: reasonOf(error),
+      },
     )
   }
 }

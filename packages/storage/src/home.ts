@@ -49,12 +49,12 @@ export async function readHostId(dataDir: string): Promise<string | undefined> {
 
 /** `DATA_DIR` of a host whose id is known. */
 export function homePlace(dataDir: string, hostId: string): Place {
-  return placeAt(dataDir, async () => {
+  return placeAt("DATA_DIR", dataDir, async () => {
     const found = await readHostId(dataDir)
     if (found === hostId) return
     const seen = found === undefined ? "its host.json is missing" : `its host.json says ${found}`
     throw unavailable(
-      `DATA_DIR ${dataDir} is not that of the host ${hostId}: ${seen}`,
+      `DATA_DIR of the host is not the directory with the id ${hostId}: ${seen}`,
       "Mount its disk there.",
     )
   })

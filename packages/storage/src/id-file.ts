@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises"
+import { basename } from "node:path"
 import { z } from "zod"
-import { reasonOf, unavailable } from "./unavailable.ts"
+import { plainReason, reasonOf, unavailable } from "./unavailable.ts"
 
 /**
  * A small JSON file that says whose a directory is. Undefined where there is none. Throws `storage_unavailable` for one that
@@ -14,17 +15,20 @@ export async function readIdFile<T>(path: string, schema: z.ZodType<T>): Promise
     const { code } = error as NodeJS.ErrnoException
     if (code === "ENOENT") return undefined
     throw unavailable(
-      `${path} can't be read: ${reasonOf(error)}`,
+      `${basename(path)} cannot be read: ${plainReason(error)}`,
       code === "EACCES"
         ? "Run as the user who owns it, or change its owner."
         : "Mount the disk that holds it, or point the setting at the directory that was meant.",
-      error,
+      { cause: error, said: reasonOf(error) },
     )
   }
   try {
     return schema.parse(JSON.parse(text))
   } catch (error) {
-    throw unavailable(`${path} can't be understood`, "Restore it from a backup.", error)
+    throw unavailable(`${basename(path)} is damaged`, "Restore it from a backup.", {
+      cause: error,
+      said: path,
+    })
   }
 }
 

@@ -64,7 +64,7 @@ function isDescribed({ description, $ref }: Described): boolean {
 
 /** Subject first, and to its end; the words that begin a riddle do not begin one here. */
 function isSentence(text: string): boolean {
-  return /^[A-Z`1-9][^]*[.:]$/.test(text) && !/^(What|Who|Whoever|Of|Likewise|None)\b/.test(text)
+  return /^[A-Z`1-9][^]*[.:]$/.test(text) && !/^(What|Who|Whoever|Whether|Why|Of|Likewise|None)\b/.test(text)
 }
 
 test("every schema, parameter, header and operation is described in a sentence", () => {

@@ -1,5 +1,6 @@
 import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
 import { expect, test } from "vitest"
 import {
@@ -78,7 +79,7 @@ test("a capture refused right before the pause leaves no overlay and no record",
   const stranger = await startWithDisks(place)
   const vm = await attach(place, stranger)
   const refuse = (): never => {
-    throw new Error("the lease is lost")
+    throw new StillframeError("lease_lost", "the lease is lost")
   }
 
   const attempt = captureStranger(place, stranger, vm, "payload", { beforePause: refuse })

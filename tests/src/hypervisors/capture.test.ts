@@ -4,6 +4,7 @@ import { createReadStream, readFileSync } from "node:fs"
 import { readFile, readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
+import { StillframeError } from "@stillframe/domain/errors"
 import type { Captured } from "@stillframe/hypervisors/qemu/capture"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { expect, test } from "vitest"
@@ -115,7 +116,7 @@ test("a capture that is refused right before the pause leaves nothing behind", a
   const vm = await startHeartbeat(place, { disks: [disk] })
   let paused = false
   const refuse = (): never => {
-    throw new Error("the lease is lost")
+    throw new StillframeError("lease_lost", "the lease is lost")
   }
 
   const attempt = capture(place, vm, "memory", { beforePause: refuse, onPaused: () => void (paused = true) })

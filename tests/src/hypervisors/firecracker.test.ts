@@ -3,6 +3,7 @@ import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
 import { openFiles } from "@stillframe/hypervisors/processes"
+import { GuestRefusal } from "@stillframe/hypervisors/refusal"
 import { describe, expect, test } from "vitest"
 import { capture, expectDescribed, fakeFirecracker, guest, restoreVm, startVm } from "./firecracker-vm.ts"
 import { firstGap, ground, never, pidsIn, serial, ticks, untilTicks, type Ground } from "./test-vm.ts"
@@ -66,7 +67,7 @@ describe.each(binaries)("%s", (_, binaryIn) => {
 
     await expect(control.save(payload, { signal: never })).rejects.toMatchObject({
       code: "hypervisor_failed",
-      message: expect.stringContaining("save/restore unavailable while running"),
+      said: expect.stringContaining("save/restore unavailable while running"),
     })
 
     expect(await control.state()).toBe("running")
@@ -130,16 +131,16 @@ describe.each(binaries)("%s", (_, binaryIn) => {
     expect(await pidsIn(join(place.root, "fork"))).toEqual([])
   })
 
-  test("a kernel that can't be booted is said so when the guest is begun", async () => {
+  test("a kernel that can't be booted is a refusal of the guest when that is begun", async () => {
     await using place = await ground()
     const dir = await place.folder("vm")
     await writeFile(join(dir, "kernel"), "no kernel")
     const launch = { dir, config: guest, disks: [], identity: "stillframe-test-vm", signal: never }
     place.own(await firecracker.launch({ ...launch, binary: await binaryIn(place) }))
 
-    await expect(firecracker.begin(dir, guest)).rejects.toMatchObject({
-      code: "hypervisor_failed",
-      message: expect.stringContaining("kernel"),
-    })
+    const begun = firecracker.begin(dir, guest)
+
+    await expect(begun).rejects.toBeInstanceOf(GuestRefusal)
+    await expect(begun).rejects.toMatchObject({ said: expect.stringContaining("kernel") })
   })
 })

@@ -9,6 +9,7 @@ import { probeAccel, probeQemu } from "@stillframe/hypervisors/qemu/probe"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { watchQemu } from "@stillframe/hypervisors/qemu/watch"
+import { GuestRefusal } from "@stillframe/hypervisors/refusal"
 import { expect, test } from "vitest"
 import {
   capture,
@@ -64,6 +65,24 @@ test.skipIf(!isRoot)("as root the VM runs as another user and is captured all th
   expect(firstGap(captured.printed)).toBeUndefined()
 })
 
+test("a QEMU that refuses its guest in words that nobody foresaw is a refusal, and the words are the log's", async () => {
+  await using place = await ground()
+  const dir = await place.folder("vm")
+  const refusing = join(place.root, "refusing")
+  await writeFile(refusing, "#!/bin/sh\necho qemu: bad thing 17 in /srv/secret >&2\nexit 1\n", {
+    mode: 0o755,
+  })
+  const launch = { dir, config: await heartbeatConfig(), identity: "stillframe-test-x", signal: never }
+
+  const refused = launchQemu({ ...launch, binary: refusing, disks: [] })
+
+  await expect(refused).rejects.toBeInstanceOf(GuestRefusal)
+  await expect(refused).rejects.toMatchObject({
+    message: expect.not.stringMatching(/bad thing|secret/),
+    said: "bad thing 17 in /srv/secret",
+  })
+})
+
 test("a kernel that QEMU cannot boot is the caller's mistake, in our words, and leaves no process", async () => {
   await using place = await ground()
   // An ELF like any other, without the note that QEMU needs.
@@ -115,7 +134,8 @@ test("a file that the launch does not name ends the process before the guest run
 
   await expect(attempt).rejects.toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringContaining("secret"),
+    message: expect.not.stringContaining("secret"),
+    said: expect.stringContaining("secret"),
   })
   expect(await pidsIn(dir)).toEqual([])
 })

@@ -62,7 +62,7 @@ test("a stream that is cut off is refused with QEMU's reason and leaves no proce
   expect(await pidsIn(join(place.root, "fork"))).toEqual([])
 })
 
-test("memory of another size is refused and the reason says so", async () => {
+test("memory of another size is refused and the log says so", async () => {
   await using place = await ground()
   const vm = await startHeartbeat(place)
   const captured = await capture(place, vm, "memory")
@@ -72,7 +72,7 @@ test("memory of another size is refused and the reason says so", async () => {
 
   await expect(attempt).rejects.toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringMatching(/Size mismatch/),
+    said: expect.stringMatching(/Size mismatch/),
   })
 })
 

@@ -23,7 +23,7 @@ test("a running VM can't be saved, and runs on", async () => {
 
   await expect(vm.control.save(dir, { signal: never })).rejects.toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringContaining("vm must be paused before snapshot"),
+    said: expect.stringContaining("vm must be paused before snapshot"),
   })
 
   expect(await readdir(dir)).toEqual([])
@@ -118,7 +118,7 @@ test.each(["another identifier", "a file that was cut short", "more memory", "an
 
     await expect(attempt).rejects.toMatchObject({
       code: "hypervisor_failed",
-      message: expect.stringContaining("VZErrorDomain Code=12"),
+      said: expect.stringContaining("VZErrorDomain Code=12"),
     })
     expect(await pidsIn(options.dir)).toEqual([])
   },
@@ -153,7 +153,7 @@ test("a shim that refuses its configuration is ended, and its last words are tol
 
   await expect(vz.launch(options)).rejects.toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringContaining("disk image not found: nowhere.raw"),
+    said: expect.stringContaining("disk image not found: nowhere.raw"),
   })
 
   expect(await pidsIn(options.dir)).toEqual([])

@@ -28,7 +28,9 @@ test("a VM with a device that QEMU can't save says so once attached, and is neve
   const theirs = await attach(stack, stranger, { allow_overlay: true })
   expect(theirs).toMatchObject({
     restorable: false,
-    restorable_reason: expect.stringMatching(/^QEMU cannot save this VM: .*nvme.*attach it again/),
+    restorable_reason: expect.stringMatching(
+      /^QEMU cannot save this VM because of the device \S*nvme\. .*attach it again/,
+    ),
   })
   const stops = await asOwner(stranger, (monitor) =>
     stopsDuring(monitor, async () => {
@@ -38,7 +40,7 @@ test("a VM with a device that QEMU can't save says so once attached, and is neve
       })
       expect(reply).toMatchObject({
         status: 501,
-        body: { message: expect.stringMatching(/^QEMU cannot save this VM: .*nvme/) },
+        body: { message: expect.stringMatching(/^QEMU cannot save this VM because of the device \S*nvme/) },
       })
     }),
   )

@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises"
+import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { readIntent } from "@stillframe/capture-worker/intent"
 import { takeOver } from "@stillframe/capture-worker/takeover"
@@ -94,6 +94,23 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
     await expect.poll(() => control.state()).toBe("running")
     await expect.poll(() => readIntent(home)).toBeUndefined()
   })
+
+  test.skipIf(hypervisor === "vz")(
+    "that cannot be booted is the caller's mistake, in our words",
+    async () => {
+      const kernel = join(stack.imagesDir, "program.efi")
+      await writeFile(kernel, "MZ, which neither of them boots")
+
+      const launch = { kernel, cmdline: "quiet", memory_mib: 64 }
+      const { status, body } = await stack.ask("POST", "/instances", {
+        body: { name: "no", hypervisor, launch },
+      })
+
+      expect([status, body.code]).toEqual([400, "invalid_request"])
+      expect(body.message).toContain(`${hypervisor} on this host refuses the guest; correct "launch.kernel"`)
+      expect(body.message).not.toMatch(/Kernel Loader|PUT|magic|stat/)
+    },
+  )
 
   test("ends when it is deleted, and nothing of it is left on the host", async () => {
     const source = await launchOn(stack, hypervisor, "deleted")

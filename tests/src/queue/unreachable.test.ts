@@ -28,5 +28,5 @@ test("with Redis down an engine opens, refuses jobs, reports why, and closes", a
   await expect(engine.add([job])).rejects.toThrow(/./)
   await expect(engine.unfinished([job])).rejects.toThrow(/./)
   await engine.close()
-  expect(errors.map(({ message }) => message).join()).toContain("ECONNREFUSED")
+  expect(errors.map(({ message }) => message).join()).toContain("nothing listens there")
 })

@@ -168,6 +168,6 @@ test("a pool.json that can't be understood is no reason to make another", async 
   await one.claim("p", dir)
   await writeFile(join(dir, "pool.json"), "")
 
-  await expect(one.claim("p", dir)).rejects.toMatchObject(refusal("can't be understood"))
+  await expect(one.claim("p", dir)).rejects.toMatchObject(refusal("pool.json is damaged"))
   expect(await readFile(join(dir, "pool.json"), "utf8")).toBe("")
 })

@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "../refusal.ts"
 import type { VmControl, VmState } from "../vm-control.ts"
 import { order, readVm } from "./api.ts"
 import { assertWhole } from "./assert-whole.ts"
@@ -61,8 +62,8 @@ async function releaseProcessors(dir: string, deadlineMs: number): Promise<void>
     if (!(error instanceof StillframeError)) throw error
     throw new StillframeError(
       error.code,
-      `the VM's guest may stand still though its state says that it runs, and it could not be led back: ${error.message}`,
-      { cause: error },
+      `the VM's guest may stand still though its state says that it runs, and it could not be led back: stop the instance and start it again; ${logHasWhy}`,
+      { cause: error, said: error.said ?? error.message },
     )
   }
 }

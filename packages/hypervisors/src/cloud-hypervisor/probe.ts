@@ -55,8 +55,8 @@ async function versionOf(binary: string, signal: AbortSignal): Promise<string> {
     if (error.code === "hypervisor_unavailable") throw error
     throw new StillframeError(
       "hypervisor_unavailable",
-      `${binary} is no cloud-hypervisor that runs here (${error.message}); check CLOUD_HYPERVISOR_BINARY and /dev/kvm`,
-      { cause: error },
+      `${binary} is no cloud-hypervisor that runs here; check CLOUD_HYPERVISOR_BINARY and /dev/kvm`,
+      { cause: error, said: error.said ?? error.message },
     )
   } finally {
     await rm(dir, { recursive: true, force: true })

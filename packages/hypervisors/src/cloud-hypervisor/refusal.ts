@@ -1,38 +1,39 @@
 import { StillframeError, type ErrorCode } from "@stillframe/domain/errors"
+import { logHasWhy, refusedGuest } from "../refusal.ts"
 import type { VmmAnswer } from "../vmm-http.ts"
-import { vmFiles } from "./files.ts"
 
 const reasonCharactersMax = 500
 
-/** What the VMM said about a request that it did not carry out, as an error for whoever asked. */
+/** By these, and by nothing else, a VMM judges the guest that it was given. */
+const guestRequests: ReadonlySet<string> = new Set(["vm.create", "vm.boot"])
+
+/** Why the VMM did not carry out a request, as an error for whoever asked; the VMM's own words are in `said`. */
 export function refusal(request: string, answer: VmmAnswer): StillframeError {
-  const reason = reasonOf(answer)
-  const { code, remedy } = kinds.find(({ words }) => words.test(reason)) ?? otherwise
-  return new StillframeError(code, `cloud-hypervisor refused ${request}: ${reason}; ${remedy}`)
+  const said = reasonOf(answer)
+  const kind = kinds.find(({ words }) => words.test(said))
+  if (kind !== undefined) return new StillframeError(kind.code, kind.message, { said })
+  const message = `cloud-hypervisor refused ${request}; ${logHasWhy}`
+  if (guestRequests.has(request)) return refusedGuest(message, said)
+  return new StillframeError("hypervisor_failed", message, { said })
 }
 
-const kinds: readonly { words: RegExp; code: ErrorCode; remedy: string }[] = [
+const kinds: readonly { words: RegExp; code: ErrorCode; message: string }[] = [
   {
     words: /\(os error (28|122)\)|No space left on device/,
     code: "insufficient_storage",
-    remedy: "free some space and try again",
+    message: "cloud-hypervisor found no room for what it writes; free some space and try again",
   },
   {
     words: /\(os error 12\)|Cannot allocate memory/,
     code: "insufficient_resources",
-    remedy: "end another VM, or give this one less memory",
+    message: "the host has no memory for this VM; end another one, or give it less",
   },
   {
     words: /Error locking disk images/,
     code: "hypervisor_failed",
-    remedy: "another VM has one of its disks open; give each VM files of its own",
+    message: "another VM has one of its disks open; give each VM files of its own",
   },
 ]
-
-const otherwise = {
-  code: "hypervisor_failed",
-  remedy: `look at the VM's ${vmFiles.log}`,
-} as const
 
 /** One line, outermost first. Since v48 the body is an array of strings, before it is text, and for what is no JSON it is nothing. */
 function reasonOf({ status, body }: VmmAnswer): string {

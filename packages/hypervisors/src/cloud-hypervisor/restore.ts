@@ -3,6 +3,7 @@ import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertLoads } from "../assert-loads.ts"
 import type { ProcessIdentity } from "../processes.ts"
+import { logHasWhy } from "../refusal.ts"
 import { seenFrom } from "../seen-from.ts"
 import { lastWords } from "../start-process.ts"
 import { giveFiles, letRead } from "../vm-user-files.ts"
@@ -74,17 +75,18 @@ async function load(
   if (opened.length !== named.length || opened.some((path, index) => path !== named[index]))
     throw new StillframeError(
       "hypervisor_failed",
-      `the VM was loaded with the disks ${opened.join(", ")}; it was ended`,
+      `the VM was loaded with other disks than its own, so it was ended; ${logHasWhy}`,
+      { said: opened.join(", ") },
     )
 }
 
 async function withReason(error: unknown, dir: string): Promise<unknown> {
   if (!(error instanceof StillframeError)) return error
-  // The end of a process is told with its last words already.
   if (error.code !== "hypervisor_gone" && !error.message.includes("refused vm.restore")) return error
-  const code = error.code === "hypervisor_gone" ? "hypervisor_failed" : error.code
   const words = await lastWords(dir, vmFiles.log)
-  return new StillframeError(code, `the snapshot was not loaded: ${error.message} (${words})`, {
-    cause: error,
-  })
+  return new StillframeError(
+    "hypervisor_failed",
+    `cloud-hypervisor did not load the snapshot; verify it: if it is whole, ${logHasWhy}`,
+    { cause: error, said: `${error.said ?? error.message} (${words})` },
+  )
 }

@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ProcessIdentity } from "../processes.ts"
+import { logHasWhy } from "../refusal.ts"
 import { lastWords, startProcess } from "../start-process.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { readVersion } from "./api.ts"
@@ -52,8 +53,8 @@ async function versionWhenReady(dir: string, signal: AbortSignal): Promise<strin
       if (performance.now() > end)
         throw new StillframeError(
           "timeout",
-          `cloud-hypervisor opened no API in ${startTimeoutMs} ms: ${await lastWords(dir, vmFiles.log)}`,
-          { cause: error },
+          `cloud-hypervisor opened no API in ${startTimeoutMs} ms; ${logHasWhy}`,
+          { cause: error, said: await lastWords(dir, vmFiles.log) },
         )
     }
   }

@@ -1,5 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { GuestConfig } from "../launch-config.ts"
+import { logHasWhy, refusedGuest } from "../refusal.ts"
 import type { VmState } from "../vm-control.ts"
 import { askVmm } from "../vmm-http.ts"
 import { firecrackerFiles } from "./files.ts"
@@ -21,7 +22,7 @@ export function deadlineMs({ memoryMib }: Pick<GuestConfig, "memoryMib">): numbe
 
 /**
  * The decoded answer. Throws as `askVmm` does, and `insufficient_storage`, `insufficient_resources` or `hypervisor_failed`
- * with the `fault_message`.
+ * with the `fault_message` in `said`.
  */
 export async function call<T = undefined>(
   dir: string,
@@ -60,21 +61,25 @@ export async function vmState(dir: string, withinMs: number): Promise<VmState> {
 export const isTimeout = (error: unknown): boolean =>
   error instanceof StillframeError && error.code === "timeout"
 
-function refusal({ method, path }: FirecrackerRequest, fault: string): StillframeError {
-  if (noSpace.test(fault))
+/** By these, and by nothing else, it judges the guest that it was given. */
+const guestRequests = /^\/(machine-config|boot-source|drives\/|actions$)/
+
+function refusal({ method, path }: FirecrackerRequest, said: string): StillframeError {
+  if (noSpace.test(said))
     return new StillframeError(
       "insufficient_storage",
-      `Firecracker had no room (${fault}); free some and try again`,
+      "Firecracker found no room for what it writes; free some space and try again",
+      { said },
     )
-  if (noMemory.test(fault))
+  if (noMemory.test(said))
     return new StillframeError(
       "insufficient_resources",
-      `the host has no memory for this VM (${fault}); end another one, or give it less`,
+      "the host has no memory for this VM; end another one, or give it less",
+      { said },
     )
-  return new StillframeError(
-    "hypervisor_failed",
-    `Firecracker refused ${method} ${path}: ${fault}; look at the VM's ${firecrackerFiles.log}`,
-  )
+  const message = `Firecracker refused ${method} ${path}; ${logHasWhy}`
+  if (guestRequests.test(path)) return refusedGuest(message, said)
+  return new StillframeError("hypervisor_failed", message, { said })
 }
 
 function faultMessage(body: string): string {

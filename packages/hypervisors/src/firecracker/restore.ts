@@ -3,6 +3,7 @@ import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { assertLoads } from "../assert-loads.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
+import { logHasWhy } from "../refusal.ts"
 import { lastWords } from "../start-process.ts"
 import { letRead } from "../vm-user-files.ts"
 import type { VmmLaunch } from "../vmm.ts"
@@ -20,7 +21,7 @@ type Restore = VmmLaunch & { readonly saved: string }
 
 /**
  * Loads a snapshot into a process of its own, whose memory is then the file in `saved`, mapped and never written. Throws
- * `hypervisor_failed` with what is wrong with the files, before there is a process, or with Firecracker's reason; then no process is left.
+ * `hypervisor_failed` with what is wrong with the files, before there is a process, or with Firecracker's reason in `said`; then no process is left.
  */
 export async function restoreFirecracker(options: Restore): Promise<ProcessIdentity> {
   const { dir, config, disks, runAs, signal } = options
@@ -57,7 +58,8 @@ async function load(
   if (foreign !== undefined)
     throw new StillframeError(
       "hypervisor_failed",
-      `the snapshot opened ${foreign.path_on_host}, which is no disk of this VM; the VM was ended`,
+      `the snapshot opened a file that is no disk of this VM, so the VM was ended; ${logHasWhy}`,
+      { said: foreign.path_on_host ?? "a disk without a file" },
     )
 }
 
@@ -72,9 +74,7 @@ async function withLastWords(error: unknown, dir: string): Promise<unknown> {
   const words = await lastWords(dir, firecrackerFiles.errors, firecrackerFiles.log)
   return new StillframeError(
     "hypervisor_failed",
-    `Firecracker ended while it loaded the snapshot: ${words}`,
-    {
-      cause: error,
-    },
+    `Firecracker ended while it loaded the snapshot; verify the snapshot: if it is whole, ${logHasWhy}`,
+    { cause: error, said: words },
   )
 }

@@ -28,7 +28,8 @@ export async function assertUndisturbed(monitor: Monitor): Promise<boolean> {
   }
   const migration = await queryMigration(monitor)
   const { "blocked-reasons": blocked = [] } = migration
-  if (blocked.length > 0) throw new StillframeError("not_supported", unsavable(blocked))
+  if (blocked.length > 0)
+    throw new StillframeError("not_supported", unsavable(blocked), { said: blocked.join("; ") })
   if (isUnderWay(migration.status))
     throw new StillframeError("conflict", "a migration of this VM is under way; wait for its end")
   return running

@@ -115,7 +115,7 @@ async function realFile(
   const real = await resolveHostPath(path, rules)
   // QEMU may live in a container, or the name may have been given to another file since.
   if (opened.has(await inodeOf(real))) return real
-  throw unsupported(name, `is not the file that ${real} names here; its QEMU sees other files than we do`)
+  throw unsupported(name, `is not the file that ${path} names here; its QEMU sees other files than we do`)
 }
 
 async function openInodes(pid: number): Promise<Set<string>> {

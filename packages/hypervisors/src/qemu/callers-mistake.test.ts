@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { expect, test } from "vitest"
-import { blamedOnCaller } from "./callers-mistake.ts"
+import { GuestRefusal } from "../refusal.ts"
+import { knownMistake } from "./callers-mistake.ts"
 
 // As QEMU 7.2 and 10.0 print it.
 test.each([
@@ -16,25 +17,28 @@ test.each([
   ["invalid kernel header", "bzImage"],
   ["Error while loading elf kernel", "bzImage"],
   ["initrd is too large, cannot support.(max: 66945023, need 83886080)", "launch.memory_mib"],
+  ["error reading initrd initrd: Failed to open file: Permission denied", "readable"],
+  ["error reading initrd initrd: Is a directory", "cannot read the initial RAM disk"],
   ["Could not open 'disk0.base': Permission denied", "readable"],
   ["Unsupported qcow2 feature(s): Unknown incompatible feature: 40", "qemu-img convert"],
 ])("QEMU's %j is the caller's to mend", (said, remedy) => {
-  const failed = new StillframeError("hypervisor_failed", `QEMU ended with status 1: ${said}`)
+  const refused = new GuestRefusal("QEMU ended with status 1 before the VM ran", said)
 
-  const told = blamedOnCaller(failed)
+  const told = knownMistake(refused)
 
   expect(told).toMatchObject({
     code: "invalid_request",
     message: expect.stringContaining(remedy),
-    cause: failed,
+    said,
+    cause: refused,
   })
   expect((told as Error).message).not.toContain("status 1")
 })
 
-test("a failure that is not the caller's stays what it is", () => {
-  const crashed = new StillframeError("hypervisor_failed", "QEMU ended with SIGSEGV: it said nothing")
+test("a failure that is not the caller's, and a refusal in other words, stay what they are", () => {
+  const crashed = new StillframeError("hypervisor_failed", "QEMU was ended by SIGSEGV before the VM ran")
   const full = new StillframeError("insufficient_resources", "the host has no memory for this VM")
+  const unknown = new GuestRefusal("QEMU ended with status 1 before the VM ran", "bad thing 17")
 
-  expect(blamedOnCaller(crashed)).toBe(crashed)
-  expect(blamedOnCaller(full)).toBe(full)
+  for (const error of [crashed, full, unknown]) expect(knownMistake(error)).toBe(error)
 })

@@ -1,7 +1,15 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { GuestRefusal } from "../refusal.ts"
 
-/** QEMU's words for a launch that cannot work, and our sentence with the remedy. The first match counts. */
+/**
+ * QEMU's words for a launch that cannot work, and our sentence with the remedy. The first match counts. A refusal in other words is the
+ * caller's too, but its sentence names no more than the members that may be at fault.
+ */
 const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
+  [
+    /Permission denied/,
+    "the user that QEMU runs as may not read a file of the launch; make it readable for all",
+  ],
   [/unsupported machine type/, 'QEMU on this host does not know the machine; leave "launch.machine" out'],
   [
     /vmgenid requires DMA write support/,
@@ -24,12 +32,12 @@ const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
     "QEMU cannot boot the kernel; give a bzImage, or a vmlinux with a PVH note",
   ],
   [
-    /initrd is too large|could not load initial ram disk|error reading initrd/,
-    'the initial RAM disk does not fit into the memory; give more "launch.memory_mib"',
+    /initrd is too large/,
+    'the initial RAM disk does not fit into the memory; give a smaller "launch.initrd", or more "launch.memory_mib"',
   ],
   [
-    /Permission denied/,
-    "the user that QEMU runs as may not read a file of the launch; make it readable for all",
+    /could not load initial ram disk|error reading initrd/,
+    'QEMU cannot read the initial RAM disk; give a file that it can read as "launch.initrd"',
   ],
   [
     /Unsupported qcow2 feature|Unsupported compression type|unknown compression type|not in qcow2 format/i,
@@ -41,12 +49,10 @@ const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   ],
 ]
 
-/**
- * Turns the failure of a launch from a caller's files into an `invalid_request` in our words, where QEMU's words blame a file or a
- * value of the caller. Any other failure is returned as it is.
- */
-export function blamedOnCaller(error: unknown): unknown {
-  if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") return error
-  const sentence = mistakes.find(([said]) => said.test(error.message))?.[1]
-  return sentence === undefined ? error : new StillframeError("invalid_request", sentence, { cause: error })
+/** Turns a refusal in known words into an `invalid_request` in ours. Any other failure is returned as it is. */
+export function knownMistake(error: unknown): unknown {
+  if (!(error instanceof GuestRefusal)) return error
+  const sentence = mistakes.find(([said]) => said.test(error.said ?? ""))?.[1]
+  if (sentence === undefined) return error
+  return new StillframeError("invalid_request", sentence, { cause: error, said: error.said })
 }

@@ -3,6 +3,7 @@ import type { FileHandle } from "node:fs/promises"
 import type { Socket } from "node:net"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "../refusal.ts"
 import { copierVariable } from "./copiers.ts"
 
 /** QEMU may report the broken pipe before we hear that the copier died. */
@@ -101,5 +102,9 @@ function storageError(complaint: string): StillframeError {
       "the disk became full while the memory was saved; free some space and try again",
     )
   }
-  return new StillframeError("storage_failed", `the memory could not be written: ${complaint}`)
+  return new StillframeError(
+    "storage_failed",
+    `the memory could not be written to the storage pool; ${logHasWhy}`,
+    { said: complaint },
+  )
 }

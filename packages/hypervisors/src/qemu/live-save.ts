@@ -30,8 +30,8 @@ export async function setUpLiveSave(monitor: Monitor): Promise<void> {
     if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
     throw new StillframeError(
       "not_supported",
-      `${error.message}; a live capture needs userfaultfd with write protection: let QEMU's user open /dev/userfaultfd or set vm.unprivileged_userfaultfd=1, or use the paused capture`,
-      { cause: error },
+      "this host cannot save memory while the guest runs: that needs userfaultfd with write protection. Let QEMU's user open /dev/userfaultfd, or set vm.unprivileged_userfaultfd=1, or use the paused capture",
+      { cause: error, said: error.said },
     )
   }
 }

@@ -144,7 +144,8 @@ async function failure(monitor: Monitor, id: string, job: Job | undefined): Prom
   const full = why.includes("No space left on device") || why.includes("Disk quota exceeded")
   return new StillframeError(
     full ? "insufficient_storage" : "hypervisor_failed",
-    `QEMU ended the disk job ${id}: ${why}; the disk is whole, and the merge can be tried again`,
+    `QEMU ended the disk job ${id}; the disk is whole, and the merge is tried again`,
+    { said: why },
   )
 }
 

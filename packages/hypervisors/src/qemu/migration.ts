@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "../refusal.ts"
 import type { Monitor } from "./qmp.ts"
 
 /** QEMU's default of 128 MiB/s holds for stopped VMs too, and would make the pause several times as long. */
@@ -52,10 +53,9 @@ export function migrationEnd(monitor: Monitor): { promise: Promise<void>; stop: 
 async function failureOf(monitor: Monitor): Promise<Error> {
   try {
     const { "error-desc": reason } = await monitor.execute<{ "error-desc"?: string }>("query-migrate")
-    return new StillframeError(
-      "hypervisor_failed",
-      `QEMU could not transfer the memory: ${reason ?? "it gave no reason"}`,
-    )
+    return new StillframeError("hypervisor_failed", `QEMU could not transfer the memory; ${logHasWhy}`, {
+      said: reason,
+    })
   } catch (error) {
     // A process that fails to load exits; its last words are in the log.
     return error as Error

@@ -39,6 +39,8 @@ export interface LiveCaptureProbe {
   live_capture: boolean
   /** Why not, for people. */
   reason?: string
+  /** The words of QEMU or of the system, for the log. */
+  said?: string
 }
 
 /** Under a second where the processor is emulated and idle. */
@@ -65,10 +67,9 @@ export async function probeLiveCapture(trial: LiveTrial): Promise<LiveCapturePro
   } catch (error) {
     if (trial.signal.aborted)
       throw new StillframeError("cancelled", "the trial of live capture was cancelled", { cause: error })
-    const reason = inTime.aborted
-      ? `a trial did not end in ${limitMs / 1000} s`
-      : toStillframeError(error).message
-    return { live_capture: false, reason }
+    if (inTime.aborted) return { live_capture: false, reason: `a trial did not end in ${limitMs / 1000} s` }
+    const { message, said } = toStillframeError(error)
+    return { live_capture: false, reason: message, ...(said !== undefined && { said }) }
   } finally {
     for (const identity of processes) await endProcess(identity, { graceMs: 0 })
     await rm(root, { recursive: true, force: true })

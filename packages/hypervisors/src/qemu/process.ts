@@ -6,9 +6,10 @@ import { beginLog } from "../bounded-log.ts"
 import { disksFile, writeDisks, type Disk } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { openFiles, type ProcessIdentity } from "../processes.ts"
+import { logHasWhy } from "../refusal.ts"
 import { isSealed } from "../seal-copy.ts"
 import { lastWords, startProcess } from "../start-process.ts"
-import { blamedOnCaller } from "./callers-mistake.ts"
+import { knownMistake } from "./callers-mistake.ts"
 import { qemuArguments, qemuFiles } from "./command.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
 
@@ -33,7 +34,7 @@ const harmlessLink = /^((socket|pipe|anon_inode):|\/dev\/(null|zero|urandom|rand
 
 /**
  * Starts QEMU stopped (`-S`) in a session of its own, so that it outlives us, and waits until its monitor answers and every file that it
- * has open is one we named. Throws as `startProcess` does, `invalid_request` where QEMU blames what the caller gave, and `timeout`; then no
+ * has open is one we named. Throws as `startProcess` does, `invalid_request` where QEMU's words are known to blame what the caller gave, and `timeout`; then no
  * process is left.
  */
 export async function launchQemu(options: LaunchOptions & { incoming?: boolean }): Promise<ProcessIdentity> {
@@ -41,7 +42,7 @@ export async function launchQemu(options: LaunchOptions & { incoming?: boolean }
     return await startQemu(options)
   } catch (error) {
     // A restore's files are ours: nothing in them is the caller's to mend.
-    throw options.incoming === true ? error : blamedOnCaller(error)
+    throw options.incoming === true ? error : knownMistake(error)
   }
 }
 
@@ -82,7 +83,8 @@ async function monitorWhenReady(dir: string, signal: AbortSignal): Promise<Monit
       if (performance.now() > end) {
         throw new StillframeError(
           "timeout",
-          `QEMU opened no monitor in ${START_TIMEOUT_MS} ms: ${await lastWordsOfQemu(dir)}`,
+          `QEMU opened no monitor in ${START_TIMEOUT_MS} ms; ${logHasWhy}`,
+          { said: await lastWordsOfQemu(dir) },
         )
       }
     }
@@ -98,7 +100,8 @@ async function assertOnlyAllowedFiles(pid: number, dir: string, disks: readonly 
   if (foreign !== undefined) {
     throw new StillframeError(
       "hypervisor_failed",
-      `QEMU opened ${foreign}, which the launch does not name; the VM was ended`,
+      `QEMU opened a file that the launch does not name, so the VM was ended; ${logHasWhy}`,
+      { said: foreign },
     )
   }
 }

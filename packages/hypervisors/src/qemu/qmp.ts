@@ -1,6 +1,7 @@
 import type { Socket } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
 import { connectIn } from "../connect-in.ts"
+import { logHasWhy } from "../refusal.ts"
 
 /** Longest line QEMU may send us; the largest real answers (block graphs of hundreds of layers) stay below. */
 const LINE_BYTES_MAX = 32 * 1024 * 1024
@@ -20,7 +21,7 @@ export interface Monitor {
   /** Exact version from the greeting, for example `7.2.22`. */
   readonly version: string
   /**
-   * Sends one command and resolves with its `return`. Throws `hypervisor_failed` with QEMU's own words, `hypervisor_gone` when the
+   * Sends one command and resolves with its `return`. Throws `hypervisor_failed` with QEMU's own words in `said`, `hypervisor_gone` when the
    * socket closes, and `timeout` when no answer came: then nobody knows whether the command ran.
    */
   execute<T = unknown>(command: string, args?: object, timeoutMs?: number): Promise<T>
@@ -143,7 +144,9 @@ function settle(pending: Map<number, Pending>, answer: Answer): void {
   if (answer.error === undefined) waiting.resolve(answer.return)
   else
     waiting.reject(
-      new StillframeError("hypervisor_failed", `QEMU refused ${waiting.command}: ${answer.error.desc}`),
+      new StillframeError("hypervisor_failed", `QEMU refused ${waiting.command}; ${logHasWhy}`, {
+        said: answer.error.desc,
+      }),
     )
 }
 

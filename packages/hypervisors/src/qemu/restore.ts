@@ -5,6 +5,7 @@ import { pipeline } from "node:stream/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { connectIn } from "../connect-in.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
+import { logHasWhy } from "../refusal.ts"
 import { qemuFiles } from "./command.ts"
 import { migrationEnd, setUpMigration } from "./migration.ts"
 import { launchQemu, lastWordsOfQemu, type LaunchOptions } from "./process.ts"
@@ -24,7 +25,7 @@ const closedByQemu: ReadonlySet<string | undefined> = new Set([
 
 /**
  * Starts a QEMU process and loads a memory stream into it; the VM is left paused, `startGuest` lets it go on. Nothing of the stream touches
- * a file. On any failure the process is ended; throws `hypervisor_failed` with the reason from QEMU's log, `cancelled`, `timeout`, or
+ * a file. On any failure the process is ended; throws `hypervisor_failed` with the reason from QEMU's log in `said`, `cancelled`, `timeout`, or
  * what `memory` threw.
  */
 export async function restoreQemu(
@@ -93,8 +94,9 @@ async function withReason(error: unknown, dir: string): Promise<unknown> {
       : error
   }
   if (error.code !== "hypervisor_gone" && error.code !== "hypervisor_failed") return error
-  const words = await lastWordsOfQemu(dir)
-  return new StillframeError("hypervisor_failed", `QEMU refused the snapshot's memory: ${words}`, {
-    cause: error,
-  })
+  return new StillframeError(
+    "hypervisor_failed",
+    `QEMU refused the snapshot's memory; verify the snapshot: if it is whole, ${logHasWhy}`,
+    { cause: error, said: await lastWordsOfQemu(dir) },
+  )
 }

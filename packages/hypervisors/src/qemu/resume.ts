@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "../refusal.ts"
 import type { Monitor } from "./qmp.ts"
 
 /** Resuming has a deadline of its own: whatever ended the work, the guest runs again. */
@@ -49,23 +50,22 @@ export const isUnderWay = (status: string | undefined): boolean =>
 export async function ensureRunning(monitor: Monitor): Promise<void> {
   const end = performance.now() + RESUME_TIMEOUT_MS
   await endMigration(monitor)
-  for (let refusal = "it gave no reason"; ; await delay(RETRY_MS)) {
+  for (let refusal: string | undefined; ; await delay(RETRY_MS)) {
     let accepted = true
     try {
       await monitor.execute("cont")
     } catch (error) {
       if (!(error instanceof StillframeError) || error.code !== "hypervisor_failed") throw error
-      refusal = error.message
+      refusal = error.said
       accepted = false
     }
     const { status, running } = await monitor.execute<VmStatus>("query-status")
     // It ran, and has stopped by itself: to let it go on again is its watch's business.
     if (running || (accepted && stoppedByItself.has(status))) return
     if (performance.now() > end) {
-      throw new StillframeError(
-        "timeout",
-        `the VM does not run again (it is ${status}): ${refusal}; look at its qemu.log`,
-      )
+      throw new StillframeError("timeout", `the VM does not run again (it is ${status}); ${logHasWhy}`, {
+        said: refusal,
+      })
     }
   }
 }

@@ -39,8 +39,8 @@ export async function readMachine(dir: string): Promise<Machine> {
   } catch (error) {
     throw new StillframeError(
       "corrupted",
-      `${vzFiles.machine} is missing or damaged (${(error as Error).message}), and without its machine identifier no saved state can be loaded; take another snapshot`,
-      { cause: error },
+      `${vzFiles.machine} is missing or damaged, and without its machine identifier no saved state can be loaded; take another snapshot`,
+      { cause: error, said: (error as Error).message },
     )
   }
 }

@@ -32,8 +32,8 @@ export async function probeVz(host: VzHost, binary: string, signal: AbortSignal)
 /** It can't be asked for a version; what it says without its one option is all that tells it from other programs. */
 async function isShim(binary: string, signal: AbortSignal): Promise<boolean> {
   const complaint = await runProgram(binary, [], { signal }).catch((error: unknown) => {
-    if (error instanceof StillframeError && error.code === "cancelled") throw error
-    return String(error)
+    if (!(error instanceof StillframeError) || error.code === "cancelled") throw error
+    return error.said ?? ""
   })
   return complaint.includes("-config is required")
 }

@@ -2,6 +2,7 @@ import { join, relative, resolve } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ProcessIdentity } from "../processes.ts"
+import { logHasWhy } from "../refusal.ts"
 import { lastWords, startProcess } from "../start-process.ts"
 import type { VmmLaunch } from "../vmm.ts"
 import { savedFiles, vzFiles } from "./files.ts"
@@ -48,11 +49,11 @@ export async function restoreVz(
   } catch (error) {
     if (!(error instanceof StillframeError) || !refusals.has(error.code)) throw error
     // The end of a process is told with its last words already.
-    const why = error.code === "hypervisor_gone" ? await lastWords(options.dir, vzFiles.log) : error.message
+    const words = error.code === "hypervisor_gone" ? await lastWords(options.dir, vzFiles.log) : undefined
     throw new StillframeError(
       "hypervisor_failed",
-      `the saved machine could not be loaded (under Darwin ${now.system}, saved under ${saved.system}): ${why}; another system may have to load it, or the VM be started from its disks`,
-      { cause: error },
+      `the saved machine could not be loaded (under Darwin ${now.system}, saved under ${saved.system}); load it under the system that saved it, or start the VM from its disks`,
+      { cause: error, said: words ?? error.said },
     )
   }
 }
@@ -103,7 +104,8 @@ async function untilAnswers(shim: Shim, signal: AbortSignal): Promise<void> {
       if (performance.now() > end)
         throw new StillframeError(
           "timeout",
-          `the vz shim served nothing in ${shim.deadlineMs / 1_000} s: ${await lastWords(shim.dir, vzFiles.log)}`,
+          `the vz shim served nothing in ${shim.deadlineMs / 1_000} s; ${logHasWhy}`,
+          { said: await lastWords(shim.dir, vzFiles.log) },
         )
     }
   }

@@ -1,6 +1,7 @@
 import { copyFile, readdir, readFile, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "../refusal.ts"
 import type { SavedFile } from "../saved-files.ts"
 import type { VmControl } from "../vm-control.ts"
 import { savedFiles, vzFiles } from "./files.ts"
@@ -52,7 +53,11 @@ export async function saveMachine(
 async function assertUnsaved(dir: string): Promise<void> {
   const ours: ReadonlySet<string> = new Set([shimDirectory, ...Object.values(savedFiles)])
   if ((await readdir(dir)).some((name) => ours.has(name)))
-    throw new StillframeError("hypervisor_failed", `${dir} holds a save already; save into a new directory`)
+    throw new StillframeError(
+      "hypervisor_failed",
+      "the directory to save into holds a save already; save into a new one",
+      { said: dir },
+    )
 }
 
 /** Throws `hypervisor_failed` where the framework's file, which only it can read, holds nothing at all. */
@@ -75,12 +80,11 @@ async function assertOfMachine(dir: string, machineIdentifier: string): Promise<
   }
 }
 
-const notRestorable = (why: string, cause?: unknown): StillframeError =>
-  new StillframeError(
-    "hypervisor_failed",
-    `the vz shim saved nothing that could be restored (${why}); look into ${vzFiles.log} in the VM's directory`,
-    { cause },
-  )
+const notRestorable = (said: string, cause?: unknown): StillframeError =>
+  new StillframeError("hypervisor_failed", `the vz shim saved nothing that could be restored; ${logHasWhy}`, {
+    cause,
+    said,
+  })
 
 /** A save whose answer never came may still be writing; the shim answers nothing else before it is done. */
 async function untilIdle(shim: Shim, error: unknown): Promise<void> {

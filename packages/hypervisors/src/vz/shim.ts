@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { logHasWhy } from "../refusal.ts"
 import { askVmm, type VmmAnswer } from "../vmm-http.ts"
 import { vzFiles } from "./files.ts"
 
@@ -25,7 +26,7 @@ const passing: ReadonlySet<string> = new Set([
 const full = /no space left|out of disk space|quota exceeded/i
 const saidCharactersMax = 500
 
-/** Throws `hypervisor_gone`, `timeout`, and `hypervisor_failed` with what the shim said where it refuses. */
+/** Throws `hypervisor_gone`, `timeout`, and `hypervisor_failed` with what the shim said in `said` where it refuses. */
 export async function command(shim: Shim, name: ShimCommand, body?: object): Promise<void> {
   const { dir, deadlineMs } = shim
   const answer = await askVmm({
@@ -56,7 +57,9 @@ async function stateWord({ dir, deadlineMs }: Shim): Promise<string> {
   if (answer.status !== 200) throw refused("vm.info", answer)
   const state = parsed(answer.body)?.state
   if (typeof state === "string") return state
-  throw new StillframeError("hypervisor_failed", `the vz shim told no state but ${oneLine(answer.body)}`)
+  throw new StillframeError("hypervisor_failed", `the vz shim told no state of its VM; ${logHasWhy}`, {
+    said: oneLine(answer.body),
+  })
 }
 
 /** The state once it is none on the way to another. Throws `timeout` when it stays one. */
@@ -73,7 +76,7 @@ export async function untilState(shim: Shim, willDo: (state: string) => boolean)
     if (performance.now() > end)
       throw new StillframeError(
         "timeout",
-        `the VM is still ${state} after ${shim.deadlineMs / 1_000} s; look into ${vzFiles.log} in its directory`,
+        `the VM is still ${state} after ${shim.deadlineMs / 1_000} s; stop the instance and start it again`,
       )
     await delay(pollMs)
   }
@@ -87,17 +90,15 @@ function parsed(body: string): { state?: unknown } | undefined {
   }
 }
 
-function refused(what: string, { status, body }: VmmAnswer): StillframeError {
+function refused(what: string, { body }: VmmAnswer): StillframeError {
   const said = oneLine(body)
   return full.test(said)
     ? new StillframeError(
         "insufficient_storage",
-        `the vz shim found no room for ${what} (${said}); free some space`,
+        `the vz shim found no room for ${what}; free some space and try again`,
+        { said },
       )
-    : new StillframeError(
-        "hypervisor_failed",
-        `the vz shim refused ${what} with ${status}: ${said}; look into ${vzFiles.log} in the VM's directory`,
-      )
+    : new StillframeError("hypervisor_failed", `the vz shim refused ${what}; ${logHasWhy}`, { said })
 }
 
 function oneLine(body: string): string {

@@ -51,6 +51,7 @@ async function begin(shim: Shim): Promise<void> {
   if (state === "other")
     throw new StillframeError(
       "hypervisor_failed",
-      `the VM ended before its guest could go on: ${await lastWords(shim.dir, vzFiles.log)}; start it again`,
+      "the VM ended before its guest could go on; start it again",
+      { said: await lastWords(shim.dir, vzFiles.log) },
     )
 }

@@ -1,4 +1,5 @@
 import { readdir } from "node:fs/promises"
+import { StillframeError } from "@stillframe/domain/errors"
 import { processAlive } from "@stillframe/hypervisors/processes"
 import { describe, expect, test } from "vitest"
 import { openScene, shared } from "../subjects/scene.ts"
@@ -79,7 +80,7 @@ export function capturing(subject: Subject): void {
       const { bench, vm } = scene()
       let paused = false
       const beforePause = (): never => {
-        throw new Error("the lease is lost")
+        throw new StillframeError("lease_lost", "the lease is lost")
       }
 
       const attempt = captureVm(bench, vm, "refused", { beforePause, onPaused: () => void (paused = true) })

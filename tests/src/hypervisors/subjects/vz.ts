@@ -18,16 +18,16 @@ export const vzSubject: Subject = {
     refusal: () => httpRefusal(500, "not now"),
   },
   fullDisks: [
+    playedFullDisk("full", { "vm.snapshot": "full" }, { code: "insufficient_storage", words: /no room/ }),
     playedFullDisk(
-      "full",
-      { "vm.snapshot": "full" },
-      { code: "insufficient_storage", words: /No space left/ },
+      "empty",
+      { "vm.snapshot": "empty" },
+      { code: "hypervisor_failed", words: /saved nothing/ },
     ),
-    playedFullDisk("empty", { "vm.snapshot": "empty" }, { code: "hypervisor_failed", words: /is empty/ }),
     playedFullDisk(
       "unfinished",
       { "vm.snapshot": "unfinished" },
-      { code: "hypervisor_failed", words: /config\.json/ },
+      { code: "hypervisor_failed", words: /saved nothing/ },
     ),
   ],
   async hypervisor(place, { answerMs } = {}) {

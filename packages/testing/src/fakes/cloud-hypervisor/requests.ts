@@ -1,4 +1,4 @@
-import { statSync } from "node:fs"
+import { readFileSync } from "node:fs"
 import { done, type Answer } from "./answer.ts"
 import type { Fault } from "./faults.ts"
 import { restore } from "./restore.ts"
@@ -95,7 +95,12 @@ async function boot(vmm: FakeVmm): Promise<Answer> {
   if (config === undefined) return vmm.refused([...failed, "VM is not created"])
   try {
     vmm.guest = await vmm.open(config)
-    statSync(config.payload?.kernel ?? "")
+    if (!isBootable(readFileSync(config.payload?.kernel ?? "")))
+      return vmm.refused([
+        ...failed,
+        "Cannot load the kernel into memory",
+        "Kernel Loader: failed to load bzImage kernel image",
+      ])
   } catch (error) {
     vmm.close()
     return vmm.refused([...failed, (error as Error).message])
@@ -104,6 +109,14 @@ async function boot(vmm: FakeVmm): Promise<Answer> {
   vmm.guest.run()
   vmm.state = "Running"
   return done
+}
+
+/** An ELF, or what has the header of a bzImage. */
+function isBootable(kernel: Buffer): boolean {
+  return (
+    kernel.subarray(0, 4).equals(Buffer.from("\x7fELF", "latin1")) ||
+    kernel.toString("latin1", 0x202, 0x206) === "HdrS"
+  )
 }
 
 function pause(vmm: FakeVmm, _body: Body, fault: Fault | undefined): Answer {

@@ -1,0 +1,78 @@
+import { SettingsError, type Env } from "@stillframe/runtime/env"
+import { createLogger } from "@stillframe/runtime/logger"
+import { expect, test } from "vitest"
+import { assertSettings } from "./stack-settings.ts"
+import { startStack } from "./stack.ts"
+
+function mistakes(env: Env): readonly string[] {
+  try {
+    assertSettings(env)
+    return []
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error
+    return error.message.split("\n")
+  }
+}
+
+test("nothing has to be set, and any free port may be asked for", () => {
+  expect(mistakes({})).toEqual([])
+  expect(mistakes({ PORT: "0" })).toEqual([])
+})
+
+test("the mistakes of all four roles are one refusal, a line for each setting, with no secret's value", () => {
+  const lines = mistakes({
+    DATABASE_URL: "postgres://user:hidden@[host/db",
+    DATABASE_CONNECTIONS: "one",
+    REDIS_URL: "http://:hidden@cache",
+    JWT_SECRET: "hidden",
+    DATA_DIR: "/srv/a,b",
+    LOG_LEVEL: "loud",
+    PORT: "70000",
+    COMPRESSION_ALGORITHM: "gzip",
+    WEBHOOK_ALLOWED_CIDRS: "everywhere",
+    EVENT_RETENTION: "0",
+    SCRUB_DAYS: "never",
+    COMPRESSION_THREADS: "0",
+    HOST_NAME: "Not A Name",
+    HOST_PATHS: "images",
+    QEMU_BINARY: "/nowhere/qemu",
+    CAPTURE_STAGING: "shm",
+  })
+
+  expect(lines.map((line) => /^ {2}([A-Z_]+): ./.exec(line)?.[1])).toEqual([
+    undefined,
+    "SECRETS_KEY",
+    "DATABASE_URL",
+    "DATABASE_CONNECTIONS",
+    "REDIS_URL",
+    "LOG_LEVEL",
+    "JWT_SECRET",
+    "WEBHOOK_ALLOWED_CIDRS",
+    "PORT",
+    "COMPRESSION_ALGORITHM",
+    "EVENT_RETENTION",
+    "DATA_DIR",
+    "HOST_NAME",
+    "COMPRESSION_THREADS",
+    "SCRUB_DAYS",
+    "HOST_PATHS",
+    "CAPTURE_STAGING",
+    "QEMU_BINARY",
+  ])
+  expect(lines.join("\n")).not.toContain("hidden")
+})
+
+test("a database of others needs their secrets, and that is told with every other mistake", () => {
+  const lines = mistakes({ DATABASE_URL: "postgres://db.example/app", STOP_GRACE: "99" }).join("\n")
+
+  expect(lines).toMatch(
+    /JWT_SECRET: must be set where DATABASE_URL is[^]*SECRETS_KEY: must[^]*STOP_GRACE: must/,
+  )
+})
+
+test("a start with mistakes lists them and makes nothing", async () => {
+  const env = { DATA_DIR: "/proc/nothing-is-made-here", PORT: "70000", STOP_GRACE: "99" }
+  const starting = startStack(env, createLogger({ service: "test", level: "silent" }))
+
+  await expect(starting).rejects.toThrow(/PORT: must[^]*STOP_GRACE: must/)
+})
