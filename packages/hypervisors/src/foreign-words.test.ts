@@ -1,4 +1,4 @@
-import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { toStillframeError, type StillframeError } from "@stillframe/domain/errors"
 import { unsavable } from "@stillframe/domain/restorable"
 import fc from "fast-check"
 import { expect, test } from "vitest"

@@ -69,7 +69,7 @@ describe.skipIf(!live.live_capture)("a host whose QEMU captures live", () => {
 
     expect([first, second]).toEqual([{ live_capture: true }, { live_capture: true }])
     expect([other, third]).toMatchObject([{ live_capture: false }, { live_capture: false }])
-    expect(other.reason).toContain("heartbeat.elf")
+    expect(other.said).toContain("heartbeat.elf")
     expect(await place.trialsLeft()).toEqual([])
   })
 
