@@ -73,7 +73,7 @@ test("a start without a database fails with the remedy, and the log promises no 
   const databaseUrl = "postgres://somebody@127.0.0.1:1/stillframe"
   const options = { databaseUrl, databaseDirectUrl: databaseUrl, log: { info: note, warn: note } }
 
-  await expect(openMigrated(resources, options)).rejects.toThrow("Check that Postgres runs")
+  await expect(openMigrated(resources, options)).rejects.toThrow("Start it, or correct DATABASE_URL")
 
   expect(told).toEqual([])
 })

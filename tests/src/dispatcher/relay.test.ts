@@ -206,6 +206,6 @@ test("a dispatcher lives on while Redis is down, and says so", async () => {
 
   // Taken back for the next try.
   await expect.poll(async () => (await rowOf(database.db, id)).wake).toBeGreaterThan(0)
-  expect(lines.join("")).toContain("Redis cannot be reached")
+  expect(lines.join("")).toContain("cannot reach Redis at 127.0.0.1:1: nothing listens there")
   expect(lines.join("")).not.toContain("stack")
 })
