@@ -220,10 +220,11 @@ async function keepRegistered(
   host: HostRegistration,
   { clock, log, problems }: { clock: HostClock; log: Logger; problems: Problems },
 ): Promise<Disposable> {
-  const say = (): Promise<void> => heartbeat(db, { ...host, problems: problems.list() })
+  const present = (): HostRegistration => ({ ...host, problems: problems.list() })
+  const say = (): Promise<void> => heartbeat(db, present())
   const trouble = openTrouble(log, { lost: "heartbeat failed", back: "heartbeats succeed again" })
   const beat = (work: () => Promise<void>): void => void work().then(trouble.worked, trouble.failed)
-  await registerHost(db, host, (reason) => log.warn({ reason }, "waits to register this host"))
+  await registerHost(db, present(), (reason) => log.warn({ reason }, "waits to register this host"))
   const stopListening = problems.listen(() => beat(say))
   const timer = setInterval(() => beat(() => clock.measure().then(say)), heartbeatIntervalMs)
   return {
