@@ -3,7 +3,7 @@ import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
-import { expect, test } from "vitest"
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest"
 import {
   asOwner,
   contentOf,
@@ -20,16 +20,22 @@ import {
   get,
   homeOf,
   settingsFor,
-  stackFor,
+  stackForAllGrounds,
   untilState,
 } from "./attached.ts"
 import { act, processOf, restore } from "./instance-acts.ts"
-import { testStack } from "./test-stack.ts"
+import { deleteInstances, testStack, type TestStack } from "./test-stack.ts"
+
+let stack: TestStack
+beforeAll(async () => {
+  stack = await stackForAllGrounds()
+})
+afterEach(() => deleteInstances(stack))
+afterAll(() => stack[Symbol.asyncDispose]())
 
 test("a VM that someone else started: attached, captured and forked, while it runs on", async () => {
   await using place = await ground()
   const stranger = await startStranger(place, { args: ["-smp", "2"] })
-  await using stack = await stackFor(place, stranger)
 
   const theirs = await attach(stack, stranger)
   const before = serial(stranger.dir)
@@ -50,7 +56,6 @@ test("its disk is copied with leave to use an overlay, and its own file stays th
   const disk = join(place.root, "a.raw")
   await writeFile(disk, Buffer.alloc(1024 * 1024, 7))
   const stranger = await startStranger(place, { args: ["-drive", `file=${disk},format=raw,if=virtio`] })
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger, { allow_overlay: true })
   await writeAsGuest(stranger, 0x11)
 
@@ -76,7 +81,6 @@ test("a disk that it only reads is imported by the capture, so its owner may cha
   await writeFile(disk, Buffer.alloc(1024 * 1024, 7))
   const args = ["-drive", `file=${disk},format=raw,if=virtio,readonly=on`]
   const stranger = await startStranger(place, { args })
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
 
   const before = serial(stranger.dir)
@@ -92,7 +96,6 @@ test("a disk that it only reads is imported by the capture, so its owner may cha
 test("only its owner stops, starts or puts away an attached VM, and its disks alone are no snapshot", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
   const { id } = (await stack.settled((await stack.snapshot(theirs)).id)) as { id: string }
 
@@ -111,7 +114,6 @@ test("only its owner stops, starts or puts away an attached VM, and its disks al
 test("DELETE forgets an attached VM and leaves it running, and it can be attached again", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
 
   await stack.api.request("DELETE", `/instances/${theirs.id}`)
@@ -124,7 +126,6 @@ test("DELETE forgets an attached VM and leaves it running, and it can be attache
 test("one VM is one instance: attaching it a second time is a conflict that leaves nothing", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
 
   const second = { name: "again", attach: { control_socket: stranger.controlSocket } }
@@ -141,7 +142,6 @@ test("one VM is one instance: attaching it a second time is a conflict that leav
 test("its owner ends it: Stopped, with the reason; restored in place it runs as one of ours", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
   const before = serial(stranger.dir)
   const snapshot = await stack.settled((await stack.snapshot(theirs)).id)
@@ -163,23 +163,22 @@ test("its owner ends it: Stopped, with the reason; restored in place it runs as 
 test("a VM that ended while no worker looked is found out by the next one", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await testStack()
-  const worker = await stack.startCaptureWorker(settingsFor(place, stranger))
-  const theirs = await attach(stack, stranger)
+  await using own = await testStack()
+  const worker = await own.startCaptureWorker(settingsFor(place, stranger))
+  const theirs = await attach(own, stranger)
   await worker[Symbol.asyncDispose]()
   await expectRunning(stranger)
 
   await endProcess(stranger.process, { graceMs: 0 })
-  expect((await get(stack, theirs)).state).toBe("Running")
-  await stack.startCaptureWorker(settingsFor(place, stranger))
+  expect((await get(own, theirs)).state).toBe("Running")
+  await own.startCaptureWorker(settingsFor(place, stranger))
 
-  expect((await untilState(stack, theirs, "Stopped")).exit_message).toContain("owner")
+  expect((await untilState(own, theirs, "Stopped")).exit_message).toContain("owner")
 })
 
 test("no socket, or one that another client holds: the reason, and the name is free again", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await stackFor(place, stranger)
 
   const missing = { controlSocket: join(place.root, "missing.sock") }
   await expect(attach(stack, missing)).rejects.toMatchObject({ status: 400 })
@@ -197,7 +196,6 @@ test("no socket, or one that another client holds: the reason, and the name is f
 test("an option that a VM of ours can't have: captured, but not forked or restored, and the option is named", async () => {
   await using place = await ground()
   const stranger = await startStranger(place, { args: ["-device", "virtio-rng-pci"] })
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
 
   const snapshot = await stack.settled((await stack.snapshot(theirs)).id)
@@ -220,7 +218,6 @@ test("a disk that can't be kept without an overlay: the snapshot has failed and 
   const disk = join(place.root, "a.raw")
   await writeFile(disk, Buffer.alloc(1024 * 1024, 7))
   const stranger = await startStranger(place, { args: ["-drive", `file=${disk},format=raw,if=virtio`] })
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
 
   const settled = await stack.settled((await stack.snapshot(theirs)).id)
@@ -235,7 +232,6 @@ test("a disk that can't be kept without an overlay: the snapshot has failed and 
 test("a VM that its owner had paused is captured and stays paused", async () => {
   await using place = await ground()
   const stranger = await startStranger(place)
-  await using stack = await stackFor(place, stranger)
   const theirs = await attach(stack, stranger)
   await asOwner(stranger, (monitor) => monitor.execute("stop"))
 
@@ -250,21 +246,21 @@ test("a VM that its owner pauses is Paused, captured as it stands, and Running a
   await using place = await ground()
   const stranger = await startStranger(place)
   const tell = (command: string): Promise<unknown> => asOwner(stranger, (monitor) => monitor.execute(command))
-  await using stack = await testStack()
-  await stack.startCaptureWorker({ ...settingsFor(place, stranger), attachedLookMs: 50 })
+  await using own = await testStack()
+  await own.startCaptureWorker({ ...settingsFor(place, stranger), attachedLookMs: 50 })
   await tell("stop")
 
-  const theirs = await attach(stack, stranger)
+  const theirs = await attach(own, stranger)
   expect(theirs).toMatchObject({ state: "Paused", state_error: expect.stringContaining("paused by another") })
   await tell("cont")
-  expect(await untilState(stack, theirs, "Running")).not.toHaveProperty("state_error")
+  expect(await untilState(own, theirs, "Running")).not.toHaveProperty("state_error")
   await tell("stop")
-  await untilState(stack, theirs, "Paused")
+  await untilState(own, theirs, "Paused")
 
-  const settled = await stack.settled((await stack.snapshot(theirs)).id)
+  const settled = await own.settled((await own.snapshot(theirs)).id)
 
   expect(settled.status).toBe("ready")
   expect(await tell("query-status")).toMatchObject({ running: false })
   await tell("cont")
-  await untilState(stack, theirs, "Running")
+  await untilState(own, theirs, "Running")
 })

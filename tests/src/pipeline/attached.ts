@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from "node:fs/promises"
+import { readdir, readFile, readlink, stat } from "node:fs/promises"
 import { join } from "node:path"
 import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
 import type { PauseIntent } from "@stillframe/capture-worker/intent"
@@ -6,19 +6,36 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { expect } from "vitest"
 import type { Stranger } from "../hypervisors/stranger.ts"
-import { firstGap, heartbeat, ticks, untilTicks, type Ground } from "../hypervisors/test-vm.ts"
+import {
+  firstGap,
+  ground,
+  heartbeat,
+  startHeartbeat,
+  ticks,
+  untilTicks,
+  type Ground,
+} from "../hypervisors/test-vm.ts"
 import { serial, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 /** How a worker may use what lies on the test's ground. */
-export function settingsFor(
-  { root }: Ground,
-  { binary }: Stranger,
-): Pick<CaptureWorkerConfig, "hostPaths" | "attachBinaries"> {
+export function settingsFor({ root }: Pick<Ground, "root">, { binary }: Pick<Stranger, "binary">): Settings {
   return { hostPaths: [root, join(heartbeat, "..")], attachBinaries: [binary] }
 }
 
+type Settings = Pick<CaptureWorkerConfig, "hostPaths" | "attachBinaries">
+
+/** A system for all tests of a file, whose worker may attach to what lies on the ground of each. */
+export async function stackForAllGrounds(): Promise<TestStack> {
+  await using place = await ground()
+  const { process } = await startHeartbeat(place)
+  return stackFor({ root: join(place.root, "..") }, { binary: await readlink(`/proc/${process.pid}/exe`) })
+}
+
 /** A system whose worker may attach to the stranger. */
-export async function stackFor(ground: Ground, stranger: Stranger): Promise<TestStack> {
+async function stackFor(
+  ground: Pick<Ground, "root">,
+  stranger: Pick<Stranger, "binary">,
+): Promise<TestStack> {
   const stack = await testStack()
   await stack.startCaptureWorker(settingsFor(ground, stranger))
   return stack

@@ -264,6 +264,12 @@ async function spawnApp(name: string, env: Record<string, string>): Promise<AppP
   return { child, ended }
 }
 
+/** After a test on a stack that others use too: no VM ticks on, and every name is free. */
+export async function deleteInstances({ api }: TestStack): Promise<void> {
+  const left = await api.request<InstanceResource[]>("GET", "/instances")
+  await Promise.all(left.map(({ id }) => api.request("DELETE", `/instances/${id}`)))
+}
+
 /** VMs outlive their worker by design; those of a test end with it. */
 async function endVms(db: OwnedDatabase, cluster: string): Promise<void> {
   for (const { id } of await db.selectFrom("instances").select("id").execute()) {
