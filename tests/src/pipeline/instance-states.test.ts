@@ -1,7 +1,7 @@
 import { readdir, readFile, stat, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { describe, expect, test } from "vitest"
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { firstGap, ticks, untilTicks } from "../hypervisors/test-vm.ts"
 import {
   act,
@@ -13,14 +13,21 @@ import {
   withDisks,
   writeToDisk,
 } from "./instance-acts.ts"
-import { serial, testStack, untilTrue } from "./test-stack.ts"
+import { deleteInstances, serial, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { compression: { enabled: true } }
 
+let stack: TestStack
+beforeAll(async () => {
+  stack = await testStack()
+  await stack.startCaptureWorker()
+  await stack.startCompressionWorker()
+})
+afterEach(() => deleteInstances(stack))
+afterAll(() => stack[Symbol.asyncDispose]())
+
 describe("stop and start", () => {
   test("a stopped instance has no process, and boots again on its disks", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
     const vm = await withDisk(stack, "vm")
     const dir = stack.generationDir(vm)
 
@@ -37,19 +44,19 @@ describe("stop and start", () => {
   })
 
   test("what a state does not allow is refused at once, and so is what contradicts work under way", async () => {
-    await using stack = await testStack()
-    const worker = await stack.startCaptureWorker()
-    const vm = await stack.launch("vm")
+    await using own = await testStack()
+    const worker = await own.startCaptureWorker()
+    const vm = await own.launch("vm")
 
     for (const action of ["start", "restore"])
-      await expect(act(stack, vm, action)).rejects.toMatchObject({
+      await expect(act(own, vm, action)).rejects.toMatchObject({
         status: 409,
         body: expect.stringContaining('"invalid_state"'),
       })
     await worker[Symbol.asyncDispose]()
     const path = `/instances/${vm.id}/stop`
-    await stack.api.request("POST", path, undefined, { prefer: "respond-async" })
-    await expect(act(stack, vm, "standby")).rejects.toMatchObject({
+    await own.api.request("POST", path, undefined, { prefer: "respond-async" })
+    await expect(act(own, vm, "standby")).rejects.toMatchObject({
       status: 409,
       body: expect.stringContaining("a stop of the instance is under way"),
     })
@@ -58,8 +65,6 @@ describe("stop and start", () => {
 
 describe("Standby", () => {
   test("an instance in Standby has no process and goes on where it stood, again and again", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
     const vm = await withDisk(stack, "vm")
 
     for (const generation of [1, 2, 3]) {
@@ -77,9 +82,6 @@ describe("Standby", () => {
   })
 
   test("a snapshot of an instance in Standby is of that moment, and the instance stays there", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
-    await stack.startCompressionWorker()
     const vm = await withDisk(stack, "vm")
     await act(stack, vm, "standby")
     const earlier = await serial(stack.generationDir(vm))
@@ -97,8 +99,6 @@ describe("Standby", () => {
   })
 
   test("stopping an instance in Standby drops its memory and keeps its disks", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
     const vm = await withDisk(stack, "vm")
     await act(stack, vm, "standby")
 
@@ -111,9 +111,6 @@ describe("Standby", () => {
 })
 
 test("several disks of both formats, one of them read-only, go through every state", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  await stack.startCompressionWorker()
   const vm = await withDisks(stack, "vm")
   const readOnly = join(stack.imagesDir, "vm.raw")
 
@@ -140,8 +137,6 @@ test("several disks of both formats, one of them read-only, go through every sta
 
 describe("snapshots of kind Stopped", () => {
   test("it holds the disks as they were, whatever is written afterwards", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
     const vm = await withDisk(stack, "vm")
     await act(stack, vm, "stop")
     await writeToDisk(stack, stack.generationDir(vm), 1)
@@ -160,8 +155,6 @@ describe("snapshots of kind Stopped", () => {
   })
 
   test("a fork of one is Stopped unless it is to run, and never in Standby", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
     const vm = await withDisk(stack, "vm")
     await act(stack, vm, "stop")
     const { id } = await stack.settled((await stack.snapshot(vm, { kind: "Stopped" })).id)
@@ -181,9 +174,6 @@ describe("snapshots of kind Stopped", () => {
 
 describe("restore in place", () => {
   test("an instance goes on where its snapshot was taken, from each state that allows it", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
-    await stack.startCompressionWorker()
     const vm = await withDisk(stack, "vm")
     await untilTicks(stack.generationDir(vm), 3)
     const snapshot = await stack.settled((await stack.snapshot(vm, zstd)).id)
@@ -216,8 +206,6 @@ describe("restore in place", () => {
   })
 
   test("one that fails leaves the instance as it was, and says why", async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
     const vm = await withDisk(stack, "vm")
     const snapshot = await stack.settled((await stack.snapshot(vm)).id)
     const [token = ""] = await readdir(join(stack.storageDir, "snapshots", snapshot.id))
