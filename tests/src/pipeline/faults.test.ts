@@ -7,9 +7,9 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
 import { namesIn } from "@stillframe/storage/directory"
-import { expect, test } from "vitest"
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { firstGap, untilTicks } from "../hypervisors/test-vm.ts"
-import { serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { deleteInstances, serial, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const run = promisify(execFile)
 
@@ -42,36 +42,86 @@ async function filesOf(stack: TestStack, snapshotId: string): Promise<string[]> 
   return readdir(join(stack.storageDir, "snapshots", snapshotId)).catch(() => [])
 }
 
-test("QEMU killed in the pause: the snapshot fails with the reason and leaves no files", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const source = await stack.launch("source", longPause)
+describe("with a worker that has room", () => {
+  let stack: TestStack
+  beforeAll(async () => {
+    stack = await testStack()
+    await stack.startCaptureWorker()
+  })
+  afterEach(() => deleteInstances(stack))
+  afterAll(() => stack[Symbol.asyncDispose]())
 
-  // Looked up beforehand: that takes longer on a busy machine than the pause.
-  const vm = await findQemu(`stillframe-${stack.clusterId}-${source.id}`)
-  const { snapshot, intent } = await untilPaused(stack, source)
-  process.kill(intent.captor.pid, "SIGSTOP")
-  process.kill(vm?.pid ?? 0, "SIGKILL")
-  process.kill(intent.captor.pid, "SIGCONT")
-  const settled = await stack.settled(snapshot.id)
+  test("QEMU killed in the pause: the snapshot fails with the reason and leaves no files", async () => {
+    const source = await stack.launch("source", longPause)
 
-  expect(settled).toMatchObject({ status: "failed", size_bytes: 0, error: { code: "hypervisor_gone" } })
-  expect(await filesOf(stack, snapshot.id)).toEqual([])
-})
+    // Looked up beforehand: that takes longer on a busy machine than the pause.
+    const vm = await findQemu(`stillframe-${stack.clusterId}-${source.id}`)
+    const { snapshot, intent } = await untilPaused(stack, source)
+    process.kill(intent.captor.pid, "SIGSTOP")
+    process.kill(vm?.pid ?? 0, "SIGKILL")
+    process.kill(intent.captor.pid, "SIGCONT")
+    const settled = await stack.settled(snapshot.id)
 
-test("a snapshot deleted in the pause: the VM runs on and nothing is left of it", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  await stack.startCompressionWorker()
-  const source = await stack.launch("source", longPause)
+    expect(settled).toMatchObject({ status: "failed", size_bytes: 0, error: { code: "hypervisor_gone" } })
+    expect(await filesOf(stack, snapshot.id)).toEqual([])
+  })
 
-  const { snapshot } = await untilPaused(stack, source)
-  await stack.api.request("DELETE", `/snapshots/${snapshot.id}`)
-  await expectRunning(stack, source)
+  test("a snapshot deleted in the pause: the VM runs on and nothing is left of it", async () => {
+    const source = await stack.launch("source", longPause)
 
-  const snapshots = join(stack.storageDir, "snapshots")
-  await untilTrue(snapshots, async () => !(await readdir(snapshots)).includes(snapshot.id))
-  await expect(stack.api.request("GET", `/snapshots/${snapshot.id}`)).rejects.toMatchObject({ status: 404 })
+    await using _remover = await stack.startCompressionWorker()
+    const { snapshot } = await untilPaused(stack, source)
+    await stack.api.request("DELETE", `/snapshots/${snapshot.id}`)
+    await expectRunning(stack, source)
+
+    const snapshots = join(stack.storageDir, "snapshots")
+    await untilTrue(snapshots, async () => !(await readdir(snapshots)).includes(snapshot.id))
+    await expect(stack.api.request("GET", `/snapshots/${snapshot.id}`)).rejects.toMatchObject({ status: 404 })
+  })
+
+  test("an instance deleted in the pause of its capture: its VM ends, and the snapshot has failed", async () => {
+    const source = await stack.launch("source", longPause)
+
+    const { snapshot } = await untilPaused(stack, source)
+    await stack.api.request("DELETE", `/instances/${source.id}`)
+
+    expect(await stack.settled(snapshot.id)).toMatchObject({ status: "failed", error: { code: "cancelled" } })
+    expect(await findQemu(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
+    expect(await namesIn(join(stack.dataDir, "instances"))).toEqual([])
+  })
+
+  test("memory that does not read back as it was captured is never published, and the raw file stays", async () => {
+    const source = await stack.launch("source")
+    const { id } = await stack.snapshot(source, { compression: { enabled: true } })
+    const dir = join(stack.storageDir, "snapshots", id)
+    await stack.until(async () => {
+      const { status } = await stack.api.request<SnapshotResource>("GET", `/snapshots/${id}`)
+      return status === "ready" || undefined
+    })
+    const [token = ""] = await readdir(dir)
+    const memory = join(dir, token, "memory")
+    const bytes = await readFile(memory)
+    bytes[bytes.length >> 1]! ^= 1
+    await writeFile(memory, bytes)
+
+    await using _compressor = await stack.startCompressionWorker()
+    const settled = await stack.settled(id)
+
+    expect(settled).toMatchObject({ status: "ready", compression_state: "error" })
+    expect(settled.compression_error).toContain("SHA-256")
+    expect((await readdir(join(dir, token))).sort()).toEqual(["kernel", "manifest.json", "memory"])
+  })
+
+  test("a VM that can't be launched leaves nothing, and its name is free", async () => {
+    const broken = { image: "heartbeat", disks: [{ path: "/etc/passwd", format: "raw" }] }
+
+    await expect(
+      stack.api.request("POST", "/instances", { name: "source", launch: broken }),
+    ).rejects.toMatchObject({ status: 400, body: expect.stringContaining("HOST_PATHS") })
+
+    expect(await namesIn(join(stack.dataDir, "instances"))).toEqual([])
+    await stack.launch("source")
+  })
 })
 
 test("no room in the pool: the snapshot fails before the VM is touched, and says what would help", async () => {
@@ -119,53 +169,3 @@ test.skipIf(!isRoot)(
     }
   },
 )
-
-test("an instance deleted in the pause of its capture: its VM ends, and the snapshot has failed", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const source = await stack.launch("source", longPause)
-
-  const { snapshot } = await untilPaused(stack, source)
-  await stack.api.request("DELETE", `/instances/${source.id}`)
-
-  expect(await stack.settled(snapshot.id)).toMatchObject({ status: "failed", error: { code: "cancelled" } })
-  expect(await findQemu(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
-  expect(await namesIn(join(stack.dataDir, "instances"))).toEqual([])
-})
-
-test("memory that does not read back as it was captured is never published, and the raw file stays", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const source = await stack.launch("source")
-  const { id } = await stack.snapshot(source, { compression: { enabled: true } })
-  const dir = join(stack.storageDir, "snapshots", id)
-  await stack.until(async () => {
-    const { status } = await stack.api.request<SnapshotResource>("GET", `/snapshots/${id}`)
-    return status === "ready" || undefined
-  })
-  const [token = ""] = await readdir(dir)
-  const memory = join(dir, token, "memory")
-  const bytes = await readFile(memory)
-  bytes[bytes.length >> 1]! ^= 1
-  await writeFile(memory, bytes)
-
-  await stack.startCompressionWorker()
-  const settled = await stack.settled(id)
-
-  expect(settled).toMatchObject({ status: "ready", compression_state: "error" })
-  expect(settled.compression_error).toContain("SHA-256")
-  expect((await readdir(join(dir, token))).sort()).toEqual(["kernel", "manifest.json", "memory"])
-})
-
-test("a VM that can't be launched leaves nothing, and its name is free", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const broken = { image: "heartbeat", disks: [{ path: "/etc/passwd", format: "raw" }] }
-
-  await expect(
-    stack.api.request("POST", "/instances", { name: "source", launch: broken }),
-  ).rejects.toMatchObject({ status: 400, body: expect.stringContaining("HOST_PATHS") })
-
-  expect(await namesIn(join(stack.dataDir, "instances"))).toEqual([])
-  await stack.launch("source")
-})
