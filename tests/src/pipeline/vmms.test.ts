@@ -7,12 +7,12 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import { findProcess } from "@stillframe/hypervisors/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
-import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { flipBit } from "./flip-bit.ts"
 import { forkRuns } from "./fork-runs.ts"
 import { leavePause } from "./left-pause.ts"
-import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
-import { fakeOf, fakeVersions, launchOn, onAMac, stackWith } from "./vmm-stack.ts"
+import { deleteInstances, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { fakeOf, fakeVersions, launchOn, onAMac, stackWith, type Vmm } from "./vmm-stack.ts"
 
 onAMac()
 
@@ -25,13 +25,14 @@ const outcomes = {
   vz: { compression_state: "none", compression_reason: expect.stringContaining("encrypts what it saves") },
 }
 
-describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", (hypervisor) => {
-  let stack: TestStack
-  beforeAll(async () => {
-    stack = await stackWith(hypervisor)
-  })
-  afterAll(() => stack[Symbol.asyncDispose]())
+let stack: TestStack
+beforeAll(async () => {
+  stack = await stackWith("cloud-hypervisor", "firecracker", "vz")
+})
+afterEach(() => deleteInstances(stack))
+afterAll(() => stack[Symbol.asyncDispose]())
 
+describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", (hypervisor) => {
   test("is launched, captured, compressed, verified and forked, and goes on all the while", async () => {
     const source = await launchOn(stack, hypervisor, "source")
 
@@ -104,35 +105,7 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
   })
 })
 
-test.each(["cloud-hypervisor", "firecracker"] as const)(
-  "a VM of %s is not loaded by another version; its disks can be had",
-  async (hypervisor) => {
-    await using stack = await testStack()
-    const [made, other] = fakeVersions[hypervisor]
-    const worker = await stack.startCaptureWorker({
-      vmms: new Map([[hypervisor, { path: await fakeOf(stack.dataDir, hypervisor, made) }]]),
-    })
-    const source = await launchOn(stack, hypervisor, "source")
-    const { id } = await stack.snapshot(source)
-    await stack.settled(id)
-    await worker[Symbol.asyncDispose]()
-    await stack.startCaptureWorker({
-      vmms: new Map([[hypervisor, { path: await fakeOf(stack.dataDir, hypervisor, other) }]]),
-    })
-
-    const refused = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "running" } })
-    const disks = await stack.ask("POST", `/snapshots/${id}/fork`, {
-      body: { name: "disks", target_state: "Stopped" },
-    })
-
-    expect([refused.status, refused.body.code]).toEqual([501, "not_supported"])
-    expect(refused.body.message).toContain("bring that version back")
-    expect([disks.status, disks.body.state]).toEqual([201, "Stopped"])
-  },
-)
-
 test("a snapshot of vz is completed when it is captured, whatever compression was asked for, and takes none later", async () => {
-  await using stack = await stackWith("vz")
   const source = await launchOn(stack, "vz", "source")
 
   const { id } = await stack.snapshot(source, zstd)
@@ -154,7 +127,6 @@ test("a snapshot of vz is completed when it is captured, whatever compression wa
 })
 
 test("a saved state of vz that is not what was captured is not loaded, and the snapshot is found to be corrupted", async () => {
-  await using stack = await stackWith("vz")
   const source = await launchOn(stack, "vz", "source")
   const { id } = await stack.snapshot(source)
   await stack.settled(id)
@@ -166,29 +138,7 @@ test("a saved state of vz that is not what was captured is not loaded, and the s
   await stack.until(async () => (await stack.settled(id)).corrupted_at)
 })
 
-test("what was made on a host that offers vz no more is refused with what that needs, and can be deleted", async () => {
-  await using stack = await testStack()
-  const path = await fakeOf(stack.dataDir, "vz")
-  const worker = await stack.startCaptureWorker({ vmms: new Map([["vz", { path }]]) })
-  const source = await launchOn(stack, "vz", "source")
-  const { id } = await stack.snapshot(source)
-  await stack.settled(id)
-  await worker[Symbol.asyncDispose]()
-  await stack.startCaptureWorker()
-
-  const fork = await stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "copy" } })
-  const standby = await stack.ask("POST", `/instances/${source.id}/standby`)
-
-  for (const { status, body } of [fork, standby]) {
-    expect([status, body.code]).toEqual([501, "not_supported"])
-    expect(body.message).toContain("vz needs macOS 14 or later on Apple silicon")
-  }
-  expect((await stack.ask("DELETE", `/instances/${source.id}`)).status).toBe(204)
-  expect(await findProcess(`stillframe-${stack.clusterId}-${source.id}`)).toBeUndefined()
-})
-
 test("a snapshot of an instance that vz has put away needs no VM, and is forked", async () => {
-  await using stack = await stackWith("vz")
   const source = await launchOn(stack, "vz", "source")
   const standby = await stack.ask("POST", `/instances/${source.id}/standby`)
 
@@ -205,3 +155,63 @@ test("a snapshot of an instance that vz has put away needs no VM, and is forked"
   const resumed = await stack.ask("POST", "/instances/put-away/restore")
   expect([resumed.status, resumed.body.state]).toEqual([200, "Running"])
 })
+
+describe("on a host that has other hypervisors than before", () => {
+  let changed: TestStack
+  /** A VM of each hypervisor as it was, and a snapshot of it. */
+  const made = new Map<Vmm, { source: InstanceResource; id: string }>()
+  beforeAll(async () => {
+    changed = await testStack()
+    const { dataDir } = changed
+    const vmms = await versionsOf(dataDir, 0)
+    vmms.set("vz", { path: await fakeOf(dataDir, "vz") })
+    const worker = await changed.startCaptureWorker({ vmms })
+    for (const hypervisor of vmms.keys()) {
+      const source = await launchOn(changed, hypervisor, `source-${hypervisor}`)
+      const { id } = await changed.snapshot(source)
+      await changed.settled(id)
+      made.set(hypervisor, { source, id })
+    }
+    await worker[Symbol.asyncDispose]()
+    await changed.startCaptureWorker({ vmms: await versionsOf(dataDir, 1) })
+  })
+  afterAll(() => changed[Symbol.asyncDispose]())
+
+  test.each(["cloud-hypervisor", "firecracker"] as const)(
+    "a VM of %s is not loaded by another version; its disks can be had",
+    async (hypervisor) => {
+      const path = `/snapshots/${made.get(hypervisor)?.id}/fork`
+
+      const refused = await changed.ask("POST", path, { body: { name: `running-${hypervisor}` } })
+      const disks = await changed.ask("POST", path, {
+        body: { name: `disks-${hypervisor}`, target_state: "Stopped" },
+      })
+
+      expect([refused.status, refused.body.code]).toEqual([501, "not_supported"])
+      expect(refused.body.message).toContain("bring that version back")
+      expect([disks.status, disks.body.state]).toEqual([201, "Stopped"])
+    },
+  )
+
+  test("a snapshot of vz, which it offers no more, is refused with what that needs; its VM can be deleted", async () => {
+    const { source, id } = made.get("vz")!
+
+    const fork = await changed.ask("POST", `/snapshots/${id}/fork`, { body: { name: "copy" } })
+    const standby = await changed.ask("POST", `/instances/${source.id}/standby`)
+
+    for (const { status, body } of [fork, standby]) {
+      expect([status, body.code]).toEqual([501, "not_supported"])
+      expect(body.message).toContain("vz needs macOS 14 or later on Apple silicon")
+    }
+    expect((await changed.ask("DELETE", `/instances/${source.id}`)).status).toBe(204)
+    expect(await findProcess(`stillframe-${changed.clusterId}-${source.id}`)).toBeUndefined()
+  })
+})
+
+/** The stand-ins of all hypervisors that have versions, in the one at `index`. */
+async function versionsOf(folder: string, index: 0 | 1): Promise<Map<Vmm, { path: string }>> {
+  const found = (["cloud-hypervisor", "firecracker"] as const).map(
+    async (name) => [name, { path: await fakeOf(folder, name, fakeVersions[name][index]) }] as const,
+  )
+  return new Map(await Promise.all(found))
+}
