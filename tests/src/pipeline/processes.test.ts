@@ -3,29 +3,41 @@ import { createHash, randomBytes } from "node:crypto"
 import { open, readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { expect, test, vi } from "vitest"
-import { testStack, untilTrue } from "./test-stack.ts"
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest"
+import { deleteInstances, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
-test.each(["api", "capture-worker", "compression-worker", "dispatcher"] as const)(
-  "SIGTERM ends an idle %s with status 0",
-  async (app) => {
-    await using stack = await testStack()
-    const { child, ended } = await stack.spawn(app)
+describe("an idle app", () => {
+  let stack: TestStack
+  beforeAll(async () => {
+    stack = await testStack()
+  })
+  afterAll(() => stack[Symbol.asyncDispose]())
 
-    child.kill("SIGTERM")
+  test.each(["api", "capture-worker", "compression-worker", "dispatcher"] as const)(
+    "ends with status 0 at a SIGTERM: %s",
+    async (app) => {
+      const { child, ended } = await stack.spawn(app)
 
-    expect(await ended).toBe(0)
-  },
-)
+      child.kill("SIGTERM")
 
-test.each([
-  ["SIGTERM", 0],
-  ["SIGKILL", null],
-] as const)(
-  "%s in the middle of a compression: the next worker starts it again and finishes it",
-  async (signal, status) => {
-    await using stack = await testStack()
+      expect(await ended).toBe(0)
+    },
+  )
+})
+
+describe("in the middle of a compression", () => {
+  let stack: TestStack
+  beforeAll(async () => {
+    stack = await testStack()
     await stack.startCaptureWorker()
+  })
+  afterEach(() => deleteInstances(stack))
+  afterAll(() => stack[Symbol.asyncDispose]())
+
+  test.each([
+    ["SIGTERM", 0],
+    ["SIGKILL", null],
+  ] as const)("%s: the next worker starts it again and finishes it", async (signal, status) => {
     const source = await stack.launch("source")
     const compression = { enabled: true, algorithm: "zstd", level: 19 }
     const { id } = await stack.snapshot(source, { compression })
@@ -58,14 +70,14 @@ test.each([
       .set({ lease_expires_at: new Date(0) })
       .where("state", "=", "running")
       .execute()
-    await stack.startCompressionWorker()
+    await using _next = await stack.startCompressionWorker()
     const settled = await stack.settled(id)
 
     expect(settled).toMatchObject({ compression_state: "compressed", uncompressed_size_bytes: memory.length })
     await untilTrue(join(dir, token), async () => (await readdir(join(dir, token))).length === 3)
     expect(await readdir(join(dir, token))).not.toContain(half[0])
-  },
-)
+  })
+})
 
 test("certificates that Node is given are not left open in a VM", async () => {
   await using stack = await testStack()
