@@ -8,11 +8,11 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
-import { expect, test } from "vitest"
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { userOf } from "../hypervisors/hosted-vm.ts"
 import { forkRuns } from "./fork-runs.ts"
 import { leavePause } from "./left-pause.ts"
-import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { deleteInstances, serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
 const zstd = { compression: { enabled: true, algorithm: "zstd", level: 1 } }
 const nobody = { uid: 64_055, gid: 64_055 }
@@ -47,32 +47,64 @@ async function launch(stack: TestStack, name: string): Promise<InstanceResource>
   return instance
 }
 
-test("a host that names a tmpfs saves there, and leaves nothing there that no captor needs", async () => {
-  await using host = await reachable()
-  await using stack = await testStack()
-  const { binary, staging } = host
-  const worker = { vmms: new Map([["firecracker" as const, { path: binary }]]), staging }
-  await (await stack.startCaptureWorker(worker))[Symbol.asyncDispose]()
-  const [own = ""] = await readdir(staging)
-  const dir = join(staging, own)
-  await mkdir(join(dir, "saving-forgotten.64"))
-  await stack.startCaptureWorker(worker)
-  await stack.startCompressionWorker()
-  expect(await readdir(dir)).toEqual([])
+describe("a host that names a tmpfs", () => {
+  const opened = new AsyncDisposableStack()
+  let host: Awaited<ReturnType<typeof reachable>>
+  let stack: TestStack
+  let settings: Parameters<TestStack["startCaptureWorker"]>[0]
+  let worker: AsyncDisposable
+  beforeAll(async () => {
+    host = opened.use(await reachable())
+    stack = opened.use(await testStack())
+    settings = { vmms: new Map([["firecracker", { path: host.binary }]]), staging: host.staging }
+    worker = await stack.startCaptureWorker(settings)
+  })
+  afterEach(() => deleteInstances(stack))
+  afterAll(() => opened.disposeAsync())
 
-  const source = await launch(stack, "source")
-  const { id } = await stack.snapshot(source, zstd)
-  expect(await stack.settled(id)).toMatchObject({ status: "ready", compression_state: "compressed" })
-  await forkRuns(stack, id, { name: "copy", source, tick: 3 })
-  await stack.api.request("POST", `/instances/${source.id}/standby`)
-  const back = await stack.api.request<InstanceResource>("POST", `/instances/${source.id}/restore`)
+  test("saves there, and leaves nothing there that no captor needs", async () => {
+    await worker[Symbol.asyncDispose]()
+    const [own = ""] = await readdir(host.staging)
+    const dir = join(host.staging, own)
+    await mkdir(join(dir, "saving-forgotten.64"))
+    worker = await stack.startCaptureWorker(settings)
+    await using _compressor = await stack.startCompressionWorker()
+    expect(await readdir(dir)).toEqual([])
 
-  expect(back.state).toBe("Running")
-  expect(await readdir(dir)).toEqual([])
-  expect((await stat(dir)).mode & 0o777).toBe(0o711)
-  const { process: vm } = await readVmRecord(stack.generationDir(source, 2))
-  // Only root can be another.
-  expect(userOf(vm).uid).toBe(process.getuid?.() === 0 ? nobody.uid : process.getuid?.())
+    const source = await launch(stack, "source")
+    const { id } = await stack.snapshot(source, zstd)
+    expect(await stack.settled(id)).toMatchObject({ status: "ready", compression_state: "compressed" })
+    await forkRuns(stack, id, { name: "copy", source, tick: 3 })
+    await stack.api.request("POST", `/instances/${source.id}/standby`)
+    const back = await stack.api.request<InstanceResource>("POST", `/instances/${source.id}/restore`)
+
+    expect(back.state).toBe("Running")
+    expect(await readdir(dir)).toEqual([])
+    expect((await stat(dir)).mode & 0o777).toBe(0o711)
+    const { process: vm } = await readVmRecord(stack.generationDir(source, 2))
+    // Only root can be another.
+    expect(userOf(vm).uid).toBe(process.getuid?.() === 0 ? nobody.uid : process.getuid?.())
+  })
+
+  test("what a dead captor staged is removed by what lies on the host alone", async () => {
+    const { binary, staging } = host
+    const source = await launch(stack, "paused")
+    const dir = stack.generationDir(source)
+    const { config } = await readVmRecord(dir)
+    await vmms.get("firecracker")?.control(dir, config).pause()
+    const left = join(staging, "saving-dead.64")
+    await mkdir(left)
+    const home = await leavePause(stack, source, {
+      hypervisor: { name: "firecracker", binary, qemuImg: "", staging },
+      token: "dead",
+    })
+
+    // The host's sweep may be first.
+    await takeOver(stack.dataDir, source.id)
+
+    await expect.poll(() => readIntent(home)).toBeUndefined()
+    expect(existsSync(left)).toBe(false)
+  })
 })
 
 test.skipIf(process.getuid?.() !== 0)(
@@ -91,30 +123,6 @@ test.skipIf(process.getuid?.() !== 0)(
     })
   },
 )
-
-test("what a dead captor staged is removed by what lies on the host alone", async () => {
-  await using host = await reachable()
-  await using stack = await testStack()
-  const { binary, staging } = host
-  const worker = { vmms: new Map([["firecracker" as const, { path: binary }]]), staging }
-  await stack.startCaptureWorker(worker)
-  const source = await launch(stack, "paused")
-  const dir = stack.generationDir(source)
-  const { config } = await readVmRecord(dir)
-  await vmms.get("firecracker")?.control(dir, config).pause()
-  const left = join(staging, "saving-dead.64")
-  await mkdir(left)
-  const home = await leavePause(stack, source, {
-    hypervisor: { name: "firecracker", binary, qemuImg: "", staging },
-    token: "dead",
-  })
-
-  // The host's sweep may be first.
-  await takeOver(stack.dataDir, source.id)
-
-  await expect.poll(() => readIntent(home)).toBeUndefined()
-  expect(existsSync(left)).toBe(false)
-})
 
 test("frames that a VM would need as a file are not unpacked where there is no room for it", async () => {
   await using host = await reachable()
