@@ -5,8 +5,9 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { clockPlus } from "@stillframe/db/client"
 import type { EventEnvelope } from "@stillframe/domain/events"
+import type { InstanceResource } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
-import { expect, test } from "vitest"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { captured } from "../contract/contract-stack.ts"
 import { failingFile, whyNoFailingFile } from "./failing-file.ts"
 import { testStack, type TestStack } from "./test-stack.ts"
@@ -56,46 +57,43 @@ function typesWhenCompleted(stack: TestStack, id: string): Promise<string[]> {
   })
 }
 
-/** A guest whose memory holds what can't be compressed, captured onto a file system with room for one of it. */
+/** A snapshot in a pool that has no room for its frames. */
 async function fullPool(
   stack: TestStack,
+  source: InstanceResource,
 ): Promise<{ id: string; dir: string; filler: string } & AsyncDisposable> {
-  await mkdir(stack.storageDir, { recursive: true })
-  await run("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", stack.storageDir])
-  const unmount = (): Promise<unknown> => run("umount", ["--lazy", stack.storageDir])
-  try {
+  const { id } = await captured(stack, source.id, zstd)
+  const { bavail, bsize } = await statfs(stack.storageDir)
+  const filler = join(stack.storageDir, "filler")
+  await writeFile(filler, Buffer.alloc(bavail * bsize - 2 * 1024 * 1024))
+  const dir = await stack.payloadDir(id)
+  return { id, dir, filler, [Symbol.asyncDispose]: () => rm(filler, { force: true }) }
+}
+
+describe.skipIf(!isRoot)("in a pool on a small file system", () => {
+  let stack: TestStack
+  let source: InstanceResource
+  beforeAll(async () => {
+    stack = await testStack()
+    await mkdir(stack.storageDir, { recursive: true })
+    await run("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", stack.storageDir])
     await stack.startCaptureWorker({ spaceFloorBytes: -(2 ** 40) })
+    // It stays in memory, and cannot be compressed.
     await writeFile(join(stack.imagesDir, "noise"), randomBytes(8 * 1024 * 1024))
-    const source = await stack.launch("source", {
+    source = await stack.launch("source", {
       kernel: join(stack.imagesDir, "heartbeat.elf"),
       initrd: join(stack.imagesDir, "noise"),
       memory_mib: 96,
     })
-    const { id } = await captured(stack, source.id, zstd)
-    const { bavail, bsize } = await statfs(stack.storageDir)
-    const filler = join(stack.storageDir, "filler")
-    await writeFile(filler, Buffer.alloc(bavail * bsize - 2 * 1024 * 1024))
-    const dir = await stack.payloadDir(id)
-    return {
-      id,
-      dir,
-      filler,
-      async [Symbol.asyncDispose]() {
-        await unmount()
-      },
-    }
-  } catch (error) {
-    await unmount()
-    throw error
-  }
-}
+  })
+  afterAll(async () => {
+    await run("umount", ["--lazy", stack.storageDir])
+    await stack[Symbol.asyncDispose]()
+  })
 
-test.skipIf(!isRoot)(
-  "a full disk: the raw memory stays, and compression goes on once there is room",
-  async () => {
-    await using stack = await testStack()
-    await using pool = await fullPool(stack)
-    await stack.startCompressionWorker()
+  test("a full disk: the raw memory stays, and compression goes on once there is room", async () => {
+    await using pool = await fullPool(stack, source)
+    await using _compressor = await stack.startCompressionWorker()
 
     await untilToBeTriedAgain(stack, pool.id, "compress")
     expect((await readdir(pool.dir)).filter((name) => name.startsWith("memory"))).toEqual(["memory"])
@@ -104,15 +102,11 @@ test.skipIf(!isRoot)(
 
     expect((await stack.settled(pool.id)).compression_state).toBe("compressed")
     expect(await typesWhenCompleted(stack, pool.id)).not.toContain("snapshot.compression_failed")
-  },
-)
+  })
 
-test.skipIf(!isRoot)(
-  "a disk that stays full: after the last try it is an error that says what to do, and can be tried again",
-  async () => {
-    await using stack = await testStack()
-    await using pool = await fullPool(stack)
-    await stack.startCompressionWorker()
+  test("a disk that stays full: after the last try it is an error that says what to do, and can be tried again", async () => {
+    await using pool = await fullPool(stack, source)
+    await using _compressor = await stack.startCompressionWorker()
 
     await untilToBeTriedAgain(stack, pool.id, "compress")
     await dueAfter(stack, pool.id, operationAttempts.compress.max - 1)
@@ -130,69 +124,71 @@ test.skipIf(!isRoot)(
       headers: { prefer: "wait=55" },
     })
     expect(again.body.compression_state).toBe("compressed")
-  },
-)
+  })
+})
 
-test.skipIf(noFailingFile !== undefined)(
-  "a disk that can't be read for a while: compression is tried again, and nothing is called corrupted",
-  async () => {
-    await using stack = await testStack()
+describe("with files that fail", () => {
+  let stack: TestStack
+  let source: InstanceResource
+  beforeAll(async () => {
+    stack = await testStack()
     await stack.startCaptureWorker()
-    const source = await stack.launch("source")
+    source = await stack.launch("source")
+  })
+  afterAll(() => stack[Symbol.asyncDispose]())
+
+  test.skipIf(noFailingFile !== undefined)(
+    "a disk that can't be read for a while: compression is tried again, and nothing is called corrupted",
+    async () => {
+      const { id } = await captured(stack, source.id, zstd)
+      const memory = join(await stack.payloadDir(id), "memory")
+      const failing = await failingFile(memory)
+      await using _compressor = await stack.startCompressionWorker()
+
+      await untilToBeTriedAgain(stack, id, "compress")
+      await failing[Symbol.asyncDispose]()
+
+      expect((await stack.settled(id)).compression_state).toBe("compressed")
+      expect(await typesWhenCompleted(stack, id)).toEqual([
+        "snapshot.created",
+        "snapshot.captured",
+        "snapshot.compressed",
+        "snapshot.completed",
+      ])
+    },
+  )
+
+  test.skipIf(noFailingFile !== undefined)(
+    "a verification of what can't be read for a while says nothing until it can",
+    async () => {
+      const { id } = await captured(stack, source.id)
+      const memory = join(await stack.payloadDir(id), "memory")
+      const failing = await failingFile(memory)
+      await using _compressor = await stack.startCompressionWorker()
+
+      const asked = stack.ask("POST", `/snapshots/${id}/verify`, { headers: { prefer: "wait=55" } })
+      await untilToBeTriedAgain(stack, id, "verify")
+      expect((await stack.ask("GET", `/snapshots/${id}`)).body).not.toHaveProperty("corrupted_at")
+      await failing[Symbol.asyncDispose]()
+
+      const { status, body } = await asked
+      expect(status).toBe(200)
+      expect(body).toHaveProperty("verified_at")
+    },
+  )
+
+  test("memory that became shorter is not tried again: no try can bring it back", async () => {
     const { id } = await captured(stack, source.id, zstd)
-    const memory = join(await stack.payloadDir(id), "memory")
-    const failing = await failingFile(memory)
-    await stack.startCompressionWorker()
+    await truncate(join(await stack.payloadDir(id), "memory"), 4096)
+    await using _compressor = await stack.startCompressionWorker()
 
-    await untilToBeTriedAgain(stack, id, "compress")
-    await failing[Symbol.asyncDispose]()
-
-    expect((await stack.settled(id)).compression_state).toBe("compressed")
-    expect(await typesWhenCompleted(stack, id)).toEqual([
-      "snapshot.created",
-      "snapshot.captured",
-      "snapshot.compressed",
-      "snapshot.completed",
-    ])
-  },
-)
-
-test.skipIf(noFailingFile !== undefined)(
-  "a verification of what can't be read for a while says nothing until it can",
-  async () => {
-    await using stack = await testStack()
-    await stack.startCaptureWorker()
-    const source = await stack.launch("source")
-    const { id } = await captured(stack, source.id)
-    const memory = join(await stack.payloadDir(id), "memory")
-    const failing = await failingFile(memory)
-    await stack.startCompressionWorker()
-
-    const asked = stack.ask("POST", `/snapshots/${id}/verify`, { headers: { prefer: "wait=55" } })
-    await untilToBeTriedAgain(stack, id, "verify")
-    expect((await stack.ask("GET", `/snapshots/${id}`)).body).not.toHaveProperty("corrupted_at")
-    await failing[Symbol.asyncDispose]()
-
-    const { status, body } = await asked
-    expect(status).toBe(200)
-    expect(body).toHaveProperty("verified_at")
-  },
-)
-
-test("memory that became shorter is not tried again: no try can bring it back", async () => {
-  await using stack = await testStack()
-  await stack.startCaptureWorker()
-  const source = await stack.launch("source")
-  const { id } = await captured(stack, source.id, zstd)
-  await truncate(join(await stack.payloadDir(id), "memory"), 4096)
-  await stack.startCompressionWorker()
-
-  expect((await stack.settled(id)).compression_state).toBe("error")
-  const [operation] = await stack.db
-    .selectFrom("operations")
-    .select(["attempt", "error_code"])
-    .where("snapshot_id", "=", id)
-    .where("kind", "=", "compress")
-    .execute()
-  expect(operation).toEqual({ attempt: 1, error_code: "corrupted" })
+    expect((await stack.settled(id)).compression_state).toBe("error")
+    const [operation] = await stack.db
+      .selectFrom("operations")
+      .select(["attempt", "error_code"])
+      .where("snapshot_id", "=", id)
+      .where("kind", "=", "compress")
+      .execute()
+    expect(operation).toEqual({ attempt: 1, error_code: "corrupted" })
+  })
 })
