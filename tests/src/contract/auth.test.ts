@@ -1,17 +1,16 @@
 import { generateKeyPairSync, sign } from "node:crypto"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { encode, token } from "../api/test-api.ts"
-import { testStack, type TestStack } from "../pipeline/test-stack.ts"
+import { encode, testApi, token, type TestApi } from "../api/test-api.ts"
 
 // One for all: what is refused changes nothing, and nothing here depends on what was allowed.
-let stack: TestStack
+let api: TestApi
 beforeAll(async () => {
-  stack = await testStack()
+  api = await testApi()
 })
-afterAll(() => stack[Symbol.asyncDispose]())
+afterAll(() => api[Symbol.asyncDispose]())
 
 async function refusal(authorization: string): Promise<unknown> {
-  const { status, body } = await stack.ask("GET", "/snapshots", { claims: null, headers: { authorization } })
+  const { status, body } = await api.ask("GET", "/snapshots", { claims: null, headers: { authorization } })
   return { status, ...body }
 }
 
@@ -22,7 +21,7 @@ const unauthorized = (reason: string): object => ({
 })
 
 test("case 1: no token is 401 with the contract's body", async () => {
-  const { status, body } = await stack.ask("GET", "/snapshots", { claims: null })
+  const { status, body } = await api.ask("GET", "/snapshots", { claims: null })
 
   expect(status).toBe(401)
   expect(body).toEqual({
@@ -64,7 +63,7 @@ test("a token's times have 30 seconds of leeway, all three HMACs count, and the 
   ]
 
   for (const authorization of tokens)
-    expect((await stack.ask("GET", "/snapshots", { claims: null, headers: { authorization } })).status).toBe(
+    expect((await api.ask("GET", "/snapshots", { claims: null, headers: { authorization } })).status).toBe(
       200,
     )
 })
@@ -77,11 +76,11 @@ test("case 4: tokens of the registry and of builders are refused", async () => {
 test("case 5: a token allows what its permissions say, and the answer names the scope that misses", async () => {
   const claims = { permissions: ["snapshot:read"] }
 
-  expect((await stack.ask("GET", "/snapshots", { claims })).status).toBe(200)
-  const create = await stack.ask("POST", "/instances/x/snapshots", { claims, body: { kind: "Standby" } })
+  expect((await api.ask("GET", "/snapshots", { claims })).status).toBe(200)
+  const create = await api.ask("POST", "/instances/x/snapshots", { claims, body: { kind: "Standby" } })
   expect(create.status).toBe(403)
   expect(create.body).toEqual({ code: "Forbidden", message: "missing required scope: snapshot:write" })
-  const remove = await stack.ask("DELETE", "/snapshots/x", { claims })
+  const remove = await api.ask("DELETE", "/snapshots/x", { claims })
   expect(remove.body).toEqual({ code: "Forbidden", message: "missing required scope: snapshot:delete" })
 })
 
@@ -119,12 +118,12 @@ const routes: [method: string, path: string, scope: string, body?: object][] = [
 test("case 6: no permissions or * allow every route, a malformed claim none, and each route asks for its own scope", async () => {
   for (const [method, path, scope, body] of routes) {
     for (const claims of [{}, { permissions: ["*"] }, { permissions: [scope] }]) {
-      const { status } = await stack.ask(method, path, { claims, body, headers: { prefer: "respond-async" } })
+      const { status } = await api.ask(method, path, { claims, body, headers: { prefer: "respond-async" } })
       expect([401, 403], `${method} ${path} ${JSON.stringify(claims)}`).not.toContain(status)
     }
     const others = routes.map(([, , other]) => other).filter((other) => other !== scope)
     for (const permissions of ["oops", null, 1, [1], ["*", 1], [], {}, others]) {
-      const { status, body: answer } = await stack.ask(method, path, { claims: { permissions }, body })
+      const { status, body: answer } = await api.ask(method, path, { claims: { permissions }, body })
       expect(status, `${method} ${path} ${JSON.stringify(permissions)}`).toBe(403)
       expect(answer.message).toBe(`missing required scope: ${scope}`)
     }
@@ -133,12 +132,12 @@ test("case 6: no permissions or * allow every route, a malformed claim none, and
 
 test("case 7: an unknown path is 404 and a wrong method 405, both before the token is looked at", async () => {
   for (const claims of [{}, null]) {
-    const unknown = await stack.ask("GET", "/nope", { claims })
+    const unknown = await api.ask("GET", "/nope", { claims })
     expect([unknown.status, unknown.body]).toEqual([
       404,
       { code: "Not Found", message: "no matching operation was found" },
     ])
-    const wrong = await stack.ask("PATCH", "/snapshots/x", { claims })
+    const wrong = await api.ask("PATCH", "/snapshots/x", { claims })
     expect([wrong.status, wrong.body]).toEqual([
       405,
       { code: "Method Not Allowed", message: "method not allowed" },
@@ -151,9 +150,9 @@ test("cases 8 and 9: token, then schema, then scope, then the instance", async (
   const path = "/instances/unknown/snapshots"
   const readOnly = { permissions: ["snapshot:read"] }
 
-  expect((await stack.ask("POST", path, { claims: null, body: {} })).status).toBe(401)
-  expect((await stack.ask("POST", path, { claims: readOnly, body: {} })).status).toBe(400)
-  expect((await stack.ask("POST", path, { claims: readOnly, body: { kind: "Standby" } })).status).toBe(403)
-  expect((await stack.ask("POST", path, { body: {} })).status).toBe(400)
-  expect((await stack.ask("POST", path, { body: { kind: "Standby" } })).status).toBe(404)
+  expect((await api.ask("POST", path, { claims: null, body: {} })).status).toBe(401)
+  expect((await api.ask("POST", path, { claims: readOnly, body: {} })).status).toBe(400)
+  expect((await api.ask("POST", path, { claims: readOnly, body: { kind: "Standby" } })).status).toBe(403)
+  expect((await api.ask("POST", path, { body: {} })).status).toBe(400)
+  expect((await api.ask("POST", path, { body: { kind: "Standby" } })).status).toBe(404)
 })

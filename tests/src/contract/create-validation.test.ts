@@ -1,20 +1,17 @@
 import { afterAll, beforeAll, expect, test } from "vitest"
-import type { Ask, Reply } from "../api/test-api.ts"
-import { testStack, type TestStack } from "../pipeline/test-stack.ts"
+import { testApi, type Ask, type Reply, type TestApi } from "../api/test-api.ts"
 
-// One for all: whatever is created here is in nobody's way.
-let stack: TestStack
+// One for all: no worker takes up what is created here.
+let api: TestApi
 beforeAll(async () => {
-  stack = await testStack()
-  await stack.startCaptureWorker()
-  await stack.launch("vm")
-  await stack.launch("stopped")
-  await stack.api.request("POST", "/instances/stopped/stop")
+  api = await testApi()
+  await api.instance("vm")
+  await api.instance("stopped", { state: "Stopped" })
 })
-afterAll(() => stack[Symbol.asyncDispose]())
+afterAll(() => api[Symbol.asyncDispose]())
 
 function create(body: unknown, ask: Ask = {}): Promise<Reply> {
-  return stack.ask("POST", "/instances/vm/snapshots", { ...ask, body })
+  return api.ask("POST", "/instances/vm/snapshots", { ...ask, body })
 }
 
 async function refused(body: unknown, status = 400): Promise<{ code: string; message: string }> {
@@ -51,7 +48,7 @@ test("case 12: no body, broken JSON, another content type and a body over 1 MiB 
     code: "Bad Request",
     message: "request body has an error: value is required but missing",
   })
-  const none = await stack.ask("POST", "/instances/vm/snapshots")
+  const none = await api.ask("POST", "/instances/vm/snapshots")
   expect([none.status, none.body.message]).toEqual([
     400,
     "request body has an error: value is required but missing",
@@ -133,7 +130,7 @@ test("case 17: lz4 has levels 0 to 9", async () => {
 
 test("case 18: compression of a Stopped snapshot is refused, switched off it is no reason", async () => {
   const ask = (enabled: boolean): Promise<Reply> =>
-    stack.ask("POST", "/instances/stopped/snapshots", { body: { kind: "Stopped", compression: { enabled } } })
+    api.ask("POST", "/instances/stopped/snapshots", { body: { kind: "Stopped", compression: { enabled } } })
 
   const on = await ask(true)
   expect([on.status, on.body]).toEqual([

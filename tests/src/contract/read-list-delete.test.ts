@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { testApi } from "../api/test-api.ts"
 import { testStack, type TestStack } from "../pipeline/test-stack.ts"
 import { captured } from "./contract-stack.ts"
 
@@ -12,6 +13,9 @@ beforeAll(async () => {
   await stack.startCaptureWorker()
   await stack.startCompressionWorker()
   vm = await stack.launch("vm")
+  both = (await captured(stack, vm.id, { name: "nightly", tags: { team: "backend", env: "staging" } })).id
+  backend = (await captured(stack, vm.id, { tags: { team: "backend" } })).id
+  odd = (await captured(stack, vm.id, { tags: { "a b:c/d.e=f": "g h", "0": "zero", empty: "" } })).id
 })
 afterAll(() => stack[Symbol.asyncDispose]())
 
@@ -28,17 +32,15 @@ async function queryError(query: string): Promise<string> {
 }
 
 test("case 41: no snapshots are an empty array", async () => {
-  const { status, text, headers } = await stack.ask("GET", "/snapshots")
+  await using empty = await testApi()
+
+  const { status, text, headers } = await empty.ask("GET", "/snapshots")
 
   expect([status, text]).toEqual([200, "[]"])
   expect(headers.get("content-type")).toContain("application/json")
 })
 
 test("case 42: kind filters, a wrong or empty value is refused, an unknown parameter ignored", async () => {
-  both = (await captured(stack, vm.id, { name: "nightly", tags: { team: "backend", env: "staging" } })).id
-  backend = (await captured(stack, vm.id, { tags: { team: "backend" } })).id
-  odd = (await captured(stack, vm.id, { tags: { "a b:c/d.e=f": "g h", "0": "zero", empty: "" } })).id
-
   expect((await ids("?kind=Standby&foo=1&foo=")).toSorted()).toEqual([both, backend, odd].toSorted())
   expect(await ids("?kind=Stopped")).toEqual([])
   expect(await queryError("?kind=x")).toBe(

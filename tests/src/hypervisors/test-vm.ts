@@ -10,7 +10,7 @@ import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/proces
 import { captureQemu, type Captured, type CaptureOptions } from "@stillframe/hypervisors/qemu/capture"
 import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
 import { immutableFiles, prepareLaunch, startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
-import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
+import { probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { restoreQemu } from "@stillframe/hypervisors/qemu/restore"
 import { findProgram } from "@stillframe/runtime/find-program"
@@ -87,9 +87,18 @@ export async function startHeartbeat(ground: Ground, options: VmOptions = {}): P
 
 export async function heartbeatConfig(options: VmOptions = {}): Promise<LaunchConfig> {
   const { disks = [], change = {}, binary = qemu.binary } = options
-  const { machines } = await probeQemu(binary, never)
+  const { machines } = await probed(binary)
   const fixed = { machine: machines.q35, accel: "tcg", cpu: "qemu64", memoryMib: 64, vcpus: 1 } as const
   return { ...fixed, kernel: heartbeat, disks, ...change }
+}
+
+const probes = new Map<string, Promise<QemuProbe>>()
+
+/** A probe starts QEMU twice, so each binary is asked once. */
+function probed(binary: string): Promise<QemuProbe> {
+  const probe = probes.get(binary) ?? probeQemu(binary, never)
+  probes.set(binary, probe)
+  return probe
 }
 
 export interface TestCapture extends Captured {

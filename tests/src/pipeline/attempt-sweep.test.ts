@@ -1,23 +1,25 @@
-import { mkdir, readdir, utimes, writeFile } from "node:fs/promises"
+import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { removeDeadAttempts } from "@stillframe/compression-worker/attempt-sweep"
+import { clusterId } from "@stillframe/db/hosts"
 import { createInstance } from "@stillframe/db/instances"
 import { claimOperation, createOperation } from "@stillframe/db/operations"
 import { createLogger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
 import { makePool } from "@stillframe/storage/claim-pool"
 import { poolPlace } from "@stillframe/storage/place"
+import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
-import { testStack, type TestStack } from "./test-stack.ts"
 
 const twoHoursAgo = new Date(Date.now() - 2 * 3_600_000)
 
 async function attempt(
-  stack: TestStack,
+  storageDir: string,
   token: string,
   { file, old }: { file: string; old: boolean },
 ): Promise<void> {
-  const dir = join(stack.storageDir, "snapshots", "a", token)
+  const dir = join(storageDir, "snapshots", "a", token)
   await mkdir(dir, { recursive: true })
   await writeFile(join(dir, file), "x")
   if (old) await utimes(dir, twoHoursAgo, twoHoursAgo)
@@ -26,8 +28,10 @@ async function attempt(
 test.each(["0 hours", "2 hours", "-2 hours"])(
   "of attempts only those go that are old, unsealed, and held by no operation; the database's clock is ahead by %s",
   async (clockOfAll) => {
-    await using stack = await testStack({ clockOfAll })
-    const { db, storageDir } = stack
+    await using opened = new AsyncDisposableStack()
+    const { db } = opened.use(await testDatabase({ clockOfAll }))
+    const storageDir = await mkdtemp(join(tmpdir(), "stillframe-pool-"))
+    opened.defer(() => rm(storageDir, { recursive: true }))
     const source = {
       name: "vm",
       image: "heartbeat",
@@ -40,10 +44,10 @@ test.each(["0 hours", "2 hours", "-2 hours"])(
     const { id: instanceId } = await createInstance(db, source)
     const id = await createOperation(db, { kind: "capture", queue: "q", instanceId })
     const held = await claimOperation(db, { id, worker: "w", queue: "q" })
-    await attempt(stack, "dead", { file: "memory", old: true })
-    await attempt(stack, "young", { file: "memory", old: false })
-    await attempt(stack, "sealed", { file: "manifest.json", old: true })
-    await attempt(stack, held?.token ?? "", { file: "memory", old: true })
+    await attempt(storageDir, "dead", { file: "memory", old: true })
+    await attempt(storageDir, "young", { file: "memory", old: false })
+    await attempt(storageDir, "sealed", { file: "manifest.json", old: true })
+    await attempt(storageDir, held?.token ?? "", { file: "memory", old: true })
 
     const config = {
       databaseUrl: "",
@@ -56,7 +60,7 @@ test.each(["0 hours", "2 hours", "-2 hours"])(
       scrubIntervalMs: 0,
     }
     const log = createLogger({ service: "test", level: "silent" })
-    const installation = stack.clusterId
+    const installation = await clusterId(db)
     const pool = poolPlace(storageDir, { id: await makePool(storageDir, installation), installation })
     await removeDeadAttempts({ db, config, pool, log, committed: () => {}, problems: openProblems(log) })
 

@@ -52,7 +52,7 @@ describe("in the middle of a compression", () => {
     const dir = join(stack.storageDir, "snapshots", id)
     const [token = ""] = await readdir(dir)
     // Memory that keeps a worker busy for long enough to be met at it.
-    const memory = randomBytes(16 * 1024 ** 2)
+    const memory = randomBytes(8 * 1024 ** 2)
     await writeFile(join(dir, token, "memory"), memory)
     const memory_sha256 = createHash("sha256").update(memory).digest("hex")
     await stack.db.updateTable("snapshots").set({ memory_sha256 }).where("id", "=", id).execute()

@@ -18,9 +18,6 @@ import { startDispatcher } from "@stillframe/dispatcher/start"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
-import { findProcess } from "@stillframe/hypervisors/find-process"
-import { endProcess } from "@stillframe/hypervisors/processes"
-import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
 import { createLogger } from "@stillframe/runtime/logger"
 import { client, type Client } from "@stillframe/stillframe/client"
 import { mintToken } from "@stillframe/stillframe/token"
@@ -29,6 +26,7 @@ import { patienceMs } from "@stillframe/testing/patience"
 import { inject } from "vitest"
 import { jwtSecret, request, secretsKey, type Ask, type Reply } from "../api/test-api.ts"
 import { qemu } from "../hypervisors/test-vm.ts"
+import { endVms } from "./end-vms.ts"
 
 const heartbeatElf = join(import.meta.dirname, "../../../packages/hypervisors/guests/heartbeat.elf")
 const apps = join(import.meta.dirname, "../../../apps")
@@ -100,7 +98,7 @@ export async function testStack({
     await testDatabase(clockOfAll === undefined ? {} : { clockOfAll }),
   )
   const cluster = await clusterId(db)
-  opened.defer(() => endVms(db, cluster))
+  opened.defer(() => endVms(cluster))
   const waker = await openWaker({ url: databaseUrl, onError: () => {} })
   opened.defer(() => waker.close())
   const log = createLogger({ service: "test", level: process.env["TEST_LOG_LEVEL"] ?? "silent" })
@@ -264,19 +262,10 @@ async function spawnApp(name: string, env: Record<string, string>): Promise<AppP
   return { child, ended }
 }
 
-/** Of a stack that several tests use: ends what one of them has left, so that no VM ticks on and every name is free. */
+/** After a test on a stack that others use too: no VM ticks on, and every name is free. */
 export async function deleteInstances({ api }: TestStack): Promise<void> {
   const left = await api.request<InstanceResource[]>("GET", "/instances")
   await Promise.all(left.map(({ id }) => api.request("DELETE", `/instances/${id}`)))
-}
-
-/** VMs outlive their worker by design; those of a test end with it. */
-async function endVms(db: OwnedDatabase, cluster: string): Promise<void> {
-  for (const { id } of await db.selectFrom("instances").select("id").execute()) {
-    const identity = `stillframe-${cluster}-${id}`
-    const vm = (await findQemu(identity)) ?? (await findProcess(identity))
-    if (vm !== undefined) await endProcess(vm, { graceMs: 0 })
-  }
 }
 
 /** As if the time of every lease had run out: the dispatcher's sweep finds them at its next round. */

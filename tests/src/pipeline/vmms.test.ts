@@ -176,7 +176,7 @@ test("a snapshot of an instance that vz has put away needs no VM, and is forked"
 
 describe("on a host that has other hypervisors than before", () => {
   let changed: TestStack
-  /** Of each hypervisor as it was: a VM, and a snapshot of it. */
+  /** A VM of each hypervisor as it was, and a snapshot of it. */
   const made = new Map<Vmm, { source: InstanceResource; id: string }>()
   beforeAll(async () => {
     changed = await testStack()
