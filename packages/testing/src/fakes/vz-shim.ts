@@ -48,7 +48,7 @@ const known = new Set(
   `vcpus memory_bytes disks networks serial_log_path kernel_path initrd_path kernel_args control_socket
   vsock_socket log_path machine_identifier_data restore_machine_state_path`.split(/\s+/),
 )
-const tickMs = 5
+const tickMs = 10
 const passingMs = 30
 const slowMs = 1_000
 const stateFile = "machine-state.vzm"
