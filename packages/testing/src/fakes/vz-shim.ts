@@ -1,6 +1,7 @@
 import { appendFileSync, existsSync, openSync, readFileSync, rmSync } from "node:fs"
 import { mkdir, rename, rm, writeFile } from "node:fs/promises"
 import type { IncomingMessage } from "node:http"
+import { flushCompileCache } from "node:module"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { openState, sealState } from "./vz-state.ts"
@@ -211,7 +212,8 @@ const server = createServer((request, response) => {
 process.once("SIGTERM", end)
 rmSync(config.control_socket, { force: true })
 appendFileSync(config.serial_log_path, "")
-server.listen(config.control_socket)
+// Tests kill most VMs, and only a clean exit would write it.
+server.listen(config.control_socket, flushCompileCache)
 setTimeout(() => {
   const { restore_machine_state_path: path } = config
   if (path !== undefined) load(path)
