@@ -53,10 +53,15 @@ test("a chain of more than a hundred layers is merged, and asked for in a way th
   const vm = await startWithDisk(place)
   const top = `disk0.${LAYERS}.qcow2`
   await stack(vm, LAYERS)
-  const [asked, deep] = await withMonitor(vm.dir, "command.sock", async (monitor) => [
-    imagesIn(await blockNodes(monitor)),
-    imagesIn(await monitor.execute("query-named-block-nodes")),
-  ] as const)
+  const [asked, deep] = await withMonitor(
+    vm.dir,
+    "command.sock",
+    async (monitor) =>
+      [
+        imagesIn(await blockNodes(monitor)),
+        imagesIn(await monitor.execute("query-named-block-nodes")),
+      ] as const,
+  )
 
   const [disk] = await mergeLayers({ dir: vm.dir, signal: never })
 
