@@ -14,7 +14,16 @@ import { migrationEnd } from "@stillframe/hypervisors/qemu/migration"
 import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
 import { ensureRunning, isUnderWay, migrationStatus } from "@stillframe/hypervisors/qemu/resume"
 import { describe, expect, test } from "vitest"
-import { expectRunning, expectUnharmed, live, plainDisk, start, startLarge, status } from "./live-vm.ts"
+import {
+  LARGE_MIB,
+  expectRunning,
+  expectUnharmed,
+  live,
+  plainDisk,
+  start,
+  startLarge,
+  status,
+} from "./live-vm.ts"
 import { capture, firstGap, ground, qemu, serial, type Ground, type TestVm } from "./test-vm.ts"
 
 const run = promisify(execFile)
@@ -39,7 +48,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
 
   test("that does not end in time is given up, and the VM has run on meanwhile", async () => {
     await using place = await ground()
-    const vm = await startLarge(place)
+    const vm = await start(place, { change: { memoryMib: 2 * LARGE_MIB } })
 
     const attempt = capture(place, vm, "memory", { mode: "live", pauseLimitMs: 300 })
 
@@ -56,7 +65,7 @@ describe.skipIf(!live.live_capture)("a live capture", () => {
     const vm = await startLarge(place)
     const small = join(place.root, "small")
     await mkdir(small)
-    await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", small])
+    await run("mount", ["-t", "tmpfs", "-o", "size=256k", "tmpfs", small])
     let resumed = 0
     try {
       const attempt = capture(place, vm, "small/memory", { mode: "live", afterResume: () => void resumed++ })
@@ -181,7 +190,8 @@ async function hangWithItsMonitor(vm: TestVm): Promise<void> {
   let answers = true
   // A page that is wanted is saved at once, as long as the socket takes it. The device's DMA ends by writing 0 where there is 0, each
   // time 16 MiB lower: the port wants an address with its highest byte first.
-  for (let top = 0x3f; answers && top > 0; top--) answers = await answersInTime(vm, `o /w 0x518 ${top}`)
+  for (let top = LARGE_MIB / 16 - 1; answers && top > 0; top--)
+    answers = await answersInTime(vm, `o /w 0x518 ${top}`)
   expect([copiers.length, answers]).toEqual([1, false])
 }
 

@@ -24,8 +24,8 @@ import {
   type VmOptions,
 } from "./test-vm.ts"
 
-/** Enough for the save to be under way for a second or more when the guest goes on. */
-export const LARGE_MIB = 1024
+/** Enough for the save to be under way for half a second or more when the guest goes on. */
+export const LARGE_MIB = 512
 
 export interface LiveQemu extends LiveCaptureProbe {
   binary: string

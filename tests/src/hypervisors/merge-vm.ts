@@ -147,8 +147,10 @@ export const slow = (vm: TestVm): { dir: string; layersMax: number; bytesPerSeco
 /** Kills a process that is merging; QEMU goes on. */
 export async function killMerging(vm: TestVm): Promise<void> {
   const code = `
+    import { flushCompileCache } from "node:module"
     import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
     const onProgress = ({ bytes }) => bytes > 0 && process.stdout.write("copying")
+    flushCompileCache()
     await mergeLayers({ ...${JSON.stringify(slow(vm))}, onProgress, signal: new AbortController().signal })`
   const child = spawn(process.execPath, ["--input-type=module", "--eval", code], {
     cwd: import.meta.dirname,

@@ -25,7 +25,7 @@ test.skipIf(!live.live_capture)(
     await using stack = await testStack()
     await stack.startCaptureWorker({ qemuBinary: await forRootAlone(stack) })
     await stack.startCompressionWorker()
-    const source = await stack.launch("source", { image: "heartbeat", memory_mib: LARGE_MIB / 2 })
+    const source = await stack.launch("source", { image: "heartbeat", memory_mib: LARGE_MIB })
 
     const { id, capture } = await stack.snapshot(source, { capture: "live", ...zstd })
     using ticked = savedAtTicks(stack, source, id)

@@ -5,6 +5,7 @@
  */
 import { appendFileSync, closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import { flushCompileCache } from "node:module"
 import { setTimeout as delay } from "node:timers/promises"
 import { parseArgs } from "node:util"
 import type { Answer } from "./cloud-hypervisor/answer.ts"
@@ -56,7 +57,8 @@ front.on("error", (error) => {
   process.exit(1)
 })
 if (vmm.major >= 53) await lockSocket(socket)
-front.listen(socket)
+// Tests kill most VMs, and only a clean exit would write it.
+front.listen(socket, flushCompileCache)
 process.on("SIGTERM", leave)
 
 async function serve(request: IncomingMessage, body: string, response: ServerResponse): Promise<void> {

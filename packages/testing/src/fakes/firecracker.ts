@@ -1,5 +1,6 @@
 import { appendFileSync } from "node:fs"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import { flushCompileCache } from "node:module"
 import { parseArgs } from "node:util"
 import { exitWell, exitWith, openLog, toStdout, type Log } from "./firecracker/log.ts"
 import { microvm, type Answer } from "./firecracker/microvm.ts"
@@ -104,6 +105,8 @@ function listen(server: ReturnType<typeof createServer>, log: Log): void {
   front.listen({ path }, () => {
     log(`Listening on API socket ("${path}").`)
     log("API server started.", "fc_api")
+    // Tests kill most VMs, and only a clean exit would write it.
+    flushCompileCache()
   })
 }
 

@@ -1,6 +1,7 @@
 import { appendFileSync, existsSync, openSync, readFileSync, rmSync } from "node:fs"
 import { mkdir, rename, rm, writeFile } from "node:fs/promises"
 import type { IncomingMessage } from "node:http"
+import { flushCompileCache } from "node:module"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { openState, sealState } from "./vz-state.ts"
@@ -48,7 +49,7 @@ const known = new Set(
   `vcpus memory_bytes disks networks serial_log_path kernel_path initrd_path kernel_args control_socket
   vsock_socket log_path machine_identifier_data restore_machine_state_path`.split(/\s+/),
 )
-const tickMs = 5
+const tickMs = 10
 const passingMs = 30
 const slowMs = 1_000
 const stateFile = "machine-state.vzm"
@@ -211,7 +212,8 @@ const server = createServer((request, response) => {
 process.once("SIGTERM", end)
 rmSync(config.control_socket, { force: true })
 appendFileSync(config.serial_log_path, "")
-server.listen(config.control_socket)
+// Tests kill most VMs, and only a clean exit would write it.
+server.listen(config.control_socket, flushCompileCache)
 setTimeout(() => {
   const { restore_machine_state_path: path } = config
   if (path !== undefined) load(path)

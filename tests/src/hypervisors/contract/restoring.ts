@@ -4,6 +4,7 @@ import { endProcess } from "@stillframe/hypervisors/processes"
 import { beforeAll, describe, expect, test } from "vitest"
 import { openScene, shared } from "../subjects/scene.ts"
 import {
+  endVms,
   expectRuns,
   forkVm,
   printedIn,
@@ -32,6 +33,7 @@ export function restoring(subject: Subject): void {
       await untilTicks(fork.dir, 3)
       expect(firstGap(save.printed + serial(fork.dir))).toBeUndefined()
       await expectRuns(vm)
+      endVms(fork)
     })
 
     test("of many at once, when the source's process and files are gone, leaves the save as it is", async () => {
@@ -45,6 +47,7 @@ export function restoring(subject: Subject): void {
 
       expect(await contents(save.dir)).toEqual(before)
       expect(new Set(forks.map(({ process }) => process.pid)).size).toBe(forks.length)
+      endVms(...forks)
     })
 
     test("of what was cut short is refused, and leaves no process", async () => {
@@ -71,6 +74,7 @@ export function restoring(subject: Subject): void {
       await expectRuns(fork)
       const again = await forkVm(bench, second, "again")
       expect(firstGap(save.printed + second.printed + serial(again.dir))).toBeUndefined()
+      endVms(fork, again)
     })
   })
 }
