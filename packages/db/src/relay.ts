@@ -13,20 +13,21 @@ export interface RelayedOperation {
 }
 
 /**
- * Takes operations that are due and in no queue, of each instance only the first, marked as relayed before they are: a
- * process that dies in between, or finds the queue down, leaves rows that `markLost` finds again, and no transaction waits
- * for the queue.
+ * Takes operations that are due and in no queue, of each instance only the first, those that are due longest in front, so
+ * that instances take turns. They are marked as relayed before they are: a process that dies in between, or finds the queue
+ * down, leaves rows that `markLost` finds again, and no transaction waits for the queue.
  */
 export async function takeUnrelayed(db: Database): Promise<RelayedOperation[]> {
   const { rows } = await sql<RelayedOperation>`
-    ${withUnrelayed}
-    update operations set relayed_at = ${clock}
-    where id in (
-      select id from operations
-      where id in (select id from unrelayed where not_before <= ${clock} order by not_before limit ${relayBatchMax})
-        and state = 'queued' and relayed_at is null
-      for update skip locked)
-    returning id, queue, wake`.execute(db)
+    ${withUnrelayed}, taken as (
+      update operations set relayed_at = ${clock}
+      where id in (
+        select id from operations
+        where id in (select id from unrelayed where not_before <= ${clock} order by not_before limit ${relayBatchMax})
+          and state = 'queued' and relayed_at is null
+        for update skip locked)
+      returning id, queue, wake, not_before)
+    select id, queue, wake from taken order by not_before`.execute(db)
   return rows
 }
 

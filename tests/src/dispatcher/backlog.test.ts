@@ -1,3 +1,4 @@
+import { configFromEnv } from "@stillframe/capture-worker/config"
 import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
 import { createInstance } from "@stillframe/db/instances"
 import {
@@ -8,11 +9,13 @@ import {
   requeueOperation,
 } from "@stillframe/db/operations"
 import { nextUnrelayedInMs, takeUnrelayed } from "@stillframe/db/relay"
+import { finishDone, runOperation, type OperationContext } from "@stillframe/db/run-operation"
 import { publishOperations } from "@stillframe/dispatcher/publish"
 import { sweepLostJobs } from "@stillframe/dispatcher/sweep"
 import type { OperationKind } from "@stillframe/domain/operation"
+import { createLogger } from "@stillframe/runtime/logger"
 import { testDatabase } from "@stillframe/testing/database"
-import { testQueue } from "@stillframe/testing/queue-engines"
+import { testQueue, type TestQueue } from "@stillframe/testing/queue-engines"
 import { expect, test } from "vitest"
 import { testDispatcher } from "./dispatchers.ts"
 
@@ -173,3 +176,64 @@ test.each(["done", "failed", "cancelled"] as const)(
     await expect.poll(() => seen, { timeout: 5_000 }).toEqual([first, second])
   },
 )
+
+/** A worker's consumer as the capture-worker has it; `work` stands for what is done with the VM of that id. */
+async function testWorker(
+  { engine, database: { db } }: TestQueue,
+  { concurrency, work }: { concurrency: number; work: (instanceId: string) => Promise<void> },
+): Promise<void> {
+  const capture = {
+    async run({ operation }: OperationContext) {
+      await work(operation.instanceId ?? "")
+      await finishDone(db, operation)
+    },
+    async failed() {},
+  }
+  const log = createLogger({ service: "test", level: "silent" })
+  const runner = { db, queue, worker: "w", committed() {}, log, handlers: { capture } }
+  const handler = (id: string, stop: AbortSignal): Promise<void> => runOperation(runner, id, stop)
+  await engine.consume(queue, { concurrency, handler })
+}
+
+test("a VM that hangs, with more asked of it, holds one place; by default a host has others", async () => {
+  await using engine = await testQueue("postgres")
+  const { db } = engine.database
+  const [hung, healthy] = [await newVm(db, "hung"), await newVm(db, "healthy")]
+  const answers = Promise.withResolvers<void>()
+  const worked: string[] = []
+  const { concurrency } = configFromEnv({ DATABASE_URL: engine.settings.databaseUrl })
+  await testWorker(engine, {
+    concurrency,
+    async work(instanceId) {
+      if (instanceId === hung) await answers.promise
+      worked.push(instanceId)
+    },
+  })
+  for (let n = 0; n < 10; n++) await newOperation(db, hung)
+  for (let n = 0; n < 3; n++) await newOperation(db, healthy)
+
+  await using _dispatcher = await testDispatcher({ databaseUrl: engine.settings.databaseUrl })
+
+  await expect.poll(() => worked, { timeout: 10_000 }).toEqual([healthy, healthy, healthy])
+  answers.resolve()
+})
+
+test("VMs take turns: a long backlog of one delays another by one of its operations", async () => {
+  await using engine = await testQueue("postgres")
+  const { db } = engine.database
+  const [busy, other] = [await newVm(db, "busy"), await newVm(db, "other")]
+  const worked: string[] = []
+  for (let n = 0; n < 20; n++) await newOperation(db, busy)
+  await newOperation(db, other)
+  await publishOperations(db, engine.engine, signal)
+
+  await testWorker(engine, {
+    concurrency: 1,
+    async work(instanceId) {
+      worked.push(instanceId)
+    },
+  })
+  await using _dispatcher = await testDispatcher({ databaseUrl: engine.settings.databaseUrl })
+
+  await expect.poll(() => worked.slice(0, 2), { timeout: 10_000 }).toEqual([busy, other])
+})
