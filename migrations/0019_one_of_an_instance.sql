@@ -6,3 +6,8 @@ create index operations_of_vm on operations (instance_id, arrival)
 drop index operations_queued;
 create index operations_queued on operations (not_before)
   where state = 'queued' and relayed_at is null and (instance_id is null or kind in ('compress', 'verify'));
+
+-- A hash of who asked for a capture. Open captures are counted by host and by caller.
+alter table operations add column caller text;
+create index operations_captures on operations (queue, caller)
+  where state in ('queued', 'running') and kind = 'capture';
