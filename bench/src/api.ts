@@ -21,6 +21,7 @@ const saturation = { connections: 32, requests: 300 }
 const listed = 50
 /** Not counted: for the compilers, the pools and the caches of both. */
 const warmUps = 1_000
+const openCapturesMax = "1000000"
 
 /**
  * The API against a bare Express handler that checks the same token and runs the same SQL: two processes of their own, a
@@ -122,7 +123,16 @@ async function startServer(
   const { id } = await createInstance(db, { ...what, vcpus: 1, memoryMib: 64 })
   await advanceInstance(db, id, "Running")
   const secret = randomBytes(32).toString("hex")
-  const env = { DATABASE_URL: databaseUrl, JWT_SECRET: secret, SECRETS_KEY: secret, PORT: "0" }
+  const env = {
+    DATABASE_URL: databaseUrl,
+    JWT_SECRET: secret,
+    SECRETS_KEY: secret,
+    PORT: "0",
+    // No worker captures what is requested here.
+    OPEN_CAPTURES_PER_INSTANCE: openCapturesMax,
+    OPEN_CAPTURES_PER_HOST: openCapturesMax,
+    OPEN_CAPTURES_PER_CALLER: openCapturesMax,
+  }
   const instance = { id, name: what.name, host: host.name, pool: host.pool }
   const program: Program = resources.use(
     ours

@@ -1,4 +1,5 @@
 import { benchApi } from "./api.ts"
+import { benchBacklog } from "./backlog.ts"
 import { benchCompression } from "./compression.ts"
 import { benchEndToEnd } from "./end-to-end.ts"
 import { benchLive } from "./live.ts"
@@ -13,6 +14,7 @@ const benches = new Map([
   ["pause", () => benchPause(machine)],
   ["capture", () => benchLive(machine)],
   ["recovery", () => benchRecovery(machine)],
+  ["backlog", () => benchBacklog(machine)],
   ["compression", () => benchCompression(machine)],
   ["api", benchApi],
   ["webhooks", benchWebhooks],

@@ -16,9 +16,13 @@ export interface Stack extends AsyncDisposable {
   readonly logged: Program["logged"]
 }
 
-/** All in one process, as `npm start` runs it. */
-export async function startWhole(machine: Machine, dataDir: string): Promise<Stack> {
-  const env = { DATA_DIR: dataDir, PORT: "0", ...machineEnv(machine) }
+/** All in one process, as `npm start` runs it, with more settings if there are any. */
+export async function startWhole(
+  machine: Machine,
+  dataDir: string,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<Stack> {
+  const env = { DATA_DIR: dataDir, PORT: "0", ...machineEnv(machine), ...settings }
   const program = await startProgram("stillframe", env, ["start"])
   const url = urlOf(await program.logged(isListening))
   const token = await readFile(join(dataDir, "token"), "utf8")

@@ -119,12 +119,13 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
     })
     const params = req.params as Record<string, string>
     const prefer = parsePrefer(req.get("prefer"))
+    const caller = bearer?.caller ?? ""
     const identity = identifyRequest({
       method: req.method,
       path: req.path,
       key: route.replay === undefined ? undefined : req.get("idempotency-key"),
       retryCount: req.get("x-stainless-retry-count"),
-      caller: bearer?.caller ?? "",
+      caller,
       body,
     })
     const answer = await handleOnce(deps, route, {
@@ -134,6 +135,7 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
       body,
       prefer,
       identity,
+      caller,
       lastEventId: req.get("last-event-id"),
       expiresInMs: bearer?.expiresInMs() ?? Infinity,
       signal: gone.signal,

@@ -17,6 +17,7 @@ test("what is not set has its default", () => {
     secretsKey: required.SECRETS_KEY,
     webhookAllowedCidrs: [],
     snapshotCreate: "async",
+    openCaptures: { perInstance: 1_000, perHost: 10_000, perCaller: 5_000 },
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
     keepAliveMs: 75_000,

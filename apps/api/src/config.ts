@@ -10,6 +10,7 @@ import {
 } from "@stillframe/runtime/settings"
 import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
+import { defaultCaptureLimits, type CaptureLimits } from "./capture-limits.ts"
 
 export interface ApiConfig {
   readonly databaseUrl: string
@@ -27,6 +28,8 @@ export interface ApiConfig {
   /** What applies when neither the request nor the instance says anything. */
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
+  /** `defaultCaptureLimits` where it is absent. */
+  readonly openCaptures?: CaptureLimits
   readonly twinWaitMs: number
   /** Why nothing new may be created at present, where this process knows the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
@@ -55,11 +58,18 @@ export function configFromEnv(env: Env): ApiConfig {
     webhookAllowedCidrs: settings.WEBHOOK_ALLOWED_CIDRS,
     compression: compressionFromEnv(env),
     snapshotCreate: settings.SNAPSHOT_CREATE,
+    openCaptures: {
+      perInstance: settings.OPEN_CAPTURES_PER_INSTANCE,
+      perHost: settings.OPEN_CAPTURES_PER_HOST,
+      perCaller: settings.OPEN_CAPTURES_PER_CALLER,
+    },
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
     keepAliveMs: settings.KEEP_ALIVE_TIMEOUT * 1_000,
   }
 }
+
+const openCaptures = wholeNumber({ min: 1, max: 1_000_000 })
 
 const settingsOfApi = {
   ...databaseSettings,
@@ -71,6 +81,9 @@ const settingsOfApi = {
   // In seconds; load balancers keep theirs for 60.
   KEEP_ALIVE_TIMEOUT: wholeNumber({ min: 1, max: 3_600 }).default(75),
   SNAPSHOT_CREATE: z.enum(["async", "sync"], { error: "must be async or sync" }).default("async"),
+  OPEN_CAPTURES_PER_INSTANCE: openCaptures.default(defaultCaptureLimits.perInstance),
+  OPEN_CAPTURES_PER_HOST: openCaptures.default(defaultCaptureLimits.perHost),
+  OPEN_CAPTURES_PER_CALLER: openCaptures.default(defaultCaptureLimits.perCaller),
 }
 
 const compressionSettings = {

@@ -28,7 +28,7 @@ type CreateCall = Call<unknown, z.output<typeof createSnapshotSchema>>
 
 /**
  * 202 as soon as the request is on record; with `Prefer: wait=N` 201 once the capture is durable. Two round trips to the
- * database: find the instance, write it all. A client's own retry, and a request with a known key, gets what is there.
+ * database: find the instance, write it all; once a second a third, which counts open captures. A client's own retry, and a request with a known key, gets what is there.
  */
 export async function createSnapshot(deps: ApiDeps, call: CreateCall): Promise<Answer> {
   const { createTry } = call.identity
@@ -36,6 +36,8 @@ export async function createSnapshot(deps: ApiDeps, call: CreateCall): Promise<A
   const earlier = isRetry ? await findEarlierTry(deps.db, createTry) : undefined
   if (earlier !== undefined) return answer(deps, call, earlier)
   const requested = await judge(deps, call)
+  const { queue, instance } = requested
+  await deps.admitCapture({ instanceId: instance.id, queue, caller: call.caller })
   // Whoever is gone by now asks again, and must not find two.
   call.signal.throwIfAborted()
   const created = await insert(deps, call, requested)
@@ -52,7 +54,7 @@ export async function replaySnapshot(deps: ApiDeps, call: CreateCall, { made, bo
 /** What to insert, once the contract's order of checks is through. */
 async function judge(
   deps: ApiDeps,
-  { params: { id = "" }, body, identity }: CreateCall,
+  { params: { id = "" }, body, identity, caller }: CreateCall,
 ): Promise<NewSnapshot> {
   const instance = await resolveInstance(deps.db, id)
   checkCompression(body.kind, body.compression)
@@ -81,6 +83,7 @@ async function judge(
     queue: captureQueue(instance.host),
     pool: instance.pool,
     createTry: identity.createTry,
+    caller,
     instance,
   }
 }

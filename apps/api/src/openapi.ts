@@ -149,7 +149,12 @@ function errorsOf(route: Route): number[] {
 }
 
 function errorOf(status: number, reference: ToReference): Json {
-  const names = ["X-Request-Id", "X-Ignored", ...(status === 409 || status >= 500 ? retryHeaders : [])]
+  const names = [
+    "X-Request-Id",
+    "X-Ignored",
+    ...(status === 429 ? ["retry-after"] : []),
+    ...(status === 409 || status >= 500 ? retryHeaders : []),
+  ]
   return {
     description: errorTexts[status] ?? "Error",
     headers: headerReferences(names),

@@ -41,7 +41,8 @@ export const routeTexts: Readonly<Record<string, RouteText>> = {
   createInstanceSnapshot: {
     description:
       "Requests a snapshot. The answer is a 202 as soon as the request is recorded; the capture follows, and `captured_at` is the moment that the snapshot shows. " +
-      "With `Prefer: wait=N` the answer comes when the capture is durable, and is a 201.",
+      "With `Prefer: wait=N` the answer comes when the capture is durable, and is a 201. " +
+      "The answer is a 429 with `retry-after` while too many snapshots of the instance, of its host or of the caller wait to be captured.",
     body: {
       kind: "Standby",
       name: "before-upgrade",

@@ -9,6 +9,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresses"
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
+import type { AdmitCapture } from "./capture-limits.ts"
 import type { EventTail } from "./event-tail.ts"
 import type { Prefer } from "./prefer.ts"
 import type { RequestIdentity } from "./request-identity.ts"
@@ -27,6 +28,7 @@ export interface ApiDeps {
   /** `sync`: an answer to a create is the point in time, for clients that take it as that. */
   readonly snapshotCreate: "async" | "sync"
   readonly answered: Answered
+  readonly admitCapture: AdmitCapture
   /** How long a request waits for the commit of an earlier one with the same `Idempotency-Key`. */
   readonly twinWaitMs: number
   readonly eventTail: EventTail
@@ -60,6 +62,8 @@ export interface Call<Query, Body> {
   readonly body: Body
   readonly prefer: Prefer
   readonly identity: RequestIdentity
+  /** A hash of who sent it: see `Bearer`. Empty on routes without a token. */
+  readonly caller: string
   /** As it was sent, whatever it is. */
   readonly lastEventId: string | undefined
   /** How long the token was good when the request came; Infinity: for ever. */

@@ -36,7 +36,7 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
       operationId: "createInstanceSnapshot",
       summary: "Take a snapshot",
       answers: { 201: snapshotSchema, 202: snapshotSchema },
-      errors: [409, 501, 504],
+      errors: [409, 429, 501, 504],
       scope: "snapshot:write",
       body: createSnapshotSchema,
       holds: true,

@@ -8,6 +8,7 @@ import { shutdownDeadlineMs } from "@stillframe/runtime/process"
 import { portsOf, type AddressRules } from "@stillframe/runtime/webhook-addresses"
 import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
+import { captureLimits } from "./capture-limits.ts"
 import type { ApiConfig } from "./config.ts"
 import { silentConnections, timeouts } from "./connections.ts"
 import { openEventTail } from "./event-tail.ts"
@@ -43,7 +44,8 @@ export async function startApi(
   const stopping = new AbortController()
   const answered = opened.use(openAnswered(db, log))
   let starting = ready !== undefined
-  const own = { db, waker, log, stopping: stopping.signal, starting: () => starting }
+  const admitCapture = captureLimits(db, config.openCaptures)
+  const own = { db, waker, log, admitCapture, stopping: stopping.signal, starting: () => starting }
   const server = createServer(timeouts(config.keepAliveMs))
   const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
   server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))

@@ -19,6 +19,21 @@ test("a captor takes the next order after a success, and ends after a failure", 
     .not.toContain(first)
 })
 
+test("captors whose orders overlap are kept for the next ones, and one of them when there is nothing to do", async () => {
+  await using captors = openCaptors({ sparesMax: 2 })
+  let pids: number[] = []
+
+  const sameAgain = async (): Promise<boolean> => {
+    const before = pids
+    await Promise.all([endInstance(captors), endInstance(captors)])
+    pids = await captorPids()
+    return pids.length === 2 && pids.join() === before.join()
+  }
+
+  await expect.poll(sameAgain, patience).toBe(true)
+  await expect.poll(captorPids, patience).toHaveLength(1)
+})
+
 test("orders at the same time have a captor each, and none is left when their owner is done", async () => {
   const captors = openCaptors()
   await Promise.all([endInstance(captors), endInstance(captors), endInstance(captors)])

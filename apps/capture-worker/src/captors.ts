@@ -33,11 +33,14 @@ export interface Captors extends AsyncDisposable {
   ): Promise<Results[Kind]>
 }
 
-/** Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. */
-export function openCaptors(): Captors {
+/**
+ * Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. While there is
+ * work it keeps up to `sparesMax` that have done theirs: orders that overlap all the time would otherwise start one each.
+ */
+export function openCaptors({ sparesMax = 1 }: { sparesMax?: number } = {}): Captors {
   const captors = new Set<ChildProcess>()
   const running = new Set<ChildProcess>()
-  let spare: ChildProcess | undefined = start()
+  let spares: ChildProcess[] = [start()]
   let soon: NodeJS.Timeout | undefined
   let disposed = false
 
@@ -51,21 +54,32 @@ export function openCaptors(): Captors {
   }
 
   function keep(captor: ChildProcess): void {
-    if (spare?.connected === true || disposed) captor.disconnect()
-    else spare = captor
+    spares = spares.filter(({ connected }) => connected)
+    if (spares.length >= sparesMax || disposed) captor.disconnect()
+    else spares.push(captor)
+  }
+
+  function take(): ChildProcess {
+    spares = spares.filter(({ connected }) => connected)
+    return spares.pop() ?? start()
+  }
+
+  function keepOne(): void {
+    const [kept = start(), ...others] = spares.filter(({ connected }) => connected)
+    for (const other of others) other.disconnect()
+    spares = [kept]
   }
 
   // Not at once: its start would take the processor from the pause, and then from the compression.
   function prepareWhenIdle(): void {
     clearTimeout(soon)
-    if (running.size === 0 && !disposed) soon = setTimeout(() => (spare ??= start()), spareDelayMs)
+    if (running.size === 0 && !disposed) soon = setTimeout(keepOne, spareDelayMs)
   }
 
   return {
     async order(order, options) {
       options.signal.throwIfAborted()
-      const captor = spare?.connected === true ? spare : start()
-      spare = undefined
+      const captor = take()
       running.add(captor)
       prepareWhenIdle()
       try {

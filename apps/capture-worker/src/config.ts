@@ -53,6 +53,7 @@ export interface CaptureWorkerConfig {
   readonly attachedLookMs: number
   /** A VM's log that has grown beyond this begins anew. */
   readonly logBytesMax: number
+  /** Operations at a time, each of another instance. */
   readonly concurrency: number
 }
 
@@ -86,7 +87,8 @@ const settings = {
   CAPTURE_STAGING: stagingSetting,
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
   STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
-  CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(1),
+  // More than one, so that a VM that hangs keeps no other waiting.
+  CAPTURE_CONCURRENCY: wholeNumber({ min: 1, max: 64 }).default(4),
 }
 
 /** The settings that name a hypervisor's program, and what that is called on `PATH`. */

@@ -90,7 +90,7 @@ export async function startCaptureWorker(
   resources.use(
     await keepRegistered(db, await registration(config, hostId, hypervisors), { clock, log, problems }),
   )
-  const captors = resources.use(openCaptors())
+  const captors = resources.use(openCaptors({ sparesMax: config.concurrency }))
   const merges = resources.use(openMerges(captors, { log, quietMs: config.mergeQuietMs }))
   const orderly = beforeMerges(captors, merges)
   const worker: Worker = {

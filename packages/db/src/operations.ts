@@ -4,12 +4,12 @@ import {
   leaseMs,
   operationKinds,
   stateOperationKinds,
-  vmOperationKinds,
   type OperationKind,
 } from "@stillframe/domain/operation"
 import { sql } from "kysely"
 import { clock, clockPlus } from "./client.ts"
 import { attended } from "./contact.ts"
+import { waitsForEarlier } from "./first-operations.ts"
 import type { Database } from "./schema.ts"
 
 export interface NewOperation {
@@ -52,7 +52,7 @@ export interface ClaimedOperation {
 
 /**
  * Takes a queued operation, or one whose owner's lease has run out, with a new token. Undefined: not for us now (done,
- * cancelled, held by another, or an earlier one of the same instance comes first); whoever finishes that one wakes this.
+ * cancelled, held by another, or an earlier one of the same instance comes first); the end of that one relays this.
  */
 export async function claimOperation(
   db: Database,
@@ -64,11 +64,7 @@ export async function claimOperation(
         lease_expires_at = ${clockPlus(leaseMs)}
     where id = ${id} and queue = ${queue}
       and (state = 'queued' and not_before <= ${clock} or state = 'running' and lease_expires_at < ${clock})
-      and not exists (
-        select from operations as earlier
-        where earlier.state in ('queued', 'running') and earlier.arrival < mine.arrival
-          and earlier.instance_id = mine.instance_id
-          and earlier.kind in (${sql.join([...vmOperationKinds])}) and mine.kind in (${sql.join([...vmOperationKinds])}))
+      and not ${waitsForEarlier}
     returning id, kind, instance_id as "instanceId", snapshot_id as "snapshotId", params, attempt, token`.execute(
     db,
   )

@@ -1,5 +1,6 @@
 import { sql } from "kysely"
 import { clock } from "./client.ts"
+import { waitsForEarlier, withUnrelayed } from "./first-operations.ts"
 import type { Database } from "./schema.ts"
 
 export const relayBatchMax = 500
@@ -12,25 +13,33 @@ export interface RelayedOperation {
 }
 
 /**
- * Takes operations that are due and in no queue, marked as relayed before they are: whoever dies in between, or finds
- * the queue down, leaves rows that `markLost` finds again, and no transaction waits for the queue.
+ * Takes operations that are due and in no queue, of each instance only the first, those that are due longest in front, so
+ * that instances take turns. They are marked as relayed before they are: a process that dies in between, or finds the queue
+ * down, leaves rows that `markLost` finds again, and no transaction waits for the queue.
  */
 export async function takeUnrelayed(db: Database): Promise<RelayedOperation[]> {
   const { rows } = await sql<RelayedOperation>`
-    update operations set relayed_at = ${clock}
-    where id in (
-      select id from operations where state = 'queued' and relayed_at is null and not_before <= ${clock}
-      order by not_before limit ${relayBatchMax} for update skip locked)
-    returning id, queue, wake`.execute(db)
+    ${withUnrelayed}, taken as (
+      update operations set relayed_at = ${clock}
+      where id in (
+        select id from operations
+        where id in (select id from unrelayed where not_before <= ${clock} order by not_before limit ${relayBatchMax})
+          and state = 'queued' and relayed_at is null
+        for update skip locked)
+      returning id, queue, wake, not_before)
+    select id, queue, wake from taken order by not_before`.execute(db)
   return rows
 }
 
-/** Queued operations that were relayed more than `olderThanMs` ago: their jobs may have been lost. */
+/**
+ * Queued operations that were relayed more than `olderThanMs` ago: their jobs may have been lost. A worker drops the job
+ * of one that waits for an earlier one of its instance, so that one is not lost; the end of the earlier one relays it.
+ */
 export async function relayedLongAgo(db: Database, olderThanMs: number): Promise<RelayedOperation[]> {
   const { rows } = await sql<RelayedOperation>`
-    select id, queue, wake from operations
+    select id, queue, wake from operations as mine
     where state = 'queued' and not_before <= ${clock}
-      and relayed_at < ${clock} - ${olderThanMs} * interval '1 millisecond'
+      and relayed_at < ${clock} - ${olderThanMs} * interval '1 millisecond' and not ${waitsForEarlier}
     order by relayed_at limit ${relayBatchMax}`.execute(db)
   return rows
 }
@@ -55,13 +64,10 @@ export async function requeueExpired(db: Database): Promise<number> {
   return rows.length
 }
 
-/** Milliseconds until the next operation in no queue is due, or undefined when none waits. */
+/** Milliseconds until the next operation that is in no queue and waits for no other is due, or undefined without one. */
 export async function nextUnrelayedInMs(db: Database): Promise<number | undefined> {
-  const row = await db
-    .selectFrom("operations")
-    .select(sql<number | null>`ceil(extract(epoch from min(not_before) - ${clock}) * 1000)::int`.as("ms"))
-    .where("state", "=", "queued")
-    .where("relayed_at", "is", null)
-    .executeTakeFirst()
-  return row?.ms ?? undefined
+  const { rows } = await sql<{ ms: number | null }>`
+    ${withUnrelayed}
+    select ceil(extract(epoch from min(not_before) - ${clock}) * 1000)::int as ms from unrelayed`.execute(db)
+  return rows[0]?.ms ?? undefined
 }

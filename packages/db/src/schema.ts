@@ -146,6 +146,7 @@ export interface OperationsTable {
   lease_expires_at: Date | null
   worker: string | null
   reserved_bytes: Defaulted<number>
+  caller: string | null
   error_code: ErrorCode | null
   error_message: string | null
   created_at: Generated<Date>

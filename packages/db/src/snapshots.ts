@@ -36,6 +36,8 @@ export interface NewSnapshot {
   readonly pool: string
   /** Of a client that repeats requests by itself. */
   readonly createTry?: CreateTry | undefined
+  /** A hash of who asks for it. */
+  readonly caller?: string | undefined
   readonly instance: {
     readonly id: string
     readonly name: string
@@ -78,8 +80,8 @@ export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promi
         from (select pg_advisory_xact_lock_shared(hashtextextended(${tried.hash}, 0))) as held
         returning id, created_at
       ), operation as (
-        insert into operations (id, kind, queue, instance_id, snapshot_id)
-        values (${createId()}, 'capture', ${snapshot.queue}, ${instance.id}, ${row.id})
+        insert into operations (id, kind, queue, instance_id, snapshot_id, caller)
+        values (${createId()}, 'capture', ${snapshot.queue}, ${instance.id}, ${row.id}, ${snapshot.caller ?? null})
       ), event as (
         insert into events (event_id, type, subject_kind, subject_id, data)
         select ${createId()}, 'snapshot.created', 'snapshot', id, ${JSON.stringify(data)}::jsonb

@@ -82,6 +82,7 @@ test("when the last client is gone nothing listens or reads any more", async () 
     resolve: async () => [],
     compression: { enabled: false },
     snapshotCreate: "async",
+    admitCapture: async () => {},
     twinWaitMs: 0,
     streamHeartbeatMs: 1_000,
     answered: openAnswered(api.db, log),

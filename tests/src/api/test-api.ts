@@ -1,5 +1,6 @@
 import { createHmac } from "node:crypto"
 import { once } from "node:events"
+import type { CaptureLimits } from "@stillframe/api/capture-limits"
 import { startApi, type RunningApi } from "@stillframe/api/start"
 import { clockPlus, type OwnedDatabase } from "@stillframe/db/client"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
@@ -79,6 +80,7 @@ export async function testApi({
   ready,
   databaseDefaults = [],
   keepAliveMs,
+  openCaptures,
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
@@ -90,6 +92,7 @@ export async function testApi({
   /** Settings that the database has before anything connects to it, such as `datestyle = 'German'`. */
   databaseDefaults?: readonly string[]
   keepAliveMs?: number
+  openCaptures?: CaptureLimits
 } = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
@@ -99,7 +102,8 @@ export async function testApi({
   const keys = { jwtSecret, secretsKey }
   const webhooks = { webhookAllowedCidrs, resolve }
   const times = { twinWaitMs, streamHeartbeatMs, ...(keepAliveMs !== undefined && { keepAliveMs }) }
-  const behaviour = { compression, snapshotCreate, ...times, ...webhooks }
+  const limits = openCaptures === undefined ? {} : { openCaptures }
+  const behaviour = { compression, snapshotCreate, ...limits, ...times, ...webhooks }
   const api = opened.use(
     await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
   )

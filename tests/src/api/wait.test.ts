@@ -38,6 +38,7 @@ test("an answer is no longer held once its client is gone", async () => {
     resolve: async () => [],
     compression,
     snapshotCreate: "async",
+    admitCapture: async () => {},
     twinWaitMs: 0,
     streamHeartbeatMs: 1_000,
     answered,
