@@ -19,7 +19,7 @@ export const errorTexts: Readonly<Record<number, string>> = {
   403: "The token lacks the scope.",
   404: "The resource does not exist.",
   409: "The state of the resource does not allow it, or the name is taken.",
-  413: "The body is larger than 1 MiB.",
+  413: "The body is larger than 64 KiB, or than 512 KiB where an instance is created.",
   422: "The Idempotency-Key was used with another body before.",
   500: "The work failed, or the server has a fault.",
   501: "The host or its hypervisor does not support this.",

@@ -81,10 +81,18 @@ export function failedWork(error: { error_code: ErrorCode | null; error_message:
 
 const cancelledMessage = "the work was cancelled by another request, such as a DELETE"
 
+/** The members of other libraries' errors that say what is wrong. `limit`: of a body, in bytes. */
+interface Foreign {
+  readonly status: number
+  readonly type: string
+  readonly code: string
+  readonly limit: number
+}
+
 /** What was thrown on the way to an answer, as one of ours. */
 export function thrownProblem(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
-  const { status, type, code } = thrown as { status?: number; type?: string; code?: string }
+  const { status, type, code, limit } = thrown as Partial<Foreign>
   if (code === diskFull)
     return new StillframeError(
       "insufficient_storage",
@@ -96,7 +104,10 @@ export function thrownProblem(thrown: unknown): StillframeError {
   const refusal = databaseRefusals[code ?? ""]
   if (refusal !== undefined) return new StillframeError("unavailable", refusal, { cause: thrown })
   if (status === 413 || type === "entity.too.large")
-    return new StillframeError("payload_too_large", "the request body is larger than 1 MiB")
+    return new StillframeError(
+      "payload_too_large",
+      `the request body is larger than ${(limit ?? 0) / 1024} KiB; send a smaller one`,
+    )
   if (status !== undefined && status >= 400 && status < 500)
     return new StillframeError(
       "bad_request",

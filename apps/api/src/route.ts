@@ -91,6 +91,8 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly body?: Body
   /** What a request without a body says; absent: it must have one. */
   readonly emptyBody?: object
+  /** The largest body in KiB, where its schema allows more than 64. */
+  readonly bodyKibMax?: number
   /** Whether `Prefer` says how long the answer is held. */
   readonly holds?: boolean
   /** Whether answers are streams of server-sent events, which go on from `Last-Event-ID`. */
