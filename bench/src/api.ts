@@ -122,7 +122,8 @@ async function startServer(
   const { id } = await createInstance(db, { ...what, vcpus: 1, memoryMib: 64 })
   await advanceInstance(db, id, "Running")
   const secret = randomBytes(32).toString("hex")
-  const env = { DATABASE_URL: databaseUrl, JWT_SECRET: secret, SECRETS_KEY: secret, PORT: "0" }
+  const keys = { JWT_SECRET: secret, SECRETS_KEY: secret }
+  const env = { DATABASE_URL: databaseUrl, ...keys, PORT: "0", CALLER_REQUESTS_PER_SECOND: "0" }
   const instance = { id, name: what.name, host: host.name, pool: host.pool }
   const program: Program = resources.use(
     ours

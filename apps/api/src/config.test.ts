@@ -19,6 +19,9 @@ test("what is not set has its default", () => {
     snapshotCreate: "async",
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
+    limits: { perAddress: 20, perCaller: 100, streamsPerCaller: 50 },
+    trustedProxies: [],
+    readyCacheMs: 1_000,
     keepAliveMs: 75_000,
     compression: { enabled: false, algorithm: "zstd" },
   })

@@ -21,6 +21,7 @@ export const errorTexts: Readonly<Record<number, string>> = {
   409: "The state of the resource does not allow it, or the name is taken.",
   413: "The body is larger than 64 KiB, or than 512 KiB where an instance is created.",
   422: "The Idempotency-Key was used with another body before.",
+  429: "The caller, or the address of a request without a valid token, asks too often or has too much open. Try again after `retry-after`.",
   500: "The work failed, or the server has a fault.",
   501: "The host or its hypervisor does not support this.",
   503: "The database, the host or the storage pool cannot be reached, or is still starting. Try again.",
@@ -49,6 +50,10 @@ export const headers: Json = {
   "x-should-retry": {
     description: "`true` if sending the same request again can help.",
     schema: { enum: ["true", "false"] },
+  },
+  "retry-after": {
+    description: "How long to wait before sending the request again, in seconds.",
+    schema: { type: "string", pattern: "^[0-9]+$" },
   },
   "retry-after-ms": {
     description: "How long to wait before sending the request again, in milliseconds.",

@@ -27,6 +27,7 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
   idempotency_in_progress: { status: 409, code: "idempotency_in_progress" },
   idempotency_mismatch: { status: 422, code: "idempotency_mismatch" },
   insufficient_resources: { status: 409, code: "insufficient_resources" },
+  limit_reached: { status: 429, code: "too_many_requests" },
   unavailable: { status: 503, code: "unavailable" },
   timeout: { status: 504, code: "timeout" },
   internal_error: { status: 500, code: "internal_error" },
@@ -61,11 +62,15 @@ export function problem(
     // What nobody foresaw may name paths or rows: it goes to the log only.
     body: { code: shown, message: code === "internal_error" ? "internal error" : message },
     headers: {
+      ...(status === 429 && { "retry-after": String(Math.ceil((retryAfterMs ?? limitRetryMs) / 1_000)) }),
       ...((status === 409 || status >= 500) && { "x-should-retry": String(retry) }),
-      ...(retryAfterMs !== undefined && { "retry-after-ms": String(retryAfterMs) }),
+      ...(retryAfterMs !== undefined && { "retry-after-ms": String(Math.ceil(retryAfterMs)) }),
     },
   }
 }
+
+/** A caller's own work or streams, where they fill a limit, end in seconds. */
+const limitRetryMs = 5_000
 
 /** True where a client may send the same request again by itself. A full disk stays full until a person acts. */
 function mayRepeat(code: ErrorCode): boolean {

@@ -10,6 +10,7 @@ import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresse
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
 import type { EventTail } from "./event-tail.ts"
+import type { RateLimits } from "./limit-rates.ts"
 import type { Prefer } from "./prefer.ts"
 import type { RequestIdentity } from "./request-identity.ts"
 
@@ -32,6 +33,12 @@ export interface ApiDeps {
   readonly eventTail: EventTail
   /** Why nothing new may be created at present; undefined while there is room on the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
+  /** None where it is absent. */
+  readonly limits?: RateLimits | undefined
+  /** The ranges of proxies whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies?: readonly string[] | undefined
+  /** How long an answer of `/ready` may be given again; 0 where it is absent. */
+  readonly readyCacheMs?: number | undefined
   /** How often a stream shows that it lives. */
   readonly streamHeartbeatMs: number
   /** True until the rest of the process is up; only `/health` and `/ready` are answered until then. */
@@ -60,6 +67,8 @@ export interface Call<Query, Body> {
   readonly body: Body
   readonly prefer: Prefer
   readonly identity: RequestIdentity
+  /** A hash of who sent it: see `Bearer`. Empty on routes without a token. */
+  readonly caller: string
   /** As it was sent, whatever it is. */
   readonly lastEventId: string | undefined
   /** How long the token was good when the request came; Infinity: for ever. */

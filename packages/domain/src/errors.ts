@@ -24,6 +24,8 @@ export const errorCodes = {
   idempotency_in_progress: { retry: true },
   idempotency_mismatch: { retry: false },
   insufficient_resources: { retry: true },
+  // Too much of the caller's own waits already.
+  limit_reached: { retry: true },
   unavailable: { retry: true },
   timeout: { retry: true },
   internal_error: { retry: true },
