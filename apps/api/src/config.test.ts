@@ -20,6 +20,7 @@ test("what is not set has its default", () => {
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
     limits: { perAddress: 20, perCaller: 100, streamsPerCaller: 50 },
+    webhookLimits: { perInstallation: 1_000, perHost: 50 },
     trustedProxies: [],
     readyCacheMs: 1_000,
     keepAliveMs: 75_000,

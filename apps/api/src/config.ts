@@ -12,6 +12,7 @@ import {
 import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
 import type { RateLimits } from "./limit-rates.ts"
+import type { WebhookLimits } from "./webhook-limits.ts"
 
 export interface ApiConfig {
   readonly databaseUrl: string
@@ -35,6 +36,8 @@ export interface ApiConfig {
   readonly streamHeartbeatMs: number
   /** None where it is absent. */
   readonly limits?: RateLimits
+  /** None where it is absent. */
+  readonly webhookLimits?: WebhookLimits
   /** The ranges of proxies whose `X-Forwarded-For` is believed; none where it is absent. */
   readonly trustedProxies?: readonly string[]
   /** How long an answer of `/ready` may be given again; 0 where it is absent. */
@@ -70,6 +73,7 @@ export function configFromEnv(env: Env): ApiConfig {
       perCaller: settings.CALLER_REQUESTS_PER_SECOND,
       streamsPerCaller: settings.CALLER_STREAMS,
     },
+    webhookLimits: { perInstallation: settings.WEBHOOKS_MAX, perHost: settings.WEBHOOKS_PER_HOST },
     trustedProxies: settings.TRUSTED_PROXIES,
     readyCacheMs: 1_000,
     keepAliveMs: settings.KEEP_ALIVE_TIMEOUT * 1_000,
@@ -90,6 +94,8 @@ const settingsOfApi = {
   CALLER_REQUESTS_PER_SECOND: wholeNumber({ min: 0, max: 1_000_000 }).default(100),
   CALLER_STREAMS: wholeNumber({ min: 0, max: 1_000_000 }).default(50),
   TRUSTED_PROXIES: addressRanges,
+  WEBHOOKS_MAX: wholeNumber({ min: 1, max: 1_000_000 }).default(1_000),
+  WEBHOOKS_PER_HOST: wholeNumber({ min: 1, max: 1_000_000 }).default(50),
   SNAPSHOT_CREATE: z.enum(["async", "sync"], { error: "must be async or sync" }).default("async"),
 }
 

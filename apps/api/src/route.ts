@@ -13,6 +13,7 @@ import type { EventTail } from "./event-tail.ts"
 import type { RateLimits } from "./limit-rates.ts"
 import type { Prefer } from "./prefer.ts"
 import type { RequestIdentity } from "./request-identity.ts"
+import type { WebhookLimits } from "./webhook-limits.ts"
 
 /** What the handlers work with. */
 export interface ApiDeps {
@@ -35,6 +36,8 @@ export interface ApiDeps {
   readonly databaseProblem?: (() => Problem | undefined) | undefined
   /** None where it is absent. */
   readonly limits?: RateLimits | undefined
+  /** None where it is absent. */
+  readonly webhookLimits?: WebhookLimits | undefined
   /** The ranges of proxies whose `X-Forwarded-For` is believed. */
   readonly trustedProxies?: readonly string[] | undefined
   /** How long an answer of `/ready` may be given again; 0 where it is absent. */

@@ -92,7 +92,7 @@ export async function testApi({
   /** Settings that the database has before anything connects to it, such as `datestyle = 'German'`. */
   databaseDefaults?: readonly string[]
   keepAliveMs?: number
-} & Pick<ApiConfig, "limits" | "trustedProxies" | "readyCacheMs"> = {}): Promise<TestApi> {
+} & Pick<ApiConfig, "limits" | "webhookLimits" | "trustedProxies" | "readyCacheMs"> = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
   if (databaseDefaults.length > 0) await alterDatabase(url, ...databaseDefaults)
