@@ -151,7 +151,7 @@ function judge(route: Route, deps: ApiDeps): RequestHandler {
 
 function send(
   res: Response,
-  { status, body, headers = {}, stream, onSent }: Answer,
+  { status, body, json, headers = {}, stream, onSent }: Answer,
   { stopping }: ApiDeps,
 ): void {
   if (onSent !== undefined) res.once("finish", onSent)
@@ -165,7 +165,8 @@ function send(
     return
   }
   res.status(status).set(headers)
-  if (body === undefined) res.end()
+  if (json !== undefined) res.type("application/json").send(json)
+  else if (body === undefined) res.end()
   else res.json(body)
 }
 

@@ -54,6 +54,8 @@ export interface ApiDeps {
 export interface Answer {
   readonly status: number
   readonly body?: object
+  /** In the place of `body`: it as JSON already. */
+  readonly json?: string
   readonly headers?: Readonly<Record<string, string>>
   /** In the place of `body`: writes what has no end, until it ends or destroys `out` itself. Throws nothing. */
   readonly stream?: (out: Writable) => void
