@@ -28,7 +28,7 @@ test("what is not set has its default", () => {
   })
 })
 
-test("the server's compression, a direct URL for LISTEN and webhooks' ranges are taken from their variables", () => {
+test("the server's compression, a direct URL for LISTEN, ranges and limits are taken from their variables", () => {
   const config = configFromEnv({
     ...required,
     DATABASE_DIRECT_URL: "postgres://direct/stillframe",
@@ -36,10 +36,14 @@ test("the server's compression, a direct URL for LISTEN and webhooks' ranges are
     COMPRESSION_ALGORITHM: "lz4",
     COMPRESSION_LEVEL: "0",
     WEBHOOK_ALLOWED_CIDRS: "10.0.0.0/8 fd00::/8",
+    TRUSTED_PROXIES: "127.0.0.1/32,::1/128",
+    CALLER_REQUESTS_PER_SECOND: "0",
   })
 
   expect(config.databaseDirectUrl).toBe("postgres://direct/stillframe")
   expect(config.compression).toEqual({ enabled: true, algorithm: "lz4", level: 0 })
+  expect(config.trustedProxies).toEqual(["127.0.0.1/32", "::1/128"])
+  expect(config.limits?.perCaller).toBe(0)
   expect(config.webhookAllowedCidrs).toEqual(["10.0.0.0/8", "fd00::/8"])
 })
 
