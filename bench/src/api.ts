@@ -128,6 +128,7 @@ async function startServer(
     JWT_SECRET: secret,
     SECRETS_KEY: secret,
     PORT: "0",
+    CALLER_REQUESTS_PER_SECOND: "0",
     // No worker captures what is requested here.
     OPEN_CAPTURES_PER_INSTANCE: openCapturesMax,
     OPEN_CAPTURES_PER_HOST: openCapturesMax,

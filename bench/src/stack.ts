@@ -53,6 +53,7 @@ export async function startParts(machine: Machine, dataDir: string): Promise<Par
     DATABASE_URL: postgres.url,
     JWT_SECRET: secret,
     SECRETS_KEY: secret,
+    CALLER_REQUESTS_PER_SECOND: "0",
     DATA_DIR: dataDir,
     PORT: "0",
     ...machineEnv(machine),

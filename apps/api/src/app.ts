@@ -10,7 +10,7 @@ import express, {
   type Response,
 } from "express"
 import helmet from "helmet"
-import { authenticator, type Authenticate } from "./auth.ts"
+import { authenticator } from "./auth.ts"
 import { capabilityRoutes } from "./capabilities.ts"
 import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
@@ -21,6 +21,7 @@ import { hostRoutes } from "./hosts.ts"
 import { instanceActionRoutes } from "./instance-actions.ts"
 import { instanceWaitRoutes } from "./instance-wait.ts"
 import { instanceRoutes } from "./instances.ts"
+import { bearerOf, limitRates } from "./limit-rates.ts"
 import { handleOnce } from "./once.ts"
 import { appliedPreference, parsePrefer } from "./prefer.ts"
 import { problem, thrownProblem } from "./problem.ts"
@@ -46,7 +47,10 @@ export function createApp(deps: ApiDeps): Express {
     .set("strict routing", true)
     .set("case sensitive routing", true)
     .set("etag", false)
+    .set("trust proxy", [...(deps.trustedProxies ?? [])])
   app.use(identify(deps.log), helmet(), refuseWhileStarting(deps))
+  const refuse = (res: Response, answer: Answer): void => send(res, answer, deps)
+  app.use(limitRates(deps, { authenticate: authenticator(deps.jwtSecret), refuse }))
   const routes = routesOf(deps)
   mount(app, deps, routes)
   mountReference(app, routes)
@@ -89,10 +93,9 @@ function routesOf(deps: ApiDeps): Route[] {
 }
 
 function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {
-  const authenticate = authenticator(deps.jwtSecret)
   for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
     const target = app.route(path)
-    for (const route of ofPath) target[route.method](judge(route, authenticate, deps))
+    for (const route of ofPath) target[route.method](judge(route, deps))
     const allowed = ofPath.map(({ method }) => method.toUpperCase()).join(", ")
     target.all((_req, res) => {
       res.set("Allow", allowed)
@@ -102,9 +105,9 @@ function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {
 }
 
 /** The contract's order of judgement: token, schema, scope, and only then the handler with what it finds. */
-function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): RequestHandler {
+function judge(route: Route, deps: ApiDeps): RequestHandler {
   return async (req, res) => {
-    const bearer = route.scope === undefined ? undefined : await authenticate(req.headers.authorization)
+    const bearer = route.scope === undefined ? undefined : bearerOf(res)
     const given = await readInput(route, req, res)
     const query = route.query === undefined ? {} : validateQuery(route.query, given.query)
     const body = route.body === undefined ? undefined : validateBody(route.body, given.body)
@@ -148,7 +151,7 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
 
 function send(
   res: Response,
-  { status, body, headers = {}, stream, onSent }: Answer,
+  { status, body, json, headers = {}, stream, onSent }: Answer,
   { stopping }: ApiDeps,
 ): void {
   if (onSent !== undefined) res.once("finish", onSent)
@@ -162,7 +165,8 @@ function send(
     return
   }
   res.status(status).set(headers)
-  if (body === undefined) res.end()
+  if (json !== undefined) res.type("application/json").send(json)
+  else if (body === undefined) res.end()
   else res.json(body)
 }
 

@@ -2,16 +2,20 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { raw, type Request, type Response } from "express"
 import { assertStorable } from "./storable.ts"
 
-const bodyBytesMax = 1024 * 1024
-
-const readBytes = raw({ type: () => true, limit: bodyBytesMax, inflate: false })
+/** The largest body of a route that says nothing else, in KiB. */
+const bodyKibUnasked = 64
 
 /**
  * The request's body as JSON. Throws `bad_request` in the contract's words when the body is missing, is not JSON, is not
- * declared as JSON or holds what the database cannot keep, and `payload_too_large` above 1 MiB. `empty` stands for the
+ * declared as JSON or holds what the database cannot keep, and `payload_too_large` above `kibMax`. `empty` stands for the
  * body where one may be missing.
  */
-export async function readJson(req: Request, res: Response, empty?: object): Promise<unknown> {
+export async function readJson(
+  req: Request,
+  res: Response,
+  { kibMax = bodyKibUnasked, empty }: { kibMax?: number | undefined; empty?: object | undefined },
+): Promise<unknown> {
+  const readBytes = raw({ type: () => true, limit: kibMax * 1024, inflate: false })
   await new Promise<void>((resolve, reject) => {
     readBytes(req, res, (error?: unknown) => (error === undefined ? resolve() : reject(error)))
   })

@@ -20,12 +20,16 @@ test("what is not set has its default", () => {
     openCaptures: { perInstance: 1_000, perHost: 10_000, perCaller: 5_000 },
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
+    limits: { perAddress: 20, perCaller: 100, streamsPerCaller: 50 },
+    webhookLimits: { perInstallation: 1_000, perHost: 50 },
+    trustedProxies: [],
+    readyCacheMs: 1_000,
     keepAliveMs: 75_000,
     compression: { enabled: false, algorithm: "zstd" },
   })
 })
 
-test("the server's compression, a direct URL for LISTEN and webhooks' ranges are taken from their variables", () => {
+test("the server's compression, a direct URL for LISTEN, ranges and limits are taken from their variables", () => {
   const config = configFromEnv({
     ...required,
     DATABASE_DIRECT_URL: "postgres://direct/stillframe",
@@ -33,10 +37,14 @@ test("the server's compression, a direct URL for LISTEN and webhooks' ranges are
     COMPRESSION_ALGORITHM: "lz4",
     COMPRESSION_LEVEL: "0",
     WEBHOOK_ALLOWED_CIDRS: "10.0.0.0/8 fd00::/8",
+    TRUSTED_PROXIES: "127.0.0.1/32,::1/128",
+    CALLER_REQUESTS_PER_SECOND: "0",
   })
 
   expect(config.databaseDirectUrl).toBe("postgres://direct/stillframe")
   expect(config.compression).toEqual({ enabled: true, algorithm: "lz4", level: 0 })
+  expect(config.trustedProxies).toEqual(["127.0.0.1/32", "::1/128"])
+  expect(config.limits?.perCaller).toBe(0)
   expect(config.webhookAllowedCidrs).toEqual(["10.0.0.0/8", "fd00::/8"])
 })
 

@@ -4,6 +4,7 @@ import { assertReadable, parseEnv, SettingsError, type Env } from "@stillframe/r
 import {
   databaseSettings,
   logSettings,
+  addressRanges,
   secretSettings,
   webhookSettings,
   wholeNumber,
@@ -11,6 +12,8 @@ import {
 import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
 import { defaultCaptureLimits, type CaptureLimits } from "./capture-limits.ts"
+import type { RateLimits } from "./limit-rates.ts"
+import type { WebhookLimits } from "./webhook-limits.ts"
 
 export interface ApiConfig {
   readonly databaseUrl: string
@@ -34,6 +37,14 @@ export interface ApiConfig {
   /** Why nothing new may be created at present, where this process knows the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
   readonly streamHeartbeatMs: number
+  /** None where it is absent. */
+  readonly limits?: RateLimits
+  /** None where it is absent. */
+  readonly webhookLimits?: WebhookLimits
+  /** The ranges of proxies whose `X-Forwarded-For` is believed; none where it is absent. */
+  readonly trustedProxies?: readonly string[]
+  /** How long an answer of `/ready` may be given again; 0 where it is absent. */
+  readonly readyCacheMs?: number
   /** Resolves the names of webhooks' receivers instead of the system. Tests only. */
   readonly resolve?: Resolve
   /** A connection that carries no request is kept this long; Node's own 5 s where it is absent. */
@@ -65,6 +76,14 @@ export function configFromEnv(env: Env): ApiConfig {
     },
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
+    limits: {
+      perAddress: settings.ADDRESS_REQUESTS_PER_SECOND,
+      perCaller: settings.CALLER_REQUESTS_PER_SECOND,
+      streamsPerCaller: settings.CALLER_STREAMS,
+    },
+    webhookLimits: { perInstallation: settings.WEBHOOKS_MAX, perHost: settings.WEBHOOKS_PER_HOST },
+    trustedProxies: settings.TRUSTED_PROXIES,
+    readyCacheMs: 1_000,
     keepAliveMs: settings.KEEP_ALIVE_TIMEOUT * 1_000,
   }
 }
@@ -80,6 +99,13 @@ const settingsOfApi = {
   LISTEN_HOST: z.string().default("127.0.0.1"),
   // In seconds; load balancers keep theirs for 60.
   KEEP_ALIVE_TIMEOUT: wholeNumber({ min: 1, max: 3_600 }).default(75),
+  // 0: no limit.
+  ADDRESS_REQUESTS_PER_SECOND: wholeNumber({ min: 0, max: 1_000_000 }).default(20),
+  CALLER_REQUESTS_PER_SECOND: wholeNumber({ min: 0, max: 1_000_000 }).default(100),
+  CALLER_STREAMS: wholeNumber({ min: 0, max: 1_000_000 }).default(50),
+  TRUSTED_PROXIES: addressRanges,
+  WEBHOOKS_MAX: wholeNumber({ min: 1, max: 1_000_000 }).default(1_000),
+  WEBHOOKS_PER_HOST: wholeNumber({ min: 1, max: 1_000_000 }).default(50),
   SNAPSHOT_CREATE: z.enum(["async", "sync"], { error: "must be async or sync" }).default("async"),
   OPEN_CAPTURES_PER_INSTANCE: openCaptures.default(defaultCaptureLimits.perInstance),
   OPEN_CAPTURES_PER_HOST: openCaptures.default(defaultCaptureLimits.perHost),

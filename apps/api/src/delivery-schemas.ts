@@ -51,7 +51,7 @@ export const redeliveredSchema = z
     last_sequence: z.int().min(0).meta({ description: "The sequence of the last event that was examined." }),
     complete: z.boolean().meta({
       description:
-        "False when one request could not cover all events: recover the same time again, or replay from the next sequence.",
+        "False when one request could not cover all events, as it makes at most 10,000 deliveries due: recover the same time again, or replay from the next sequence.",
     }),
   })
   .meta({ id: "Redelivered", description: "The deliveries that were made due." })

@@ -1,3 +1,4 @@
+import type { Writable } from "node:stream"
 import { readEventHead } from "@stillframe/db/event-head"
 import { StillframeError } from "@stillframe/domain/errors"
 import { chosenEventTypes, eventChoices, progressType } from "@stillframe/domain/events"
@@ -33,6 +34,7 @@ const headers = {
 
 /** The feed as server-sent events, by a token in the header only: one in the URL would be in every log. */
 export function eventStreamRoutes(deps: ApiDeps): Route[] {
+  const slots = openSlots(deps.limits?.streamsPerCaller ?? 0)
   return [
     route({
       method: "get",
@@ -43,14 +45,44 @@ export function eventStreamRoutes(deps: ApiDeps): Route[] {
       streams: true,
       scope: "event:read",
       query: streamQuery,
-      async handle({ query, lastEventId, expiresInMs, signal }) {
+      async handle({ query, lastEventId, expiresInMs, signal, caller }) {
         const asked = positionOf(lastEventId) ?? query.after
         const head = await readEventHead(deps.db)
         const request = { ...filterOf(query), after: asked ?? head.sequence, head, expiresInMs, signal }
-        return { status: 200, headers, stream: (out) => void streamEvents(deps, out, request) }
+        // No turn of the loop lies between this and the call of `stream`, so none is let in beyond the limit.
+        slots.assertFree(caller)
+        const stream = async (out: Writable): Promise<void> => {
+          using _slot = slots.take(caller)
+          await streamEvents(deps, out, request)
+        }
+        return { status: 200, headers, stream: (out) => void stream(out) }
       },
     }),
   ]
+}
+
+/** Who has how many streams open. `limit` 0: no limit. */
+function openSlots(limit: number): { assertFree(caller: string): void; take(caller: string): Disposable } {
+  const taken = new Map<string, number>()
+  return {
+    assertFree(caller) {
+      if (limit === 0 || (taken.get(caller) ?? 0) < limit) return
+      throw new StillframeError(
+        "limit_reached",
+        `this caller has ${limit} event streams open; close one, or raise CALLER_STREAMS`,
+      )
+    },
+    take(caller) {
+      taken.set(caller, (taken.get(caller) ?? 0) + 1)
+      return {
+        [Symbol.dispose]() {
+          const left = (taken.get(caller) ?? 1) - 1
+          if (left === 0) taken.delete(caller)
+          else taken.set(caller, left)
+        },
+      }
+    },
+  }
 }
 
 /** Throws `bad_request` for one that is none of ours. */

@@ -8,10 +8,12 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { healthSchema, notReadySchema, readySchema } from "./health-schemas.ts"
 import { problem } from "./problem.ts"
 import { readiness, type Readiness } from "./readiness.ts"
+import { remembered } from "./remembered.ts"
 import { route, type Answer, type ApiDeps, type Route } from "./route.ts"
 
 /** Open to anybody: whether the process answers, and whether the installation can do its work. */
 export function healthRoutes(deps: ApiDeps): Route[] {
+  const ready = remembered(() => judgeInstallation(deps), deps.readyCacheMs ?? 0)
   return [
     route({
       method: "get",
@@ -27,13 +29,13 @@ export function healthRoutes(deps: ApiDeps): Route[] {
       operationId: "getReady",
       summary: "Report if the installation can do its work, and which hosts and workers are up",
       answers: { 200: readySchema, 503: notReadySchema },
-      handle: () => ready(deps),
+      handle: async () =>
+        deps.starting() ? notReady({ ...notStarted, hosts: [], compression_workers: [] }) : ready(),
     }),
   ]
 }
 
-async function ready({ db, log, starting, databaseProblem: diskProblem }: ApiDeps): Promise<Answer> {
-  if (starting()) return notReady({ ...notStarted, hosts: [], compression_workers: [] })
+async function judgeInstallation({ db, log, databaseProblem: diskProblem }: ApiDeps): Promise<Answer> {
   const up = Promise.all([knownHosts(db), liveCompressionWorkers(db), queueProblems(db), measureClock(db)])
   const found = await up.catch((err: unknown) => {
     if (!isConnectionLoss(err)) log.warn({ err }, "not ready")

@@ -1,4 +1,5 @@
 import { z } from "zod"
+import { writtenSchema } from "./written-schema.ts"
 
 const namesMax = 20
 const nameLengthMax = 100
@@ -30,7 +31,7 @@ export function ignoredParameters(
 
 /** Members at any depth that `schema` does not name, by their paths, which begin with `path`. */
 export function ignoredMembers(schema: z.core.$ZodType, value: unknown, path: string): string[] {
-  const inner = unwrapped(schema)
+  const inner = writtenSchema(schema)
   if (inner instanceof z.ZodArray && Array.isArray(value))
     return value.flatMap((item, index) => ignoredMembers(inner.element, item, `${path}[${index}]`))
   if (!(inner instanceof z.ZodObject) || typeof value !== "object" || value === null || Array.isArray(value))
@@ -39,13 +40,6 @@ export function ignoredMembers(schema: z.core.$ZodType, value: unknown, path: st
     const known = Object.hasOwn(inner.shape, key) ? inner.shape[key] : undefined
     return known === undefined ? [`${path}.${key}`] : ignoredMembers(known, member, `${path}.${key}`)
   })
-}
-
-/** The schema of the value that a caller writes, without what is said about its absence and its result. */
-function unwrapped(schema: z.core.$ZodType): z.core.$ZodType {
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodNullable || schema instanceof z.ZodDefault)
-    return unwrapped(schema.unwrap())
-  return schema instanceof z.ZodPipe ? unwrapped(schema.in) : schema
 }
 
 /** A header holds visible ASCII, and the comma separates its names. */

@@ -35,6 +35,8 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       scope: "instance:write",
       alsoScope: ({ attach }) => (attach === undefined ? undefined : "host:attach"),
       body: createInstanceSchema,
+      // Its paths, with each character written as \uXXXX, have up to 460 KiB.
+      bodyKibMax: 512,
       holds: true,
       handle: (call) => launchInstance(deps, call),
       replay: replayInstanceWork(deps, 201),

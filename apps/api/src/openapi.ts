@@ -140,6 +140,7 @@ function errorsOf(route: Route): number[] {
     ...(route.body === undefined ? [] : [413]),
     ...(route.replay === undefined ? [] : [409, 422]),
     ...(route.errors ?? []),
+    ...(route.path === "/health" ? [] : [429]),
     500,
     503,
   ]
@@ -152,7 +153,7 @@ function errorOf(status: number, reference: ToReference): Json {
   const names = [
     "X-Request-Id",
     "X-Ignored",
-    ...(status === 429 ? ["retry-after"] : []),
+    ...(status === 429 ? ["retry-after", "retry-after-ms"] : []),
     ...(status === 409 || status >= 500 ? retryHeaders : []),
   ]
   return {

@@ -62,15 +62,15 @@ export function problem(
     // What nobody foresaw may name paths or rows: it goes to the log only.
     body: { code: shown, message: code === "internal_error" ? "internal error" : message },
     headers: {
-      ...(status === 429 && { "retry-after": String(limitRetrySeconds) }),
+      ...(status === 429 && { "retry-after": String(Math.ceil((retryAfterMs ?? limitRetryMs) / 1_000)) }),
       ...((status === 409 || status >= 500) && { "x-should-retry": String(retry) }),
-      ...(retryAfterMs !== undefined && { "retry-after-ms": String(retryAfterMs) }),
+      ...(retryAfterMs !== undefined && { "retry-after-ms": String(Math.ceil(retryAfterMs)) }),
     },
   }
 }
 
-/** A few captures later there is room. */
-const limitRetrySeconds = 5
+/** A caller's own work or streams, where they fill a limit, end in seconds. */
+const limitRetryMs = 5_000
 
 /** True where a client may send the same request again by itself. A full disk stays full until a person acts. */
 function mayRepeat(code: ErrorCode): boolean {
@@ -86,10 +86,18 @@ export function failedWork(error: { error_code: ErrorCode | null; error_message:
 
 const cancelledMessage = "the work was cancelled by another request, such as a DELETE"
 
+/** The members of other libraries' errors that say what is wrong. `limit`: of a body, in bytes. */
+interface Foreign {
+  readonly status: number
+  readonly type: string
+  readonly code: string
+  readonly limit: number
+}
+
 /** What was thrown on the way to an answer, as one of ours. */
 export function thrownProblem(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
-  const { status, type, code } = thrown as { status?: number; type?: string; code?: string }
+  const { status, type, code, limit } = thrown as Partial<Foreign>
   if (code === diskFull)
     return new StillframeError(
       "insufficient_storage",
@@ -101,7 +109,10 @@ export function thrownProblem(thrown: unknown): StillframeError {
   const refusal = databaseRefusals[code ?? ""]
   if (refusal !== undefined) return new StillframeError("unavailable", refusal, { cause: thrown })
   if (status === 413 || type === "entity.too.large")
-    return new StillframeError("payload_too_large", "the request body is larger than 1 MiB")
+    return new StillframeError(
+      "payload_too_large",
+      `the request body is larger than ${(limit ?? 0) / 1024} KiB; send a smaller one`,
+    )
   if (status !== undefined && status >= 400 && status < 500)
     return new StillframeError(
       "bad_request",

@@ -12,20 +12,22 @@ const assets = ["swagger-ui.css", "swagger-ui-bundle.js"]
 /** The API's description for programs and, as a page from our own origin, for people. Open to anybody. */
 export function mountReference(app: Express, routes: readonly Route[]): void {
   // When they are first asked for: to make both takes longer than the rest of the API's start.
-  let document: ReturnType<typeof openApiDocument> | undefined
-  let yaml: string | undefined
-  const described = () => (document ??= openApiDocument(routes))
-  app.get("/spec.json", (_req, res) => void res.json(described()))
-  app.get("/spec.yaml", (_req, res) => {
-    yaml ??= stringify(described(), { aliasDuplicateObjects: false })
-    res.type("application/yaml").send(yaml)
-  })
+  const document = once(() => openApiDocument(routes))
+  const json = once(() => Buffer.from(JSON.stringify(document())))
+  const yaml = once(() => Buffer.from(stringify(document(), { aliasDuplicateObjects: false })))
+  app.get("/spec.json", (_req, res) => void res.type("application/json").send(json()))
+  app.get("/spec.yaml", (_req, res) => void res.type("application/yaml").send(yaml()))
   // Where the contract's own server has its page.
   for (const path of ["/", "/swagger"]) app.get(path, (_req, res) => res.redirect(302, "/docs"))
   app.get("/docs", pagePolicy, (_req, res) => void res.type("html").send(page))
   app.get("/docs/start.js", (_req, res) => void res.type("text/javascript").send(startScript))
   for (const name of assets)
     app.get(`/docs/${name}`, (_req, res) => res.sendFile(join(assetsDir, name), { maxAge: "1d" }))
+}
+
+function once<T>(make: () => T): () => T {
+  let made: T | undefined
+  return () => (made ??= make())
 }
 
 // The page's own styles are in elements; scripts are files of ours, and it talks to us alone.

@@ -11,8 +11,10 @@ import type { z } from "zod"
 import type { Answered } from "./answered.ts"
 import type { AdmitCapture } from "./capture-limits.ts"
 import type { EventTail } from "./event-tail.ts"
+import type { RateLimits } from "./limit-rates.ts"
 import type { Prefer } from "./prefer.ts"
 import type { RequestIdentity } from "./request-identity.ts"
+import type { WebhookLimits } from "./webhook-limits.ts"
 
 /** What the handlers work with. */
 export interface ApiDeps {
@@ -34,6 +36,14 @@ export interface ApiDeps {
   readonly eventTail: EventTail
   /** Why nothing new may be created at present; undefined while there is room on the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
+  /** None where it is absent. */
+  readonly limits?: RateLimits | undefined
+  /** None where it is absent. */
+  readonly webhookLimits?: WebhookLimits | undefined
+  /** The ranges of proxies whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies?: readonly string[] | undefined
+  /** How long an answer of `/ready` may be given again; 0 where it is absent. */
+  readonly readyCacheMs?: number | undefined
   /** How often a stream shows that it lives. */
   readonly streamHeartbeatMs: number
   /** True until the rest of the process is up; only `/health` and `/ready` are answered until then. */
@@ -46,6 +56,8 @@ export interface ApiDeps {
 export interface Answer {
   readonly status: number
   readonly body?: object
+  /** In the place of `body`: it as JSON already. */
+  readonly json?: string
   readonly headers?: Readonly<Record<string, string>>
   /** In the place of `body`: writes what has no end, until it ends or destroys `out` itself. Throws nothing. */
   readonly stream?: (out: Writable) => void
@@ -95,6 +107,8 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly body?: Body
   /** What a request without a body says; absent: it must have one. */
   readonly emptyBody?: object
+  /** The largest body in KiB, where its schema allows more than 64. */
+  readonly bodyKibMax?: number
   /** Whether `Prefer` says how long the answer is held. */
   readonly holds?: boolean
   /** Whether answers are streams of server-sent events, which go on from `Last-Event-ID`. */

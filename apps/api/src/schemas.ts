@@ -5,6 +5,7 @@ import { nameLengthMax, namePattern } from "@stillframe/domain/names"
 import { captureModes, snapshotKinds } from "@stillframe/domain/snapshot"
 import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/tags"
 import { z } from "zod"
+import { tooManyProperties } from "./counts.ts"
 
 const nameRule = "1 to 63 lower-case letters, digits and dashes; the first and the last must not be a dash"
 
@@ -23,7 +24,7 @@ export const tagsSchema = z
     z.string().regex(tagValuePattern, { error: `a tag's value has 0 to 256 ${tagCharacters}` }),
   )
   .refine((tags) => Object.keys(tags).length <= tagsMax, {
-    error: `there must be at most ${tagsMax} properties`,
+    error: tooManyProperties(tagsMax),
   })
   .meta({
     maxProperties: tagsMax,
@@ -120,14 +121,14 @@ export function booleanInQuery(): z.ZodType<boolean, string> {
     .pipe(z.boolean())
 }
 
-/** A comma-separated list of `values` in a query's text. */
+/** A comma-separated list in a query's text, of at most as many items as there are `values`. */
 export function listInQuery<const Values extends readonly string[]>(
   values: Values,
 ): z.ZodType<Values[number][], string> {
   return z
     .string()
-    .transform((text) => text.split(","))
-    .pipe(z.array(z.enum(values)).min(1))
+    .transform((text) => text.split(",", values.length + 1))
+    .pipe(z.array(z.enum(values)).min(1).max(values.length))
 }
 
 /** Rows of one answer at most, and when nothing is asked for: the contract's lists are whole. */

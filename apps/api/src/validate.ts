@@ -1,5 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { z } from "zod"
+import { assertCounts, tooManyItems } from "./counts.ts"
 import { jsonPointer } from "./query.ts"
 
 /** Checks a body against its schema. Throws `bad_request` in the words of the contract's validator. */
@@ -7,7 +8,12 @@ export function validateBody<Schema extends z.ZodType>(schema: Schema, body: unk
   const result = schema.safeParse(body, { reportInput: true })
   if (result.success) return result.data
   const { pointer, text } = firstMistake(result.error)
-  throw new StillframeError("bad_request", `request body has an error: Error at "${pointer}": ${text}`)
+  throw bodyMistake(pointer, text)
+}
+
+/** Throws `bad_request` for a body with a list or a record that is longer than its schema allows. */
+export function boundBody(schema: z.ZodType, body: unknown): void {
+  assertCounts(schema, body, bodyMistake)
 }
 
 /** Checks a query's parameters; those that the schema does not name are ignored. Throws `bad_request`. */
@@ -17,11 +23,20 @@ export function validateQuery<Schema extends z.ZodObject>(
 ): z.output<Schema> {
   for (const name of Object.keys(schema.shape))
     if (values[name] === "") throw queryMistake(name, "empty value is not allowed")
+  assertCounts(schema, values, mistakeAt)
   const result = schema.safeParse(values, { reportInput: true })
   if (result.success) return result.data
   const { pointer, text } = firstMistake(result.error)
+  throw mistakeAt(pointer, text)
+}
+
+function bodyMistake(pointer: string, text: string): StillframeError {
+  return new StillframeError("bad_request", `request body has an error: Error at "${pointer}": ${text}`)
+}
+
+function mistakeAt(pointer: string, text: string): StillframeError {
   const [name = "", ...inner] = pointer.split("/").slice(1)
-  throw queryMistake(name, inner.length === 0 ? text : `Error at "/${inner.join("/")}": ${text}`)
+  return queryMistake(name, inner.length === 0 ? text : `Error at "/${inner.join("/")}": ${text}`)
 }
 
 function queryMistake(name: string, text: string): StillframeError {
@@ -62,6 +77,7 @@ const typeNames: Readonly<Record<string, string>> = {
 function limitText(origin: string, bound: "most" | "least", limit: number | bigint): string {
   const extreme = bound === "most" ? "maximum" : "minimum"
   if (origin === "string") return `${extreme} string length is ${limit}`
+  if (origin === "array" && bound === "most") return tooManyItems(limit)
   if (origin === "array") return `${extreme} number of items is ${limit}`
   return `number must be at ${bound} ${limit}`
 }

@@ -1,3 +1,4 @@
+import { inTransaction } from "@stillframe/db/client"
 import {
   createWebhook,
   deleteWebhook,
@@ -11,6 +12,7 @@ import { pageAnswer, pageQuery, pageRequest } from "./page.ts"
 import { newWebhookSchema, webhookSchema } from "./resources.ts"
 import { route, type Answer, type ApiDeps, type Call, type Route } from "./route.ts"
 import { webhookIdOf, webhookNotFound } from "./webhook-id.ts"
+import { assertWebhookRoom } from "./webhook-limits.ts"
 import { createWebhookSchema, updateWebhookSchema } from "./webhook-schemas.ts"
 import { makeWithSecret, showSecretAgain } from "./webhook-secret.ts"
 import { refuseUnreachable } from "./webhook-url.ts"
@@ -61,6 +63,7 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       answers: { 200: webhookSchema },
       scope: "webhook:write",
       body: updateWebhookSchema,
+      errors: [409],
       handle: (call) => update(deps, call),
     }),
     route({
@@ -84,9 +87,10 @@ async function create(
 ): Promise<Answer> {
   const { event_types: eventTypes, instance_ids: instanceIds, ...fields } = body
   await refuseUnreachable(deps, fields.url)
-  const answer = await makeWithSecret(deps, identity, (tx, secret) =>
-    createWebhook(tx, { ...fields, eventTypes, instanceIds, secret }),
-  )
+  const answer = await makeWithSecret(deps, identity, async (tx, secret) => {
+    await assertWebhookRoom(tx, deps.webhookLimits, { url: fields.url })
+    return createWebhook(tx, { ...fields, eventTypes, instanceIds, secret })
+  })
   return { ...answer, status: 201 }
 }
 
@@ -96,8 +100,12 @@ async function update(
 ): Promise<Answer> {
   const { event_types: eventTypes, instance_ids: instanceIds, ...changes } = call.body
   const id = webhookIdOf(call)
-  if (changes.url !== undefined) await refuseUnreachable(deps, changes.url)
-  const row = await updateWebhook(deps.db, id, { ...changes, eventTypes, instanceIds })
+  const { url } = changes
+  if (url !== undefined) await refuseUnreachable(deps, url)
+  const row = await inTransaction(deps.db, async (tx) => {
+    if (url !== undefined) await assertWebhookRoom(tx, deps.webhookLimits, { url, changed: id })
+    return updateWebhook(tx, id, { ...changes, eventTypes, instanceIds })
+  })
   if (row === undefined) throw webhookNotFound()
   // What has waited while it was disabled is due.
   if (changes.enabled === true) deps.waker.wake("deliveries")

@@ -29,7 +29,7 @@ export interface Redelivered {
   readonly lastSequence: number
 }
 
-const limits = { eventsPerTransaction: 5_000, deliveriesPerCall: 100_000 }
+const limits = { eventsPerTransaction: 5_000, deliveriesPerCall: 10_000 }
 
 /**
  * Makes a delivery pending, with all its tries before it, for each event of a range that the webhook's filters match as

@@ -57,15 +57,16 @@ export const secretSettings = {
   SECRETS_KEY: secret,
 }
 
-export const webhookSettings = {
-  WEBHOOK_ALLOWED_CIDRS: z
-    .string()
-    .default("")
-    .transform((text) => text.split(/[\s,]+/).filter((cidr) => cidr !== ""))
-    .refine((cidrs) => cidrs.every((cidr) => ipaddr.isValidCIDR(cidr)), {
-      error: "must be a list of ranges such as 10.0.0.0/8,fd00::/8",
-    }),
-}
+/** Ranges of addresses, separated by commas or spaces; none when unset. */
+export const addressRanges = z
+  .string()
+  .default("")
+  .transform((text) => text.split(/[\s,]+/).filter((cidr) => cidr !== ""))
+  .refine((cidrs) => cidrs.every((cidr) => ipaddr.isValidCIDR(cidr)), {
+    error: "must be a list of ranges such as 10.0.0.0/8,fd00::/8",
+  })
+
+export const webhookSettings = { WEBHOOK_ALLOWED_CIDRS: addressRanges }
 
 /** A whole number in a range, from a variable's text. */
 export function wholeNumber({ min, max }: { min: number; max: number }): z.ZodCoercedNumber {

@@ -1,6 +1,6 @@
 import { createHmac } from "node:crypto"
 import { once } from "node:events"
-import type { CaptureLimits } from "@stillframe/api/capture-limits"
+import type { ApiConfig } from "@stillframe/api/config"
 import { startApi, type RunningApi } from "@stillframe/api/start"
 import { clockPlus, type OwnedDatabase } from "@stillframe/db/client"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
@@ -80,7 +80,7 @@ export async function testApi({
   ready,
   databaseDefaults = [],
   keepAliveMs,
-  openCaptures,
+  ...bounds
 }: {
   compression?: CompressionConfig
   snapshotCreate?: "async" | "sync"
@@ -92,8 +92,10 @@ export async function testApi({
   /** Settings that the database has before anything connects to it, such as `datestyle = 'German'`. */
   databaseDefaults?: readonly string[]
   keepAliveMs?: number
-  openCaptures?: CaptureLimits
-} = {}): Promise<TestApi> {
+} & Pick<
+  ApiConfig,
+  "limits" | "webhookLimits" | "openCaptures" | "trustedProxies" | "readyCacheMs"
+> = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url, db } = opened.use(await testDatabase())
   if (databaseDefaults.length > 0) await alterDatabase(url, ...databaseDefaults)
@@ -102,8 +104,7 @@ export async function testApi({
   const keys = { jwtSecret, secretsKey }
   const webhooks = { webhookAllowedCidrs, resolve }
   const times = { twinWaitMs, streamHeartbeatMs, ...(keepAliveMs !== undefined && { keepAliveMs }) }
-  const limits = openCaptures === undefined ? {} : { openCaptures }
-  const behaviour = { compression, snapshotCreate, ...limits, ...times, ...webhooks }
+  const behaviour = { compression, snapshotCreate, ...times, ...webhooks, ...bounds }
   const api = opened.use(
     await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
   )
