@@ -112,7 +112,7 @@ export interface StartOrder extends VmOrder {
 export interface RestoreOrder extends VmOrder {
   readonly kind: "restore"
   readonly payloadDir: string
-  /** Of its manifest as it was published. Absent for a snapshot of an earlier version, and for an instance's own image. */
+  /** The SHA-256 of its manifest as it was published. Absent for a snapshot of an earlier version, and for an instance's own image. */
   readonly manifestSha256?: string
   /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string

@@ -15,7 +15,7 @@ test("a file of an attached VM is not read through a directory that became a lin
   const path = join(owner ?? "", "disk.raw")
   await writeFile(path, Buffer.alloc(4096, 7))
   const source = { path, ...(await sourceFacts(path)) }
-  // Of the same size, time and number, as another file system may have one.
+  // It has the same size, time and number, as another file system may have one.
   await link(path, join(outside ?? "", "disk.raw"))
   await rename(owner ?? "", join(root, "away"))
   await symlink("outside", owner ?? "")

@@ -51,7 +51,7 @@ async function importSource(
   await using file = await openHostFileAt(path).catch((error: unknown) => {
     throw goneSource(source, error instanceof Error ? (error.cause ?? error) : error)
   })
-  // Of an attached VM's file its real path is kept: a directory above it may have been replaced by a link since.
+  // The source of an attached VM names a real path: a directory above it may have been replaced by a link since.
   if (source.link === undefined && (await pathOfDescriptor(file)) !== source.path)
     throw new StillframeError(
       "conflict",

@@ -124,7 +124,7 @@ function explained(error: unknown, what: string): unknown {
     return new StillframeError("hypervisor_gone", `nobody hears ${what}: the VM's process has ended`, {
       cause: error,
     })
-  // What the parser refuses.
+  // An error of the HTTP parser.
   if (code?.startsWith("HPE_") === true) return untrusted("what is no HTTP", error)
   if (code === "ECONNRESET")
     return new StillframeError(

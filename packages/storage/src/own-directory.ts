@@ -63,7 +63,7 @@ export function isFull(error: unknown): boolean {
 }
 
 /** The error of a file system in words that end in a remedy. */
-export function reasonOfRefusal(error: NodeJS.ErrnoException): string {
+function reasonOfRefusal(error: NodeJS.ErrnoException): string {
   return reasons[error.code ?? ""] ?? `${error.message}; look at its disk`
 }
 
