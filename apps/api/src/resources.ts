@@ -125,7 +125,7 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     state: z
       .enum(instanceStates)
       .describe(
-        "The state of the VM. `Paused`: it stands still by itself, and `state_error` says why. `Unknown`: its hypervisor does not answer; or its host has not been heard of for 15 s, which makes no event.",
+        "The state of the VM. `Paused`: it stands still by itself, and `state_error` says why. `Unknown`: its hypervisor does not answer, or breaks its protocol as one that its guest has taken over may, and `state_error` says which; or its host has not been heard of for 15 s, which makes no event.",
       ),
     state_error: z
       .string()

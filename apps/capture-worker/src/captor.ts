@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
 import { loadMostUsed } from "@stillframe/hypervisors/hypervisor-of"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
+import { endNow } from "@stillframe/runtime/end-now"
 import { carryOut } from "./carry-out.ts"
 import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
 
@@ -23,13 +24,13 @@ let running: Running | undefined
 // While this process waits for its first order; a failure is told by the order that needs the adapter.
 loadMostUsed().catch(() => {})
 process.on("disconnect", () => {
-  if (running === undefined) process.exit(0)
+  if (running === undefined) endNow(0)
   running.abandoned.abort()
 })
 // Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
 process.on("SIGINT", () => {})
 process.on("SIGTERM", () => {
-  if (running === undefined) process.exit(0)
+  if (running === undefined) endNow(0)
   running.cancelled.abort()
 })
 
@@ -60,9 +61,9 @@ async function run(order: Order): Promise<void> {
       return { error: { code, message, ...(said !== undefined && { said }) } }
     },
   )
-  if (!process.connected) process.exit(0)
+  if (!process.connected) endNow(0)
   running = undefined
-  send(answer, () => "error" in answer && process.exit(0))
+  send(answer, () => "error" in answer && endNow(0))
   if ("result" in answer) await offerAgain()
 }
 
@@ -72,7 +73,7 @@ async function offerAgain(): Promise<void> {
     await delay(freeLookMs)
     if (openResources() === resourcesAtStart) return send({ free: true })
   }
-  process.exit(0)
+  endNow(0)
 }
 
 /** What keeps this process alive, and how many files it has open: the same before and after an order that leaves nothing. */

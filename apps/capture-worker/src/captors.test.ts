@@ -43,6 +43,25 @@ test("orders at the same time have a captor each, and none is left when their ow
   expect(await captorPids()).toEqual([])
 })
 
+test.for(["its order is called off", "its order's time is over"])(
+  "a captor that hangs is ended soon after %s",
+  async (when) => {
+    const orderMs = when === "its order is called off" ? 60_000 : 100
+    await using captors = openCaptors({ deadlines: { orderMs: () => orderMs, endMs: () => 100 } })
+    const [hung = 0] = await captorPids()
+    process.kill(hung, "SIGSTOP")
+    const owner = new AbortController()
+    const lost = Promise.withResolvers<void>()
+    const order = { kind: "end", remove: "instance", ...orderOf() } as const
+    const given = captors.order(order, { signal: owner.signal, onLost: async () => lost.resolve() })
+    if (when === "its order is called off") owner.abort()
+
+    await expect(given).rejects.toMatchObject({ code: "timeout" })
+    await lost.promise
+    expect(await captorPids()).not.toContain(hung)
+  },
+)
+
 const patience = { timeout: 20_000 }
 
 const orderOf = () => ({

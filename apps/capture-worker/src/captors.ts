@@ -4,10 +4,12 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { processEnv } from "@stillframe/runtime/env"
+import { orderDeadlines, watchDeadline, type OrderDeadlines } from "./order-deadline.ts"
 import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
 /** After the last order. */
 const spareDelayMs = 2_000
+const idleEndMs = 5_000
 const captorProgram = join(import.meta.dirname, "captor.ts")
 
 export interface OrderOptions {
@@ -37,7 +39,10 @@ export interface Captors extends AsyncDisposable {
  * Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. While there is
  * work it keeps up to `sparesMax` that have done theirs: orders that overlap all the time would otherwise start one each.
  */
-export function openCaptors({ sparesMax = 1 }: { sparesMax?: number } = {}): Captors {
+export function openCaptors({
+  sparesMax = 1,
+  deadlines = orderDeadlines,
+}: { sparesMax?: number; deadlines?: OrderDeadlines } = {}): Captors {
   const captors = new Set<ChildProcess>()
   const running = new Set<ChildProcess>()
   let spares: ChildProcess[] = [start()]
@@ -83,7 +88,7 @@ export function openCaptors({ sparesMax = 1 }: { sparesMax?: number } = {}): Cap
       running.add(captor)
       prepareWhenIdle()
       try {
-        return (await carryOut(captor, order, options)) as never
+        return (await carryOut(captor, order, { ...options, deadlines })) as never
       } finally {
         running.delete(captor)
         prepareWhenIdle()
@@ -101,7 +106,10 @@ export function openCaptors({ sparesMax = 1 }: { sparesMax?: number } = {}): Cap
 async function end(captor: ChildProcess): Promise<void> {
   const exited = once(captor, "exit")
   if (captor.connected) captor.disconnect()
+  // It has no order, so nothing is lost when one that hangs is killed.
+  const timer = setTimeout(() => captor.kill("SIGKILL"), idleEndMs)
   await exited
+  clearTimeout(timer)
 }
 
 /** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
@@ -127,12 +135,19 @@ function leave(captor: ChildProcess): void {
   if (captor.connected) captor.disconnect()
 }
 
-async function carryOut(captor: ChildProcess, order: Order, options: OrderOptions): Promise<unknown> {
+async function carryOut(
+  captor: ChildProcess,
+  order: Order,
+  options: OrderOptions & { readonly deadlines: OrderDeadlines },
+): Promise<unknown> {
   const { signal, stopping, onLost } = options
-  const answer = answerOf(captor, options)
+  using deadline = watchDeadline(captor, order, options.deadlines)
+  const answer = Promise.race([answerOf(captor, options), deadline.given])
   const abort = (): void => {
     const word: ToCaptor = stopping?.aborted === true ? { stop: true } : { abort: true }
     captor.send(word)
+    // One that is told to stop is left to itself.
+    if (stopping?.aborted !== true) deadline.calledOff()
   }
   try {
     captor.send({ order })
@@ -141,6 +156,8 @@ async function carryOut(captor: ChildProcess, order: Order, options: OrderOption
     const message = await answer
     if (message === undefined) {
       await onLost()
+      const late = deadline.late()
+      if (late !== undefined) throw late
       throw new StillframeError(
         "hypervisor_failed",
         "the process that spoke to the hypervisor died; the VM was resumed",
@@ -148,6 +165,7 @@ async function carryOut(captor: ChildProcess, order: Order, options: OrderOption
     }
     if ("error" in message) {
       const { code, message: words, said } = message.error
+      if (code === "cancelled") throw deadline.late() ?? new StillframeError(code, words, { said })
       throw new StillframeError(code, words, { said })
     }
     return message.result

@@ -21,7 +21,7 @@ import { openTrouble } from "@stillframe/domain/outage"
 import { compressQueue } from "@stillframe/domain/queues"
 import { unlaunchable } from "@stillframe/domain/restorable"
 import { payloadDir, snapshotDir, standbyDir } from "@stillframe/storage/layout"
-import { memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
+import { hashManifest, memoryEntry, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { freeBytes, measureDir } from "@stillframe/storage/space"
 import { attachedInstance } from "./attached-instance.ts"
 import { savingRoom, withHostRoom } from "./host-room.ts"
@@ -150,7 +150,8 @@ async function publish(
   const memory = memoryEntry(manifest)
   const { opaque_memory: incompressible, not_restorable: option } = manifest
   const compress = snapshot.compression !== null && incompressible === undefined
-  const sizes = await measureDir(payloadDir(config.storageDir, snapshot.id, manifest.token))
+  const dir = payloadDir(config.storageDir, snapshot.id, manifest.token)
+  const [sizes, manifestSha256] = await Promise.all([measureDir(dir), hashManifest(dir)])
   // Files that were written while the disk was away lie below its mount point.
   await pool.identify()
   await inTransaction(db, async (tx) => {
@@ -159,6 +160,7 @@ async function publish(
       hypervisor: manifest.hypervisor.name as Hypervisor,
       memoryFile: memory?.name ?? null,
       memorySha256: memory?.sha256 ?? null,
+      manifestSha256,
       ...sizes,
       pauseMs: manifest.pause_ms,
       capturedAt: new Date(manifest.captured_at),

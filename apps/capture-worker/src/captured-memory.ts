@@ -1,4 +1,3 @@
-import { createReadStream } from "node:fs"
 import { join } from "node:path"
 import { decompressFile, decompressFrames } from "@stillframe/codec/decompress"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -6,6 +5,7 @@ import type { CapturedMemory } from "@stillframe/hypervisors/hypervisor"
 import { linkFile } from "@stillframe/hypervisors/link-files"
 import { rawMemoryName } from "@stillframe/storage/layout"
 import { memoryEntry, type Manifest } from "@stillframe/storage/manifest"
+import { openRegular } from "@stillframe/storage/open-regular"
 
 /** Whole streams of a raw memory file; small pieces cost more calls than they save memory. */
 const readBytes = 1024 ** 2
@@ -34,15 +34,22 @@ export function capturedMemory(
   return {
     stream: () =>
       // Straight from the frames: nothing is unpacked to disk.
-      raw
-        ? createReadStream(path, { highWaterMark: readBytes, signal })
-        : decompressFrames({ path, threads, signal }),
+      raw ? piecesOf(path, signal) : decompressFrames({ path, threads, signal }),
     async place(destination) {
       if (raw) await linkFile(path, destination, signal)
       else await decompressFile({ source: path, destination, threads, signal, sync: false })
     },
     state,
   }
+}
+
+async function* piecesOf(path: string, signal: AbortSignal): AsyncGenerator<Buffer> {
+  await using file = await openRegular(path)
+  yield* file.createReadStream({
+    highWaterMark: readBytes,
+    signal,
+    autoClose: false,
+  }) as AsyncIterable<Buffer>
 }
 
 /** Memory that only its hypervisor finds, in a file of its own. */

@@ -23,7 +23,7 @@ export async function carryOutRestore(
   signal: AbortSignal,
 ): Promise<ProcessIdentity | null> {
   try {
-    const manifest = await readManifest(order.payloadDir)
+    const manifest = await readManifest(order.payloadDir, order.manifestSha256)
     if (order.target === "Running" && manifest.kind === "Standby") assertLoads(order, manifest)
     const frozen = await disksOf(order, manifest, signal)
     if (order.target === "Standby") return await keepMemory(order, manifest, signal)

@@ -1,7 +1,7 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { recordFound, type FoundVm } from "@stillframe/db/instances"
-import type { Seen, StandstillDeps, Vm } from "./see-standstill.ts"
+import { isUntrusted, type Seen, type StandstillDeps, type Vm } from "./see-standstill.ts"
 
 /** A busy main loop answers late, and a VM is not called silent for that. */
 const silentMs = 10_000
@@ -40,12 +40,18 @@ async function record(
   })
   if (changed === undefined) return
   committed()
-  const status = typeof seen === "string" ? seen : seen.status
+  const status = statusOf(seen)
   log.warn({ instanceId: vm.id, status }, "vm stopped, went on or fell silent by itself")
+}
+
+function statusOf(seen: Exclude<Seen, "busy">): string {
+  if (typeof seen === "string") return seen
+  return isUntrusted(seen) ? "untrusted" : seen.status
 }
 
 function foundAs(seen: Exclude<Seen, "busy">): FoundVm {
   if (seen === "running") return { state: "Running" }
   if (seen === "silent") return { state: "Unknown", reason: silence }
+  if (isUntrusted(seen)) return { state: "Unknown", reason: seen.untrusted }
   return { state: "Paused", reason: seen.reason }
 }

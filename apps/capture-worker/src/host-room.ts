@@ -64,7 +64,7 @@ export async function buildingRoom(
   const asFile = vmms.get(hypervisor)?.memoryName !== undefined
   const linked = memoryFile === rawMemoryName && (await onFileSystemOf(config.dataDir, payloadDir))
   const unpacked = target === "Running" && memoryFile !== undefined && asFile && !linked
-  const { disks } = await readManifest(payloadDir)
+  const { disks } = await readManifest(payloadDir, payload.manifestSha256)
   const { tools } = hostHypervisor({ hypervisors }, hypervisor)
   const place = { from: payloadDir, to: config.dataDir }
   // In Standby its disks stay as the payload has them.

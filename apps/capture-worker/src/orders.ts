@@ -112,6 +112,8 @@ export interface StartOrder extends VmOrder {
 export interface RestoreOrder extends VmOrder {
   readonly kind: "restore"
   readonly payloadDir: string
+  /** The SHA-256 of its manifest as it was published. Absent for a snapshot of an earlier version, and for an instance's own image. */
+  readonly manifestSha256?: string
   /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string
   /** By name, the SHA-256 of callers' files at their first verification; only snapshots of earlier versions have such files. */

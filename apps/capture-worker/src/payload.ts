@@ -14,7 +14,10 @@ import type { RestoreOrder } from "./orders.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
 
 /** What an instance is built from. */
-export type Payload = Pick<RestoreOrder, "payloadDir" | "memoryFile" | "launch" | "baseSha256">
+export type Payload = Pick<
+  RestoreOrder,
+  "payloadDir" | "manifestSha256" | "memoryFile" | "launch" | "baseSha256"
+>
 
 /** What the API wrote into the operation; it checked it against the snapshot's kind. */
 export function targetOf({ params }: ClaimedOperation): TargetState {
@@ -66,7 +69,7 @@ async function read(
   { hypervisor, work }: { hypervisor: Hypervisor; work: (payload: Payload) => Promise<void> },
 ): Promise<void> {
   const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
-  const manifest = await readManifest(dir)
+  const manifest = await readManifest(dir, snapshot.manifest_sha256)
   const { memory_file: memoryFile, base_sha256: baseSha256 } = snapshot
   await requireFiles(dir, manifest, memoryFile ?? undefined)
   if (manifest.not_restorable !== undefined)
@@ -74,5 +77,11 @@ async function read(
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)
-  await work({ payloadDir: dir, launch, baseSha256, ...(memoryFile !== null && { memoryFile }) })
+  await work({
+    payloadDir: dir,
+    launch,
+    baseSha256,
+    ...(snapshot.manifest_sha256 !== null && { manifestSha256: snapshot.manifest_sha256 }),
+    ...(memoryFile !== null && { memoryFile }),
+  })
 }

@@ -8,7 +8,8 @@ import type { VmEnd } from "@stillframe/hypervisors/watch"
 
 export type End = VmEnd | "ended_by_owner"
 
-export type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "hypervisor" | "attached">
+export type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "hypervisor" | "attached"> &
+  Partial<Pick<InstanceRow, "pid">>
 
 const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: string }>> = {
   guest_shutdown: { state: "Shutdown", message: "the guest shut itself down" },

@@ -25,8 +25,8 @@ export interface StandstillDeps {
 
 export type Vm = Pick<InstanceRow, "id" | "generation">
 
-/** `busy`: an operation is at work on the VM. `silent`: its hypervisor does not answer. */
-export type Seen = "busy" | "silent" | "running" | Standstill
+/** `busy`: an operation is at work on the VM. `silent`: its hypervisor does not answer. `untrusted`: why it is not believed. */
+export type Seen = "busy" | "silent" | "running" | Standstill | { readonly untrusted: string }
 
 /** Gives what looks at a VM while no operation is at work on it; one that can go on is told so, and looked at again. */
 export function openSight(deps: StandstillDeps, vm: Vm, watch: Standing): () => Promise<Seen> {
@@ -46,7 +46,7 @@ async function seeAndResume(
   await using _lock = lock
   if ((await readIntent(instanceDir(config.dataDir, vm.id))) !== undefined) return "busy"
   const seen = await look(watch)
-  if (seen === "silent" || seen === "busy") return seen
+  if (seen === "silent" || seen === "busy" || isUntrusted(seen)) return seen
   if (seen === "running") {
     resumption.noteRunning()
     return seen
@@ -66,7 +66,9 @@ async function look(watch: Standing): Promise<Seen> {
   try {
     return await Promise.race([seen, late])
   } catch (error) {
-    if (error instanceof StillframeError && error.code === "hypervisor_silent") return "silent"
+    if (!(error instanceof StillframeError)) throw error
+    if (error.code === "hypervisor_silent") return "silent"
+    if (error.code === "hypervisor_untrusted") return { untrusted: error.message }
     throw error
   } finally {
     stop.abort()
@@ -74,6 +76,10 @@ async function look(watch: Standing): Promise<Seen> {
     late.catch(() => {})
     seen.catch(() => {})
   }
+}
+
+export function isUntrusted(seen: Seen): seen is { readonly untrusted: string } {
+  return typeof seen === "object" && "untrusted" in seen
 }
 
 interface Resumption {

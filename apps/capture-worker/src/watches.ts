@@ -1,17 +1,22 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { Hypervisor } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { generationDir } from "@stillframe/storage/layout"
+import type { Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { identityOf } from "./carry-out-launch.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { withTrueEnd } from "./fence.ts"
 import { openFindings } from "./findings.ts"
 import { recordEnd, type End, type WatchedInstance } from "./record-end.ts"
+import type { Seen } from "./see-standstill.ts"
 import { withStandstills } from "./standstills.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
-import { hostHypervisor, type Worker } from "./worker.ts"
+import { hostHypervisor, type HostHypervisor, type Worker } from "./worker.ts"
 
 /** Watches the VMs of this host, and tells the register when one ends by itself. */
 export interface Watches extends AsyncDisposable {
@@ -28,7 +33,9 @@ interface HeldWatch {
 
 const retryMs = 1_000
 
-type WatchDeps = Pick<Worker, "db" | "clusterId" | "hypervisors" | "home" | "committed" | "log"> & {
+type WatchDeps = Pick<Worker, "db" | "clusterId" | "committed" | "log"> & {
+  readonly hypervisors: ReadonlyMap<Hypervisor, Pick<HostHypervisor, "tools">>
+  readonly home: Pick<Place, "identify">
   readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes" | "attachedLookMs">
 }
 
@@ -112,28 +119,38 @@ async function openWatch(
     try {
       const { tools } = hostHypervisor({ hypervisors }, instance.hypervisor)
       const watch = await (await hypervisorOf(tools)).watch(dir)
-      return withStandstills(deps, instance, { watch, stopping, track })
+      const known = instance.pid == null ? undefined : await identifyProcess(instance.pid)
+      const followed = withStandstills(deps, instance, { watch, stopping, track })
+      return withTrueEnd(deps, instance, { watch, followed, known, stopping })
     } catch (error) {
       if (!(error instanceof StillframeError)) throw error
-      if (error.code === "hypervisor_gone" && (await hasEnded(deps, instance.id))) return undefined
+      const homeThere = await isThere(deps.home)
+      if (error.code === "hypervisor_gone" && homeThere && (await hasEnded(deps, instance.id)))
+        return undefined
       // The worker before this one may still be letting go of it.
       trouble.failed(error)
-      if (error.code === "hypervisor_silent") await findings.record("silent").catch(trouble.failed)
+      const seen = asSeen(error, homeThere)
+      if (seen !== undefined) await findings.record(seen).catch(trouble.failed)
     }
   }
   return undefined
 }
 
-/** False while its directory may only be away: without that a VM can't be watched, and may run all the same. */
-async function hasEnded(
-  { home, clusterId }: Pick<WatchDeps, "home" | "clusterId">,
-  instanceId: string,
-): Promise<boolean> {
-  try {
-    await home.identify()
-  } catch {
-    // The watch of the directory tells of it.
-    return false
-  }
+/** A socket that is gone from a process that lives is a hypervisor that does not answer. */
+function asSeen({ code, message }: StillframeError, homeThere: boolean): Seen | undefined {
+  if (code === "hypervisor_untrusted") return { untrusted: message }
+  return code === "hypervisor_silent" || (code === "hypervisor_gone" && homeThere) ? "silent" : undefined
+}
+
+/** Without its directory a VM cannot be watched, and may run all the same. */
+async function isThere(home: WatchDeps["home"]): Promise<boolean> {
+  // The watch of the directory tells of it.
+  return home.identify().then(
+    () => true,
+    () => false,
+  )
+}
+
+async function hasEnded({ clusterId }: Pick<WatchDeps, "clusterId">, instanceId: string): Promise<boolean> {
   return (await findVms(identityOf({ clusterId, instanceId }))).length === 0
 }

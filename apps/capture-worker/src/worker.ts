@@ -49,10 +49,10 @@ export interface HostHypervisor {
 }
 
 /** Throws `hypervisor_unavailable` where the host has none of that name. */
-export function hostHypervisor(
-  { hypervisors }: Pick<Worker, "hypervisors">,
+export function hostHypervisor<Host extends Pick<HostHypervisor, "tools">>(
+  { hypervisors }: { readonly hypervisors: ReadonlyMap<Hypervisor, Host> },
   name: Hypervisor,
-): HostHypervisor {
+): Host {
   const found = hypervisors.get(name)
   if (found === undefined)
     throw new StillframeError(

@@ -26,7 +26,7 @@ const damageCodes: ReadonlySet<ErrorCode> = new Set(["corrupted", "not_found", "
 export async function readBack(dir: string, reading: Reading): Promise<Verdict> {
   const baseSha256 = { ...reading.snapshot.base_sha256 }
   try {
-    const manifest = await readManifest(dir)
+    const manifest = await readManifest(dir, reading.snapshot.manifest_sha256)
     // Snapshots of earlier versions. Where there is no link, the file is its host's alone, and its restore looks at it.
     const disks = (manifest.disks as unknown as Disk[]).map((disk) => ({
       ...disk,

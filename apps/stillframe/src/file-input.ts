@@ -1,5 +1,5 @@
 import { createReadStream, type Stats } from "node:fs"
-import { stat } from "node:fs/promises"
+import { realpath, stat } from "node:fs/promises"
 import type { Readable } from "node:stream"
 import type { CompressedSource } from "@stillframe/codec/foreign-source"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -18,7 +18,7 @@ export async function regularInput(path: string): Promise<Input<string> & { read
   if (path === "-") throw notRegular("standard input")
   const found = await statInput(path)
   if (!found.isFile()) throw notRegular(path)
-  return { source: path, stat: found }
+  return { source: await realpath(path), stat: found }
 }
 
 /** A compressed file, a pipe, or `-` for standard input. Throws for anything else. */
@@ -29,7 +29,7 @@ export async function compressedInput(path: string, signal: AbortSignal): Promis
     return { source: piecesOf(() => process.stdin, signal), stat: undefined }
   }
   const found = await statInput(path)
-  if (found.isFile()) return { source: path, stat: found }
+  if (found.isFile()) return { source: await realpath(path), stat: found }
   if (found.isFIFO() || found.isCharacterDevice())
     return { source: piecesOf(() => createReadStream(path), signal), stat: undefined }
   throw invalid(`${path} is ${kindOf(found)}; name a file, or a pipe`)

@@ -1,10 +1,10 @@
-import { open } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openRegular } from "@stillframe/storage/open-regular"
 import { assertLevel, codecFor } from "./codecs.ts"
 import { batchFrames, type CompressTask, frameBytes } from "./compress-task.ts"
 import { createControl } from "./control.ts"
-import { fileError, regularFileBytes, writeFully, writeNewFile } from "./files.ts"
+import { fileError, writeFully, writeNewFile } from "./files.ts"
 import { flushAlong } from "./flush-along.ts"
 import { encodeSeekTable, entryWords, frameCountMax } from "./seek-table.ts"
 import { runThreads } from "./threads.ts"
@@ -71,8 +71,8 @@ async function withSource(
   options.signal.throwIfAborted()
   assertLevel(options.algorithm, options.level)
   try {
-    await using file = await open(options.source)
-    const bytes = await regularFileBytes(file, options.source)
+    await using file = await openRegular(options.source)
+    const bytes = (await file.stat()).size
     if (bytes > frameCountMax * frameBytes) throw tooLarge(options.source)
     return await compress({ fd: file.fd, bytes })
   } catch (thrown) {

@@ -127,7 +127,7 @@ test("files that are no compressed files are corrupted, missing ones not found",
     code: "not_found",
   })
   await expect(sha256File(missing, { signal })).rejects.toMatchObject({ code: "not_found" })
-  await expect(sha256File(folder, { signal })).rejects.toMatchObject({ code: "invalid_request" })
+  await expect(sha256File(folder, { signal })).rejects.toMatchObject({ code: "corrupted" })
   expect(existsSync(unpacked)).toBe(false)
 })
 

@@ -1,5 +1,6 @@
 import { constants } from "node:fs"
-import { type FileHandle, open } from "node:fs/promises"
+import type { FileHandle } from "node:fs/promises"
+import { openRegular } from "@stillframe/storage/open-regular"
 
 export const pageBytes = 4096
 
@@ -22,7 +23,7 @@ export async function openDirect(path: string): Promise<FileHandle | undefined> 
   if (constants.O_DIRECT === undefined) return undefined
   let handle
   try {
-    handle = await open(path, constants.O_RDONLY | constants.O_DIRECT)
+    handle = await openRegular(path, constants.O_DIRECT)
     // With larger blocks than pages, opening succeeds and reading does not.
     await handle.read(alignedMemory(pageBytes), 0, pageBytes, 0)
     return handle

@@ -34,13 +34,6 @@ export function fileError(thrown: unknown): unknown {
   return new StillframeError(code, message, { cause: thrown, said: error.message })
 }
 
-/** The size of a regular file. Throws `invalid_request` for anything else, whose size says nothing. */
-export async function regularFileBytes(handle: FileHandle, path: string): Promise<number> {
-  const stat = await handle.stat()
-  if (stat.isFile()) return stat.size
-  throw new StillframeError("invalid_request", `${path} is not a regular file; name one that is`)
-}
-
 /** Creates `path`, which must not exist, lets `write` fill it and syncs it if asked; after any failure it is gone again. */
 export async function writeNewFile<Result>(
   { path, mode, sync }: { path: string; mode?: number | undefined; sync: boolean },

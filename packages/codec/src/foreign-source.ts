@@ -1,8 +1,7 @@
-import { open } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openRegular } from "@stillframe/storage/open-regular"
 import { openDirect } from "./direct.ts"
 import { fileReader, streamReader } from "./file-reader.ts"
-import { regularFileBytes } from "./files.ts"
 import { type Found, foreignContent } from "./foreign.ts"
 import { openFrames, readFooter } from "./open-frames.ts"
 import { endsSeekTable, hasChecksums } from "./seek-table.ts"
@@ -34,9 +33,9 @@ export async function openForeign(
     }
   }
   const direct = fromDevice ? await openDirect(source) : undefined
-  const handle = direct ?? (await open(source))
+  const handle = direct ?? (await openRegular(source))
   try {
-    const fileBytes = await regularFileBytes(handle, source)
+    const fileBytes = (await handle.stat()).size
     const footer = await readFooter(handle, fileBytes)
     const reader = fileReader(handle, fileBytes, { fromDevice: direct !== undefined })
     const end = { hasTable: endsSeekTable(footer), hasChecksums: hasChecksums(footer) }

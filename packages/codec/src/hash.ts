@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
-import { open } from "node:fs/promises"
+import { openRegular } from "@stillframe/storage/open-regular"
 import { alignedMemory, openDirect } from "./direct.ts"
-import { fileError, regularFileBytes, shortened } from "./files.ts"
+import { fileError, shortened } from "./files.ts"
 
 /** One piece is hashed while the next is read; larger ones are no faster. */
 const pieceBytes = 1024 * 1024
@@ -20,8 +20,8 @@ export async function sha256File(
   signal.throwIfAborted()
   try {
     const direct = fromDevice ? await openDirect(path) : undefined
-    await using file = direct ?? (await open(path))
-    const bytes = await regularFileBytes(file, path)
+    await using file = direct ?? (await openRegular(path))
+    const bytes = (await file.stat()).size
     const hash = createHash("sha256")
     const buffers = pieces(direct !== undefined)
     let reading = file.read(buffers[0], 0, pieceBytes, 0)

@@ -1,9 +1,10 @@
-import { type FileHandle, open } from "node:fs/promises"
+import type { FileHandle } from "node:fs/promises"
 import type { Algorithm } from "@stillframe/domain/compression"
+import { openRegular } from "@stillframe/storage/open-regular"
 import { batchesOf } from "./batches.ts"
 import { type CodecId, codecFor } from "./codecs.ts"
 import { alignedMemory, openDirect, pagesAround } from "./direct.ts"
-import { regularFileBytes, shortened } from "./files.ts"
+import { shortened } from "./files.ts"
 import { lz4Magic, zstdMagic } from "./frame-magic.ts"
 import { corrupted, footerBytes, parseSeekTable, type SeekTable, seekTableBytes } from "./seek-table.ts"
 
@@ -28,9 +29,9 @@ export interface OpenedFrames extends AsyncDisposable {
 /** Throws `corrupted` when the file is not in our format, and the system's error when it cannot be read. */
 export async function openFrames(path: string, { fromDevice = false } = {}): Promise<OpenedFrames> {
   const opened = fromDevice ? await openDirect(path) : undefined
-  const handle = opened ?? (await open(path))
+  const handle = opened ?? (await openRegular(path))
   try {
-    const fileBytes = await regularFileBytes(handle, path)
+    const fileBytes = (await handle.stat()).size
     if (fileBytes < footerBytes) throw corrupted("it is too short to hold a seek table")
     const footer = await readFooter(handle, fileBytes)
     const tableBytes = seekTableBytes(footer, fileBytes)

@@ -103,6 +103,7 @@ export interface SnapshotsTable {
   payload: string | null
   memory_file: string | null
   memory_sha256: string | null
+  manifest_sha256: string | null
   superseded: Defaulted<boolean>
   capture: Defaulted<CaptureMode>
   compression: ColumnType<EffectiveCompression | null, string | null, string | null>

@@ -166,6 +166,7 @@ export interface CapturedPayload {
   /** Null for kind Stopped, as its hash. */
   readonly memoryFile: string | null
   readonly memorySha256: string | null
+  readonly manifestSha256: string
   readonly sizeBytes: number
   readonly storedBytes: number
   readonly sharedBytes: number
@@ -213,6 +214,7 @@ export function publishCapture(
     source_hypervisor: captured.hypervisor,
     memory_file: captured.memoryFile,
     memory_sha256: captured.memorySha256,
+    manifest_sha256: captured.manifestSha256,
     size_bytes: captured.sizeBytes,
     stored_bytes: captured.storedBytes,
     shared_bytes: captured.sharedBytes,

@@ -45,6 +45,8 @@ export const errorCodes = {
   hypervisor_gone: { retry: false },
   // Its process lives and does not answer: it is stopped, hangs, or talks to another program only.
   hypervisor_silent: { retry: false },
+  // Its process breaks the protocol, as one that its guest has taken over may.
+  hypervisor_untrusted: { retry: false },
   codec_unavailable: { retry: false },
   corrupted: { retry: false },
 } as const satisfies Record<string, { retry: boolean }>

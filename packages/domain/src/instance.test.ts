@@ -9,7 +9,7 @@ test.each([
   ["Shutdown", ["Initializing", "Running", "Paused", "Unknown"]],
   ["Stopped", ["Created", "Initializing", "Running", "Paused", "Shutdown", "Stopped", "Standby", "Unknown"]],
   ["Standby", ["Initializing", "Running", "Shutdown", "Stopped", "Standby", "Unknown"]],
-  ["Unknown", ["Initializing", "Running", "Paused"]],
+  ["Unknown", ["Initializing", "Running", "Paused", "Unknown"]],
 ] as const)("an instance becomes %s only from %j", (to, from) => {
   expect(instanceStatesBefore(to)).toEqual(from)
 })

@@ -31,7 +31,8 @@ const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[
   Shutdown: ["Initializing", "Running", "Standby", "Stopped"],
   Stopped: ["Initializing", "Running", "Standby", "Stopped"],
   Standby: ["Initializing", "Running", "Standby", "Stopped"],
-  Unknown: ["Running", "Paused", "Stopped", "Shutdown", "Standby"],
+  // To itself when the reason changes.
+  Unknown: ["Running", "Paused", "Stopped", "Shutdown", "Standby", "Unknown"],
 }
 
 /** The states that may move to `to`: what the `WHERE` of the write names. */

@@ -53,6 +53,7 @@ export function refusedFile(shown: string, why: string, cause?: unknown): Stillf
   return new StillframeError("invalid_request", `${JSON.stringify(shown)} is refused: ${why}`, { cause })
 }
 
-function descriptorPath({ fd }: FileHandle, path: string): string {
+/** A path of a descriptor that every process of ours can open. Elsewhere than on Linux it is the file's own. */
+export function descriptorPath({ fd }: FileHandle, path: string): string {
   return process.platform === "linux" ? `/proc/${process.pid}/fd/${fd}` : path
 }

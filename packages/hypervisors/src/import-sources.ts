@@ -1,4 +1,5 @@
 import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import {
   assertSameSource,
   baseName,
@@ -7,7 +8,7 @@ import {
   type DiskLayer,
   type DiskSource,
 } from "./disks.ts"
-import { openHostFileAt } from "./host-file.ts"
+import { openHostFileAt, pathOfDescriptor } from "./host-file.ts"
 import type { ImageStore } from "./image-store.ts"
 import { importImage } from "./import-image.ts"
 
@@ -50,6 +51,12 @@ async function importSource(
   await using file = await openHostFileAt(path).catch((error: unknown) => {
     throw goneSource(source, error instanceof Error ? (error.cause ?? error) : error)
   })
+  // The source of an attached VM names a real path: a directory above it may have been replaced by a link since.
+  if (source.link === undefined && (await pathOfDescriptor(file)) !== source.path)
+    throw new StillframeError(
+      "conflict",
+      `${source.path} was replaced by a link, or by another file, since the VM was attached; bring the file itself back`,
+    )
   const { size, mtimeMs, ino } = await file.handle.stat()
   assertSameSource(source, { sizeBytes: size, mtimeMs, inode: ino })
   return await importImage({ ...file, path: source.path, shown: source.path }, join(dir, name), importing)

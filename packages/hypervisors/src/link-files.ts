@@ -1,6 +1,9 @@
-import { link, lstat, rm } from "node:fs/promises"
+import { link, lstat, rm, type FileHandle } from "node:fs/promises"
 import { join } from "node:path"
+import { StillframeError } from "@stillframe/domain/errors"
 import { cannotLink } from "@stillframe/domain/hard-links"
+import { openRegular } from "@stillframe/storage/open-regular"
+import { descriptorPath } from "./host-file.ts"
 import { noFileOfItsOwn } from "./own-file.ts"
 import { runProgram } from "./run-program.ts"
 
@@ -20,14 +23,22 @@ export async function linkFiles(
 /** Likewise of one file, under any name. Throws `hypervisor_failed` for a name that leads elsewhere. */
 export async function linkFile(from: string, to: string, signal: AbortSignal): Promise<void> {
   if (!(await linkOrNot(from, to))) {
+    // By its descriptor: `cp` would wait for the other end of a pipe, and follow a link.
+    await using opened = await openOwn(from)
     // A caller's disk that an earlier version linked is known by its time too.
-    const options = ["--no-dereference", "--reflink=auto", "--sparse=always", "--preserve=timestamps"]
-    await runProgram("cp", [...options, "--", from, to], { signal })
+    const options = ["--reflink=auto", "--sparse=always", "--preserve=timestamps"]
+    await runProgram("cp", [...options, "--", descriptorPath(opened, from), to], { signal })
   }
   // Looked at here, where a VM's process can't put another one in its place any more.
   if ((await lstat(to)).isFile()) return
   await rm(to, { force: true })
   throw noFileOfItsOwn(from)
+}
+
+async function openOwn(path: string): Promise<FileHandle> {
+  return await openRegular(path).catch((error: unknown) => {
+    throw error instanceof StillframeError ? noFileOfItsOwn(path) : error
+  })
 }
 
 /** False where the file system cannot link. */

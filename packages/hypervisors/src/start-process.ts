@@ -1,8 +1,9 @@
 import { spawn } from "node:child_process"
 import { constants } from "node:fs"
-import { open, readFile } from "node:fs/promises"
+import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openRegular } from "@stillframe/storage/open-regular"
 import { endProcess, identifyProcess, type ProcessIdentity } from "./processes.ts"
 import { logHasWhy, refusedGuest } from "./refusal.ts"
 
@@ -34,7 +35,8 @@ export interface StartOptions<T> {
 export const identityVariable = "STILLFRAME_VM"
 
 /** In a directory that may be the VM's user's: not to where a name of his leads. */
-const appendHere = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW
+const appendHere =
+  constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK
 const endGraceMs = 2_000
 const logTailBytes = 4_096
 /** The reason of a failed start comes some lines before the end. */
@@ -79,8 +81,17 @@ export function cleanWords(words: string, dir: string): string {
 }
 
 async function lastLinesOf(log: string): Promise<string> {
-  const text = await readFile(log, "utf8").catch((error: unknown) => String(error))
-  return text.slice(-logTailBytes).trim().split("\n").slice(-lastLines).join("; ")
+  const text = await tailOf(log).catch((error: unknown) => String(error))
+  return text.trim().split("\n").slice(-lastLines).join("; ")
+}
+
+/** The process may have left a pipe there, or a log without an end. */
+async function tailOf(log: string): Promise<string> {
+  await using file = await openRegular(log)
+  const { size } = await file.stat()
+  const start = Math.max(0, size - logTailBytes)
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(logTailBytes), 0, logTailBytes, start)
+  return buffer.toString("utf8", 0, bytesRead)
 }
 
 async function spawnIn<T>(options: StartOptions<T>) {

@@ -42,7 +42,7 @@ async function letBoot(path: string, user: VmUser): Promise<void> {
   const copy = `${path}.copy`
   // A try before this one may have been killed in the middle.
   await rm(copy, { force: true })
-  const from = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  const from = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   const to = await open(copy, "wx", ownerAndGroupRead).catch(async (error: unknown) => {
     await from.close()
     throw error

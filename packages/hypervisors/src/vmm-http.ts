@@ -25,7 +25,7 @@ export interface VmmAnswer {
 }
 
 /** The largest answer of any VMM is its whole configuration, of some KiB. */
-const answerBytesMax = 4 * 1024 ** 2
+const answerBytesMax = 1024 ** 2
 const nobodyListens: ReadonlySet<string | undefined> = new Set(["ENOENT", "ECONNREFUSED"])
 /** `micro_http`, which Firecracker and Cloud Hypervisor serve their API with, holds ten connections and turns the next ones away. */
 const turnedAway = "Too many open connections"
@@ -85,11 +85,30 @@ async function read(response: IncomingMessage): Promise<VmmAnswer> {
   let bytes = 0
   for await (const chunk of response as AsyncIterable<Buffer>) {
     bytes += chunk.length
-    if (bytes > answerBytesMax)
-      throw new StillframeError("hypervisor_failed", `the VMM answered more than ${answerBytesMax} bytes`)
+    if (bytes > answerBytesMax) throw untrusted(`more than ${answerBytesMax} bytes`)
     chunks.push(chunk)
   }
   return { status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }
+}
+
+/** The members of a VMM's answer. Throws `hypervisor_untrusted` for what is no JSON object. */
+export function membersOf<T extends object>({ body }: Pick<VmmAnswer, "body">): Partial<T> {
+  try {
+    const value: unknown = JSON.parse(body)
+    if (typeof value === "object" && value !== null) return value
+  } catch (error) {
+    throw untrusted("what is no JSON", error)
+  }
+  throw untrusted("what is no object")
+}
+
+/** A VMM that its guest has taken over answers as it likes. */
+export function untrusted(what: string, cause?: unknown): StillframeError {
+  return new StillframeError(
+    "hypervisor_untrusted",
+    `the VM's process answered ${what}; its guest may have escaped the VM, so stop the instance`,
+    { cause },
+  )
 }
 
 function late({ method, path, deadlineMs }: VmmRequest): StillframeError {
@@ -105,6 +124,8 @@ function explained(error: unknown, what: string): unknown {
     return new StillframeError("hypervisor_gone", `nobody hears ${what}: the VM's process has ended`, {
       cause: error,
     })
+  // An error of the HTTP parser.
+  if (code?.startsWith("HPE_") === true) return untrusted("what is no HTTP", error)
   if (code === "ECONNRESET")
     return new StillframeError(
       "hypervisor_gone",

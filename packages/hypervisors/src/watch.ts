@@ -29,7 +29,12 @@ export interface Standing {
 
 /** Holds a VM in view until it ends. */
 export interface Watch extends Standing {
-  /** Resolves when the process has ended; `gone` when it did without a word (killed, crashed). Never after `close`. */
+  /**
+   * Resolves when the process has ended, or says so: one that its guest has taken over may only have closed its socket. `gone`: it did
+   * without a word (killed, crashed). Never after `close`.
+   */
   readonly ended: Promise<VmEnd>
+  /** After `ended`: why the hypervisor is not believed any more, for people. Undefined where it broke no rule. */
+  readonly breach?: () => string | undefined
   close(): void
 }

@@ -1,5 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { logConsole } from "./console.ts"
+import { endNow, killSelf } from "./end-now.ts"
 import { processEnv, type Env } from "./env.ts"
 import { createLogger, type Logger } from "./logger.ts"
 import { logSettings } from "./settings.ts"
@@ -40,7 +41,7 @@ export async function runProcess(service: string, start: (from: Start) => Promis
   }
   setTimeout(() => {
     log.error("not stopped within its deadline")
-    process.exit(1)
+    killSelf()
   }, shutdownDeadlineMs).unref()
   await resources.disposeAsync()
   endSoon()
@@ -48,7 +49,7 @@ export async function runProcess(service: string, start: (from: Start) => Promis
 
 /** For a process that has given everything back: a timer that a library has left must not keep it. */
 export function endSoon(): void {
-  setTimeout(() => process.exit(), lingerMs).unref()
+  setTimeout(() => endNow(), lingerMs).unref()
 }
 
 async function untilAsked(
@@ -63,7 +64,7 @@ async function untilAsked(
   if (await settlesWithin(startEndMs, starting)) return
   // Safe as a crash is: the next start finds whatever this one has done so far.
   log.warn("the start did not end when it was told to: ending without it")
-  process.exit(0)
+  endNow(0)
 }
 
 async function settlesWithin(ms: number, work: Promise<void>): Promise<boolean> {

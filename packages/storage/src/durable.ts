@@ -3,6 +3,7 @@ import { dirname, join } from "node:path"
 import { cannotLink } from "@stillframe/domain/hard-links"
 import { createId } from "@stillframe/domain/ids"
 import { exists } from "./exists.ts"
+import { openRegular } from "./open-regular.ts"
 
 /** Makes a directory's entries survive a loss of power, as far as its file system can do that. */
 export async function syncDir(dir: string): Promise<void> {
@@ -16,7 +17,7 @@ export async function syncDir(dir: string): Promise<void> {
 /** Makes a file's content survive a loss of power. An fsync that failed is never repeated: the caller throws the file away. */
 export async function syncFile(path: string): Promise<void> {
   // For reading: layers and images are read-only by now, to their owner too.
-  await using handle = await open(path, "r")
+  await using handle = await openRegular(path)
   await handle.sync()
 }
 

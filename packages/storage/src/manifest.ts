@@ -1,29 +1,50 @@
-import { lstat, readFile } from "node:fs/promises"
+import { createHash } from "node:crypto"
+import { lstat } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { namesIn } from "./directory.ts"
 import { syncDir, writeDurably } from "./durable.ts"
 import { manifestName } from "./layout.ts"
 import { parseManifest, type Manifest, type ManifestFile } from "./manifest-format.ts"
+import { notRegular, readRegular } from "./open-regular.ts"
+
+/** A VM of 16 disks with hundreds of layers has some hundred KiB. */
+const manifestBytesMax = 8 * 1024 ** 2
 
 export type { Manifest, ManifestFile } from "./manifest-format.ts"
 
-/** Throws `corrupted` when there is none or it can't be understood, and the system's error when it can't be read. */
-export async function readManifest(dir: string): Promise<Manifest> {
+/**
+ * `sha256`: of the manifest as its snapshot was published; without it any is taken. Throws `corrupted` when there is none, it can't be
+ * understood or has another hash, and the system's error when it can't be read.
+ */
+export async function readManifest(dir: string, sha256?: string | null): Promise<Manifest> {
   try {
-    return parseManifest(await readFile(join(dir, manifestName), "utf8"))
+    const text = await readManifestText(dir)
+    if (typeof sha256 === "string" && hashOf(text) !== sha256)
+      throw new StillframeError("corrupted", `its SHA-256 is not ${sha256}`)
+    return parseManifest(text)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    if (typeof code === "string" && code !== "ENOENT") throw cause
+    if (!(cause instanceof StillframeError) && typeof code === "string" && code !== "ENOENT") throw cause
     throw new StillframeError(
       "corrupted",
-      `the payload has no readable ${manifestName}; bring its files back from a backup`,
+      `${manifestName} is missing, damaged or was changed; bring it back from a backup`,
       {
         cause,
       },
     )
   }
 }
+
+/** The SHA-256 of a payload's manifest, in hexadecimal. Throws as `readManifest` does when it can't be read. */
+export async function hashManifest(dir: string): Promise<string> {
+  return hashOf(await readManifestText(dir))
+}
+
+const readManifestText = (dir: string): Promise<string> =>
+  readRegular(join(dir, manifestName), manifestBytesMax)
+
+const hashOf = (text: string): string => createHash("sha256").update(text).digest("hex")
 
 /** The last step of sealing: from here on the directory holds a whole snapshot. Everything else in it is durable already. */
 export async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
@@ -48,12 +69,13 @@ export async function requireFiles(dir: string, manifest: Manifest, memoryFile?:
   }
 }
 
-/** Throws as `requireFiles` does when one file is missing. */
+/** Throws as `requireFiles` does when one file is missing or is no regular file. */
 export async function requireFile(dir: string, name: string): Promise<void> {
-  await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
+  const found = await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== "ENOENT") throw cause
     throw new StillframeError("corrupted", `${name} is missing; bring it back from a backup`, { cause })
   })
+  if (!found.isFile()) throw new StillframeError("corrupted", `${name}: ${notRegular().message}`)
 }
 
 /** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */

@@ -83,6 +83,7 @@ const capturedPayload = {
   hypervisor: "qemu" as const,
   memoryFile: "memory",
   memorySha256: "0".repeat(64),
+  manifestSha256: "0".repeat(64),
   sizeBytes: 100,
   storedBytes: 100,
   sharedBytes: 40,

@@ -1,10 +1,14 @@
-import { readdir, rename } from "node:fs/promises"
+import { execFile } from "node:child_process"
+import { mkdir, readdir, rename, symlink } from "node:fs/promises"
 import { join } from "node:path"
+import { promisify } from "node:util"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import type { Reply } from "../api/test-api.ts"
 import { captured, create, move } from "../contract/contract-stack.ts"
 import { testStack, type TestStack } from "./test-stack.ts"
+
+const run = promisify(execFile)
 
 let stack: TestStack
 let vm: InstanceResource
@@ -19,10 +23,12 @@ afterAll(() => stack[Symbol.asyncDispose]())
 async function withoutFile(
   file: string,
   use: (id: string) => Promise<Reply>,
+  put: (path: string) => Promise<unknown> = async () => {},
 ): Promise<{ reply: Reply; id: string }> {
   const { id } = await captured(stack, vm.id)
   const path = join(await stack.payloadDir(id), file)
   await rename(path, `${path}.away`)
+  await put(path)
   const reply = await use(id)
   await using _worker = await stack.startCompressionWorker()
   await stack.until(async () => {
@@ -43,6 +49,29 @@ test.each(["memory", "kernel"])(
     expect([reply.status, reply.body.code]).toEqual([409, "conflict"])
     expect(reply.body.message).toContain(`${file} is missing`)
     expect((await stack.ask("GET", "/instances/fork")).status).toBe(404)
+  },
+)
+
+// A process that reads one of these waits for ever, or reads another user's file.
+const strange: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
+  "a pipe": (path) => run("mkfifo", [path]),
+  "a directory": (path) => mkdir(path),
+  "a link": (path) => symlink(`${path}.away`, path),
+}
+
+test.each([
+  ["memory", "a pipe"],
+  ["memory", "a link"],
+  ["kernel", "a directory"],
+  ["manifest.json", "a pipe"],
+])(
+  "a fork of a snapshot with a %s that is %s is refused at once, and has it verified",
+  async (file, what) => {
+    const { reply } = await withoutFile(file, fork, strange[what])
+
+    expect([reply.status, reply.body.code]).toEqual([409, "conflict"])
+    expect(reply.body.message).toContain(file)
+    expect(reply.body.message).not.toContain(stack.storageDir)
   },
 )
 

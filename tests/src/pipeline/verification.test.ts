@@ -133,14 +133,21 @@ describe("a bit that has changed", () => {
     ["a disk layer", zstd, /^disk0\.0\.qcow2$/],
     ["the kernel", zstd, /^kernel$/],
     ["an image", zstd, /^disk0\.base$/],
-    ["the manifest's hash of the memory", zstd, /^manifest\.json$/],
-  ])("in %s is found", async (_what, body, pattern) => {
+    [
+      "the manifest's hash of the memory",
+      zstd,
+      /^manifest\.json$/,
+      /("role": "memory",[^}]*"sha256": ")./,
+      "$1-",
+    ],
+    ["the manifest's launch", {}, /^manifest\.json$/, /"memoryMib": \d+/, '"memoryMib": 4096'],
+  ])("in %s is found", async (_what, body, pattern, changed = /$/, to = "") => {
     await using _worker = await stack.startCompressionWorker()
     const { id } = await stack.settled((await captured(stack, vm.id, body)).id)
     const path = await fileOf(id, pattern)
     if (path.endsWith("manifest.json")) {
       const text = await readFile(path, "utf8")
-      await writeFile(path, text.replace(/("role": "memory",[^}]*"sha256": ")./, "$1-"))
+      await writeFile(path, text.replace(changed, to))
     } else await rewritten(path)
 
     expect((await verify(id)).body.error.code).toBe("corrupted")

@@ -50,6 +50,21 @@ test("a timer that a library has left does not keep a process that has given eve
   expect(app.lines.join("\n")).not.toContain("deadline")
 })
 
+test("a thread that hangs in a file system does not keep the process", async () => {
+  // The open of a pipe waits for its other end, as a call to a server that is gone does.
+  const app = start(`const { execFileSync } = await import("node:child_process")
+    const { open, rm } = await import("node:fs/promises")
+    const pipe = "/tmp/stillframe-hangs-" + process.pid
+    execFileSync("mkfifo", [pipe])
+    void open(pipe, "r")
+    resources.defer(() => rm(pipe))`)
+  await app.line("started")
+
+  app.child.kill("SIGTERM")
+
+  expect(await app.ended).toEqual([null, "SIGKILL"])
+})
+
 test("the same signal twice at once is one request, and a later one ends the process at once, in words", async () => {
   const app = start(
     `resources.defer(() => new Promise((end) => { console.log("held"); setTimeout(end, 15_000) }))`,

@@ -65,6 +65,7 @@ const stopped = {
   hypervisor: "qemu",
   memoryFile: null,
   memorySha256: null,
+  manifestSha256: "0".repeat(64),
   sizeBytes: 1,
   storedBytes: 1,
   sharedBytes: 0,

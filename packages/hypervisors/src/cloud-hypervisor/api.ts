@@ -1,4 +1,4 @@
-import { askVmm } from "../vmm-http.ts"
+import { askVmm, membersOf, untrusted } from "../vmm-http.ts"
 import { vmFiles } from "./files.ts"
 import { refusal } from "./refusal.ts"
 
@@ -31,7 +31,11 @@ export async function order(
 /** The VM as it is now, or undefined where none has been created yet. */
 export async function readVm(dir: string, deadlineMs: number): Promise<VmInfo | undefined> {
   const answer = await read(dir, "vm.info", deadlineMs)
-  if (answer.status < 300) return JSON.parse(answer.body) as VmInfo
+  if (answer.status < 300) {
+    const { state, config } = membersOf<VmInfo>(answer)
+    if (typeof state !== "string" || typeof config !== "object") throw untrusted("no state of its VM")
+    return { state, config }
+  }
   if (answer.body.includes("VM is not created")) return undefined
   throw refusal("vm.info", answer)
 }
@@ -40,7 +44,9 @@ export async function readVm(dir: string, deadlineMs: number): Promise<VmInfo | 
 export async function readVersion(dir: string, deadlineMs: number): Promise<string> {
   const answer = await read(dir, "vmm.ping", deadlineMs)
   if (answer.status >= 300) throw refusal("vmm.ping", answer)
-  return (JSON.parse(answer.body) as { version: string }).version.replace(/^v/, "")
+  const { version } = membersOf<{ version: string }>(answer)
+  if (typeof version !== "string") throw untrusted("no version")
+  return version.replace(/^v/, "")
 }
 
 async function read(dir: string, request: string, deadlineMs: number) {

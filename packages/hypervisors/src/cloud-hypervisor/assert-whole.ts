@@ -1,9 +1,9 @@
-import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { readRegular } from "@stillframe/storage/open-regular"
 import { fileSize } from "../file-size.ts"
-import { savedNames } from "./files.ts"
+import { jsonBytesMax, savedNames } from "./files.ts"
 
 interface SavedConfig {
   memory?: { size?: number; zones?: { size?: number; file?: string | null }[] | null }
@@ -32,7 +32,7 @@ export async function assertWhole(dir: string): Promise<void> {
 }
 
 async function parsed(dir: string, name: string): Promise<object> {
-  const text = await readFile(join(dir, name), "utf8").catch((error: NodeJS.ErrnoException) => {
+  const text = await readRegular(join(dir, name), jsonBytesMax).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") throw cutShort(name, "was not written")
     throw error
   })

@@ -12,3 +12,6 @@ export const vmFiles = {
 
 /** What `vm.snapshot` writes; the VMM chooses the names. */
 export const savedNames = { config: "config.json", state: "state.json", memory: "memory-ranges" } as const
+
+/** The state holds each device's, as text within text: some hundred KiB. */
+export const jsonBytesMax = 64 * 1024 ** 2

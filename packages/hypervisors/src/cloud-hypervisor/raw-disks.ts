@@ -1,6 +1,6 @@
-import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openRegular } from "@stillframe/storage/open-regular"
 import type { Disk } from "../disks.ts"
 import { diskFile } from "./vm-config.ts"
 
@@ -25,7 +25,7 @@ export async function assertLookRaw(dir: string, disks: readonly Disk[]): Promis
 }
 
 async function looksRaw(path: string): Promise<boolean> {
-  const file = await open(path, "r")
+  const file = await openRegular(path)
   try {
     const { size } = await file.stat()
     const at = async (position: number): Promise<string> => {

@@ -1,6 +1,7 @@
-import { lchown, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { lchown, mkdir, rm, symlink, writeFile } from "node:fs/promises"
 import { join, relative, resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { readRegular } from "@stillframe/storage/open-regular"
 import { assertLoads } from "../assert-loads.ts"
 import type { ProcessIdentity } from "../processes.ts"
 import { logHasWhy } from "../refusal.ts"
@@ -12,7 +13,7 @@ import { order, readVm } from "./api.ts"
 import { assertState } from "./assert-state.ts"
 import { assertWhole } from "./assert-whole.ts"
 import { answerDeadlineMs } from "./deadline.ts"
-import { savedNames, vmFiles } from "./files.ts"
+import { jsonBytesMax, savedNames, vmFiles } from "./files.ts"
 import { assertLookRaw } from "./raw-disks.ts"
 import { rewriteConfig } from "./rewrite-config.ts"
 import { startVmm } from "./start-vmm.ts"
@@ -45,7 +46,7 @@ async function layOut(saved: string, loading: string, { config, disks, runAs }: 
   // What a restore before this one left when its process was killed.
   await rm(loading, { recursive: true, force: true })
   await mkdir(loading, { mode: 0o700 })
-  const written = JSON.parse(await readFile(join(saved, savedNames.config), "utf8")) as Record<
+  const written = JSON.parse(await readRegular(join(saved, savedNames.config), jsonBytesMax)) as Record<
     string,
     unknown
   >

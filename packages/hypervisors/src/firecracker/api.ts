@@ -2,7 +2,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import type { GuestConfig } from "../launch-config.ts"
 import { logHasWhy, refusedGuest } from "../refusal.ts"
 import type { VmState } from "../vm-control.ts"
-import { askVmm } from "../vmm-http.ts"
+import { askVmm, membersOf, untrusted } from "../vmm-http.ts"
 import { firecrackerFiles } from "./files.ts"
 import { describeInstance, type FirecrackerRequest } from "./requests.ts"
 import { parseVersion } from "./version.ts"
@@ -36,7 +36,7 @@ export async function call<T = undefined>(
     deadlineMs: withinMs,
   })
   if (status < 200 || status > 299) throw refusal(request, faultMessage(body))
-  return (body === "" ? undefined : JSON.parse(body)) as T
+  return (body === "" ? undefined : membersOf({ body })) as T
 }
 
 /** What `GET /` says. */
@@ -48,6 +48,7 @@ export interface InstanceInfo {
 /** The exact version of the process that listens, such as `1.16.1`. */
 export async function runningVersion(dir: string, withinMs: number): Promise<string> {
   const { vmm_version } = await call<InstanceInfo>(dir, describeInstance, withinMs)
+  if (typeof vmm_version !== "string") throw untrusted("no version")
   return parseVersion(vmm_version).text
 }
 

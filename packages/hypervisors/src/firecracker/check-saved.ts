@@ -1,7 +1,7 @@
-import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openRegular } from "@stillframe/storage/open-regular"
 import type { Disk } from "../disks.ts"
 import { fileSize } from "../file-size.ts"
 import { crc64 } from "./crc64.ts"
@@ -48,7 +48,8 @@ async function wrongState(place: string): Promise<string | undefined> {
   if (bytes === undefined) return `${savedNames.state} is missing`
   if (bytes > stateBytesMax)
     return `${savedNames.state} has ${counted(bytes, "byte")}, more than Firecracker reads`
-  const content = await readFile(path)
+  await using state = await openRegular(path)
+  const content = await state.readFile()
   const checksum = content.subarray(-checksumBytes)
   // The checksum of zeros is zero, and zeros are what a file system leaves of a file that never reached its disk.
   const whole = content.length > checksumBytes && checksum.some((byte) => byte !== 0) && crc64(content) === 0n

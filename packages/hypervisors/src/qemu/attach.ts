@@ -4,16 +4,13 @@ import { isInside, type HostPathRules } from "../host-paths.ts"
 import { checkPathShape, checkSize } from "../launch-config.ts"
 import { identifyProcess, type ProcessIdentity } from "../processes.ts"
 import type { Standstill } from "../watch.ts"
-import { readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
+import { oddFigure, readAttachedDisks } from "./attached-disks.ts"
 import { launchForm } from "./attached-launch.ts"
 import { acceptedBy, listenersOf, openControlSocket, resolveControlSocket } from "./control-socket.ts"
 import type { ParsedCommandLine } from "./parse-command-line.ts"
 import type { Monitor } from "./qmp.ts"
 import { queryMigration } from "./resume.ts"
 import { standstillOf } from "./standstill.ts"
-
-/** As large as any file system of Linux allows, and small enough to add up exactly. */
-const diskBytesMax = 2 ** 46
 
 export interface AttachOptions {
   /** As the caller gave it. */
@@ -167,7 +164,7 @@ async function look(
     vcpus: cpus.length,
     diskBytesMax: disks.reduce((sum, disk) => sum + (disk.readonly ? 0 : disk.virtualSize), 0),
   }
-  assertInRange({ ...facts, memoryBytes }, disks)
+  assertInRange({ ...facts, memoryBytes })
   const launch = await launchForm(monitor, pid, { rules, launcher })
   if (!launch.restorable) return { ...facts, launch }
   const { config } = launch
@@ -183,16 +180,15 @@ async function look(
 }
 
 /** The program on the socket is not trusted: its figures must lie within the limits of a caller's. */
-function assertInRange(
-  { memoryMib, vcpus, memoryBytes }: { memoryMib: number; vcpus: number; memoryBytes: number },
-  disks: readonly AttachedDisk[],
-): void {
-  if (!Number.isSafeInteger(memoryBytes)) throw odd(`${memoryBytes} bytes of memory`)
-  for (const { virtualSize } of disks)
-    if (!Number.isSafeInteger(virtualSize) || virtualSize < 0 || virtualSize > diskBytesMax)
-      throw odd(`a disk of ${virtualSize} bytes`)
+function assertInRange({
+  memoryMib,
+  vcpus,
+  memoryBytes,
+}: {
+  memoryMib: number
+  vcpus: number
+  memoryBytes: number
+}): void {
+  if (!Number.isSafeInteger(memoryBytes)) throw oddFigure(`${memoryBytes} bytes of memory`)
   checkSize({ memoryMib, vcpus })
 }
-
-const odd = (what: string): StillframeError =>
-  new StillframeError("invalid_request", `the VM says that it has ${what}, so it cannot be attached`)

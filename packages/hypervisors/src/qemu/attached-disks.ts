@@ -6,6 +6,9 @@ import { resolveHostPath, type HostPathRules } from "../host-paths.ts"
 import { readQcow2Header } from "./qcow2-header.ts"
 import type { Monitor } from "./qmp.ts"
 
+/** As large as any file system of Linux allows, and small enough to add up exactly. */
+const diskBytesMax = 2 ** 46
+
 /** A disk of a VM that someone else started: what runs now, by QEMU's own account, with real paths. */
 export interface AttachedDisk {
   /** The block node that the device reads and writes. */
@@ -64,11 +67,24 @@ export async function readAttachedDisks(
       node,
       readonly: inserted.ro,
       ...top,
-      virtualSize: inserted.image["virtual-size"],
+      virtualSize: checkedSize(inserted.image["virtual-size"]),
       backing,
     })
   }
   return disks
+}
+
+/** Looked at by each capture too: the program on the socket is not trusted. */
+function checkedSize(bytes: number): number {
+  if (Number.isSafeInteger(bytes) && bytes >= 0 && bytes <= diskBytesMax) return bytes
+  throw oddFigure(`a disk of ${bytes} bytes`)
+}
+
+export function oddFigure(what: string): StillframeError {
+  return new StillframeError(
+    "invalid_request",
+    `the VM says that it has ${what}, which no VM can have; check the program behind its control socket`,
+  )
 }
 
 /** The disk as a snapshot knows it: a writable one is a copy in the payload, everything else is where its owner keeps it. */

@@ -2,7 +2,7 @@ import { expect, test } from "vitest"
 import { continueDuringSave, untilStateSaved } from "./live-save.ts"
 import type { Monitor, QmpEvent } from "./qmp.ts"
 
-const never = new Promise<void>(() => {})
+const never = new Promise<never>(() => {})
 
 function monitorThat(execute: (command: string) => Promise<unknown>) {
   const listeners = new Set<(event: QmpEvent) => void>()

@@ -1,6 +1,6 @@
-import { open } from "node:fs/promises"
 import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { openRegular } from "@stillframe/storage/open-regular"
 
 /** QEMU's stream: "QEVM", version 3 (migration/savevm.c). */
 const MAGIC = Buffer.from("5145564d00000003", "hex")
@@ -13,7 +13,7 @@ const DESCRIPTION_BYTES_MAX = 4 * 1024 * 1024
  * the socket like a good end. Throws `corrupted`.
  */
 export async function assertWholeStream(path: string): Promise<void> {
-  const file = await open(path, "r")
+  const file = await openRegular(path)
   try {
     const { size } = await file.stat()
     const head = Buffer.alloc(MAGIC.length)

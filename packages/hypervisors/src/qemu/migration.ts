@@ -44,8 +44,8 @@ export function migrationEnd(monitor: Monitor): { promise: Promise<void>; stop: 
       reject(new StillframeError("hypervisor_failed", "the migration was cancelled by someone"))
     if (data?.["status"] === "failed") void failureOf(monitor).then(reject)
   })
-  void monitor.closed.then(() =>
-    reject(new StillframeError("hypervisor_gone", "QEMU ended while its memory was transferred")),
+  void monitor.closed.then((breach) =>
+    reject(breach ?? new StillframeError("hypervisor_gone", "QEMU ended while its memory was transferred")),
   )
   return { promise, stop }
 }

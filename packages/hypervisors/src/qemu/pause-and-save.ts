@@ -150,7 +150,9 @@ const isUnheard = (error: unknown): boolean =>
   error instanceof StillframeError &&
   (error.code === "hypervisor_unavailable" || error.code === "hypervisor_silent")
 
+/** A monitor that broke a bound may hear the next connection, and the VM must not stay paused. */
 const isGone = (error: unknown): boolean =>
-  error instanceof StillframeError && error.code === "hypervisor_gone"
+  error instanceof StillframeError &&
+  (error.code === "hypervisor_gone" || error.code === "hypervisor_untrusted")
 
 const isTimeout = (error: unknown): boolean => error instanceof StillframeError && error.code === "timeout"

@@ -2,9 +2,18 @@ import type { Socket } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
 import { connectIn } from "../connect-in.ts"
 import { logHasWhy } from "../refusal.ts"
+import { lineBytesMax, readLines } from "./qmp-lines.ts"
 
-/** Longest line QEMU may send us; the largest real answers (block graphs of hundreds of layers) stay below. */
-const LINE_BYTES_MAX = 32 * 1024 * 1024
+/** Answers that grow with the VM: 16 disks of hundreds of layers, 255 processors, and the types that a QEMU has. */
+const answerBytesMax: Readonly<Record<string, number>> = {
+  "query-block": 4 * 1024 ** 2,
+  "query-named-block-nodes": 4 * 1024 ** 2,
+  "query-cpus-fast": 1024 ** 2,
+  "query-qmp-schema": 1024 ** 2,
+  "qom-list": 1024 ** 2,
+}
+/** The part of QEMU's own words that the log keeps. */
+const saidMax = 2_000
 /** A busy main loop answers late; the greeting of a free monitor takes milliseconds. */
 const GREETING_TIMEOUT_MS = 5000
 const COMMAND_TIMEOUT_MS = 30_000
@@ -22,20 +31,20 @@ export interface Monitor {
   readonly version: string
   /**
    * Sends one command and resolves with its `return`. Throws `hypervisor_failed` with QEMU's own words in `said`, `hypervisor_gone` when the
-   * socket closes, and `timeout` when no answer came: then nobody knows whether the command ran.
+   * socket closes, `hypervisor_untrusted` when QEMU breaks the protocol, and `timeout` when no answer came: then the command may have run.
    */
   execute<T = unknown>(command: string, args?: object, timeoutMs?: number): Promise<T>
   /** Calls back for each event until the returned function is called. */
   subscribe(listener: (event: QmpEvent) => void): () => void
-  /** Resolves once when the connection has ended, by either side. */
-  readonly closed: Promise<void>
+  /** Resolves once when the connection has ended, by either side: with `hypervisor_untrusted` when QEMU broke the protocol. */
+  readonly closed: Promise<StillframeError | undefined>
   close(): void
 }
 
 interface Answer {
   id?: number
   return?: unknown
-  error?: { class: string; desc: string }
+  error?: { desc?: unknown }
 }
 
 type Message = { QMP?: { version: QemuVersion } } & Partial<QmpEvent> & Answer
@@ -48,7 +57,8 @@ interface Pending {
 
 /**
  * Connects to a QMP socket, reads the greeting and leaves negotiation mode. `answerMs`: how long a command's answer is waited for.
- * Throws `hypervisor_gone` when nobody listens, and `hypervisor_silent` when QEMU hangs or another program holds the monitor.
+ * Throws `hypervisor_gone` when nobody listens, `hypervisor_silent` when QEMU hangs or another program holds the monitor, and
+ * `hypervisor_untrusted` when the peer breaks the protocol.
  */
 export async function openMonitor(
   directory: string,
@@ -61,19 +71,28 @@ export async function openMonitor(
   const greeting = Promise.withResolvers<string>()
   let nextId = 1
 
-  readLines(socket, (message) => {
-    if (message.QMP !== undefined) greeting.resolve(versionText(message.QMP.version))
-    else if (message.event !== undefined) for (const listener of listeners) listener(message as QmpEvent)
-    else settle(pending, message)
+  readLines(socket, {
+    bytesMax: () => longestAwaited(pending),
+    onLine: (line) => {
+      if (line.trim() === "") return false
+      const message = JSON.parse(line) as Message
+      if (message.QMP !== undefined) greeting.resolve(versionText(message.QMP.version))
+      else if (message.event !== undefined) for (const listener of listeners) listener(message as QmpEvent)
+      else return settle(pending, message)
+      return false
+    },
   })
-  const closed = endOf(socket, () => {
-    for (const waiting of pending.values()) waiting.reject(gone(`before it answered ${waiting.command}`))
+  let breach: StillframeError | undefined
+  const closed = endOf(socket, (error) => {
+    breach = error
+    for (const waiting of pending.values())
+      waiting.reject(breach ?? gone(`before it answered ${waiting.command}`))
     pending.clear()
-    greeting.reject(gone("before its greeting"))
+    greeting.reject(breach ?? gone("before its greeting"))
   })
 
   const execute = async <T>(command: string, args?: object, timeoutMs = answerMs): Promise<T> => {
-    if (socket.destroyed) throw gone(`before ${command}`)
+    if (socket.destroyed) throw breach ?? gone(`before ${command}`)
     const id = nextId++
     const answer = Promise.withResolvers<unknown>()
     pending.set(id, { resolve: answer.resolve, reject: answer.reject, command })
@@ -136,42 +155,40 @@ const versionText = ({ qemu }: QemuVersion): string => `${qemu.major}.${qemu.min
 const gone = (when: string): StillframeError =>
   new StillframeError("hypervisor_gone", `QEMU closed its monitor ${when}; its qemu.log may say why`)
 
-function settle(pending: Map<number, Pending>, answer: Answer): void {
+function longestAwaited(pending: ReadonlyMap<number, Pending>): number {
+  const awaited = [...pending.values()].map(({ command }) => answerBytesMax[command] ?? lineBytesMax)
+  return Math.max(lineBytesMax, ...awaited)
+}
+
+/** False for an answer that nothing waits for. */
+function settle(pending: Map<number, Pending>, answer: Answer): boolean {
   const waiting = pending.get(answer.id ?? 0)
   // An answer after its time-out: the caller was told "unknown" and has moved on.
-  if (waiting === undefined) return
+  if (waiting === undefined) return false
   pending.delete(answer.id ?? 0)
   if (answer.error === undefined) waiting.resolve(answer.return)
   else
     waiting.reject(
       new StillframeError("hypervisor_failed", `QEMU refused ${waiting.command}; ${logHasWhy}`, {
-        said: answer.error.desc,
+        said: String(answer.error.desc).slice(0, saidMax),
       }),
     )
+  return true
 }
 
 /** Not `events.once`, which would reject on the error that comes before the close. */
-async function endOf(socket: Socket, onEnd: () => void): Promise<void> {
+async function endOf(
+  socket: Socket,
+  onEnd: (breach: StillframeError | undefined) => void,
+): Promise<StillframeError | undefined> {
   const { promise, resolve } = Promise.withResolvers<void>()
+  let breach: StillframeError | undefined
+  // An error of the connection itself says no more than its close.
+  socket.once("error", (error) => (breach = error instanceof StillframeError ? error : undefined))
   socket.once("close", () => resolve())
   await promise
-  onEnd()
-}
-
-function readLines(socket: Socket, onMessage: (message: Message) => void): void {
-  let rest = ""
-  socket.setEncoding("utf8")
-  socket.on("data", (chunk: string) => {
-    const lines = (rest + chunk).split("\n")
-    rest = lines.pop() ?? ""
-    try {
-      if (rest.length > LINE_BYTES_MAX) throw new Error("a line without an end")
-      for (const line of lines) if (line.trim() !== "") onMessage(JSON.parse(line) as Message)
-    } catch (error) {
-      // Whatever this is, it is no QMP: waiting commands are told that the connection has ended.
-      socket.destroy(error as Error)
-    }
-  })
+  onEnd(breach)
+  return breach
 }
 
 async function greetingInTime(greeting: Promise<string>, socketName: string): Promise<string> {

@@ -19,14 +19,19 @@ const changes: ReadonlySet<string> = new Set([
 export async function watchQemu(dir: string): Promise<Watch> {
   const monitor = await openMonitor(dir, qemuFiles.watch)
   let end: VmEnd = "gone"
+  let breach: string | undefined
   let closedByUs = false
   monitor.subscribe(({ event, data }) => {
     if (event === "GUEST_PANICKED") end = "guest_panicked"
     if (event === "SHUTDOWN" && end !== "guest_panicked") end = endOf(String(data?.["reason"]))
   })
-  const ended = monitor.closed.then(async () => (closedByUs ? await never : end))
+  const ended = monitor.closed.then(async (error) => {
+    breach = error?.message
+    return closedByUs ? await never : end
+  })
   return {
     ended,
+    breach: () => breach,
     onChange: (listener) => monitor.subscribe(({ event }) => void (changes.has(event) && listener())),
     look: () => standstillOf(monitor),
     resume: () => letGoOn(monitor),
