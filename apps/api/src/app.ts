@@ -135,6 +135,7 @@ function judge(route: Route, authenticate: Authenticate, deps: ApiDeps): Request
       prefer,
       identity,
       lastEventId: req.get("last-event-id"),
+      allows: (scope) => bearer?.allows(scope) === true,
       expiresInMs: bearer?.expiresInMs() ?? Infinity,
       signal: gone.signal,
     })

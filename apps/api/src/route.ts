@@ -62,6 +62,8 @@ export interface Call<Query, Body> {
   readonly identity: RequestIdentity
   /** As it was sent, whatever it is. */
   readonly lastEventId: string | undefined
+  /** Whether the token allows more than the route asks for. */
+  readonly allows: (scope: Scope) => boolean
   /** How long the token was good when the request came; Infinity: for ever. */
   readonly expiresInMs: number
   /** Aborted when the client is gone. */

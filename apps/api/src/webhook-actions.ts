@@ -30,7 +30,7 @@ export function webhookActionRoutes(deps: ApiDeps): Route[] {
       body: rotateSchema,
       emptyBody: {},
       handle: (call) => rotate(deps, call),
-      replay: async (_call, kept) => ({ ...(await showSecretAgain(deps, kept)), status: 200 }),
+      replay: async (call, kept) => ({ ...(await showSecretAgain(deps, call, kept)), status: 200 }),
     }),
     route({
       method: "post",
@@ -48,7 +48,7 @@ export function webhookActionRoutes(deps: ApiDeps): Route[] {
 async function rotate(deps: ApiDeps, call: Call<unknown, z.output<typeof rotateSchema>>): Promise<Answer> {
   const id = webhookIdOf(call)
   const graceMs = call.body.grace_seconds * 1_000
-  const answer = await makeWithSecret(deps, call.identity, async (tx, secret) => {
+  const answer = await makeWithSecret(deps, call, async (tx, secret) => {
     const row = await rotateSecret(tx, id, { secret, graceMs })
     if (row === undefined) throw webhookNotFound()
     return row

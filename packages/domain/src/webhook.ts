@@ -40,6 +40,11 @@ export interface WebhookResource {
   readonly created_at: string
 }
 
+/** Scheme, host and port of a webhook's URL: its path and query often hold a secret. */
+export function withOriginOnly(webhook: WebhookResource): WebhookResource {
+  return { ...webhook, url: new URL(webhook.url).origin }
+}
+
 export function webhookResource(record: WebhookRecord): WebhookResource {
   return {
     id: record.id,
