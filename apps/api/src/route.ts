@@ -70,6 +70,13 @@ export interface Call<Query, Body> {
   readonly signal: AbortSignal
 }
 
+export interface AlsoScope<Body> {
+  readonly scope: Scope
+  // A method, as `handle` is.
+  /** Absent: for every body. */
+  when?(body: Body): boolean
+}
+
 export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType> {
   readonly method: "get" | "post" | "patch" | "delete"
   /** As Express writes it. */
@@ -83,9 +90,10 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly errors?: readonly number[]
   /** What the token must allow; absent: no token is asked for. */
   readonly scope?: Scope
-  // A method, as `handle` is.
-  /** What this body needs beside `scope`. */
-  alsoScope?(body: z.output<Body>): Scope | undefined
+  /** Enough in the place of `scope`; a refusal names `scope`, as the contract has it. */
+  readonly narrowerScope?: Scope
+  /** What the token must allow as well, for every body or for some. */
+  readonly alsoScope?: AlsoScope<z.output<Body>>
   readonly query?: Query
   /** Parameters of the query that must be there, though the handler is the one to say so. */
   readonly judgesAbsent?: readonly string[]
