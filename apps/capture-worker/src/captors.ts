@@ -1,9 +1,9 @@
 import { fork, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
+import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
-import { processEnv } from "@stillframe/runtime/env"
 import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
 /** After the last order. */
@@ -92,12 +92,11 @@ async function end(captor: ChildProcess): Promise<void> {
 
 /** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
 function startCaptor(): ChildProcess {
-  // Node reads these certificates while it starts, through a descriptor that a VM started just then would inherit; and a
-  // captor opens no TLS connection.
-  const { NODE_EXTRA_CA_CERTS: _, ...env } = processEnv()
   const captor = fork(captorProgram, [], {
     detached: true,
-    env,
+    // NODE_EXTRA_CA_CERTS is left out too: Node reads those while it starts, through a descriptor that a VM started just then would
+    // inherit.
+    env: childEnv(),
     // The worker's own, such as an inspector's port, are not for its captors.
     execArgv: [],
     stdio: ["ignore", "ignore", "inherit", "ipc"],

@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process"
 import { basename } from "node:path"
 import { promisify } from "node:util"
+import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
 import { logHasWhy } from "./refusal.ts"
 
@@ -13,7 +14,13 @@ export async function runProgram(
   { cwd, runAs, signal }: { cwd?: string; runAs?: { uid: number; gid: number }; signal: AbortSignal },
 ): Promise<string> {
   try {
-    const options = { signal, maxBuffer: OUTPUT_BYTES_MAX, ...(cwd !== undefined && { cwd }), ...runAs }
+    const options = {
+      env: childEnv(),
+      signal,
+      maxBuffer: OUTPUT_BYTES_MAX,
+      ...(cwd !== undefined && { cwd }),
+      ...runAs,
+    }
     return (await promisify(execFile)(program, [...args], options)).stdout
   } catch (error) {
     const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: string }

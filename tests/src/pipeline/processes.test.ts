@@ -1,9 +1,10 @@
 import { execFile } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
-import { open, readdir, writeFile } from "node:fs/promises"
+import { open, readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { expect, test, vi } from "vitest"
+import { qemu } from "../hypervisors/test-vm.ts"
 import { testStack, untilTrue } from "./test-stack.ts"
 
 test.each(["api", "capture-worker", "compression-worker", "dispatcher"] as const)(
@@ -66,6 +67,50 @@ test.each([
     expect(await readdir(join(dir, token))).not.toContain(half[0])
   },
 )
+
+test("no child of a worker has the worker's settings or secrets in its environment", async () => {
+  await using stack = await testStack()
+  const secret = randomBytes(16).toString("hex")
+  const { child: worker } = await stack.spawn("capture-worker", {
+    JWT_SECRET: secret,
+    SECRETS_KEY: secret,
+    QEMU_BINARY: await tellingProgram(stack.dataDir, "qemu-system", qemu.binary),
+    QEMU_IMG: await tellingProgram(stack.dataDir, "qemu-img", qemu.qemuImg),
+  })
+  const vm = await stack.launch("source")
+  await stack.settled((await stack.snapshot(vm)).id)
+
+  const told = await readFile(join(stack.dataDir, "told"), "utf8")
+  expect(told).toMatch(/^PATH=/m)
+  expect(told).not.toMatch(/^(JWT_SECRET|SECRETS_KEY|DATABASE_URL|REDIS_URL)=/m)
+  const running = await processes()
+  const knowing = running.filter(({ environ }) => environ.includes(secret))
+  expect(knowing.map(({ pid }) => pid)).toEqual([worker.pid])
+  for (const kind of ["captor.ts", "log-keeper.ts", vm.id])
+    expect(running.some(({ cmdline }) => cmdline.includes(kind))).toBe(true)
+})
+
+/** A program that writes its environment to `told` and then becomes another. */
+async function tellingProgram(dir: string, name: string, program: string): Promise<string> {
+  const file = join(dir, name)
+  await writeFile(join(dir, "told"), "", { flag: "a", mode: 0o666 })
+  const script = `#!/bin/sh\ntr '\\0' '\\n' </proc/$$/environ >>${join(dir, "told")}\nexec ${program} "$@"\n`
+  await writeFile(file, script, { mode: 0o755 })
+  return file
+}
+
+/** All that this user may look at. */
+async function processes(): Promise<{ pid: number; cmdline: string; environ: string }[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
+  const read = (pid: string, file: string) => readFile(`/proc/${pid}/${file}`, "utf8").catch(() => "")
+  return Promise.all(
+    pids.map(async (pid) => ({
+      pid: Number(pid),
+      cmdline: await read(pid, "cmdline"),
+      environ: await read(pid, "environ"),
+    })),
+  )
+}
 
 test("certificates that Node is given are not left open in a VM", async () => {
   await using stack = await testStack()
