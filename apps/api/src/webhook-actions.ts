@@ -1,5 +1,6 @@
 import { appendWebhookEvent } from "@stillframe/db/events"
 import { lockWebhook, rotateSecret } from "@stillframe/db/webhooks"
+import { secretGraceMsMax } from "@stillframe/domain/webhook"
 import { z } from "zod"
 import { once } from "./once.ts"
 import { newWebhookSchema, webhookTestSchema } from "./resources.ts"
@@ -7,7 +8,7 @@ import { route, type Answer, type ApiDeps, type Call, type Route } from "./route
 import { webhookDisabled, webhookIdOf, webhookNotFound } from "./webhook-id.ts"
 import { makeWithSecret, showSecretAgain } from "./webhook-secret.ts"
 
-const graceSeconds = { max: 7 * 24 * 3_600, unasked: 24 * 3_600 }
+const graceSeconds = { max: secretGraceMsMax / 1_000, unasked: 24 * 3_600 }
 
 const rotateSchema = z
   .object({

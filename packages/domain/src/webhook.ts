@@ -7,6 +7,9 @@ import type { Tags } from "./tags.ts"
 export const disabledReasons = ["gone", "failing"] as const
 export type DisabledReason = (typeof disabledReasons)[number]
 
+/** The secret before a rotation signs for at most so long. */
+export const secretGraceMsMax = 7 * 24 * 3_600_000
+
 /** What is needed to show a webhook. Never its secret. */
 export interface WebhookRecord {
   readonly id: string
