@@ -84,3 +84,9 @@ begin
   return total + changed;
 end
 $$;
+
+-- Tokens without an end that the API took, by their SHA-256, so that its start can say how many clients would be refused.
+create table endless_tokens (
+  token_hash text primary key,
+  seen_at timestamptz not null default clock()
+);

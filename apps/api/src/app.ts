@@ -90,7 +90,7 @@ function routesOf(deps: ApiDeps): Route[] {
 }
 
 function mount(app: Express, deps: ApiDeps, routes: readonly Route[]): void {
-  const authenticate = authenticator(deps.jwtSecret)
+  const authenticate = authenticator(deps.jwtSecret, deps.tokenRules)
   for (const [path, ofPath] of Map.groupBy(routes, (route) => route.path)) {
     const target = app.route(path)
     for (const route of ofPath) target[route.method](judge(route, authenticate, deps))

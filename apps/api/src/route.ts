@@ -9,6 +9,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresses"
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
+import type { TokenRules } from "./auth.ts"
 import type { EventTail } from "./event-tail.ts"
 import type { Prefer } from "./prefer.ts"
 import type { RequestIdentity } from "./request-identity.ts"
@@ -19,6 +20,7 @@ export interface ApiDeps {
   readonly waker: Waker
   readonly log: Logger
   readonly jwtSecret: string
+  readonly tokenRules?: TokenRules
   readonly secretsKey: string
   /** Where webhooks may lead; the API's own port is known once it listens. */
   readonly webhookRules: () => AddressRules
