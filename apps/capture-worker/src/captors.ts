@@ -2,7 +2,7 @@ import { fork, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
 import { childEnv } from "@stillframe/domain/child-env"
-import { StillframeError } from "@stillframe/domain/errors"
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
@@ -85,6 +85,7 @@ export function openCaptors(): Captors {
 }
 
 async function end(captor: ChildProcess): Promise<void> {
+  if (captor.pid === undefined) return
   const exited = once(captor, "exit")
   if (captor.connected) captor.disconnect()
   await exited
@@ -114,6 +115,7 @@ function leave(captor: ChildProcess): void {
 
 async function carryOut(captor: ChildProcess, order: Order, options: OrderOptions): Promise<unknown> {
   const { signal, stopping, onLost } = options
+  if (captor.pid === undefined) throw await notStarted(captor)
   const answer = answerOf(captor, options)
   const abort = (): void => {
     const word: ToCaptor = stopping?.aborted === true ? { stop: true } : { abort: true }
@@ -139,6 +141,12 @@ async function carryOut(captor: ChildProcess, order: Order, options: OrderOption
   } finally {
     signal.removeEventListener("abort", abort)
   }
+}
+
+/** Why a captor that was to start just now has no process, nor a channel to send the order by. */
+async function notStarted(captor: ChildProcess): Promise<StillframeError> {
+  const [cause] = (await once(captor, "error")) as [unknown]
+  return toStillframeError(cause)
 }
 
 type Answer = Extract<FromCaptor, { readonly result: unknown } | { readonly error: unknown }>

@@ -1,4 +1,5 @@
 import { readdir, readFile } from "node:fs/promises"
+import { isOutOfDescriptors } from "@stillframe/domain/errors"
 import { identifyProcess, type ProcessIdentity } from "./processes.ts"
 
 /** The processes that have this word among their arguments, or this `NAME=value` in their environment. */
@@ -10,8 +11,12 @@ export async function* processesWith(
     if (!/^\d+$/.test(entry)) continue
     const words = await readFile(`/proc/${entry}/${file}`, "utf8").then(
       (text) => text.split("\0"),
-      // It ended while we looked, or is somebody else's.
-      (): string[] => [],
+      (error: NodeJS.ErrnoException): string[] => {
+        // Else a VM that lives would be taken for one that has ended.
+        if (isOutOfDescriptors(error)) throw error
+        // It ended while we looked, or is somebody else's.
+        return []
+      },
     )
     const process = words.includes(wanted) ? await identifyProcess(Number(entry)) : undefined
     if (process !== undefined) yield process

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process"
 import { basename } from "node:path"
 import { promisify } from "node:util"
 import { childEnv } from "@stillframe/domain/child-env"
-import { StillframeError } from "@stillframe/domain/errors"
+import { isOutOfDescriptors, StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { logHasWhy } from "./refusal.ts"
 
 const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
@@ -24,6 +24,7 @@ export async function runProgram(
     return (await promisify(execFile)(program, [...args], options)).stdout
   } catch (error) {
     const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: string }
+    if (isOutOfDescriptors(error)) throw toStillframeError(error)
     if (code === "ENOENT") {
       throw new StillframeError(
         "hypervisor_unavailable",
