@@ -9,6 +9,7 @@ import { requeueExpired } from "@stillframe/db/relay"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
 import { skewProblem } from "@stillframe/domain/clock-skew"
+import { watchForStepsBack } from "@stillframe/domain/clock-step"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
@@ -121,10 +122,12 @@ function startRelay(
     },
     log,
   })
+  const mayLieAhead = watchForStepsBack()
   runLoop(opened, {
     name: "pull back times",
     everyMs: timesEveryMs,
     async turn() {
+      if (!mayLieAhead(await measureClock(db))) return
       const rows = await pullBackTimes(db)
       if (rows === 0) return
       log.warn({ rows }, "the database's clock was ahead: times that lay too far ahead were pulled back")
