@@ -21,13 +21,13 @@ export interface Bearer {
   expiresInMs(): number
 }
 
-/** What applies to tokens beside the secret that signs them; all of it may be absent. */
+/** Rules for tokens beside the secret that signs them; each may be absent. */
 export interface TokenRules {
   /** Tokens of the secret before a rotation are good too. */
   readonly previousSecret?: string | undefined
   /** Refuses tokens that never end. */
   readonly requireExp?: boolean | undefined
-  /** Whether the token with this `jti` was revoked. */
+  /** True if the token with this `jti` was revoked. */
   isRevoked?(id: string): boolean
   /** Called with the hash of a token that never ends, now and then. */
   onEndless?(tokenHash: string): void

@@ -21,7 +21,7 @@ export interface ApiConfig {
   /** 0: any free one. */
   readonly port: number
   readonly jwtSecret: string
-  /** Of before a rotation: its tokens are good too. */
+  /** The secret before a rotation: its tokens are good too. */
   readonly jwtSecretPrevious?: string | undefined
   /** Refuses tokens without `exp`. */
   readonly jwtRequireExp?: boolean

@@ -64,7 +64,7 @@ export interface Call<Query, Body> {
   readonly identity: RequestIdentity
   /** As it was sent, whatever it is. */
   readonly lastEventId: string | undefined
-  /** Whether the token allows more than the route asks for. */
+  /** True if the token allows the scope, which may be more than the route asks for. */
   readonly allows: (scope: Scope) => boolean
   /** How long the token was good when the request came; Infinity: for ever. */
   readonly expiresInMs: number
@@ -94,7 +94,7 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly scope?: Scope
   /** Enough in the place of `scope`; a refusal names `scope`, as the contract has it. */
   readonly narrowerScope?: Scope
-  /** What the token must allow as well, for every body or for some. */
+  /** Must be allowed as well, for every body or for some. */
   readonly alsoScope?: AlsoScope<z.output<Body>>
   readonly query?: Query
   /** Parameters of the query that must be there, though the handler is the one to say so. */

@@ -1,6 +1,6 @@
 import { databaseTime, type ClockReading } from "./database-clock.ts"
 
-/** What a slow answer or a correction by NTP may look like. */
+/** A slow answer or a correction by NTP may look like a step of less. */
 const toleratedMs = 1_000
 
 /**

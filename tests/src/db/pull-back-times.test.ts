@@ -11,7 +11,7 @@ import { sql } from "kysely"
 import { expect, test } from "vitest"
 import { appendEvents, webhookTo } from "../dispatcher/deliveries.ts"
 
-/** Of every table: the columns with a time, and how far ahead the latest of them is, in hours. */
+/** The columns with a time of every table, and how far ahead the latest of them is, in hours. */
 async function hoursAhead(db: OwnedDatabase): Promise<Record<string, number>> {
   const { rows: columns } = await sql<{ name: string; column: string }>`
     select table_name as name, column_name as column from information_schema.columns
