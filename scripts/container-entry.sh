@@ -5,10 +5,10 @@ set -eu
 api=/run/stillframe/api
 database=/run/stillframe/database
 
-# make FILE: a new secret in FILE unless it holds one; whole or not there at all.
+# make FILE: a new secret in FILE unless it holds one; whole or not there at all. Letters and digits, for URLs and command lines.
 make() {
   [ -s "$1" ] && return
-  head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n' >"$1.new"
+  head -c 32 /dev/urandom | base64 | tr -d '+/=\n' >"$1.new"
   mv "$1.new" "$1"
 }
 
@@ -17,6 +17,7 @@ if [ "${1:-}" = make-secrets ]; then
   make "$api/jwt-secret"
   make "$api/secrets-key"
   make "$database/password"
+  make "$database/redis-password"
   exit 0
 fi
 
@@ -30,4 +31,8 @@ take() {
 take JWT_SECRET "$api/jwt-secret"
 take SECRETS_KEY "$api/secrets-key"
 take PGPASSWORD "$database/password"
+# A URL has no place for a password that only a file knows.
+if [ -n "${REDIS_SERVER:-}" ] && [ -z "${REDIS_URL:-}" ] && [ -s "$database/redis-password" ]; then
+  export "REDIS_URL=redis://:$(cat "$database/redis-password")@$REDIS_SERVER"
+fi
 exec "$@"

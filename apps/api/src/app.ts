@@ -1,6 +1,7 @@
 import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
+import type { Scope } from "@stillframe/domain/scopes"
 import type { Logger } from "@stillframe/runtime/logger"
 import express, {
   type ErrorRequestHandler,
@@ -10,7 +11,7 @@ import express, {
   type Response,
 } from "express"
 import helmet from "helmet"
-import { authenticator } from "./auth.ts"
+import { authenticator, type Bearer } from "./auth.ts"
 import { capabilityRoutes } from "./capabilities.ts"
 import { deliveryRoutes } from "./deliveries.ts"
 import { eventStreamRoutes } from "./event-stream.ts"
@@ -50,7 +51,7 @@ export function createApp(deps: ApiDeps): Express {
     .set("trust proxy", [...(deps.trustedProxies ?? [])])
   app.use(identify(deps.log), helmet(), refuseWhileStarting(deps))
   const refuse = (res: Response, answer: Answer): void => send(res, answer, deps)
-  app.use(limitRates(deps, { authenticate: authenticator(deps.jwtSecret), refuse }))
+  app.use(limitRates(deps, { authenticate: authenticator(deps.jwtSecret, deps.tokenRules), refuse }))
   const routes = routesOf(deps)
   mount(app, deps, routes)
   mountReference(app, routes)
@@ -111,9 +112,7 @@ function judge(route: Route, deps: ApiDeps): RequestHandler {
     const given = await readInput(route, req, res)
     const query = route.query === undefined ? {} : validateQuery(route.query, given.query)
     const body = route.body === undefined ? undefined : validateBody(route.body, given.body)
-    for (const scope of [route.scope, route.alsoScope?.(body)])
-      if (scope !== undefined && bearer?.allows(scope) !== true)
-        throw new StillframeError("forbidden", `missing required scope: ${scope}`)
+    assertAllowed(route, bearer, body)
     refuseWhenFull(route, deps)
     const gone = new AbortController()
     // Not after every answer: an abort makes an error with its stack.
@@ -140,6 +139,7 @@ function judge(route: Route, deps: ApiDeps): RequestHandler {
       identity,
       caller,
       lastEventId: req.get("last-event-id"),
+      allows: (scope) => bearer?.allows(scope) === true,
       expiresInMs: bearer?.expiresInMs() ?? Infinity,
       signal: gone.signal,
     })
@@ -147,6 +147,16 @@ function judge(route: Route, deps: ApiDeps): RequestHandler {
     if (applied !== undefined) res.set("Preference-Applied", applied)
     send(res, answer, deps)
   }
+}
+
+function assertAllowed(route: Route, bearer: Bearer | undefined, body: unknown): void {
+  const { scope, narrowerScope, alsoScope } = route
+  const allows = (each: Scope | undefined): boolean => each !== undefined && bearer?.allows(each) === true
+  const missing = (each: Scope): StillframeError =>
+    new StillframeError("forbidden", `missing required scope: ${each}`)
+  if (scope !== undefined && !allows(scope) && !allows(narrowerScope)) throw missing(scope)
+  if (alsoScope !== undefined && alsoScope.when?.(body) !== false && !allows(alsoScope.scope))
+    throw missing(alsoScope.scope)
 }
 
 function send(

@@ -8,8 +8,8 @@ const authenticate = authenticator(secret)
 beforeEach(() => void vi.useFakeTimers({ toFake: ["Date", "setTimeout"] }))
 afterEach(() => void vi.useRealTimers())
 
-function bearer(claims: Record<string, unknown>): Promise<string> {
-  const signed = new SignJWT(claims).setProtectedHeader({ alg: "HS256" }).sign(Buffer.from(secret))
+function bearer(claims: Record<string, unknown>, by = secret): Promise<string> {
+  const signed = new SignJWT(claims).setProtectedHeader({ alg: "HS256" }).sign(Buffer.from(by))
   return signed.then((token) => `Bearer ${token}`)
 }
 
@@ -43,4 +43,41 @@ test("the caller is the token's subject, else the token itself", async () => {
   )
   expect(callers[0]).toBe(callers[1])
   expect(new Set(callers).size).toBe(3)
+})
+
+test("during a rotation the tokens of both secrets are good, and no others", async () => {
+  const previousSecret = "the secret before, of 32 bytes too"
+  const rotating = authenticator(secret, { previousSecret })
+
+  for (const by of [secret, previousSecret])
+    await expect(rotating(await bearer({ sub: "a" }, by))).resolves.toBeDefined()
+  await expect(rotating(await bearer({}, "a secret that is of nobody at all"))).rejects.toThrow(
+    "invalid token",
+  )
+  await expect(rotating(await bearer({ exp: 1 }, previousSecret))).rejects.toThrow("invalid token")
+  await expect(authenticate(await bearer({}, previousSecret))).rejects.toThrow("invalid token")
+})
+
+test("a token is refused from the moment its id is revoked, though it was good before", async () => {
+  const revoked = new Set<string>()
+  const revoking = authenticator(secret, { isRevoked: (id) => revoked.has(id) })
+  const [one, other] = [await bearer({ jti: "1" }), await bearer({ jti: "2" })]
+  await revoking(one)
+
+  revoked.add("1")
+
+  await expect(revoking(one)).rejects.toThrow("token revoked")
+  await expect(revoking(other)).resolves.toBeDefined()
+})
+
+test("tokens that never end are told, by their hash, and refused where the rule says so", async () => {
+  const told: string[] = []
+  const lenient = authenticator(secret, { onEndless: (hash) => void told.push(hash) })
+  const strict = authenticator(secret, { requireExp: true })
+  const [endless, ending] = [await bearer({}), await bearer({ exp: Date.now() / 1_000 + 60 })]
+  for (const authorization of [endless, endless, ending]) await lenient(authorization)
+
+  expect(told).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/)])
+  await expect(strict(endless)).rejects.toThrow('token without "exp"')
+  await expect(strict(ending)).resolves.toBeDefined()
 })

@@ -1,7 +1,7 @@
-import { createSecretKey } from "node:crypto"
+import { createSecretKey, type KeyObject } from "node:crypto"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Scope } from "@stillframe/domain/scopes"
-import { jwtVerify, type JWTPayload } from "jose"
+import { errors, jwtVerify, type JWTPayload } from "jose"
 import { LRUCache } from "lru-cache"
 import { sha256 } from "./request-identity.ts"
 
@@ -21,29 +21,48 @@ export interface Bearer {
   expiresInMs(): number
 }
 
+/** Rules for tokens beside the secret that signs them; each may be absent. */
+export interface TokenRules {
+  /** Tokens of the secret before a rotation are good too. */
+  readonly previousSecret?: string | undefined
+  /** Refuses tokens that never end. */
+  readonly requireExp?: boolean | undefined
+  /** True if the token with this `jti` was revoked. */
+  isRevoked?(id: string): boolean
+  /** Called with the hash of a token that never ends, now and then. */
+  onEndless?(tokenHash: string): void
+}
+
 export type Authenticate = (authorization: string | undefined) => Promise<Bearer>
 
 /**
  * Checks bearer tokens signed with `secret`. A token that was good is known by its hash until it expires: a caller sends
  * the same one with each request. Throws `unauthorized` with the contract's reasons.
  */
-export function authenticator(secret: string): Authenticate {
-  const key = createSecretKey(Buffer.from(secret))
+export function authenticator(secret: string, rules: TokenRules = {}): Authenticate {
+  const keys = [secret, rules.previousSecret]
+    .filter((each) => each !== undefined)
+    .map((each) => createSecretKey(Buffer.from(each)))
   // By the clock that tokens are of.
-  const known = new LRUCache<string, Bearer>({ max: knownMax, perf: { now: () => Date.now() } })
+  const known = new LRUCache<string, Known>({ max: knownMax, perf: { now: () => Date.now() } })
   return async (authorization) => {
     if (authorization === undefined || authorization === "") throw refused("authorization header required")
     const token = bearerPattern.exec(authorization)?.[1]
     if (token === undefined) throw refused("invalid authorization header format")
     const tokenHash = sha256(`token ${token}`)
     const earlier = known.get(tokenHash)
-    if (earlier !== undefined) return earlier
-    const { payload } = await jwtVerify(token, key, { algorithms, clockTolerance: leewaySeconds }).catch(
-      (cause: unknown) => {
+    const payload =
+      earlier?.payload ??
+      (await verify(token, keys).catch((cause: unknown) => {
         throw refused("invalid token", { cause })
-      },
-    )
+      }))
+    if (payload.jti !== undefined && rules.isRevoked?.(payload.jti) === true) throw refused("token revoked")
+    if (earlier !== undefined) return earlier.bearer
     if (isForeign(payload)) throw refused("invalid token type")
+    if (payload.exp === undefined) {
+      if (rules.requireExp === true) throw refused('token without "exp"; ask for one that expires')
+      rules.onEndless?.(tokenHash)
+    }
     const granted = permissions(payload)
     const bearer: Bearer = {
       caller: typeof payload.sub === "string" ? sha256(`sub ${payload.sub}`) : tokenHash,
@@ -51,8 +70,24 @@ export function authenticator(secret: string): Authenticate {
       expiresInMs: () => expiresInSeconds(payload) * 1_000,
     }
     const goodForMs = goodForSeconds(payload) * 1_000
-    if (goodForMs > 0) known.set(tokenHash, bearer, { ttl: goodForMs })
+    if (goodForMs > 0) known.set(tokenHash, { bearer, payload }, { ttl: goodForMs })
     return bearer
+  }
+}
+
+interface Known {
+  readonly bearer: Bearer
+  readonly payload: JWTPayload
+}
+
+/** By the first of the keys that has signed it. Rejects when none has, or for a token that is over or not yet good. */
+async function verify(token: string, [key, ...others]: readonly KeyObject[]): Promise<JWTPayload> {
+  if (key === undefined) throw new errors.JWSSignatureVerificationFailed()
+  try {
+    return (await jwtVerify(token, key, { algorithms, clockTolerance: leewaySeconds })).payload
+  } catch (error) {
+    if (!(error instanceof errors.JWSSignatureVerificationFailed)) throw error
+    return verify(token, others)
   }
 }
 

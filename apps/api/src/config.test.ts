@@ -14,6 +14,7 @@ test("what is not set has its default", () => {
     listenHost: "127.0.0.1",
     port: 8080,
     jwtSecret: required.JWT_SECRET,
+    jwtRequireExp: false,
     secretsKey: required.SECRETS_KEY,
     webhookAllowedCidrs: [],
     snapshotCreate: "async",

@@ -25,6 +25,12 @@ export interface ApiConfig {
   /** 0: any free one. */
   readonly port: number
   readonly jwtSecret: string
+  /** The secret before a rotation: its tokens are good too. */
+  readonly jwtSecretPrevious?: string | undefined
+  /** Refuses tokens without `exp`. */
+  readonly jwtRequireExp?: boolean
+  /** Has the ids of revoked tokens, one on each line. */
+  readonly jwtRevokedFile?: string | undefined
   readonly secretsKey: string
   /** Where webhooks may lead beside public addresses. */
   readonly webhookAllowedCidrs: readonly string[]
@@ -65,6 +71,9 @@ export function configFromEnv(env: Env): ApiConfig {
     listenHost: settings.LISTEN_HOST,
     port: settings.PORT,
     jwtSecret: settings.JWT_SECRET,
+    jwtSecretPrevious: settings.JWT_SECRET_PREVIOUS,
+    jwtRequireExp: settings.JWT_REQUIRE_EXP === "true",
+    jwtRevokedFile: settings.JWT_REVOKED_FILE,
     secretsKey: settings.SECRETS_KEY,
     webhookAllowedCidrs: settings.WEBHOOK_ALLOWED_CIDRS,
     compression: compressionFromEnv(env),
@@ -95,6 +104,9 @@ const settingsOfApi = {
   ...logSettings,
   ...secretSettings,
   ...webhookSettings,
+  JWT_SECRET_PREVIOUS: secretSettings.JWT_SECRET.optional(),
+  JWT_REQUIRE_EXP: z.enum(["true", "false"], { error: "must be true or false" }).default("false"),
+  JWT_REVOKED_FILE: z.string().optional(),
   PORT: wholeNumber({ min: 0, max: 65_535 }).default(8080),
   LISTEN_HOST: z.string().default("127.0.0.1"),
   // In seconds; load balancers keep theirs for 60.

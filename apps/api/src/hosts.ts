@@ -43,7 +43,7 @@ export function hostRoutes({ db, waker }: ApiDeps): Route[] {
       answers: { 200: forgottenHostSchema },
       errors: [409],
       scope: "instance:write",
-      alsoScope: () => "snapshot:delete",
+      alsoScope: { scope: "snapshot:delete" },
       query: z.object({
         confirm: numberInQuery({ min: 0, max: instancesMax }).optional().meta({
           description:

@@ -33,7 +33,7 @@ export function instanceRoutes(deps: ApiDeps): Route[] {
       answers: { 201: instanceSchema, 202: instanceSchema },
       errors: [409, 501, 504],
       scope: "instance:write",
-      alsoScope: ({ attach }) => (attach === undefined ? undefined : "host:attach"),
+      alsoScope: { scope: "host:attach", when: ({ attach }) => attach !== undefined },
       body: createInstanceSchema,
       // Its paths, with each character written as \uXXXX, have up to 460 KiB.
       bodyKibMax: 512,

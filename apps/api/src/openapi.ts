@@ -1,9 +1,11 @@
+import type { Scope } from "@stillframe/domain/scopes"
 import { z } from "zod"
 import { bearer, errorTexts, headers, parameters, pathTexts } from "./openapi-parts.ts"
 import { describedWebhooks } from "./openapi-webhooks.ts"
 import { errorSchema } from "./resources.ts"
 import { exampleNames, routeTexts } from "./route-texts.ts"
 import type { Route } from "./route.ts"
+import { scopeTable, templateOf } from "./scope-table.ts"
 import { apiVersion } from "./version.ts"
 
 type Json = Readonly<Record<string, unknown>>
@@ -24,7 +26,8 @@ export function openApiDocument(routes: readonly Route[]): Json {
       title: "Stillframe",
       version: apiVersion,
       description:
-        "Stillframe takes snapshots of running virtual machines as background jobs. The API is that of Hypeman's snapshots, with more members and routes.",
+        "Stillframe takes snapshots of running virtual machines as background jobs. The API is that of Hypeman's snapshots, with more members and routes.\n\n" +
+        `## Scopes\n\n${scopeTable(routes)}`,
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
     servers: [{ url: "/" }],
@@ -45,7 +48,7 @@ function operationOf(route: Route, reference: ToReference): Json {
     summary: route.summary,
     tags: [tagOf(route)],
     ...(route.scope !== undefined && {
-      security: [{ bearer: [route.scope] }],
+      security: scopesOf(route).map((scope) => ({ bearer: [scope] })),
     }),
     description: descriptionOf(route),
     parameters: parametersOf(route, reference),
@@ -71,9 +74,15 @@ function operationOf(route: Route, reference: ToReference): Json {
   }
 }
 
-function descriptionOf({ operationId, scope }: Route): string {
-  const { description = "" } = routeTexts[operationId] ?? {}
-  return scope === undefined ? description : `${description}\n\nNeeds the scope \`${scope}\`.`
+function descriptionOf(route: Route): string {
+  const { description = "" } = routeTexts[route.operationId] ?? {}
+  const names = scopesOf(route).map((scope) => `\`${scope}\``)
+  return names.length === 0 ? description : `${description}\n\nNeeds the scope ${names.join(" or ")}.`
+}
+
+/** Each of them is enough. */
+function scopesOf({ scope, narrowerScope }: Route): Scope[] {
+  return [scope, narrowerScope].filter((each) => each !== undefined)
 }
 
 function withExample(example: unknown): Json {
@@ -165,11 +174,6 @@ function errorOf(status: number, reference: ToReference): Json {
 
 function headerReferences(names: readonly string[]): Json {
   return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]))
-}
-
-/** `/instances/:id` as OpenAPI writes it. */
-function templateOf(path: string): string {
-  return path.replaceAll(/:(\w+)/g, "{$1}")
 }
 
 function tagOf({ path }: Route): string {

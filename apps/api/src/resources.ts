@@ -183,7 +183,11 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
 
 const webhook = z.object({
   id,
-  url: z.string().describe("Where events are sent to."),
+  url: z
+    .string()
+    .describe(
+      "Where events are sent to. Only its origin in events, and in answers to tokens without `webhook:read`.",
+    ),
   description: z.string().exactOptional().describe("Your own words about the webhook."),
   event_types: z.array(z.string()).describe("The types of events that are sent. Empty: every type."),
   instance_ids: z

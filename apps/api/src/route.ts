@@ -9,6 +9,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresses"
 import type { z } from "zod"
 import type { Answered } from "./answered.ts"
+import type { TokenRules } from "./auth.ts"
 import type { AdmitCapture } from "./capture-limits.ts"
 import type { EventTail } from "./event-tail.ts"
 import type { RateLimits } from "./limit-rates.ts"
@@ -22,6 +23,7 @@ export interface ApiDeps {
   readonly waker: Waker
   readonly log: Logger
   readonly jwtSecret: string
+  readonly tokenRules?: TokenRules
   readonly secretsKey: string
   /** Where webhooks may lead; the API's own port is known once it listens. */
   readonly webhookRules: () => AddressRules
@@ -78,10 +80,19 @@ export interface Call<Query, Body> {
   readonly caller: string
   /** As it was sent, whatever it is. */
   readonly lastEventId: string | undefined
+  /** True if the token allows the scope, which may be more than the route asks for. */
+  readonly allows: (scope: Scope) => boolean
   /** How long the token was good when the request came; Infinity: for ever. */
   readonly expiresInMs: number
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal
+}
+
+export interface AlsoScope<Body> {
+  readonly scope: Scope
+  // A method, as `handle` is.
+  /** Absent: for every body. */
+  when?(body: Body): boolean
 }
 
 export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType> {
@@ -97,9 +108,10 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly errors?: readonly number[]
   /** What the token must allow; absent: no token is asked for. */
   readonly scope?: Scope
-  // A method, as `handle` is.
-  /** What this body needs beside `scope`. */
-  alsoScope?(body: z.output<Body>): Scope | undefined
+  /** Enough in the place of `scope`; a refusal names `scope`, as the contract has it. */
+  readonly narrowerScope?: Scope
+  /** Must be allowed as well, for every body or for some. */
+  readonly alsoScope?: AlsoScope<z.output<Body>>
   readonly query?: Query
   /** Parameters of the query that must be there, though the handler is the one to say so. */
   readonly judgesAbsent?: readonly string[]

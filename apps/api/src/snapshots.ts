@@ -38,6 +38,7 @@ export function snapshotRoutes(deps: ApiDeps): Route[] {
       answers: { 201: snapshotSchema, 202: snapshotSchema },
       errors: [409, 429, 501, 504],
       scope: "snapshot:write",
+      narrowerScope: "snapshot:create",
       body: createSnapshotSchema,
       holds: true,
       handle: (call) => createSnapshot(deps, call),

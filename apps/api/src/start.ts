@@ -1,6 +1,7 @@
 import { once } from "node:events"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
+import type { OwnedDatabase } from "@stillframe/db/client"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Logger } from "@stillframe/runtime/logger"
@@ -8,11 +9,14 @@ import { shutdownDeadlineMs } from "@stillframe/runtime/process"
 import { portsOf, type AddressRules } from "@stillframe/runtime/webhook-addresses"
 import { openAnswered } from "./answered.ts"
 import { createApp } from "./app.ts"
+import type { TokenRules } from "./auth.ts"
 import { captureLimits } from "./capture-limits.ts"
 import type { ApiConfig } from "./config.ts"
 import { silentConnections, timeouts } from "./connections.ts"
+import { openEndlessTokens } from "./endless-tokens.ts"
 import { openEventTail } from "./event-tail.ts"
 import { refuseUnreadable } from "./refuse-unreadable.ts"
+import { openRevokedTokens } from "./revoked-tokens.ts"
 import { resolveInTime } from "./webhook-url.ts"
 
 export interface RunningApi extends AsyncDisposable {
@@ -41,11 +45,20 @@ export async function startApi(
 ): Promise<RunningApi> {
   await using opened = new AsyncDisposableStack()
   const { db, waker } = await openMigrated(opened, { ...config, log }, database)
+  const tokenRules = await openTokenRules(opened, { config, db, log })
   const stopping = new AbortController()
   const answered = opened.use(openAnswered(db, log))
   let starting = ready !== undefined
   const admitCapture = captureLimits(db, config.openCaptures)
-  const own = { db, waker, log, admitCapture, stopping: stopping.signal, starting: () => starting }
+  const own = {
+    db,
+    waker,
+    tokenRules,
+    log,
+    admitCapture,
+    stopping: stopping.signal,
+    starting: () => starting,
+  }
   const server = createServer(timeouts(config.keepAliveMs))
   const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
   server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))
@@ -67,6 +80,21 @@ export async function startApi(
   else void ready.then(serve)
   const resources = opened.move()
   return { url, port, [Symbol.asyncDispose]: () => resources.disposeAsync() }
+}
+
+async function openTokenRules(
+  opened: AsyncDisposableStack,
+  { config, db, log }: { config: ApiConfig; db: OwnedDatabase; log: Logger },
+): Promise<TokenRules> {
+  const file = config.jwtRevokedFile
+  const revoked = file === undefined ? undefined : opened.use(await openRevokedTokens(file, log))
+  const endless = opened.use(await openEndlessTokens(db, log))
+  return {
+    previousSecret: config.jwtSecretPrevious,
+    requireExp: config.jwtRequireExp,
+    isRevoked: (id) => revoked?.has(id) === true,
+    onEndless: (tokenHash) => endless.note(tokenHash),
+  }
 }
 
 function webhookRules(config: ApiConfig, server: Server): AddressRules {

@@ -1,5 +1,6 @@
 import { appendWebhookEvent } from "@stillframe/db/events"
 import { lockWebhook, rotateSecret } from "@stillframe/db/webhooks"
+import { secretGraceMsMax } from "@stillframe/domain/webhook"
 import { z } from "zod"
 import { once } from "./once.ts"
 import { newWebhookSchema, webhookTestSchema } from "./resources.ts"
@@ -7,7 +8,7 @@ import { route, type Answer, type ApiDeps, type Call, type Route } from "./route
 import { webhookDisabled, webhookIdOf, webhookNotFound } from "./webhook-id.ts"
 import { makeWithSecret, showSecretAgain } from "./webhook-secret.ts"
 
-const graceSeconds = { max: 7 * 24 * 3_600, unasked: 24 * 3_600 }
+const graceSeconds = { max: secretGraceMsMax / 1_000, unasked: 24 * 3_600 }
 
 const rotateSchema = z
   .object({
@@ -30,7 +31,7 @@ export function webhookActionRoutes(deps: ApiDeps): Route[] {
       body: rotateSchema,
       emptyBody: {},
       handle: (call) => rotate(deps, call),
-      replay: async (_call, kept) => ({ ...(await showSecretAgain(deps, kept)), status: 200 }),
+      replay: async (call, kept) => ({ ...(await showSecretAgain(deps, call, kept)), status: 200 }),
     }),
     route({
       method: "post",
@@ -48,7 +49,7 @@ export function webhookActionRoutes(deps: ApiDeps): Route[] {
 async function rotate(deps: ApiDeps, call: Call<unknown, z.output<typeof rotateSchema>>): Promise<Answer> {
   const id = webhookIdOf(call)
   const graceMs = call.body.grace_seconds * 1_000
-  const answer = await makeWithSecret(deps, call.identity, async (tx, secret) => {
+  const answer = await makeWithSecret(deps, call, async (tx, secret) => {
     const row = await rotateSecret(tx, id, { secret, graceMs })
     if (row === undefined) throw webhookNotFound()
     return row

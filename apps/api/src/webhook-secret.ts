@@ -2,11 +2,13 @@ import { randomBytes } from "node:crypto"
 import type { Made } from "@stillframe/db/idempotency"
 import type { Database } from "@stillframe/db/schema"
 import { findSealedSecret, findWebhook, type WebhookRow } from "@stillframe/db/webhooks"
-import { webhookResource } from "@stillframe/domain/webhook"
+import { webhookResource, type WebhookResource } from "@stillframe/domain/webhook"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
 import { once } from "./once.ts"
-import type { RequestIdentity } from "./request-identity.ts"
-import type { Answer, ApiDeps } from "./route.ts"
+import type { Answer, ApiDeps, Call } from "./route.ts"
+import { shownTo } from "./webhook-shown.ts"
+
+type Caller = Pick<Call<unknown, unknown>, "allows" | "identity">
 
 const secretBytes = 32
 
@@ -16,18 +18,18 @@ const secretBytes = 32
  */
 export async function makeWithSecret(
   deps: ApiDeps,
-  identity: RequestIdentity,
+  call: Caller,
   make: (tx: Database, sealed: Buffer) => Promise<WebhookRow>,
 ): Promise<Omit<Answer, "status">> {
   // The form of Standard Webhooks.
   const secret = `whsec_${randomBytes(secretBytes).toString("base64")}`
   const sealed = sealSecret(deps.secretsKey, secret)
-  const { body, made } = await once(deps, identity, async (tx) => {
+  const { body, made } = await once(deps, call.identity, async (tx) => {
     const row = await make(tx, sealed)
     const made = { webhookId: row.id, sealedSecret: sealed.toString("base64") }
     return { made, body: webhookResource(row) }
   })
-  return { body: { ...body, secret }, headers: { Location: `/webhooks/${made.webhookId}` } }
+  return { body: { ...shownTo(call, body), secret }, headers: { Location: `/webhooks/${made.webhookId}` } }
 }
 
 /**
@@ -36,10 +38,11 @@ export async function makeWithSecret(
  */
 export async function showSecretAgain(
   { db, secretsKey }: ApiDeps,
+  call: Caller,
   { made: { webhookId = "", sealedSecret }, body }: Made,
 ): Promise<Omit<Answer, "status">> {
   const row = await findWebhook(db, webhookId)
-  const resource = row === undefined ? body : webhookResource(row)
+  const resource = shownTo(call, row === undefined ? (body as WebhookResource) : webhookResource(row))
   // A key that was kept before secrets were kept with it; it is gone in a day.
   if (sealedSecret === undefined) return { body: resource }
   const sealed = (await findSealedSecret(db, webhookId)) ?? Buffer.from(sealedSecret, "base64")

@@ -15,6 +15,7 @@ import { webhookIdOf, webhookNotFound } from "./webhook-id.ts"
 import { assertWebhookRoom } from "./webhook-limits.ts"
 import { createWebhookSchema, updateWebhookSchema } from "./webhook-schemas.ts"
 import { makeWithSecret, showSecretAgain } from "./webhook-secret.ts"
+import { shownTo } from "./webhook-shown.ts"
 import { refuseUnreachable } from "./webhook-url.ts"
 
 export function webhookRoutes(deps: ApiDeps): Route[] {
@@ -29,7 +30,7 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
       scope: "webhook:write",
       body: createWebhookSchema,
       handle: (call) => create(deps, call),
-      replay: async (_call, kept) => ({ ...(await showSecretAgain(deps, kept)), status: 201 }),
+      replay: async (call, kept) => ({ ...(await showSecretAgain(deps, call, kept)), status: 201 }),
     }),
     route({
       method: "get",
@@ -83,11 +84,11 @@ export function webhookRoutes(deps: ApiDeps): Route[] {
 
 async function create(
   deps: ApiDeps,
-  { body, identity }: Call<unknown, z.output<typeof createWebhookSchema>>,
+  call: Call<unknown, z.output<typeof createWebhookSchema>>,
 ): Promise<Answer> {
-  const { event_types: eventTypes, instance_ids: instanceIds, ...fields } = body
+  const { event_types: eventTypes, instance_ids: instanceIds, ...fields } = call.body
   await refuseUnreachable(deps, fields.url)
-  const answer = await makeWithSecret(deps, identity, async (tx, secret) => {
+  const answer = await makeWithSecret(deps, call, async (tx, secret) => {
     await assertWebhookRoom(tx, deps.webhookLimits, { url: fields.url })
     return createWebhook(tx, { ...fields, eventTypes, instanceIds, secret })
   })
@@ -109,5 +110,5 @@ async function update(
   if (row === undefined) throw webhookNotFound()
   // What has waited while it was disabled is due.
   if (changes.enabled === true) deps.waker.wake("deliveries")
-  return { status: 200, body: webhookResource(row) }
+  return { status: 200, body: shownTo(call, webhookResource(row)) }
 }

@@ -1,4 +1,6 @@
+import { execFile } from "node:child_process"
 import { readdir, readFile } from "node:fs/promises"
+import { promisify } from "node:util"
 import { createId } from "@stillframe/domain/ids"
 import { expect, test } from "vitest"
 import { openCaptors, type Captors } from "./captors.ts"
@@ -61,6 +63,36 @@ test.for(["its order is called off", "its order's time is over"])(
     expect(await captorPids()).not.toContain(hung)
   },
 )
+test("without file descriptors an order fails in words, and the next one is done once there are some", async () => {
+  const order = { kind: "end", remove: "instance", ...orderOf() }
+  const script = `
+    import { closeSync, openSync } from "node:fs"
+    import { openCaptors } from ${JSON.stringify(new URL("captors.ts", import.meta.url).href)}
+    const held = []
+    try { for (;;) held.push(openSync("/dev/null")) } catch {}
+    closeSync(held.pop())
+    const captors = openCaptors()
+    const options = { signal: new AbortController().signal, onLost: async () => {} }
+    const tell = (result) => console.log(JSON.stringify(result))
+    const carryOut = () => captors.order(${JSON.stringify(order)}, options)
+    await carryOut().then(tell, ({ code, message }) => tell({ code, message }))
+    held.forEach(closeSync)
+    await carryOut().then(tell, ({ code, message }) => tell({ code, message }))
+    await captors[Symbol.asyncDispose]()`
+  const node = [process.execPath, "--input-type=module", "--eval", script]
+
+  const { stdout } = await promisify(execFile)("prlimit", ["--nofile=64:64", ...node])
+
+  expect(
+    stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as unknown),
+  ).toEqual([
+    { code: "insufficient_resources", message: expect.stringMatching(/no file descriptor left.*ulimit -n/) },
+    null,
+  ])
+})
 
 const patience = { timeout: 20_000 }
 

@@ -1,9 +1,9 @@
 import { fork, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
-import { StillframeError } from "@stillframe/domain/errors"
+import { childEnv } from "@stillframe/domain/child-env"
+import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
-import { processEnv } from "@stillframe/runtime/env"
 import { orderDeadlines, watchDeadline, type OrderDeadlines } from "./order-deadline.ts"
 import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
@@ -104,6 +104,7 @@ export function openCaptors({
 }
 
 async function end(captor: ChildProcess): Promise<void> {
+  if (captor.pid === undefined) return
   const exited = once(captor, "exit")
   if (captor.connected) captor.disconnect()
   // It has no order, so nothing is lost when one that hangs is killed.
@@ -114,12 +115,11 @@ async function end(captor: ChildProcess): Promise<void> {
 
 /** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
 function startCaptor(): ChildProcess {
-  // Node reads these certificates while it starts, through a descriptor that a VM started just then would inherit; and a
-  // captor opens no TLS connection.
-  const { NODE_EXTRA_CA_CERTS: _, ...env } = processEnv()
   const captor = fork(captorProgram, [], {
     detached: true,
-    env,
+    // NODE_EXTRA_CA_CERTS is left out too: Node reads those while it starts, through a descriptor that a VM started just then would
+    // inherit.
+    env: childEnv(),
     // The worker's own, such as an inspector's port, are not for its captors.
     execArgv: [],
     stdio: ["ignore", "ignore", "inherit", "ipc"],
@@ -141,6 +141,7 @@ async function carryOut(
   options: OrderOptions & { readonly deadlines: OrderDeadlines },
 ): Promise<unknown> {
   const { signal, stopping, onLost } = options
+  if (captor.pid === undefined) throw await notStarted(captor)
   using deadline = watchDeadline(captor, order, options.deadlines)
   const answer = Promise.race([answerOf(captor, options), deadline.given])
   const abort = (): void => {
@@ -172,6 +173,12 @@ async function carryOut(
   } finally {
     signal.removeEventListener("abort", abort)
   }
+}
+
+/** Why a captor that was to start just now has no process, nor a channel to send the order by. */
+async function notStarted(captor: ChildProcess): Promise<StillframeError> {
+  const [cause] = (await once(captor, "error")) as [unknown]
+  return toStillframeError(cause)
 }
 
 type Answer = Extract<FromCaptor, { readonly result: unknown } | { readonly error: unknown }>

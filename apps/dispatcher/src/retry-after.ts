@@ -1,5 +1,4 @@
-/** What a receiver may ask for at most. */
-const retryAfterMsMax = 24 * 3_600_000
+import { retryAfterMsMax } from "@stillframe/domain/delivery"
 
 /**
  * What an answer's `Retry-After` asks for, in milliseconds, as RFC 9110 has it: seconds, or a date, which is measured by

@@ -3,11 +3,13 @@ import { failPending } from "@stillframe/db/disable-webhook"
 import { removeOldKeys } from "@stillframe/db/idempotency"
 import { measureClock } from "@stillframe/db/measure-clock"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
+import { pullBackTimes } from "@stillframe/db/pull-back-times"
 import { recordQueueCheck } from "@stillframe/db/queue-check"
 import { requeueExpired } from "@stillframe/db/relay"
 import { removeOldEvents } from "@stillframe/db/remove-events"
 import type { Waker } from "@stillframe/db/wake"
 import { skewProblem } from "@stillframe/domain/clock-skew"
+import { watchForStepsBack } from "@stillframe/domain/clock-step"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
@@ -23,6 +25,8 @@ import { sweepLostJobs } from "./sweep.ts"
 const pollMs = 1_000
 const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
+/** A VM may be held up for so long after the database's clock was put right. */
+const timesEveryMs = 15_000
 /** What a dispatcher that died has left. */
 const leftoversEveryMs = 5_000
 const queueCheckEveryMs = 60_000
@@ -115,6 +119,20 @@ function startRelay(
       problems.set("queue", found.length === 0 ? undefined : { code, message })
       await recordQueueCheck(db, problems.list())
       return found.length === 0 ? undefined : queueCheckAgainMs
+    },
+    log,
+  })
+  const mayLieAhead = watchForStepsBack()
+  runLoop(opened, {
+    name: "pull back times",
+    everyMs: timesEveryMs,
+    async turn() {
+      if (!mayLieAhead(await measureClock(db))) return
+      const rows = await pullBackTimes(db)
+      if (rows === 0) return
+      log.warn({ rows }, "the database's clock was ahead: times that lay too far ahead were pulled back")
+      waker.wake("deliveries")
+      publisher.wake()
     },
     log,
   })

@@ -35,6 +35,15 @@ test("it may be for certain scopes, a time and a name", async () => {
   expect([exp - iat, sub]).toEqual([5_400, "ci"])
 })
 
+test("beside the token it says what the scopes allow in the end", () => {
+  const { stdout, stderr } = token(["--scope", "snapshot:write", "--scope", "snapshot:create"])
+
+  expect(stdout).toMatch(/^[\w.-]+\n$/)
+  expect(stderr).toMatch(/^ {2}snapshot:create: .*Cannot fork/m)
+  expect(stderr).toMatch(/^ {2}snapshot:write: .*starts new VMs from any snapshot/m)
+  expect(token([]).stderr).toMatch(/every call/)
+})
+
 test.each([
   [
     ["--scope", "snapshot:reed"],

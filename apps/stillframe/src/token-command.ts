@@ -1,7 +1,7 @@
 import { fileError } from "@stillframe/codec/files"
 import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
-import { scopes } from "@stillframe/domain/scopes"
+import { scopeEffects, scopes, type Scope } from "@stillframe/domain/scopes"
 import { parseEnv, processEnv } from "@stillframe/runtime/env"
 import { secretSettings } from "@stillframe/runtime/settings"
 import { printLine } from "./print-line.ts"
@@ -21,8 +21,11 @@ export async function printToken({ scope, expires, subject }: TokenOptions): Pro
   try {
     assertOpen(1)
     const { JWT_SECRET } = parseEnv({ JWT_SECRET: secretSettings.JWT_SECRET }, processEnv())
-    const options = { subject, ...(scope.length > 0 && { scopes: knownScopes(scope) }) }
+    const granted = knownScopes(scope)
+    const options = { subject, ...(granted.length > 0 && { scopes: granted }) }
     await printLine(await mintToken(JWT_SECRET, lifetimeSeconds(expires), options))
+    // Apart from the token, which scripts read.
+    console.error(effectsOf(granted))
   } catch (error) {
     const failure = fileError(error)
     if (!(failure instanceof StillframeError)) throw error
@@ -31,10 +34,16 @@ export async function printToken({ scope, expires, subject }: TokenOptions): Pro
   }
 }
 
-/** A token that nobody checks to be right would be refused later, by a service that does not say why. */
-function knownScopes(asked: readonly string[]): readonly string[] {
-  const unknown = asked.find((scope) => !scopes.some((known) => known === scope))
-  if (unknown === undefined) return asked
+function effectsOf(granted: readonly Scope[]): string {
+  if (granted.length === 0) return "The token allows every call; --scope narrows it."
+  return ["A token with", ...granted.map((scope) => `  ${scope}: ${scopeEffects[scope]}`)].join("\n")
+}
+
+/** The API would refuse a token with a misspelt scope later, and not say why. */
+function knownScopes(asked: readonly string[]): readonly Scope[] {
+  const known = scopes.filter((scope) => asked.includes(scope))
+  const unknown = asked.find((scope) => !known.some((each) => each === scope))
+  if (unknown === undefined) return known
   throw new StillframeError(
     "invalid_request",
     `there is no scope "${unknown}"; use one or more of ${scopes.join(", ")}`,

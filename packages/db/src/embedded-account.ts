@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process"
 import { promisify } from "node:util"
+import { childEnv } from "@stillframe/domain/child-env"
 
 const run = promisify(execFile)
 
@@ -35,7 +36,7 @@ export async function chooseAccount(asNobody: boolean): Promise<Account> {
 
 async function works([command = "", ...args]: readonly string[]): Promise<boolean> {
   try {
-    await run(command, args)
+    await run(command, args, { env: childEnv() })
     return true
   } catch {
     // Not there, or refused by the kernel: the answer is the same.

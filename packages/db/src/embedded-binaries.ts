@@ -3,6 +3,7 @@ import { cp, readFile, rename, rm, stat } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { promisify } from "node:util"
+import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
 
 const run = promisify(execFile)
@@ -71,7 +72,7 @@ async function linkLibraries(folder: string): Promise<void> {
   }[]
   const present = await Promise.all(links.map(({ target }) => exists(join(folder, target))))
   if (present.every(Boolean)) return
-  await run(process.execPath, [join("scripts", "hydrate-symlinks.js")], { cwd: folder })
+  await run(process.execPath, [join("scripts", "hydrate-symlinks.js")], { cwd: folder, env: childEnv() })
 }
 
 export async function exists(path: string): Promise<boolean> {

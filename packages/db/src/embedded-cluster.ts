@@ -14,6 +14,7 @@ import {
 } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { promisify } from "node:util"
+import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
 import { type Account, chooseAccount, NOBODY } from "./embedded-account.ts"
 import { copyBinaries, exists, findBinaries, type PostgresBinaries } from "./embedded-binaries.ts"
@@ -125,7 +126,7 @@ async function makeCluster(cluster: Cluster, options: ClusterOptions): Promise<v
       "--auth=scram-sha-256",
     )
     if (!options.sync) words.push("--no-sync")
-    await run(words[0] ?? "", words.slice(1), { cwd: "/", signal: options.signal })
+    await run(words[0] ?? "", words.slice(1), { cwd: "/", env: childEnv(), signal: options.signal })
     await publish(half, data)
   } catch (cause) {
     if (options.signal?.aborted === true || cause instanceof StillframeError) throw cause

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import { type FileHandle, open, rename, stat } from "node:fs/promises"
 import { setTimeout as delay } from "node:timers/promises"
+import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
 import pg from "pg"
 import type { Cluster } from "./embedded-cluster.ts"
@@ -77,7 +78,12 @@ function spawnPostgres(cluster: Cluster, options: ProcessOptions, log: FileHandl
   // Not in our folder: `nobody` may not be allowed to be there. A session of its own: a Ctrl-C in a terminal would stop
   // it before those that still write to it.
   const stdio = ["ignore", log.fd, log.fd] as const
-  const child = spawn(words[0] ?? "", words.slice(1), { cwd: "/", stdio: [...stdio], detached: true })
+  const child = spawn(words[0] ?? "", words.slice(1), {
+    cwd: "/",
+    env: childEnv(),
+    stdio: [...stdio],
+    detached: true,
+  })
   child.on("error", () => {
     // No process: `pid` is undefined, which untilReady() reports.
   })

@@ -2,7 +2,7 @@ import type { EventEnvelope, EventFilter, EventType } from "@stillframe/domain/e
 import { createId } from "@stillframe/domain/ids"
 import { instanceResource, type InstanceRecord } from "@stillframe/domain/instance"
 import { snapshotResource, type SnapshotRecord } from "@stillframe/domain/snapshot"
-import { webhookResource, type WebhookRecord } from "@stillframe/domain/webhook"
+import { webhookResource, withOriginOnly, type WebhookRecord } from "@stillframe/domain/webhook"
 import { sql } from "kysely"
 import type { Database } from "./schema.ts"
 
@@ -29,8 +29,9 @@ export function appendInstanceEvent(
   return append(tx, type, "instance", instance.id, instanceResource(instance))
 }
 
+/** Without the path of its URL: readers of events and other webhooks' receivers may not read webhooks. */
 export function appendWebhookEvent(tx: Database, type: EventType, webhook: WebhookRecord): Promise<string> {
-  return append(tx, type, "webhook", webhook.id, webhookResource(webhook))
+  return append(tx, type, "webhook", webhook.id, withOriginOnly(webhookResource(webhook)))
 }
 
 async function append(

@@ -7,7 +7,7 @@ import type { Database } from "./schema.ts"
 import { lockSnapshot, requireSound, type SnapshotRow } from "./snapshots.ts"
 
 /** Outlives a database that is away for minutes; the reader also holds a hard link where the file system allows one. */
-const readerLeaseMs = 15 * 60_000
+export const readerLeaseMs = 15 * 60_000
 const renewalMs = readerLeaseMs / 5
 
 /** Somebody who reads a snapshot's files, which stay until it is disposed of. */

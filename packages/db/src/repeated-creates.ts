@@ -20,17 +20,21 @@ export async function findEarlierTry(
   db: Database,
   { hash, retry }: CreateTry,
 ): Promise<SnapshotRow | undefined> {
-  return db
-    .selectFrom("snapshots")
-    .selectAll()
-    .where("request_hash", "=", hash)
-    .where("request_retry", "<", retry)
-    .where("created_at", ">", clockPlus(-retriedWithinMs))
-    .where("status", "!=", "deleting")
-    .where((row) => row.or([row("status", "=", "queued"), row("answered_at", "is", null)]))
-    .orderBy("created_at", "desc")
-    .limit(1)
-    .executeTakeFirst()
+  return (
+    db
+      .selectFrom("snapshots")
+      .selectAll()
+      .where("request_hash", "=", hash)
+      .where("request_retry", "<", retry)
+      .where("created_at", ">", clockPlus(-retriedWithinMs))
+      // One of the future is of a time when the database's clock was ahead.
+      .where("created_at", "<=", clock)
+      .where("status", "!=", "deleting")
+      .where((row) => row.or([row("status", "=", "queued"), row("answered_at", "is", null)]))
+      .orderBy("created_at", "desc")
+      .limit(1)
+      .executeTakeFirst()
+  )
 }
 
 /** Waits for the transactions of other tries of the same create, and keeps further ones waiting until this one's end. */

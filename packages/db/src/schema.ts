@@ -24,6 +24,7 @@ export interface Schema {
   snapshot_readers: { id: string; snapshot_id: string; expires_at: Date }
   operations: OperationsTable
   queue_check: QueueCheckTable
+  endless_tokens: { token_hash: string; seen_at: Generated<Date> }
   events: EventsTable
   event_head: { singleton: Generated<boolean>; sequence: number; oldest: Generated<number> }
   idempotency_keys: IdempotencyKeysTable

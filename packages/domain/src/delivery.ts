@@ -77,3 +77,6 @@ export function attemptResource(record: AttemptRecord): AttemptResource {
     ...(record.error !== null && { error: record.error }),
   }
 }
+
+/** A receiver may ask for at most so long a pause, which is longer than any of the schedule. */
+export const retryAfterMsMax = 24 * 3_600_000

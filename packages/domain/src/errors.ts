@@ -71,6 +71,12 @@ export class StillframeError extends Error {
   }
 }
 
+/** True where the process or the host has no file descriptor left, which no program or file is to blame for. */
+export function isOutOfDescriptors(thrown: unknown): boolean {
+  const { code = "" } = (thrown ?? {}) as NodeJS.ErrnoException
+  return code === "EMFILE" || code === "ENFILE"
+}
+
 /** Turns an error of a library or the system into a `StillframeError` with our words; its own are in `said`. */
 export function toStillframeError(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
@@ -99,6 +105,11 @@ const away: SystemError = {
   code: "storage_unavailable",
   message: "the file system cannot be used at present; mount it again so that it can be written",
 }
+const noDescriptors: SystemError = {
+  code: "insufficient_resources",
+  message:
+    "the host has no file descriptor left for this work; raise the limit of the process (`ulimit -n`, LimitNOFILE) or of the host, and try again",
+}
 const systemErrors: Readonly<Record<string, SystemError>> = {
   ENOSPC: full,
   EDQUOT: { ...full, message: "the disk quota is used up; raise it or free some space, and try again" },
@@ -106,6 +117,8 @@ const systemErrors: Readonly<Record<string, SystemError>> = {
     code: "storage_failed",
     message: "the storage reported an error; look at the host's kernel log and check the disk",
   },
+  EMFILE: noDescriptors,
+  ENFILE: noDescriptors,
   // Only file systems say so: remounted read-only, or a server that has lost the file.
   EROFS: away,
   ESTALE: away,

@@ -43,6 +43,9 @@ const backoffMsMax = 5 * 60_000
 /** How long work waits for a directory that is absent, unless a worker sees it come back before. */
 const storageWaitMs = 15_000
 
+/** No operation is put off for longer. */
+export const retryDelayMsMax = Math.max(backoffMsMax, storageWaitMs)
+
 /** When a failed try may be repeated: milliseconds from now, or undefined when this failure ends the operation. `attempt` counts from 1. */
 export function retryDelayMs(kind: OperationKind, attempt: number, code: ErrorCode): number | undefined {
   const { max, backoffMs } = operationAttempts[kind]

@@ -7,6 +7,9 @@ import type { Tags } from "./tags.ts"
 export const disabledReasons = ["gone", "failing"] as const
 export type DisabledReason = (typeof disabledReasons)[number]
 
+/** The secret before a rotation signs for at most so long. */
+export const secretGraceMsMax = 7 * 24 * 3_600_000
+
 /** What is needed to show a webhook. Never its secret. */
 export interface WebhookRecord {
   readonly id: string
@@ -38,6 +41,11 @@ export interface WebhookResource {
   /** Until when the secret before the last rotation signs too; null: it does not. */
   readonly previous_secret_until: string | null
   readonly created_at: string
+}
+
+/** Scheme, host and port of a webhook's URL: its path and query often hold a secret. */
+export function withOriginOnly(webhook: WebhookResource): WebhookResource {
+  return { ...webhook, url: new URL(webhook.url).origin }
 }
 
 export function webhookResource(record: WebhookRecord): WebhookResource {

@@ -1,4 +1,5 @@
 import { readdir, readFile } from "node:fs/promises"
+import { isOutOfDescriptors } from "@stillframe/domain/errors"
 import { identifyProcess, type ProcessIdentity } from "./processes.ts"
 
 /** Processes that are looked at together, each with an open file. One after the other costs three times the processor time. */
@@ -24,8 +25,12 @@ async function processIfWith(
 ): Promise<ProcessIdentity | undefined> {
   const words = await readFile(`/proc/${pid}/${file}`, "utf8").then(
     (text) => text.split("\0"),
-    // It ended while we looked, or is somebody else's.
-    (): string[] => [],
+    (error: NodeJS.ErrnoException): string[] => {
+      // Else a VM that lives would be taken for one that has ended.
+      if (isOutOfDescriptors(error)) throw error
+      // It ended while we looked, or is another user's.
+      return []
+    },
   )
   return words.includes(wanted) ? await identifyProcess(Number(pid)) : undefined
 }

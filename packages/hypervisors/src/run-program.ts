@@ -1,7 +1,8 @@
 import { execFile } from "node:child_process"
 import { basename } from "node:path"
 import { promisify } from "node:util"
-import { StillframeError } from "@stillframe/domain/errors"
+import { childEnv } from "@stillframe/domain/child-env"
+import { isOutOfDescriptors, StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { logHasWhy } from "./refusal.ts"
 
 const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
@@ -13,10 +14,17 @@ export async function runProgram(
   { cwd, runAs, signal }: { cwd?: string; runAs?: { uid: number; gid: number }; signal: AbortSignal },
 ): Promise<string> {
   try {
-    const options = { signal, maxBuffer: OUTPUT_BYTES_MAX, ...(cwd !== undefined && { cwd }), ...runAs }
+    const options = {
+      env: childEnv(),
+      signal,
+      maxBuffer: OUTPUT_BYTES_MAX,
+      ...(cwd !== undefined && { cwd }),
+      ...runAs,
+    }
     return (await promisify(execFile)(program, [...args], options)).stdout
   } catch (error) {
     const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: string }
+    if (isOutOfDescriptors(error)) throw toStillframeError(error)
     if (code === "ENOENT") {
       throw new StillframeError(
         "hypervisor_unavailable",

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process"
 import { constants } from "node:fs"
 import { open } from "node:fs/promises"
 import { join } from "node:path"
-import { StillframeError } from "@stillframe/domain/errors"
+import { isOutOfDescriptors, StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { openRegular } from "@stillframe/storage/open-regular"
 import { endProcess, identifyProcess, type ProcessIdentity } from "./processes.ts"
 import { logHasWhy, refusedGuest } from "./refusal.ts"
@@ -127,6 +127,7 @@ async function spawnIn<T>(options: StartOptions<T>) {
 }
 
 function notExecuted({ program, setting }: StartOptions<unknown>, cause: Error): StillframeError {
+  if (isOutOfDescriptors(cause)) return toStillframeError(cause)
   return new StillframeError(
     "hypervisor_unavailable",
     `${program} cannot be executed on this host; check ${setting}`,

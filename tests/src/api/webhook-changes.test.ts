@@ -32,6 +32,29 @@ test("a change touches what it names, and nothing else", async () => {
   expect((await api.ask("GET", `/webhooks/${made.id}`)).body).toEqual({ ...bare, event_types: [] })
 })
 
+test("a token that may write webhooks but not read them sees only the origins of their URLs", async () => {
+  await using api = await testApi()
+  const secret = `${url}/T000/secret?key=1`
+  const { body: made } = await api.ask("POST", "/webhooks", { body: { url: secret } })
+  const claims = { permissions: ["webhook:write"], sub: "writer" }
+  const answers = [
+    await api.ask("PATCH", `/webhooks/${made.id}`, { claims, body: {} }),
+    await api.ask("POST", `/webhooks/${made.id}/rotate-secret`, {
+      claims,
+      headers: { "idempotency-key": "a" },
+    }),
+    await api.ask("POST", `/webhooks/${made.id}/rotate-secret`, {
+      claims,
+      headers: { "idempotency-key": "a" },
+    }),
+  ]
+
+  expect(answers.map(({ status, body }) => [status, body.url])).toEqual(
+    answers.map(() => [200, "https://receiver.example"]),
+  )
+  expect((await api.ask("GET", `/webhooks/${made.id}`)).body.url).toBe(secret)
+})
+
 test("enabling a webhook forgets why it was disabled; one that is enabled goes on failing", async () => {
   await using api = await testApi()
   const { body: made } = await api.ask("POST", "/webhooks", { body: { url } })

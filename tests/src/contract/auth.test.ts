@@ -1,4 +1,5 @@
 import { generateKeyPairSync, sign } from "node:crypto"
+import { readFile } from "node:fs/promises"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { encode, testApi, token, type TestApi } from "../api/test-api.ts"
 
@@ -128,6 +129,27 @@ test("case 6: no permissions or * allow every route, a malformed claim none, and
       expect(answer.message).toBe(`missing required scope: ${scope}`)
     }
   }
+})
+
+test("snapshot:create is enough to take a snapshot, and for nothing else", async () => {
+  const claims = { permissions: ["snapshot:create"] }
+  const allowed: string[] = []
+  for (const [method, path, , body] of routes) {
+    const { status } = await api.ask(method, path, { claims, body, headers: { prefer: "respond-async" } })
+    if (status !== 403) allowed.push(`${method} ${path}`)
+  }
+
+  expect(allowed).toEqual(["POST /instances/x/snapshots"])
+})
+
+test("README and the API's description say the same of each scope, from the routes", async () => {
+  const { info } = (await api.ask("GET", "/spec.json", { claims: null })).body
+  const [, table] = info.description.split("## Scopes\n\n")
+  const readme = await readFile(new URL("../../../README.md", import.meta.url), "utf8")
+
+  expect(table).toMatch(/^\| `snapshot:write` .*`POST \/snapshots\/\{id\}\/fork`/m)
+  expect(table).toMatch(/^\| `host:attach` .*`POST \/instances` with `instance:write`/m)
+  expect(readme).toContain(`${table}\n`)
 })
 
 test("case 7: an unknown path is 404 and a wrong method 405, both before the token is looked at", async () => {

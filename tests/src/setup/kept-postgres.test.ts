@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { open, rm, stat } from "node:fs/promises"
+import { open, readFile, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "@stillframe/db/embedded"
@@ -7,7 +7,7 @@ import { removeEmbeddedPostgres } from "@stillframe/db/embedded-cluster"
 import { makeCluster, type MadeCluster } from "@stillframe/testing/made-cluster"
 import { scratchFolder } from "@stillframe/testing/scratch"
 import pg from "pg"
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test, type TestContext } from "vitest"
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi, type TestContext } from "vitest"
 
 const run = promisify(execFile)
 const mib = 1024 ** 2
@@ -48,6 +48,18 @@ test("a postgres that was killed is started again on the same port, with one lin
     { message: "the embedded postgres ended by itself; starting it again", fields: { reason: "SIGKILL" } },
     { message: "the embedded postgres runs again", fields: expect.objectContaining({ pid: postgres.pid }) },
   ])
+})
+
+test("postgres has none of our settings and secrets in its environment", async () => {
+  vi.stubEnv("JWT_SECRET", "a secret that postgres has no use for")
+  try {
+    await using postgres = await startKept(dir)
+
+    expect(await readFile(`/proc/${postgres.pid}/environ`, "utf8")).toMatch(/(^|\0)PATH=/)
+    expect(await readFile(`/proc/${postgres.pid}/environ`, "utf8")).not.toContain("JWT_SECRET")
+  } finally {
+    vi.unstubAllEnvs()
+  }
 })
 
 test("tries that fail are told once, and go on until one succeeds", async () => {

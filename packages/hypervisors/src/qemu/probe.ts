@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process"
+import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { LaunchConfig, MachineTypes } from "../launch-config.ts"
 import { runProgram } from "../run-program.ts"
@@ -89,6 +90,7 @@ export async function probeAccel(
     guest.cmdline === undefined ? [] : ["-append", guest.cmdline],
   ].flat()
   const child = spawn(binary, args, {
+    env: childEnv(),
     stdio: ["ignore", "pipe", "pipe"],
     timeout: TRIAL_TIMEOUT_MS,
     killSignal: "SIGKILL",
