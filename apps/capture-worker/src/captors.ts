@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
+import { processEnv } from "@stillframe/runtime/env"
 import { orderDeadlines, watchDeadline, type OrderDeadlines } from "./order-deadline.ts"
 import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
 
@@ -119,7 +120,7 @@ function startCaptor(): ChildProcess {
     detached: true,
     // NODE_EXTRA_CA_CERTS is left out too: Node reads those while it starts, through a descriptor that a VM started just then would
     // inherit.
-    env: childEnv(),
+    env: { ...childEnv(), NODE_OPTIONS: processEnv()["NODE_OPTIONS"] },
     // The worker's own, such as an inspector's port, are not for its captors.
     execArgv: [],
     stdio: ["ignore", "ignore", "inherit", "ipc"],

@@ -143,9 +143,9 @@ test("every type of event is described: its body, its headers, and how large it 
     expect([event.type, validate(event), validate.errors]).toEqual([event.type, true, null])
     const other = eventTypes.find((type) => type !== event.type)
     expect([event.type, validate({ ...event, type: other })]).toEqual([event.type, false])
-    const bytes = Buffer.byteLength(JSON.stringify(event))
-    expect([event.type, bytes > eventBytesMax / 2, bytes <= eventBytesMax]).toEqual([event.type, true, true])
   }
+  const bytes = Math.max(...events.map((event) => Buffer.byteLength(JSON.stringify(event))))
+  expect([bytes > eventBytesMax / 2, bytes <= eventBytesMax]).toEqual([true, true])
 })
 
 test("the tags of the largest event are the largest there are", () => {
