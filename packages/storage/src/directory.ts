@@ -15,13 +15,21 @@ export async function namesIn(dir: string): Promise<string[]> {
  * never ends below `/proc`, and says on a read-only file system that something is missing.
  */
 export async function makeDirectory(dir: string, mode = 0o700): Promise<void> {
+  if ((await refusalToMake(dir, mode)) === undefined) return
+  if (!(await exists(dirname(dir)))) await makeDirectory(dirname(dir), mode)
+  // Again where the one above was there: another process may have made it just then.
+  const refusal = await refusalToMake(dir, mode)
+  if (refusal !== undefined) throw refusal
+}
+
+/** Undefined once the directory is there, else that something is missing above it. */
+async function refusalToMake(dir: string, mode: number): Promise<NodeJS.ErrnoException | undefined> {
   try {
     await mkdir(dir, { mode })
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === "EEXIST") return
-    if (code !== "ENOENT" || (await exists(dirname(dir)))) throw error
-    await makeDirectory(dirname(dir), mode)
-    await makeDirectory(dir, mode)
+    const refusal = error as NodeJS.ErrnoException
+    if (refusal.code === "ENOENT") return refusal
+    if (refusal.code !== "EEXIST") throw refusal
   }
+  return undefined
 }

@@ -106,7 +106,7 @@ describe("in the directory of a VM that was broken out of", () => {
       await symlink(secret, join(dir, name))
 
     await writeDisks(dir, [disk])
-    const config = { memoryMib: 1, vcpus: 1, disks: [] }
+    const config = { memoryMib: 16, vcpus: 1, disks: [] }
     await writeVmRecord(dir, { config, process: { pid: 1, startTime: 1, bootId: "" } })
 
     expect(await readFile(secret, "utf8")).toBe("of somebody else")

@@ -203,6 +203,8 @@ describe("of a VM that an earlier version launched, whose caller's file is linke
     )
     const disks = await linked(manifest.disks, dir)
     await writeFile(join(dir, "manifest.json"), JSON.stringify({ ...manifest, files, disks }))
+    // Such a version recorded none.
+    await stack.db.updateTable("snapshots").set({ manifest_sha256: null }).where("id", "=", made.id).execute()
     return made
   }
 
