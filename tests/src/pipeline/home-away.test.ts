@@ -26,10 +26,13 @@ test("a VM whose directory is away is not gone: it stays Running, and its end is
   await untilTicks(stack.generationDir(vm), 3)
   const process_ = await processOf(stack, vm)
   process.kill(process_?.pid ?? 0, "SIGKILL")
-  await stack.until(async () => ((await state()) === "Stopped" ? true : undefined))
-  const events = await stack.api.request<EventEnvelope[]>("GET", `/events?instance_id=${vm.id}`)
-  const states = events.map(({ data }) => ("state" in data ? data.state : undefined))
-  expect(states.filter((one) => one === "Stopped")).toHaveLength(1)
+  const told = await stack.until(async () => {
+    const events = await stack.api.request<EventEnvelope[]>("GET", `/events?instance_id=${vm.id}`)
+    const stops = events.filter(({ data }) => "state" in data && data.state === "Stopped")
+    return stops.length > 0 ? stops : undefined
+  })
+  expect(told).toHaveLength(1)
+  expect(await state()).toBe("Stopped")
 })
 
 test("a host is not started on another DATA_DIR than that of its instances", async () => {
