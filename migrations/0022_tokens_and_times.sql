@@ -10,6 +10,8 @@ create function pull_back_times(
 ) returns integer language plpgsql volatile as $$
 declare
   now_once timestamptz := clock();
+  -- A row that is written during this call is a moment ahead of its start.
+  slack constant interval := interval '1 minute';
   ms constant interval := interval '1 millisecond';
   latest timestamptz;
   changed integer;
@@ -19,66 +21,66 @@ begin
   update operations set
     lease_expires_at = latest,
     not_before = least(not_before, now_once),
-    relayed_at = case when relayed_at > now_once then now_once else relayed_at end
+    relayed_at = case when relayed_at > now_once + slack then now_once else relayed_at end
     where id in (
-    select id from operations where token is not null and lease_expires_at > latest for update skip locked);
+    select id from operations where token is not null and lease_expires_at > latest + slack for update skip locked);
   get diagnostics changed = row_count;
   total := total + changed;
 
   -- Apart, for the index of each.
   update operations set not_before = now_once where id in (
     select id from operations
-    where state = 'queued' and relayed_at is null and not_before > now_once + delay_ms * ms for update skip locked);
+    where state = 'queued' and relayed_at is null and not_before > now_once + delay_ms * ms + slack for update skip locked);
   get diagnostics changed = row_count;
   total := total + changed;
   update operations set not_before = least(not_before, now_once), relayed_at = now_once where id in (
     select id from operations
-    where state = 'queued' and relayed_at is not null and relayed_at > now_once for update skip locked);
+    where state = 'queued' and relayed_at is not null and relayed_at > now_once + slack for update skip locked);
   get diagnostics changed = row_count;
   total := total + changed;
 
   latest := now_once + reader_ms * ms;
-  update snapshot_readers set expires_at = latest where expires_at > latest;
+  update snapshot_readers set expires_at = latest where expires_at > latest + slack;
   get diagnostics changed = row_count;
   total := total + changed;
 
-  update hosts set heartbeat_at = now_once where heartbeat_at > now_once;
+  update hosts set heartbeat_at = now_once where heartbeat_at > now_once + slack;
   get diagnostics changed = row_count;
   total := total + changed;
-  update compression_workers set heartbeat_at = now_once where heartbeat_at > now_once;
+  update compression_workers set heartbeat_at = now_once where heartbeat_at > now_once + slack;
   get diagnostics changed = row_count;
   total := total + changed;
-  update queue_check set checked_at = now_once where checked_at > now_once;
+  update queue_check set checked_at = now_once where checked_at > now_once + slack;
   get diagnostics changed = row_count;
   total := total + changed;
-  update idempotency_keys set created_at = now_once where created_at > now_once;
+  update idempotency_keys set created_at = now_once where created_at > now_once + slack;
   get diagnostics changed = row_count;
   total := total + changed;
 
   update webhooks set
-    failing_since = case when failing_since > now_once then now_once else failing_since end,
+    failing_since = case when failing_since > now_once + slack then now_once else failing_since end,
     previous_secret_until = case
-      when previous_secret_until > now_once + grace_ms * ms then now_once + grace_ms * ms else previous_secret_until end
-    where failing_since > now_once or previous_secret_until > now_once + grace_ms * ms;
+      when previous_secret_until > now_once + grace_ms * ms + slack then now_once + grace_ms * ms else previous_secret_until end
+    where failing_since > now_once + slack or previous_secret_until > now_once + grace_ms * ms + slack;
   get diagnostics changed = row_count;
   total := total + changed;
 
   -- A first attempt is due at once. Claims are among the oldest of a webhook.
   update deliveries set
     next_attempt_at = case
-      when next_attempt_at > now_once + case attempt when 0 then 0 else retry_ms end * ms then now_once
+      when next_attempt_at > now_once + case attempt when 0 then 0 else retry_ms end * ms + slack then now_once
       else next_attempt_at end,
-    claimed_until = case when claimed_until > now_once + claim_ms * ms then null else claimed_until end
+    claimed_until = case when claimed_until > now_once + claim_ms * ms + slack then null else claimed_until end
     where id in (
       select ahead.id from webhooks cross join lateral (
         select id from deliveries
-        where webhook_id = webhooks.id and state = 'pending' and next_attempt_at > now_once
-          and next_attempt_at > now_once + case attempt when 0 then 0 else retry_ms end * ms
+        where webhook_id = webhooks.id and state = 'pending' and next_attempt_at > now_once + slack
+          and next_attempt_at > now_once + case attempt when 0 then 0 else retry_ms end * ms + slack
         union
         select id from (
           select id, claimed_until from deliveries
           where webhook_id = webhooks.id and state = 'pending' order by next_attempt_at limit claimed_max) as oldest
-        where claimed_until > now_once + claim_ms * ms) as ahead)
+        where claimed_until > now_once + claim_ms * ms + slack) as ahead)
     and state = 'pending';
   get diagnostics changed = row_count;
   return total + changed;

@@ -6,16 +6,13 @@ import { claimMs, perWebhookMax } from "./deliveries.ts"
 import { readerLeaseMs } from "./readers.ts"
 import type { Database } from "./schema.ts"
 
-/** Times that are written while the function runs must not look wrong: an attempt would be made twice. */
-const slackMs = 60_000
-
 /**
  * Pulls back every stored lease, delay, life sign and schedule that lies further ahead than it can: the database's clock was
- * ahead when it was written, and has been put right. Returns how many rows it changed.
+ * ahead when it was written, and has been put right. A minute more is allowed to each. Returns how many rows it changed.
  */
 export async function pullBackTimes(db: Database): Promise<number> {
   const { rows } = await sql<{ changed: number }>`
-    select pull_back_times(${leaseMs}, ${retryDelayMsMax}, ${readerLeaseMs}, ${retryAfterMsMax + slackMs}, ${claimMs + slackMs},
+    select pull_back_times(${leaseMs}, ${retryDelayMsMax}, ${readerLeaseMs}, ${retryAfterMsMax}, ${claimMs},
       ${secretGraceMsMax}, ${perWebhookMax}) as changed`.execute(db)
   return rows[0]?.changed ?? 0
 }
