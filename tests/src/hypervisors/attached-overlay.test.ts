@@ -1,6 +1,7 @@
 import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { processAlive } from "@stillframe/hypervisors/processes"
 import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
 import { expect, test } from "vitest"
 import {
@@ -162,6 +163,8 @@ test("QEMU killed on its overlays: what the guest wrote is all there after the l
   })
 
   await expect(attempt).rejects.toMatchObject({ code: "hypervisor_gone" })
+  // Its sockets close a moment before the process is gone.
+  await expect.poll(() => processAlive(stranger.process)).toBe(false)
   expect(await overlaysIn(place)).toHaveLength(2)
   const completed = await commitLeftover(home, { qemuImg: qemu.qemuImg, signal: never })
   expect(completed).toEqual([join(place.root, "a.raw"), join(place.root, "upper.qcow2")])
@@ -184,6 +187,7 @@ test("a VM that its owner started again without the overlay: the two are not mix
     },
   })
   await expect(attempt).rejects.toMatchObject({ code: "hypervisor_gone" })
+  await expect.poll(() => processAlive(stranger.process)).toBe(false)
   await writeFile(join(place.root, "a.raw"), Buffer.alloc(1024 * KIB, 0x33))
 
   const commit = commitLeftover(home, { qemuImg: qemu.qemuImg, signal: never })
