@@ -112,12 +112,12 @@ async function startServer(
   resources.defer(() => db.destroy())
   await migrate(db)
   const host = { name: "bench", pool: "bench" }
-  await heartbeat(db, {
-    ...host,
-    hostId: "bench",
-    bootId: "boot",
-    hypervisors: { qemu: qemuCapabilities({ version: "0" }, { live_capture: false }) },
-  })
+  const hypervisors = { qemu: qemuCapabilities({ version: "0" }, { live_capture: false }) }
+  const beat = (): Promise<void> => heartbeat(db, { ...host, hostId: "bench", bootId: "boot", hypervisors })
+  await beat()
+  // A host that is not heard of takes nothing on.
+  const beats = setInterval(() => void beat(), 5_000)
+  resources.defer(() => clearInterval(beats))
   const launch = { image: "demo" }
   const what = { name: "vm", image: "demo", hypervisor: "qemu", host: host.name, launch } as const
   const { id } = await createInstance(db, { ...what, vcpus: 1, memoryMib: 64 })
