@@ -23,7 +23,14 @@ import {
   untilPaused,
   untilState,
 } from "./attached.ts"
-import { deleteInstances, expireLeases, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import {
+  deleteInstances,
+  expireLeases,
+  testStack,
+  untilTrue,
+  type AppProcess,
+  type TestStack,
+} from "./test-stack.ts"
 
 const MIB = 1024 * 1024
 /** Pages that were never touched are still looked at: enough of them make a pause that a test can aim at. */
@@ -112,10 +119,7 @@ describe("whose worker is killed", () => {
     const theirs = await attach(stack, stranger)
 
     const { snapshot, intent } = await untilPaused(stack, theirs)
-    worker.child.kill("SIGSTOP")
-    process.kill(intent.captor.pid, "SIGKILL")
-    worker.child.kill("SIGKILL")
-    await worker.ended
+    await killBoth(worker, intent.captor)
     await using _next = await stack.startCaptureWorker(settingsFor(place, stranger))
     await expectRunning(stranger)
     await expireLeases(stack)
@@ -133,10 +137,7 @@ describe("whose worker is killed", () => {
 
     const { snapshot, captor } = await untilCopied(stack, theirs)
     expect(await readIntent(home)).toBeUndefined()
-    worker.child.kill("SIGSTOP")
-    process.kill(captor.pid, "SIGKILL")
-    worker.child.kill("SIGKILL")
-    await worker.ended
+    await killBoth(worker, captor)
     expect(await overlaysIn(place)).toHaveLength(1)
     await writeAsGuest(stranger, 0x22)
     await using _next = await stack.startCaptureWorker(settingsFor(place, stranger))
@@ -157,10 +158,7 @@ describe("whose worker is killed", () => {
     const theirs = await attach(stack, stranger, { allow_overlay: true })
 
     const { captor } = await untilCopied(stack, theirs)
-    worker.child.kill("SIGSTOP")
-    process.kill(captor.pid, "SIGKILL")
-    worker.child.kill("SIGKILL")
-    await worker.ended
+    await killBoth(worker, captor)
     await writeAsGuest(stranger, 0x22)
     await endProcess(stranger.process, { graceMs: 0 })
     await using _next = await stack.startCaptureWorker(settingsFor(place, stranger))
@@ -182,10 +180,7 @@ test("forgotten with its host while it runs on an overlay, it is led back when t
   const theirs = await attach(stack, stranger, { allow_overlay: true })
 
   const { captor } = await untilCopied(stack, theirs)
-  worker.child.kill("SIGSTOP")
-  process.kill(captor.pid, "SIGKILL")
-  worker.child.kill("SIGKILL")
-  await worker.ended
+  await killBoth(worker, captor)
   await writeAsGuest(stranger, 0x22)
   await stack.db
     .updateTable("hosts")
@@ -198,6 +193,14 @@ test("forgotten with its host while it runs on an overlay, it is led back when t
   expect((await readFile(join(place.root, "slow.raw")))[0]).toBe(0x22)
   await expectRunning(stranger)
 })
+
+/** The worker stands still first, so that it does not resume the VM of a captor that has died. */
+async function killBoth(worker: AppProcess, captor: ProcessIdentity): Promise<void> {
+  worker.child.kill("SIGSTOP")
+  process.kill(captor.pid, "SIGKILL")
+  worker.child.kill("SIGKILL")
+  await worker.ended
+}
 
 /** Its copy takes long enough that a test can aim at it. */
 async function startWithSlowDisk(place: Ground): Promise<Stranger> {
