@@ -7,7 +7,7 @@ import { LRUCache } from "lru-cache"
 export interface CaptureLimits {
   readonly perInstance: number
   readonly perHost: number
-  /** Of tokens with the same `sub`, or of one token without it. */
+  /** Counted for all tokens with the same `sub`, or for one token without it. */
   readonly perCaller: number
 }
 

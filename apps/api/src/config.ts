@@ -43,9 +43,9 @@ export interface ApiConfig {
   /** Why nothing new may be created at present, where this process knows the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
   readonly streamHeartbeatMs: number
-  /** None where it is absent. */
+  /** Absent: no limits. */
   readonly limits?: RateLimits
-  /** None where it is absent. */
+  /** Absent: no limits. */
   readonly webhookLimits?: WebhookLimits
   /** The ranges of proxies whose `X-Forwarded-For` is believed; none where it is absent. */
   readonly trustedProxies?: readonly string[]

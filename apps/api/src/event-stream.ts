@@ -61,7 +61,7 @@ export function eventStreamRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-/** Who has how many streams open. `limit` 0: no limit. */
+/** Counts the open streams of each caller. `limit` 0: no limit. */
 function openSlots(limit: number): { assertFree(caller: string): void; take(caller: string): Disposable } {
   const taken = new Map<string, number>()
   return {

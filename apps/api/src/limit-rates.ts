@@ -5,7 +5,7 @@ import { openClientAddress } from "./client-address.ts"
 import { problem } from "./problem.ts"
 import type { Answer, ApiDeps } from "./route.ts"
 
-/** What one caller and one address may ask for; 0: without a limit. */
+/** The limits of one caller and of one address; 0: without a limit. */
 export interface RateLimits {
   /** Requests a second from one address that bring no valid token. */
   readonly perAddress: number

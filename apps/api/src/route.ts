@@ -38,9 +38,9 @@ export interface ApiDeps {
   readonly eventTail: EventTail
   /** Why nothing new may be created at present; undefined while there is room on the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
-  /** None where it is absent. */
+  /** Absent: no limits. */
   readonly limits?: RateLimits | undefined
-  /** None where it is absent. */
+  /** Absent: no limits. */
   readonly webhookLimits?: WebhookLimits | undefined
   /** The ranges of proxies whose `X-Forwarded-For` is believed. */
   readonly trustedProxies?: readonly string[] | undefined

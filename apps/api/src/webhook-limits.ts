@@ -5,7 +5,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 /** How many webhooks there may be. One event is one request to each of them. */
 export interface WebhookLimits {
   readonly perInstallation: number
-  /** Of all webhooks, those to one host name or address, on any port. */
+  /** Limits the webhooks to one host name or address, on any port. */
   readonly perHost: number
 }
 

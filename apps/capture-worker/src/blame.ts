@@ -20,7 +20,7 @@ export function suspectsOf(launch: StoredLaunch, hypervisor: Hypervisor): string
   return image === undefined || hypervisor === "qemu" ? suspects : ["image", ...suspects]
 }
 
-/** Likewise of a guest that exists: what came from a caller at its launch, or with a fork onto another hypervisor. */
+/** The same for a guest that exists: members that a caller gave at its launch, or with a fork onto another hypervisor. */
 export function partsOf(
   { kernel, initrd, cmdline, disks }: GuestConfig,
   { hypervisor, imagesDir }: { hypervisor: Hypervisor; imagesDir: string },

@@ -76,7 +76,7 @@ async function offerAgain(): Promise<void> {
   endNow(0)
 }
 
-/** What keeps this process alive, and how many files it has open: the same before and after an order that leaves nothing. */
+/** Names the resources that keep this process alive, and counts its open files. An order that leaves nothing changes neither. */
 function openResources(): string {
   const files = readdirSync("/proc/self/fd").length
   return [...process.getActiveResourcesInfo().toSorted(), files].join()

@@ -118,7 +118,7 @@ function startInstance(captors: Captors): Promise<unknown> {
   return captors.order({ kind: "start", hypervisor, launch, ...orderOf() }, options)
 }
 
-/** Of the captors that this process has started. */
+/** The pids of the captors that this process has started. */
 async function captorPids(): Promise<number[]> {
   const threads = await readdir("/proc/self/task")
   const children = await Promise.all(

@@ -122,7 +122,7 @@ export async function startCaptureWorker(
 
 /** Before the sweep, which must not judge the pauses of a worker by a copy of its records. */
 async function holdKnownId(resources: AsyncDisposableStack, dataDir: string): Promise<string | undefined> {
-  // What keeps the id from being read is told by `claimHome`: VMs that were left paused are resumed first.
+  // `claimHome` reports an id that cannot be read. VMs that were left paused are resumed before that.
   const id = await readHostId(dataDir).catch(() => undefined)
   if (id !== undefined) resources.use(await holdHostId(dataDir, id))
   return id

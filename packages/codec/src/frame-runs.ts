@@ -8,9 +8,9 @@ import { zstdExtent } from "./zstd-extent.ts"
 
 /** Whole frames that follow each other, decoded together. */
 interface FrameRun {
-  /** Of the compressed bytes. */
+  /** How many compressed bytes the run takes. */
   readonly taken: number
-  /** Of the first frame that is not skippable. */
+  /** The algorithm of the first frame that is not skippable. */
   readonly algorithm: Algorithm | undefined
   /** Valid until the next run. */
   readonly content: Buffer

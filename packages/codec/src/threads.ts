@@ -3,7 +3,7 @@ import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
 import { type Control, framesDone, stop } from "./control.ts"
 import type { Task } from "./thread-main.ts"
 
-/** What a thread says: once that it has loaded, and of each task any number of batches, then one of the others. */
+/** A message of a thread: once that it has loaded, then for each task any number of batches and one of the others. */
 export type Answer =
   | { state: "loaded" }
   | { state: "batch"; batch: number; content: ArrayBuffer | undefined }

@@ -48,7 +48,7 @@ const repeatedKind = 1
 const compressedKind = 2
 const reservedKind = 3
 
-/** Of the field with the size of the content. */
+/** How many bytes the field with the size of the content has. */
 export function contentSizeBytes(flags: number): number {
   return [flags & singleSegment ? 1 : 0, 2, 4, 8][flags >> 6] ?? 0
 }

@@ -1,14 +1,14 @@
 import { openOutage, type Outage, type OutageLog } from "@stillframe/domain/outage"
 
-/** What the log tells of a lost database: one outage, whichever of a process's connections notices it first. */
+/** Logs a lost database as one outage, whichever of a process's connections notices it first. */
 export interface DatabaseOutage {
   /** From here on the log tells. Before that, a start that fails says why by its own error. */
   readonly begin: () => void
-  /** Of the pool: no connection could be made, or one was. */
+  /** The pool could make no connection, or made one. */
   readonly pool: Outage
   /** An idle connection of the pool broke: the pool is asked whether it makes another. */
   readonly broken: () => void
-  /** Of the connection for notifications, which is told apart only while the pool reaches the database. */
+  /** The connection for notifications: its loss is logged only while the pool reaches the database. */
   readonly notifications: Outage
 }
 

@@ -11,9 +11,9 @@ const retryMs = 500
 
 export interface HostRegistration {
   readonly name: string
-  /** Of its `DATA_DIR`, which a copy of that directory has too. */
+  /** The id in its `DATA_DIR`, which a copy of that directory has too. */
   readonly hostId: string
-  /** Of its kernel: no two machines have the same, and a machine has another after each boot. */
+  /** The id of its kernel's boot: no two machines have the same, and a machine has another after each boot. */
   readonly bootId: string
   readonly pool: string
   readonly hypervisors: HostCapabilities

@@ -2,7 +2,7 @@ import { sentence, unreachable, type Server } from "./unreachable.ts"
 
 interface Refusal {
   readonly code: string
-  /** Of Postgres's words, where its code is not enough. */
+  /** Matches Postgres's words, where its code is not enough. */
   readonly words?: RegExp
   readonly why: string
   readonly remedy: string

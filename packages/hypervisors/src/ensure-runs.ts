@@ -10,8 +10,8 @@ const lostMax = 2
 
 /**
  * Makes a VM run, from whatever a dead or failed capture left. A VMM answers one after the other, so this waits behind a save
- * that is under way. What it said last is in `said` of the error, `timeout`, of a VM that does not run in the end. Throws
- * `hypervisor_gone` when it could not be reached twice.
+ * that is under way. Throws `timeout` when the VM does not run in the end, with its last words in `said`, and `hypervisor_gone`
+ * when it could not be reached twice.
  */
 export async function ensureRuns(control: VmControl): Promise<void> {
   const until = performance.now() + resumeMs

@@ -35,7 +35,7 @@ const VIRTUAL_BYTES_MAX = 2 ** 51
 export async function resolveHostPath(path: string, rules: HostPathRules, shown = path): Promise<string> {
   checkPathShape(path)
   const real = await realpath(path).catch(async (error: unknown) => {
-    // Of a place outside, nobody learns what is there.
+    // A caller must not learn what lies outside.
     if (!rules.hostPaths.some((root) => isInside(resolve(path), root))) throw outside(shown)
     throw refused(shown, "it does not exist or cannot be read on this host; check the path", error)
   })

@@ -94,7 +94,7 @@ async function readStat(pid: number): Promise<ProcessStat | undefined> {
   return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: Number(fields[19]) }
 }
 
-/** Of this machine's kernel, another one after each boot. */
+/** The boot id of this machine's kernel: another one after each boot. */
 export async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim()
 }

@@ -43,7 +43,7 @@ export async function inOwnDirectory<T>(setting: string, path: string, work: () 
 }
 
 interface FileError extends NodeJS.ErrnoException {
-  /** Of a link, a copy or a rename. */
+  /** The target of a link, a copy or a rename. */
   readonly dest?: string
 }
 

@@ -7,7 +7,7 @@ import { scratchFolder } from "./scratch.ts"
 
 /** The data of a Postgres that was started once and stopped, for tests that are about its later starts: to make them costs most. */
 export interface MadeCluster extends AsyncDisposable {
-  /** Of its one start. */
+  /** The port of its one start. */
   readonly port: number
   /** Makes `dataDir` a copy. */
   copyTo(dataDir: string): Promise<void>

@@ -57,7 +57,7 @@ async function expectFullCycle(stack: TestStack): Promise<{ size_bytes: number }
   expect((await hypeman.instances.standby(source.id)).state).toBe("Standby")
   expect((await hypeman.instances.restore(source.id)).state).toBe("Running")
 
-  // What the client's types call nothing is null.
+  // The answer is null where the client's types have nothing.
   expect(await hypeman.snapshots.delete(created.id)).toBeNull()
   await expect(hypeman.snapshots.get(created.id)).rejects.toThrow(NotFoundError)
   for (const { id } of [source, fork]) await hypeman.instances.delete(id)

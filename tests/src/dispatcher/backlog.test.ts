@@ -31,7 +31,7 @@ function newOperation(db: OwnedDatabase, instanceId: string, kind: OperationKind
   return createOperation(db, { kind, queue, instanceId })
 }
 
-/** Of the same database, for what looks only at rows of some age. */
+/** Opens the same database with a clock that is ahead, for queries that look only at rows of some age. */
 function aMinuteLater(url: string): OwnedDatabase {
   return openDatabase({ url, clockOffset: "1 minute", onIdleError: () => undefined })
 }

@@ -34,7 +34,7 @@ const starts: Readonly<Record<string, (dir: string) => Promise<unknown>>> = {
   },
 }
 
-/** What each start says to `dir`, without the path. */
+/** The words of each start about `dir`, without the path. */
 export async function saidOf(dir: string): Promise<Record<string, string>> {
   const said: Record<string, string> = {}
   for (const [name, start] of Object.entries(starts))

@@ -15,7 +15,7 @@ export class Guest {
   #tick = 0
   #pattern = new Uint32Array(words)
   readonly #serial: number
-  /** Of the pattern, which nothing changes once it is there. */
+  /** The sum of the pattern, which nothing changes once it is there. */
   #sum = ""
   #timer: NodeJS.Timeout | undefined
 
