@@ -34,12 +34,11 @@ export async function openPostgresEngine({
   const rethrowInWords = (error: Error): never => {
     throw inPostgresWords(error, databaseUrl)
   }
-  const complete = await migrateSchema(databaseUrl).catch(rethrowInWords)
   // BullMQ nests no query in another, so queues and workers share.
   const pool = bullPool(databaseUrl, onError)
-  await pool.query("select").catch(async (error: Error) => {
+  const complete = await migrateSchema(pool).catch(async (error: Error) => {
     await pool.end()
-    rethrowInWords(error)
+    return rethrowInWords(error)
   })
   const closed = new AbortController()
   const intact = async (): Promise<boolean> => (await countObjects(pool)) >= complete
@@ -81,7 +80,7 @@ export async function openPostgresEngine({
     },
     async repair() {
       if (await intact()) return false
-      await rebuildSchema(databaseUrl, complete)
+      await rebuildSchema(pool, complete)
       return true
     },
     inWords,

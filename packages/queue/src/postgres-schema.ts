@@ -1,6 +1,5 @@
-import { setSession } from "@stillframe/domain/postgres-session"
 import { MIGRATION_ADVISORY_LOCK_KEY, runMigrations } from "bullmq"
-import { Client } from "pg"
+import type { Pool, PoolClient } from "pg"
 
 /** Where BullMQ's PostgreSQL backend keeps its tables; `runMigrations` makes it. */
 export const bullSchema = "bullmq"
@@ -14,7 +13,7 @@ export function isSchemaError(error: unknown): boolean {
 }
 
 /** How many relations and functions the schema holds: fewer than after its migration means that some were lost. */
-export async function countObjects(client: Pick<Client, "query">): Promise<number> {
+export async function countObjects(client: Pick<PoolClient, "query">): Promise<number> {
   const { rows } = await client.query<{ count: number }>(
     `select ((select count(*) from pg_class where relnamespace = to_regnamespace($1))
            + (select count(*) from pg_proc where pronamespace = to_regnamespace($1)))::int as count`,
@@ -24,8 +23,8 @@ export async function countObjects(client: Pick<Client, "query">): Promise<numbe
 }
 
 /** Brings the schema up to date; processes that start together take turns. Returns how many objects it then holds. */
-export function migrateSchema(url: string): Promise<number> {
-  return withClient(url, async (client) => {
+export function migrateSchema(pool: Pool): Promise<number> {
+  return withClient(pool, async (client) => {
     await runMigrations(client, bullSchema)
     try {
       await client.query(`select from ${bullSchema}.job, ${bullSchema}.meta limit 0`)
@@ -39,11 +38,11 @@ export function migrateSchema(url: string): Promise<number> {
 }
 
 /** Drops a schema that holds fewer than `expected` objects and makes it anew, with every job in it gone. */
-export function rebuildSchema(url: string, expected: number): Promise<void> {
-  return withClient(url, (client) => rebuild(client, expected))
+export function rebuildSchema(pool: Pool, expected: number): Promise<void> {
+  return withClient(pool, (client) => rebuild(client, expected))
 }
 
-async function rebuild(client: Client, expected: number): Promise<void> {
+async function rebuild(client: PoolClient, expected: number): Promise<void> {
   await client.query("begin")
   // The lock of BullMQ's own migrator, so that nobody drops what another one has just built.
   await client.query("select pg_advisory_xact_lock($1, hashtext($2))", [
@@ -56,17 +55,15 @@ async function rebuild(client: Client, expected: number): Promise<void> {
   await runMigrations(client, bullSchema)
 }
 
-async function withClient<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
-  const client = new Client({
-    connectionString: url,
-    connectionTimeoutMillis: 10_000,
-    fallback_application_name: "stillframe queue",
-  })
-  await client.connect()
+/** On one connection of the pool, which is closed where the work fails: nobody knows what it is in the middle of. */
+async function withClient<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect()
   try {
-    await client.query(setSession)
-    return await work(client)
-  } finally {
-    await client.end()
+    const result = await work(client)
+    client.release()
+    return result
+  } catch (error) {
+    client.release(true)
+    throw error
   }
 }
