@@ -7,7 +7,7 @@ import { startEmbeddedPostgres } from "@stillframe/db/embedded"
 import { migrate } from "@stillframe/db/migrate"
 import { createId } from "@stillframe/domain/ids"
 import { openQueueEngine } from "@stillframe/queue/engine"
-import { Client } from "pg"
+import { Pool } from "pg"
 import { inject } from "vitest"
 import type { ContainerServices } from "./containers.ts"
 import { startRedis } from "./redis.ts"
@@ -65,6 +65,8 @@ async function ownPostgres(opened: AsyncDisposableStack, dir: string): Promise<s
   const password = randomBytes(16).toString("hex")
   const postgres = await startEmbeddedPostgres({ dataDir: join(dir, "postgres"), password, sync: false })
   opened.use(postgres)
+  // Every connection of every test proves it; thousands of rounds of hashing guard nothing here.
+  await administer(postgres.url, `set scram_iterations = 1; alter role current_user password '${password}'`)
   return postgres.url
 }
 
@@ -121,31 +123,32 @@ export async function testDatabase({
 }
 
 /** Connections that were closed a moment ago may still be ending; what a failed test left open is cut off in the end. */
-function dropOnceUnused(server: string, name: string): Promise<void> {
-  return asAdministrator(server, async (client) => {
-    const deadline = performance.now() + unusedMs
-    const users = "select from pg_stat_activity where datname = $1"
-    while (performance.now() < deadline && (await client.query(users, [name])).rowCount !== 0)
-      await delay(unusedPollMs)
-    await client.query(`drop database ${name} with (force)`)
-  })
+async function dropOnceUnused(server: string, name: string): Promise<void> {
+  const deadline = performance.now() + unusedMs
+  const users = "select from pg_stat_activity where datname = $1"
+  while (performance.now() < deadline && (await administrator(server).query(users, [name])).rowCount !== 0)
+    await delay(unusedPollMs)
+  await administer(server, `drop database ${name} with (force)`)
 }
 
 const unusedMs = 5_000
 const unusedPollMs = 5
 
-function administer(url: string, statement: string): Promise<void> {
-  return asAdministrator(url, async (client) => void (await client.query(statement)))
+async function administer(server: string, statement: string): Promise<void> {
+  await administrator(server).query(statement)
 }
 
-async function asAdministrator(url: string, work: (client: Client) => Promise<void>): Promise<void> {
-  const client = new Client({ connectionString: url })
-  await client.connect()
-  try {
-    await work(client)
-  } finally {
-    await client.end()
-  }
+const administrators = new Map<string, Pool>()
+
+/** One connection for all tests of a process, which may end with it open: a new one takes longer than what it is for. */
+function administrator(server: string): Pool {
+  const known = administrators.get(server)
+  if (known !== undefined) return known
+  const pool = new Pool({ connectionString: server, max: 1, idleTimeoutMillis: 0, allowExitOnIdle: true })
+  // What breaks while nobody uses it is replaced.
+  pool.on("error", () => {})
+  administrators.set(server, pool)
+  return pool
 }
 
 function withDatabase(url: string, name: string): string {

@@ -6,8 +6,9 @@ import { clockPlus, type OwnedDatabase } from "@stillframe/db/client"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
 import { advanceInstance, createInstance, type InstanceRow } from "@stillframe/db/instances"
+import { openMigrated } from "@stillframe/db/open"
 import { heartbeat } from "@stillframe/db/register-host"
-import { openWaker, type Waker } from "@stillframe/db/wake"
+import type { Waker } from "@stillframe/db/wake"
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import type { CompressionConfig } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -67,6 +68,9 @@ export const hostQemu = qemuCapabilities(
 
 const lifeMs = 3_600_000
 
+/** Longer than a busy machine stands still: `fetch` does not repeat what it sent into a connection that was just being closed. */
+export const keepAliveMs = 120_000
+
 /** Enough for a commit, and not for a test's patience. */
 const twinWaitMs = 500
 
@@ -79,7 +83,6 @@ export async function testApi({
   resolve = async () => [],
   ready,
   databaseDefaults = [],
-  keepAliveMs,
   ...bounds
 }: {
   compression?: CompressionConfig
@@ -91,25 +94,23 @@ export async function testApi({
   ready?: Promise<void>
   /** Settings that the database has before anything connects to it, such as `datestyle = 'German'`. */
   databaseDefaults?: readonly string[]
-  keepAliveMs?: number
 } & Pick<
   ApiConfig,
-  "limits" | "webhookLimits" | "openCaptures" | "trustedProxies" | "readyCacheMs"
+  "keepAliveMs" | "limits" | "webhookLimits" | "openCaptures" | "trustedProxies" | "readyCacheMs"
 > = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
-  const { url, db } = opened.use(await testDatabase())
+  const { url } = opened.use(await testDatabase())
   if (databaseDefaults.length > 0) await alterDatabase(url, ...databaseDefaults)
   const log = createLogger({ service: "api", level: "silent" })
   const config = { databaseUrl: url, databaseDirectUrl: url, listenHost: "127.0.0.1", port: 0 }
   const keys = { jwtSecret, secretsKey }
   const webhooks = { webhookAllowedCidrs, resolve }
-  const times = { twinWaitMs, streamHeartbeatMs, ...(keepAliveMs !== undefined && { keepAliveMs }) }
+  const times = { twinWaitMs, streamHeartbeatMs, keepAliveMs }
   const behaviour = { compression, snapshotCreate, ...times, ...webhooks, ...bounds }
-  const api = opened.use(
-    await startApi({ ...config, ...keys, ...behaviour }, log, ready === undefined ? {} : { ready }),
-  )
-  const waker = await openWaker({ url, onError: () => {} })
-  opened.defer(() => waker.close())
+  const database = await openMigrated(opened, { ...config, log })
+  const { db, waker } = database
+  const options = { database, ...(ready !== undefined && { ready }) }
+  const api = opened.use(await startApi({ ...config, ...keys, ...behaviour }, log, options))
   const host: TestApi["host"] = async (name, change) => {
     await heartbeat(db, {
       name,

@@ -22,6 +22,8 @@ export async function testDispatcher(
   log: Logger = capturedLog().log,
 ): Promise<AsyncDisposable> {
   const webhooks = { allowedCidrs: ["127.0.0.0/8", "::1/128"], stackPorts: [] }
-  const defaults = { secretsKey, webhooks, eventRetentionMs: 30 * 24 * 3_600_000 }
+  const retention = { eventRetentionMs: 30 * 24 * 3_600_000 }
+  // Fewer than its loops, which all begin at once: each connection takes Postgres a while.
+  const defaults = { secretsKey, webhooks, ...retention, databaseConnections: 3 }
   return startDispatcher({ ...defaults, databaseDirectUrl: config.databaseUrl, ...config }, log)
 }

@@ -13,18 +13,20 @@ import type { CompressionWorkerConfig } from "@stillframe/compression-worker/con
 import { startCompressionWorker } from "@stillframe/compression-worker/start"
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { clusterId } from "@stillframe/db/hosts"
-import { openWaker } from "@stillframe/db/wake"
+import { openMigrated } from "@stillframe/db/open"
 import { startDispatcher } from "@stillframe/dispatcher/start"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
+import { useQueueEngine } from "@stillframe/queue/engine"
 import { createLogger } from "@stillframe/runtime/logger"
+import { queueLog } from "@stillframe/runtime/queue-log"
 import { client, type Client } from "@stillframe/stillframe/client"
 import { mintToken } from "@stillframe/stillframe/token"
 import { testDatabase } from "@stillframe/testing/database"
 import { patienceMs } from "@stillframe/testing/patience"
 import { inject } from "vitest"
-import { jwtSecret, request, secretsKey, type Ask, type Reply } from "../api/test-api.ts"
+import { jwtSecret, keepAliveMs, request, secretsKey, type Ask, type Reply } from "../api/test-api.ts"
 import { qemu } from "../hypervisors/test-vm.ts"
 import { endVms } from "./end-vms.ts"
 
@@ -94,16 +96,17 @@ export async function testStack({
   await mkdir(imagesDir, { recursive: true })
   await copyFile(heartbeatElf, join(imagesDir, "heartbeat.elf"))
 
-  const { url: databaseUrl, db } = opened.use(
-    await testDatabase(clockOfAll === undefined ? {} : { clockOfAll }),
-  )
-  const cluster = await clusterId(db)
-  opened.defer(() => endVms(cluster))
-  const waker = await openWaker({ url: databaseUrl, onError: () => {} })
-  opened.defer(() => waker.close())
+  const { url: databaseUrl } = opened.use(await testDatabase(clockOfAll === undefined ? {} : { clockOfAll }))
   const log = createLogger({ service: "test", level: process.env["TEST_LOG_LEVEL"] ?? "silent" })
   const redisUrl = engine === "redis" ? inject("redisUrl") : undefined
   const common = { databaseUrl, databaseDirectUrl: databaseUrl, redisUrl }
+  // As under `npm start`, the parts of one process share their connections; few, because each takes Postgres a while.
+  const database = await openMigrated(opened, { ...common, databaseConnections: 4, log })
+  const { db, waker } = database
+  const queue = { redisUrl, databaseUrl, ...queueLog(log, redisUrl) }
+  const shared = { database, engine: await useQueueEngine(opened, queue) }
+  const cluster = await clusterId(db)
+  opened.defer(() => endVms(cluster))
   const allowedCidrs = ["127.0.0.0/8"]
   const config: ApiConfig = {
     ...common,
@@ -116,11 +119,13 @@ export async function testStack({
     snapshotCreate: "async",
     twinWaitMs: 10_000,
     streamHeartbeatMs: 15_000,
+    keepAliveMs,
     ...changedApi,
   }
-  const { url } = opened.use(await startApi(config, log))
+  const { url } = opened.use(await startApi(config, log, { database }))
   const webhooks = { allowedCidrs, stackPorts: [] }
-  opened.use(await startDispatcher({ ...common, secretsKey, webhooks, eventRetentionMs: 86_400_000 }, log))
+  const dispatcher = { ...common, secretsKey, webhooks, eventRetentionMs: 86_400_000 }
+  opened.use(await startDispatcher(dispatcher, log, shared))
 
   const place = {
     dataDir,
@@ -172,7 +177,7 @@ export async function testStack({
       return join(place.storageDir, "snapshots", id, token)
     },
     startCaptureWorker: async (change) =>
-      resources.use(await startCaptureWorker({ ...worker, ...change }, log)),
+      resources.use(await startCaptureWorker({ ...worker, ...change }, log, shared)),
     spawn: async (app, env = {}) => {
       const started = await spawnApp(app, {
         DATABASE_URL: databaseUrl,
@@ -195,7 +200,11 @@ export async function testStack({
     },
     startCompressionWorker: async (change) =>
       resources.use(
-        await startCompressionWorker({ ...common, ...place, threads: 2, scrubIntervalMs: 0, ...change }, log),
+        await startCompressionWorker(
+          { ...common, ...place, threads: 2, scrubIntervalMs: 0, ...change },
+          log,
+          shared,
+        ),
       ),
     async launch(name, launch = { image: "heartbeat" }) {
       const instance = await http.request<InstanceResource>("POST", "/instances", { name, launch })
