@@ -5,12 +5,7 @@ import { pipeline } from "node:stream/promises"
 import { bootNames } from "./boot-names.ts"
 import type { Disk } from "./disks.ts"
 import type { GuestConfig } from "./launch-config.ts"
-
-/** The unprivileged user that a VM's process runs as where this process is root. */
-export interface VmUser {
-  readonly uid: number
-  readonly gid: number
-}
+import type { VmUser } from "./vm-users.ts"
 
 /** For all, and not for the user's group: the VMs of a host share one, and a directory above keeps all others out. */
 const readOnly = 0o444

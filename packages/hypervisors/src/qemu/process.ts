@@ -10,6 +10,7 @@ import { logHasWhy } from "../refusal.ts"
 import { isSealed } from "../seal-copy.ts"
 import { lastWords, startProcess } from "../start-process.ts"
 import { letReadLayer } from "../vm-user-files.ts"
+import type { VmUser } from "../vm-users.ts"
 import { knownMistake } from "./callers-mistake.ts"
 import { qemuArguments, qemuFiles } from "./command.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
@@ -24,7 +25,7 @@ export interface LaunchOptions {
   /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
   identity: string
   /** The unprivileged user QEMU runs as where this process is root. It must be able to execute `binary`. */
-  runAs?: { uid: number; gid: number }
+  runAs?: VmUser
   signal: AbortSignal
 }
 
@@ -107,7 +108,7 @@ async function assertOnlyAllowedFiles(pid: number, dir: string, disks: readonly 
   }
 }
 
-async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: number }): Promise<void> {
+async function giveDirectory(dir: string, { uid, gid }: VmUser): Promise<void> {
   await chown(dir, uid, gid)
   for (const name of await readdir(dir)) {
     // Images and kernels are shared with other VMs, and a snapshot's copy stays the snapshot's.
