@@ -25,7 +25,7 @@ export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): P
       ...(pid !== undefined && { pid }),
       binaries,
       launcher: hypervisor.binary,
-      users: hypervisor.runAs === undefined ? [] : [hypervisor.runAs.uid],
+      ...(hypervisor.vmUsers !== undefined && { users: hypervisor.vmUsers }),
       rules,
     })
     const dir = generationDir(dataDir, instanceId, generation)

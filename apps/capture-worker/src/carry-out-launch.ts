@@ -11,6 +11,7 @@ import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/proces
 import { exists } from "@stillframe/storage/exists"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import { blamed, partsOf } from "./blame.ts"
+import { claimVmUser } from "./claim-vm-user.ts"
 import type { EndOrder, Launched, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
 
 const endGraceMs = 2_000
@@ -22,8 +23,9 @@ export async function carryOutLaunch(
   onImport: (progress: ImportProgress) => void,
 ): Promise<Launched> {
   const dir = directoryOf(order)
-  const hypervisor = await hypervisorOf(order.hypervisor)
   try {
+    await using user = await claimVmUser(order)
+    const hypervisor = await hypervisorOf(user.hypervisor)
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const rules = { hostPaths: order.hostPaths, dataDir: order.dataDir }
     const disks = await hypervisor.prepare(order.launch, { dir, signal, rules, onImport })
@@ -54,8 +56,9 @@ function withImages(launch: GuestConfig, disks: readonly Disk[]): GuestConfig {
 /** Boots a stopped VM on the disks in its directory. When it fails, no process is left and the disks are as they were. */
 export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
-  const hypervisor = await hypervisorOf(order.hypervisor)
   await requireDirectory(dir)
+  await using user = await claimVmUser(order)
+  const hypervisor = await hypervisorOf(user.hypervisor)
   const disks = await hypervisor.renew(dir, signal)
   return await boot(hypervisor, { dir, disks, signal, ...whoseVm(order) }, order)
 }

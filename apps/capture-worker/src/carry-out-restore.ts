@@ -11,6 +11,7 @@ import { generationDir, rawMemoryName, standbyDir } from "@stillframe/storage/la
 import { memoryEntry, readManifest, writeManifest, type Manifest } from "@stillframe/storage/manifest"
 import { capturedMemory, type MemoryPlace } from "./captured-memory.ts"
 import { boot, carryOutEnd, whoseVm } from "./carry-out-launch.ts"
+import { claimVmUser } from "./claim-vm-user.ts"
 import type { RestoreOrder } from "./orders.ts"
 import { linkPayload, syncPayload } from "./seal.ts"
 
@@ -27,12 +28,16 @@ export async function carryOutRestore(
     if (order.target === "Running" && manifest.kind === "Standby") assertLoads(order, manifest)
     const frozen = await disksOf(order, manifest, signal)
     if (order.target === "Standby") return await keepMemory(order, manifest, signal)
+    // One that is to be stopped gets its user when it starts.
+    await using user = order.target === "Running" ? await claimVmUser(order) : undefined
+    const hypervisor = await hypervisorOf(user?.hypervisor ?? order.hypervisor)
     const dir = generationDir(order.dataDir, order.instanceId, order.generation)
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const store = await imagesFor(dir, order)
     const place = { config: order.launch, from: order.payloadDir, dir, store, signal }
-    const brought = await (await hypervisorOf(order.hypervisor)).bring(frozen, place)
-    if (order.target === "Running") return await startIn(dir, { order, manifest, frozen: brought, signal })
+    const brought = await hypervisor.bring(frozen, place)
+    if (order.target === "Running")
+      return await startIn(dir, { order, hypervisor, manifest, frozen: brought, signal })
     await writeDisks(dir, brought)
     return null
   } catch (error) {
@@ -64,12 +69,18 @@ async function startIn(
   dir: string,
   {
     order,
+    hypervisor,
     manifest,
     frozen,
     signal,
-  }: { order: RestoreOrder; manifest: Manifest; frozen: readonly Disk[]; signal: AbortSignal },
+  }: {
+    order: RestoreOrder
+    hypervisor: Hypervisor
+    manifest: Manifest
+    frozen: readonly Disk[]
+    signal: AbortSignal
+  },
 ): Promise<ProcessIdentity> {
-  const hypervisor = await hypervisorOf(order.hypervisor)
   const disks = await hypervisor.top(frozen, { dir, signal })
   const vm = { dir, disks, signal, ...whoseVm(order) }
   if (manifest.kind === "Stopped") return await boot(hypervisor, vm, order, order)

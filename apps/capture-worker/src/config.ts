@@ -13,6 +13,7 @@ import {
 import { spaceFloorBytes } from "@stillframe/storage/space"
 import { z } from "zod"
 import { stagingSetting } from "./staging-setting.ts"
+import { vmUidSetting, type UidRange } from "./vm-uid-setting.ts"
 
 export interface CaptureWorkerConfig {
   readonly databaseUrl: string
@@ -40,6 +41,8 @@ export interface CaptureWorkerConfig {
   readonly kvmDevice: string
   /** A directory on a tmpfs for saves that a disk would keep waiting. */
   readonly staging: string | undefined
+  /** The users that VMs run as where this process is root. */
+  readonly vmUids: UidRange
   readonly pauseLimitMs: number
   /** What a guest gets to shut itself down before its VM is ended. */
   readonly stopGraceMs: number
@@ -85,6 +88,7 @@ const settings = {
   FIRECRACKER_BINARY: z.string().optional(),
   VZ_SHIM_BINARY: z.string().optional(),
   CAPTURE_STAGING: stagingSetting,
+  VM_UID_RANGE: vmUidSetting,
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
   STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
   // More than one, so that a VM that hangs keeps no other waiting.
@@ -124,6 +128,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     accelerator: set.QEMU_ACCELERATOR,
     kvmDevice: "/dev/kvm",
     staging: set.CAPTURE_STAGING,
+    vmUids: set.VM_UID_RANGE,
     spaceFloorBytes,
     attachedLookMs: 30_000,
     logBytesMax,

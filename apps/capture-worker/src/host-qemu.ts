@@ -9,31 +9,41 @@ import { qemuCapabilities } from "@stillframe/hypervisors/qemu/capabilities"
 import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { HostUsers } from "./host-users.ts"
 import { liveCaptureOfHost } from "./live-capture-of-host.ts"
 import { remembered } from "./remembered.ts"
 import { adoptOnQemu, resolveLaunch } from "./resolve-launch.ts"
-import { vmUser } from "./vm-user.ts"
+import { vmUsers } from "./vm-users.ts"
 import type { HostHypervisor } from "./worker.ts"
 
 /** Finds out what this host's QEMU can do. Throws `hypervisor_unavailable` with the remedy where there is none. */
-export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): Promise<HostHypervisor> {
+export async function probeHostQemu(
+  config: CaptureWorkerConfig,
+  { users, log }: { users: HostUsers | undefined; log: Logger },
+): Promise<HostHypervisor> {
   const signal = new AbortController().signal
   const probe = await probeQemu(config.qemuBinary, signal)
-  const accel = await accelerator(config, probe, log)
+  const accel = await accelerator(config, probe, { users, log })
   const kvm = accel === "kvm" ? config.kvmDevice : undefined
-  const runAs = await vmUser(config.qemuBinary, { name: "qemu", kvm, log })
+  const asUsers = await vmUsers(config.qemuBinary, { name: "qemu", kvm, users, log })
   log.info({ version: probe.version, accel }, "qemu found")
   const { version, machines } = probe
   const live = await liveCaptureOfHost(
     config,
-    { binary: config.qemuBinary, version, machine: machines.q35, accel, ...(runAs && { runAs }) },
+    {
+      binary: config.qemuBinary,
+      version,
+      machine: machines.q35,
+      accel,
+      ...(asUsers && { runAs: asUsers.trialUser }),
+    },
     log,
   )
   const tools: HypervisorTools = {
     name: "qemu",
     binary: config.qemuBinary,
     qemuImg: config.qemuImg,
-    runAs,
+    vmUsers: asUsers?.vmUsers,
   }
   const host = { machines: probe.machines, accel, imagesDir: config.imagesDir }
   return {
@@ -47,7 +57,7 @@ export async function probeHostQemu(config: CaptureWorkerConfig, log: Logger): P
 async function accelerator(
   config: CaptureWorkerConfig,
   probe: QemuProbe,
-  log: Logger,
+  { users, log }: { users: HostUsers | undefined; log: Logger },
 ): Promise<LaunchConfig["accel"]> {
   if (config.accelerator !== "auto") return config.accelerator
   const canOpen = await access("/dev/kvm", constants.R_OK | constants.W_OK).then(
@@ -61,11 +71,14 @@ async function accelerator(
     if (guest.kernel === undefined)
       throw new StillframeError("internal_error", "the demo image has no kernel")
     log.info("trying whether kvm boots a guest")
+    const options = { name: "qemu", kvm: config.kvmDevice, users, log }
+    const asUsers = await vmUsers(config.qemuBinary, options)
     return await probeAccel(
       config.qemuBinary,
       probe.machines.q35,
       { ...guest, kernel: guest.kernel },
       new AbortController().signal,
+      asUsers?.trialUser,
     )
   })
 }

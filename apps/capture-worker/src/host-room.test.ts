@@ -5,7 +5,7 @@ import { expect, test } from "vitest"
 import { savingRoom, withHostRoom, type HostRoom } from "./host-room.ts"
 
 const mib = 1024 ** 2
-const nobody = { uid: 64_055, gid: 64_055 }
+const users = { first: 70_000, last: 70_063, gid: 70_000, confined: false }
 
 async function host() {
   const dataDir = await mkdtemp(join(tmpdir(), "stillframe-room-"))
@@ -37,12 +37,12 @@ test("what is under way counts until it is done", async () => {
 })
 
 test.each([
-  { who: "root's", runAs: undefined, storageDir: "/proc", bytes: 0 },
-  { who: "nobody's, the payload on the same file system", runAs: nobody, storageDir: tmpdir(), bytes: 0 },
-  { who: "nobody's, the payload on another", runAs: nobody, storageDir: "/proc", bytes: 64 * mib },
-])("a save asks for room beside the pool's where its VM is $who", async ({ runAs, storageDir, bytes }) => {
+  { who: "root's", vmUsers: undefined, storageDir: "/proc", bytes: 0 },
+  { who: "nobody's, the payload on the same file system", vmUsers: users, storageDir: tmpdir(), bytes: 0 },
+  { who: "nobody's, the payload on another", vmUsers: users, storageDir: "/proc", bytes: 64 * mib },
+])("a save asks for room beside the pool's where its VM is $who", async ({ vmUsers, storageDir, bytes }) => {
   await using place = await host()
-  const tools = { name: "firecracker" as const, binary: "/firecracker", qemuImg: "", runAs }
+  const tools = { name: "firecracker" as const, binary: "/firecracker", qemuImg: "", vmUsers }
 
   const asked = await savingRoom({ ...place, storageDir }, { id: "vm", memory_mib: 64 }, tools)
 

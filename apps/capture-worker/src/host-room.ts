@@ -93,10 +93,10 @@ export async function importRoom(
 export async function savingRoom(
   { dataDir, storageDir }: Pick<CaptureWorkerConfig, "dataDir" | "storageDir">,
   vm: { id: string; memory_mib: number },
-  { name, runAs }: HypervisorTools,
+  { name, vmUsers }: HypervisorTools,
 ): Promise<RoomRequest> {
   const why = `for ${name}, which runs as another user, to save the VM's memory: free some, enlarge the disk, or keep STORAGE_DIR on the same one`
-  const elsewhere = vmms.has(name) && runAs !== undefined && !(await onFileSystemOf(dataDir, storageDir))
+  const elsewhere = vmms.has(name) && vmUsers !== undefined && !(await onFileSystemOf(dataDir, storageDir))
   return { instanceId: vm.id, bytes: elsewhere ? vm.memory_mib * 1024 ** 2 : 0, why }
 }
 

@@ -4,8 +4,9 @@ import { canEnterAs } from "@stillframe/hypervisors/run-as"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { trialUid, type HostUsers } from "./host-users.ts"
 import { adoptGuest, resolveGuest } from "./resolve-launch.ts"
-import { vmUser } from "./vm-user.ts"
+import { vmUsers } from "./vm-users.ts"
 import type { HostHypervisor } from "./worker.ts"
 
 /**
@@ -14,12 +15,16 @@ import type { HostHypervisor } from "./worker.ts"
  */
 export async function probeHostVmms(
   config: CaptureWorkerConfig,
-  { staging, log }: { staging: string | undefined; log: Logger },
+  { staging, users, log }: { staging: string | undefined; users?: HostUsers | undefined; log: Logger },
 ): Promise<Map<Hypervisor, HostHypervisor>> {
   const found = new Map<Hypervisor, HostHypervisor>()
   for (const [name, { path: binary, setting }] of config.vmms) {
     try {
-      const capabilities = await vmms.get(name)?.probe(binary, new AbortController().signal)
+      // A shim of vz runs as we do: macOS has no such users.
+      const asUsers =
+        name === "vz" ? undefined : await vmUsers(binary, { name, kvm: config.kvmDevice, users, log })
+      const { signal } = new AbortController()
+      const capabilities = await vmms.get(name)?.probe(binary, signal, asUsers?.trialUser)
       if (capabilities === undefined) continue
       log.info({ hypervisor: name, version: capabilities.version }, "hypervisor found")
       found.set(name, {
@@ -28,8 +33,7 @@ export async function probeHostVmms(
           name,
           binary,
           qemuImg: config.qemuImg,
-          // A shim of vz runs as we do: macOS has no such user.
-          ...(name !== "vz" && { runAs: await vmUser(binary, { name, kvm: config.kvmDevice, log }) }),
+          vmUsers: asUsers?.vmUsers,
           staging,
           ...(capabilities.restores === "same_version" && { loadsOnly: capabilities.version }),
           ...(!capabilities.compressible_memory && {
@@ -45,18 +49,24 @@ export async function probeHostVmms(
       log.warn({ err, hypervisor: name, binary }, "hypervisor not offered")
     }
   }
-  if (staging !== undefined) await assertReached(staging, found)
+  if (staging !== undefined && users !== undefined) await assertReached(staging, found, users)
   return found
 }
 
 /** Throws `invalid_request` where the users that VMs run as can't walk to `staging`. */
-async function assertReached(staging: string, found: ReadonlyMap<Hypervisor, HostHypervisor>): Promise<void> {
+async function assertReached(
+  staging: string,
+  found: ReadonlyMap<Hypervisor, HostHypervisor>,
+  { range }: HostUsers,
+): Promise<void> {
+  const uid = trialUid(range)
   for (const { tools } of found.values()) {
-    const { name, runAs } = tools
-    if (runAs === undefined || (await canEnterAs(staging, runAs, new AbortController().signal))) continue
+    const { name, vmUsers: as } = tools
+    if (as === undefined || (await canEnterAs(staging, { uid, gid: as.gid }, new AbortController().signal)))
+      continue
     throw new StillframeError(
       "invalid_request",
-      `CAPTURE_STAGING: ${name} runs as the user ${runAs.uid}, who can't walk to ${staging}; let all enter the directories above it (chmod o+x), or name another such as /dev/shm`,
+      `CAPTURE_STAGING: VMs of ${name} run as users such as ${uid}, who can't walk to ${staging}; let all enter the directories above it (chmod o+x), or name another such as /dev/shm`,
     )
   }
 }

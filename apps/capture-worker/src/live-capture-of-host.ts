@@ -55,8 +55,9 @@ async function findOut(
   if (obstacle !== undefined) return { live_capture: false, reason: obstacle }
   const file = join(dataDir, "live-capture.json")
   const { binary, version, machine, accel, runAs } = qemu
-  const user = runAs ?? { uid: process.getuid?.(), gid: process.getgid?.() }
-  return await remembered(file, [binary, version, machine, accel, user.uid, user.gid], async () => {
+  // A trial's own user is another one at each start, with the same rights.
+  const user = runAs ? [runAs.gid, runAs.confined] : [process.getuid?.(), process.getgid?.()]
+  return await remembered(file, [binary, version, machine, accel, ...user], async () => {
     await removeLeftTrials(dataDir)
     const { kernel = "" } = builtinImage("heartbeat", imagesDir)
     log.info({ file }, "trying whether a guest is captured live")

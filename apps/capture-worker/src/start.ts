@@ -11,7 +11,7 @@ import {
   type OperationHandler,
   type OperationRunner,
 } from "@stillframe/db/run-operation"
-import { hasVm } from "@stillframe/domain/instance"
+import { hasVm, type Hypervisor as HypervisorName } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { captureQueue } from "@stillframe/domain/queues"
 import { readBootId } from "@stillframe/hypervisors/processes"
@@ -32,6 +32,7 @@ import { holdHome, holdHostId } from "./home-lock.ts"
 import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
 import { startHostSweep } from "./host-sweep.ts"
+import { openHostUsers } from "./host-users.ts"
 import { probeHostVmms } from "./host-vmms.ts"
 import { startImageSweep } from "./image-sweep.ts"
 import { standbyHandler, startHandler, stopHandler } from "./instance-operations.ts"
@@ -45,7 +46,7 @@ import type { Growth } from "./takeover.ts"
 import { tidyInstance } from "./tidy.ts"
 import { deleteHandler, forkHandler, launchHandler } from "./vm-operations.ts"
 import { watches as openWatches } from "./watches.ts"
-import type { Worker } from "./worker.ts"
+import type { HostHypervisor, Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 
@@ -82,8 +83,7 @@ export async function startCaptureWorker(
   const pool = poolPlace(config.storageDir, await claimPool(config.storageDir, poolRegister(db, config)))
 
   const staging = await openStaging({ ...config, hostId })
-  const hypervisors = await probeHostVmms(config, { staging, log })
-  hypervisors.set("qemu", await probeHostQemu(config, log))
+  const hypervisors = await findHypervisors(config, { staging, log })
   const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, home, committed, log }))
   const problems = openProblems(log)
   const clock = await openHostClock(db, problems)
@@ -118,6 +118,15 @@ export async function startCaptureWorker(
   resources.use(startImageSweep(worker))
   await consume(resources, worker, shared.engine)
   return resources.move()
+}
+
+async function findHypervisors(
+  config: CaptureWorkerConfig,
+  host: { staging: string | undefined; log: Logger },
+): Promise<Map<HypervisorName, HostHypervisor>> {
+  const users = await openHostUsers(config, host.log)
+  const found = await probeHostVmms(config, { ...host, users })
+  return found.set("qemu", await probeHostQemu(config, { ...host, users }))
 }
 
 /** Before the sweep, which must not judge the pauses of a worker by a copy of its records. */

@@ -5,6 +5,7 @@ import type { ImageStore } from "./image-store.ts"
 import type { GuestConfig } from "./launch-config.ts"
 import type { PreparePlace } from "./launch-files.ts"
 import type { ProcessIdentity } from "./processes.ts"
+import type { VmUser, VmUsers } from "./vm-users.ts"
 import type { Watch } from "./watch.ts"
 
 /** What a host has of one hypervisor. Plain data: it travels with every order. */
@@ -18,8 +19,10 @@ export interface HypervisorTools {
   readonly loadsOnly?: string
   /** Why its saves hold no memory file that could be compressed. Absent where they do. */
   readonly opaqueMemory?: string
-  /** The unprivileged user that its processes run as where this process is root. */
-  readonly runAs?: { readonly uid: number; readonly gid: number } | undefined
+  /** The users that its VMs run as where this process is root. */
+  readonly vmUsers?: VmUsers | undefined
+  /** The one of them that is this VM's, in the captor that starts it. */
+  readonly runAs?: VmUser | undefined
   /** Absolute; on a tmpfs. Where saves are written before they are brought into their payloads; QEMU's need no such place. */
   readonly staging?: string | undefined
 }

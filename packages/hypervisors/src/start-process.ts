@@ -4,8 +4,10 @@ import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { isOutOfDescriptors, StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { openRegular } from "@stillframe/storage/open-regular"
+import { confine, notExecutedStatus } from "./confine.ts"
 import { endProcess, identifyProcess, type ProcessIdentity } from "./processes.ts"
 import { logHasWhy, refusedGuest } from "./refusal.ts"
+import type { VmUser } from "./vm-users.ts"
 
 export interface StartOptions<T> {
   /** For people: `QEMU`. */
@@ -26,7 +28,7 @@ export interface StartOptions<T> {
   /** `stillframe-<cluster id>-<instance id>`, where its arguments have no place for it: how `findProcess` finds it again. */
   readonly identity?: string
   /** The unprivileged user it runs as where this process is root. It must be able to execute `binary`. */
-  readonly runAs?: { uid: number; gid: number } | undefined
+  readonly runAs?: VmUser | undefined
   /** Until it is of use, and is what it should be. Given up when the process ends meanwhile; when it rejects, the process is ended. */
   readonly untilReady: (vm: ProcessIdentity) => Promise<T>
 }
@@ -100,7 +102,8 @@ async function spawnIn<T>(options: StartOptions<T>) {
   const out = options.console === undefined ? log : await open(join(dir, options.console), appendHere, 0o600)
   try {
     // The child enters `cwd` before it gives up root, so the directory may lie where its user could never walk.
-    const child = spawn(binary, args, {
+    const { program, args: words, user } = confine(binary, args, runAs)
+    const child = spawn(program, [...words], {
       cwd: dir,
       detached: true,
       stdio: ["ignore", out.fd, log.fd],
@@ -110,7 +113,7 @@ async function spawnIn<T>(options: StartOptions<T>) {
         LC_ALL: "C",
         ...(identity !== undefined && { [identityVariable]: identity }),
       },
-      ...runAs,
+      ...user,
     })
     const exited = Promise.withResolvers<never>()
     child.once("error", (error) => exited.reject(notExecuted(options, error)))
@@ -126,19 +129,26 @@ async function spawnIn<T>(options: StartOptions<T>) {
   }
 }
 
-function notExecuted({ program, setting }: StartOptions<unknown>, cause: Error): StillframeError {
-  if (isOutOfDescriptors(cause)) return toStillframeError(cause)
-  return new StillframeError(
-    "hypervisor_unavailable",
-    `${program} cannot be executed on this host; check ${setting}`,
-    { cause, said: cause.message },
-  )
+function notExecuted(options: StartOptions<unknown>, cause: Error): StillframeError {
+  return isOutOfDescriptors(cause) ? toStillframeError(cause) : unavailable(options, cause.message, cause)
 }
 
+const unavailable = (
+  { program, setting }: StartOptions<unknown>,
+  said: string,
+  cause?: unknown,
+): StillframeError =>
+  new StillframeError(
+    "hypervisor_unavailable",
+    `${program} cannot be executed on this host; check ${setting}`,
+    { cause, said },
+  )
+
 async function endedError(
-  { program, dir, log, ownLog }: StartOptions<unknown>,
+  options: StartOptions<unknown>,
   how: number | NodeJS.Signals | null,
 ): Promise<StillframeError> {
+  const { program, dir, log, ownLog, runAs } = options
   const said = await lastWords(dir, log, ...(ownLog === undefined ? [] : [ownLog]))
   if (noMemory.test(said))
     return new StillframeError(
@@ -146,6 +156,8 @@ async function endedError(
       "the host has no memory for this VM; end another one, or give it less",
       { said },
     )
+  if (runAs?.confined === true && typeof how === "number" && notExecutedStatus.has(how))
+    return unavailable(options, said)
   if (typeof how === "number")
     return refusedGuest(`${program} ended with status ${how} before the VM ran; ${logHasWhy}`, said)
   return new StillframeError(

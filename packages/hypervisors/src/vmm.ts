@@ -3,6 +3,7 @@ import type { Disk } from "./disks.ts"
 import type { GuestConfig } from "./launch-config.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import type { VmControl } from "./vm-control.ts"
+import type { VmUser } from "./vm-users.ts"
 
 export interface VmmLaunch {
   /** The VM's directory of this generation, with its kernel, initrd and disks in it; becomes the working directory. */
@@ -15,7 +16,7 @@ export interface VmmLaunch {
   /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
   readonly identity: string
   /** The unprivileged user it runs as where this process is root. */
-  readonly runAs?: { uid: number; gid: number }
+  readonly runAs?: VmUser
   /** The only version that may load what was saved; absent where any may. */
   readonly loadsOnly?: string
   readonly signal: AbortSignal
@@ -30,8 +31,8 @@ export interface Vmm {
   readonly memoryName?: string
   /** Whether a restored VM's memory is the saved file itself, for as long as it lives. */
   readonly mapsSaved?: boolean
-  /** What this binary is and can do. Throws `hypervisor_unavailable` with the remedy. */
-  probe(binary: string, signal: AbortSignal): Promise<Capabilities>
+  /** Asks this binary, run as `runAs`, what it is and can do. Throws `hypervisor_unavailable` with the remedy. */
+  probe(binary: string, signal: AbortSignal, runAs?: VmUser): Promise<Capabilities>
   /** Starts a process and configures the VM; its guest does not run yet. On a failure no process is left. */
   launch(options: VmmLaunch): Promise<ProcessIdentity>
   /** Lets a launched guest boot, or a restored one go on, and reads back that it runs. */

@@ -178,7 +178,9 @@ test.skipIf(!isRoot)("another user's VM is refused unless that user is ours to a
     code: "invalid_request",
     message: expect.stringContaining("belongs to user 65534"),
   })
-  expect(await attach(place, stranger, { users: [nobody.uid] })).toMatchObject({ user: nobody })
+  expect(await attach(place, stranger, { users: { first: nobody.uid, last: nobody.uid } })).toMatchObject({
+    user: nobody,
+  })
 })
 
 test("a process is watched to its end, and one that is gone already ends at once", async () => {

@@ -132,7 +132,7 @@ test.skipIf(!isRoot)("as root, another user's VM is captured, its overlay being 
   await chmod(place.root, 0o755)
   const { uid, gid } = nobody
   const stranger = await startWithDisks(place, "q35", nobody)
-  const vm = await attach(place, stranger, { users: [uid] })
+  const vm = await attach(place, stranger, { users: { first: uid, last: uid } })
   let owner: number | undefined
 
   const captured = await captureStranger(place, stranger, vm, "payload", {

@@ -21,7 +21,7 @@ import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
 import { launchQemu } from "@stillframe/hypervisors/qemu/process"
 import { freezeRawDisks, keepRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { readVmRecord, writeVmRecord } from "@stillframe/hypervisors/vm-record"
-import { giveFiles } from "@stillframe/hypervisors/vm-user-files"
+import { giveFiles, letReadLayer } from "@stillframe/hypervisors/vm-user-files"
 import { describe, expect, test } from "vitest"
 import { storeIn } from "./laid-disks.ts"
 import { ground, heartbeat, heartbeatConfig, never, qemu, type Ground } from "./test-vm.ts"
@@ -179,9 +179,36 @@ test.skipIf(process.getuid?.() !== 0)(
 
     const callers = await stat(kernel)
     expect([callers.uid, callers.gid, callers.mode & 0o777, callers.nlink]).toEqual([0, 0, 0o600, 1])
-    expect([given.uid, given.gid, given.mode & 0o777, given.size]).toEqual([0, user.gid, 0o440, 5])
+    expect([given.uid, given.gid, given.mode & 0o777, given.size]).toEqual([0, 0, 0o444, 5])
     expect((await stat(join(dir, "kernel"))).ino).toBe(given.ino)
     expect(await readdir(dir)).toEqual(["kernel"])
     await rm(dir, { recursive: true })
+  },
+)
+
+test.skipIf(process.getuid?.() !== 0)(
+  "a layer that was sealed for the group of all VMs can be read by any VM, and nothing else of root's",
+  async () => {
+    await using place = await ground()
+    const [layer, secret, writable] = [
+      join(place.root, "layer"),
+      join(place.root, "secret"),
+      join(place.root, "writable"),
+    ]
+    for (const path of [layer, secret, writable]) await writeFile(path, "")
+    await chown(layer, 0, user.gid)
+    await chmod(layer, 0o440)
+    await chmod(secret, 0o440)
+    await chown(writable, 0, user.gid)
+    await chmod(writable, 0o640)
+    await symlink(layer, join(place.root, "link"))
+
+    for (const path of [layer, secret, writable]) await letReadLayer(path)
+
+    const modes = await Promise.all(
+      [layer, secret, writable].map(async (path) => (await stat(path)).mode & 0o777),
+    )
+    expect(modes).toEqual([0o444, 0o440, 0o640])
+    await expect(letReadLayer(join(place.root, "link"))).rejects.toMatchObject({ code: "ELOOP" })
   },
 )

@@ -1,4 +1,4 @@
-import { chmod, copyFile, readdir, stat, writeFile } from "node:fs/promises"
+import { chmod, copyFile, readdir, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { canRunAs } from "@stillframe/hypervisors/run-as"
 import { describe, expect, test } from "vitest"
@@ -24,7 +24,7 @@ async function rightsIn(dir: string, name: string): Promise<string[]> {
 /** What a VM goes on needing of what it was loaded from: Cloud Hypervisor has a copy, Firecracker maps the memory. */
 const mapped = {
   "cloud-hypervisor": [],
-  firecracker: ["0:64055 750", "0:64055 440", "0:64055 440"],
+  firecracker: ["0:0 755", "0:0 444", "0:0 444"],
 }
 
 /** The program lies where every user can walk, and nothing else does. */
@@ -97,5 +97,19 @@ describe.skipIf(process.getuid?.() !== 0).each(hosted)("as root, a VM of %s", (n
     const fork = await forkHosted(place, { ...vm, tools }, { payload, captured })
     const saved = await rightsIn(fork.dir, "saved")
     expect(saved).toEqual(mapped[name])
+  })
+
+  test("that cannot be executed in namespaces of its own is told of by the setting that names its program", async () => {
+    await using place = await ground()
+    await using elsewhere = await programs()
+    const tools = { ...(await hostedTools(name, elsewhere.root)), runAs: { ...runAs, confined: true } }
+    await rm(tools.binary)
+
+    await expect(launchHosted(place, tools)).rejects.toMatchObject({
+      code: "hypervisor_unavailable",
+      message: expect.stringMatching(
+        /cannot be executed on this host; check (CLOUD_HYPERVISOR|FIRECRACKER)_BINARY/,
+      ),
+    })
   })
 })

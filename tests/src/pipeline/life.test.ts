@@ -101,7 +101,7 @@ test("a snapshot's disk layers can be written by nobody, the VM's own user inclu
 
   const [token = ""] = await readdir(join(stack.storageDir, "snapshots", id))
   const layer = await stat(join(stack.storageDir, "snapshots", id, token, "disk0.0.qcow2"))
-  expect(layer.mode & 0o777).toBe(0o440)
+  expect(layer.mode & 0o777).toBe(0o444)
   expect(layer.uid).toBe(process.getuid?.())
   expect(again.status).toBe("ready")
 })

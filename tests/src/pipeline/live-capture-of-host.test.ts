@@ -98,7 +98,7 @@ test.skipIf(obstacle === undefined)(
     const known = await liveCaptureOfHost({ ...place, imagesDir }, tools, log)
 
     expect(known).toEqual({ live_capture: false, reason: obstacle })
-    expect(obstacle).toMatch(/user 64055 may not open \/dev\/userfaultfd: .+start the capture-worker again$/)
+    expect(obstacle).toMatch(/group 64055 may not open \/dev\/userfaultfd: .+start the capture-worker again$/)
     expect(await readdir(place.dataDir)).toEqual(["qemu"])
   },
 )

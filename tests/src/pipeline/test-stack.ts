@@ -33,6 +33,9 @@ import { endVms } from "./end-vms.ts"
 const heartbeatElf = join(import.meta.dirname, "../../../packages/hypervisors/guests/heartbeat.elf")
 const apps = join(import.meta.dirname, "../../../apps")
 
+/** As VMs are where nothing is set. */
+export const vmUids = { first: 2_100_000_000, last: 2_100_065_535 }
+
 /** The whole system on one machine, with a database and folders of the test's own. */
 export interface TestStack extends AsyncDisposable {
   readonly api: Client
@@ -146,6 +149,7 @@ export async function testStack({
     // Stand-ins open none.
     kvmDevice: join(root, "kvm"),
     staging: undefined,
+    vmUids,
     spaceFloorBytes: 0,
     resumeRoomBytes: 1024 ** 2,
     logBytesMax,

@@ -3,12 +3,13 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { readVmRecord } from "@stillframe/hypervisors/vm-record"
+import { isVmUser } from "@stillframe/hypervisors/vm-users"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { userOf } from "../hypervisors/hosted-vm.ts"
 import { canReflink, reflinkingGround } from "../hypervisors/reflinking.ts"
 import { ground, untilTicks } from "../hypervisors/test-vm.ts"
 import { act, restore } from "./instance-acts.ts"
-import { serialLines, testStack, untilTrue, type TestStack } from "./test-stack.ts"
+import { serialLines, testStack, untilTrue, vmUids, type TestStack } from "./test-stack.ts"
 import { fakeOf, launchOn, onAMac, type Vmm } from "./vmm-stack.ts"
 
 onAMac()
@@ -19,10 +20,13 @@ const isRoot = process.getuid?.() === 0
 /** What the disk holds at which time, every byte the same. */
 const [callers, captured, later, forks] = [1, 2, 3, 4]
 
-/** Whom the processes of a VM run as, and so whose its files are. A shim of vz is what its worker is. */
-function userOn(hypervisor: Vmm): { uid: number; gid: number } {
-  if (isRoot && hypervisor !== "vz") return { uid: 64_055, gid: 64_055 }
-  return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
+/** The user of the VM in `dir`, who owns its files. A shim of vz runs as its worker does. */
+async function userOn(hypervisor: Vmm, dir: string): Promise<{ uid: number; gid: number }> {
+  const { process: vm } = await readVmRecord(dir)
+  const user = userOf(vm)
+  const ofRange = isRoot && hypervisor !== "vz"
+  expect(ofRange ? isVmUser(vmUids, user.uid) : user.uid === process.getuid?.()).toBe(true)
+  return user
 }
 
 /** A host of all three in `folder`, whose programs other users can execute. */
@@ -88,8 +92,7 @@ describe.skipIf(!canReflink)("where files share blocks", () => {
   test.each(all)("a running VM of %s is captured with the disk that it writes", async (hypervisor) => {
     const source = await launchWithDisk(stack, hypervisor, `source-${hypervisor}`)
     const dir = stack.generationDir(source)
-    const user = userOn(hypervisor)
-    expect(userOf((await readVmRecord(dir)).process)).toEqual(user)
+    const user = await userOn(hypervisor, dir)
     expect(await rights(dir)).toEqual({ ...user, mode: 0o600 })
     await write(dir, captured)
 
@@ -104,7 +107,7 @@ describe.skipIf(!canReflink)("where files share blocks", () => {
     await untilTicks(forkDir, 3)
 
     expect(await held(forkDir)).toEqual([captured])
-    expect(await rights(forkDir)).toEqual({ ...user, mode: 0o600 })
+    expect(await rights(forkDir)).toEqual({ ...(await userOn(hypervisor, forkDir)), mode: 0o600 })
     expect(await rights(payload)).toEqual({ uid: 0, gid: 0, mode: 0o444 })
     await write(forkDir, forks)
     expect([await held(payload), await held(dir)]).toEqual([[captured], [later]])
@@ -174,7 +177,10 @@ describe("where files share no blocks", () => {
       })
       await untilTicks(stack.generationDir(fork), 3)
       expect(await held(stack.generationDir(fork))).toEqual([captured])
-      expect(await rights(stack.generationDir(fork))).toEqual({ ...userOn(hypervisor), mode: 0o600 })
+      expect(await rights(stack.generationDir(fork))).toEqual({
+        ...(await userOn(hypervisor, stack.generationDir(fork))),
+        mode: 0o600,
+      })
       expect(await readdir(await stack.payloadDir(id))).not.toContain("memory")
     },
   )

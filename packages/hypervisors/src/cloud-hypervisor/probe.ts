@@ -1,9 +1,10 @@
-import { mkdtemp, rm } from "node:fs/promises"
+import { chown, mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { endProcess } from "../processes.ts"
+import type { VmUser } from "../vm-users.ts"
 import { startVmm } from "./start-vmm.ts"
 import { majorOf } from "./vm-config.ts"
 
@@ -14,8 +15,8 @@ const endGraceMs = 2_000
  * Asks a binary what it is by starting it: it listens only where it can have KVM. Throws `hypervisor_unavailable` when it
  * is missing, too old or can't run here.
  */
-export async function probe(binary: string, signal: AbortSignal): Promise<Capabilities> {
-  const version = await versionOf(binary, signal)
+export async function probe(binary: string, signal: AbortSignal, runAs?: VmUser): Promise<Capabilities> {
+  const version = await versionOf(binary, signal, runAs)
   if (!(majorOf(version) >= oldest))
     throw new StillframeError(
       "hypervisor_unavailable",
@@ -36,14 +37,16 @@ export async function probe(binary: string, signal: AbortSignal): Promise<Capabi
   }
 }
 
-async function versionOf(binary: string, signal: AbortSignal): Promise<string> {
+async function versionOf(binary: string, signal: AbortSignal, runAs?: VmUser): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "stillframe-probe-"))
   try {
+    if (runAs !== undefined) await chown(dir, runAs.uid, runAs.gid)
     let version = ""
     const process = await startVmm({
       dir,
       binary,
       signal,
+      ...(runAs !== undefined && { runAs }),
       set: async (found) => {
         version = found
       },

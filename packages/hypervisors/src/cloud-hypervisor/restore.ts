@@ -29,7 +29,7 @@ export async function restoreVm(options: VmmLaunch & { readonly saved: string })
   await assertWhole(saved)
   if (runAs !== undefined) {
     await giveFiles(options, diskFile, runAs)
-    await letRead(saved, runAs)
+    await letRead(saved)
   }
   const loading = join(dir, vmFiles.loading)
   try {

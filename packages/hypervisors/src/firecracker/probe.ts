@@ -1,11 +1,17 @@
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
 import { runProgram } from "../run-program.ts"
+import type { VmUser } from "../vm-users.ts"
 import { parseVersion } from "./version.ts"
 
 /** Asks a binary what it is. Throws `hypervisor_unavailable` when it is missing, no Firecracker, or one of before 1.12. */
-export async function probeFirecracker(binary: string, signal: AbortSignal): Promise<Capabilities> {
-  const said = await runProgram(binary, ["--version"], { signal }).catch((error: unknown) => {
+export async function probeFirecracker(
+  binary: string,
+  signal: AbortSignal,
+  runAs?: VmUser,
+): Promise<Capabilities> {
+  const options = { signal, ...(runAs !== undefined && { runAs }) }
+  const said = await runProgram(binary, ["--version"], options).catch((error: unknown) => {
     throw error instanceof StillframeError && error.code !== "cancelled"
       ? noFirecracker(binary, error)
       : error

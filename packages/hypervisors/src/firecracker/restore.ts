@@ -29,7 +29,7 @@ export async function restoreFirecracker(options: Restore): Promise<ProcessIdent
   await checkDisks(dir, disks)
   // A memory file of the wrong size would end the VM with SIGBUS at some later page.
   await checkSaved(join(dir, place), config.memoryMib)
-  if (runAs !== undefined) await letRead(join(dir, place), runAs)
+  if (runAs !== undefined) await letRead(join(dir, place))
   const { identity, ready } = await startFirecracker(options, async (version) => version)
   try {
     await Promise.race([load(options, place, ready), abortOf(signal)])

@@ -3,6 +3,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { isInside, type HostPathRules } from "../host-paths.ts"
 import { checkPathShape, checkSize } from "../launch-config.ts"
 import { identifyProcess, type ProcessIdentity } from "../processes.ts"
+import { isVmUser, type VmUsers } from "../vm-users.ts"
 import type { Standstill } from "../watch.ts"
 import { oddFigure, readAttachedDisks } from "./attached-disks.ts"
 import { launchForm } from "./attached-launch.ts"
@@ -21,8 +22,8 @@ export interface AttachOptions {
   binaries: readonly string[]
   /** Absolute: the QEMU that would start a restored VM, and so has to know its machine. */
   launcher?: string
-  /** Whose processes may be attached to beside root's and our own: the user that our VMs run as. */
-  users?: readonly number[]
+  /** The users that our VMs run as, whose processes may be attached to beside root's and our own. */
+  users?: Pick<VmUsers, "first" | "last">
   rules: HostPathRules
 }
 
@@ -58,7 +59,7 @@ export async function attachQemu(options: AttachOptions): Promise<AttachedVm> {
   await assertForeign(controlSocket, options.rules)
   const process = await listener(controlSocket, options.pid)
   await assertConfigured(process.pid, options.binaries)
-  const user = await userOf(process.pid, options.users ?? [])
+  const user = await userOf(process.pid, options.users)
   const accepted = await acceptedBy(process.pid, controlSocket)
   const monitor = await greeted(controlSocket)
   try {
@@ -103,12 +104,16 @@ async function assertConfigured(pid: number, binaries: readonly string[]): Promi
   )
 }
 
-async function userOf(pid: number, users: readonly number[]): Promise<{ uid: number; gid: number }> {
+async function userOf(
+  pid: number,
+  users: Pick<VmUsers, "first" | "last"> | undefined,
+): Promise<{ uid: number; gid: number }> {
   const text = await readFile(`/proc/${pid}/status`, "utf8")
   const id = (field: string): number =>
     Number(new RegExp(`^${field}:\\s+\\d+\\s+(\\d+)`, "m").exec(text)?.[1])
   const user = { uid: id("Uid"), gid: id("Gid") }
-  if ([0, globalThis.process.getuid?.(), ...users].includes(user.uid)) return user
+  const ours = [0, globalThis.process.getuid?.()].includes(user.uid)
+  if (ours || (users !== undefined && isVmUser(users, user.uid))) return user
   throw new StillframeError(
     "invalid_request",
     `process ${pid} belongs to user ${user.uid}; only root's VMs and the service's own can be attached`,

@@ -1,11 +1,11 @@
-import { chmod, chown, lchown, lstat, readdir, rename, rm, stat } from "node:fs/promises"
+import { lchown, lstat, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { overlayName, overlayNumber, type Disk, type DiskLayer } from "../disks.ts"
 import type { CheckedDisk } from "../host-paths.ts"
 import { layImages, type Importer } from "../launch-files.ts"
 import { makeOwnFile } from "../own-file.ts"
 import { runProgram } from "../run-program.ts"
-import { isSealed } from "../seal-copy.ts"
+import { isSealed, sealCopy } from "../seal-copy.ts"
 
 /** Where overlays are made, and by what. */
 export interface OverlayTools {
@@ -88,16 +88,13 @@ export async function removeOverlays(disks: readonly Disk[], dir: string): Promi
 
 /**
  * Takes the right to write frozen layers from everybody, and the files from QEMU's own user: whoever breaks out of a guest
- * must not reach back into its snapshots. That user goes on reading them as a member of its group.
+ * must not reach back into its snapshots. Forks read them as users of their own, in directories that keep all others out.
  */
 export async function sealLayers(disks: readonly Disk[], dir: string): Promise<void> {
   const overlays = disks.flatMap(({ layers }, index) =>
     layers.map(({ file }) => file).filter((file) => overlayNumber(index, file) !== undefined),
   )
-  for (const file of overlays) {
-    await chmod(join(dir, file), 0o440)
-    if (process.getuid?.() === 0) await chown(join(dir, file), 0, (await lstat(join(dir, file))).gid)
-  }
+  for (const file of overlays) await sealCopy(join(dir, file))
 }
 
 /** Names of the files in a VM's directory that its disks' frozen chains need. */

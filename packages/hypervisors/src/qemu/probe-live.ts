@@ -8,6 +8,7 @@ import type { LaunchConfig } from "../launch-config.ts"
 import { processesWith } from "../processes-with.ts"
 import { endProcess, type ProcessIdentity } from "../processes.ts"
 import { sealCopy } from "../seal-copy.ts"
+import type { VmUser } from "../vm-users.ts"
 import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
 import { savesLive, tooOld } from "./live-save.ts"
@@ -29,7 +30,7 @@ export interface LiveTrial {
   /** Where a folder for the trial may be made: on a file system like that of the VMs'. */
   dir: string
   /** As every VM of this host: userfaultfd is often root's alone. */
-  runAs?: { uid: number; gid: number }
+  runAs?: VmUser
   /** Given up after so long: unless named, 20 s. */
   limitMs?: number
   signal: AbortSignal

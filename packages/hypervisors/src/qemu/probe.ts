@@ -1,8 +1,15 @@
 import { spawn } from "node:child_process"
+import { chown, copyFile, mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError } from "@stillframe/domain/errors"
+import { bootFiles } from "../boot-names.ts"
+import { confine, type Confined } from "../confine.ts"
 import type { LaunchConfig, MachineTypes } from "../launch-config.ts"
 import { runProgram } from "../run-program.ts"
+import { sealCopy } from "../seal-copy.ts"
+import type { VmUser } from "../vm-users.ts"
 
 /** What a host's QEMU is. Ask once per host and binary and remember it. */
 export interface QemuProbe {
@@ -73,8 +80,42 @@ export async function probeAccel(
   machine: string,
   guest: TrialGuest,
   signal: AbortSignal,
+  runAs?: VmUser,
 ): Promise<LaunchConfig["accel"]> {
-  const args = [
+  const dir = await mkdtemp(join(tmpdir(), "stillframe-probe-"))
+  try {
+    // A guest without its files boots as little as one that KVM does not run.
+    const files = await layTrial(guest, dir).catch(() => undefined)
+    if (files === undefined) return "tcg"
+    if (runAs !== undefined) await chown(dir, runAs.uid, runAs.gid)
+    return await boots(confine(binary, trialArguments(machine, { ...guest, ...files }), runAs), {
+      dir,
+      marker: guest.marker,
+      signal,
+    })
+  } finally {
+    await rm(dir, { recursive: true, force: true })
+  }
+}
+
+/** In a directory of the trial's own: those of the images are for root to walk. */
+async function layTrial(
+  { kernel, initrd }: TrialGuest,
+  dir: string,
+): Promise<Pick<TrialGuest, "kernel" | "initrd">> {
+  const lay = async (from: string, name: string): Promise<string> => {
+    await copyFile(from, join(dir, name))
+    await sealCopy(join(dir, name))
+    return name
+  }
+  return {
+    kernel: await lay(kernel, bootFiles.kernel),
+    ...(initrd !== undefined && { initrd: await lay(initrd, bootFiles.initrd) }),
+  }
+}
+
+function trialArguments(machine: string, guest: TrialGuest): string[] {
+  return [
     ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"],
     [
       "-machine",
@@ -89,8 +130,16 @@ export async function probeAccel(
     guest.initrd === undefined ? [] : ["-initrd", guest.initrd],
     guest.cmdline === undefined ? [] : ["-append", guest.cmdline],
   ].flat()
-  const child = spawn(binary, args, {
+}
+
+async function boots(
+  { program, args, user }: Confined,
+  { dir, marker, signal }: { dir: string; marker: string; signal: AbortSignal },
+): Promise<LaunchConfig["accel"]> {
+  const child = spawn(program, [...args], {
+    cwd: dir,
     env: childEnv(),
+    ...user,
     stdio: ["ignore", "pipe", "pipe"],
     timeout: TRIAL_TIMEOUT_MS,
     killSignal: "SIGKILL",
@@ -99,7 +148,7 @@ export async function probeAccel(
   let output = ""
   child.stdout.setEncoding("latin1").on("data", (text: string) => {
     output = (output + text).slice(-TRIAL_OUTPUT_BYTES_MAX)
-    if (output.includes(guest.marker)) resolve("kvm")
+    if (output.includes(marker)) resolve("kvm")
   })
   child.stderr.setEncoding("latin1").on("data", (text: string) => {
     // A guest that the emulated KVM can't run is stopped, not ended: QEMU says so and waits.

@@ -3,12 +3,14 @@ import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { beginLog } from "../bounded-log.ts"
-import { disksFile, writeDisks, type Disk } from "../disks.ts"
+import { disksFile, isOverlay, writeDisks, type Disk } from "../disks.ts"
 import type { LaunchConfig } from "../launch-config.ts"
 import { openFiles, type ProcessIdentity } from "../processes.ts"
 import { logHasWhy } from "../refusal.ts"
 import { isSealed } from "../seal-copy.ts"
 import { lastWords, startProcess } from "../start-process.ts"
+import { letReadLayer } from "../vm-user-files.ts"
+import type { VmUser } from "../vm-users.ts"
 import { knownMistake } from "./callers-mistake.ts"
 import { qemuArguments, qemuFiles } from "./command.ts"
 import { openMonitor, type Monitor } from "./qmp.ts"
@@ -23,7 +25,7 @@ export interface LaunchOptions {
   /** `stillframe-<cluster id>-<instance id>`: how the host finds the process again. */
   identity: string
   /** The unprivileged user QEMU runs as where this process is root. It must be able to execute `binary`. */
-  runAs?: { uid: number; gid: number }
+  runAs?: VmUser
   signal: AbortSignal
 }
 
@@ -106,7 +108,7 @@ async function assertOnlyAllowedFiles(pid: number, dir: string, disks: readonly 
   }
 }
 
-async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: number }): Promise<void> {
+async function giveDirectory(dir: string, { uid, gid }: VmUser): Promise<void> {
   await chown(dir, uid, gid)
   for (const name of await readdir(dir)) {
     // Images and kernels are shared with other VMs, and a snapshot's copy stays the snapshot's.
@@ -114,9 +116,13 @@ async function giveDirectory(dir: string, { uid, gid }: { uid: number; gid: numb
       continue
     // The directory may have been its user's for a while, and a name in it may be that of anybody's file by now.
     const found = await lstat(join(dir, name))
-    if (!found.isFile() || found.nlink !== 1 || name === disksFile) continue
+    if (!found.isFile() || name === disksFile) continue
     // A sealed layer is a snapshot's too, and its owner could write it again.
-    if (await isSealed(join(dir, name))) continue
+    if (await isSealed(join(dir, name))) {
+      if (isOverlay(name)) await letReadLayer(join(dir, name))
+      continue
+    }
+    if (found.nlink !== 1) continue
     await lchown(join(dir, name), uid, gid)
   }
 }

@@ -16,7 +16,8 @@ export async function userfaultfdObstacle(runAs?: { uid: number; gid: number }):
   const remedy = (await fileExists(device))
     ? `run "chgrp ${gid} ${device} && chmod 660 ${device}" as root, put the line "z ${device} 0660 root ${gid}" into /etc/tmpfiles.d/stillframe.conf for the next boots,`
     : `there is none here: take a kernel of 6.1 or later, or set vm.unprivileged_userfaultfd=1 by sysctl,`
-  return `QEMU's user ${uid} may not open ${device}: ${remedy} and start the capture-worker again`
+  const user = runAs === undefined ? `QEMU's user ${uid}` : `QEMU's group ${gid}`
+  return `${user} may not open ${device}: ${remedy} and start the capture-worker again`
 }
 
 /** Asked of the kernel: besides owner and mode an access list may say so. */

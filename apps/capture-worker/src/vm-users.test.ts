@@ -2,10 +2,13 @@ import { chmod, chown, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createLogger } from "@stillframe/runtime/logger"
-import { expect, test, vi } from "vitest"
-import { vmUser } from "./vm-user.ts"
+import { expect, test } from "vitest"
+import type { HostUsers } from "./host-users.ts"
+import { vmUsers } from "./vm-users.ts"
 
 const kvmGroup = 12_345
+const range = { first: 2_100_000_000, last: 2_100_000_999 }
+const users: HostUsers = { range, confined: true }
 const isRoot = process.getuid?.() === 0
 const needsRoot = "only root can run VMs as another user"
 
@@ -21,37 +24,41 @@ async function device(rights: { mode: number; gid: number }) {
 }
 
 /** What it comes to, and what people are told. */
-async function userFor(kvm: string | undefined, binary = "/bin/true") {
+async function usersFor(kvm: string | undefined, binary = "/bin/true", host: HostUsers | undefined = users) {
   const warnings: string[] = []
   const log = createLogger({ service: "test", level: "silent" })
   log.warn = (_: object, message?: string) => void warnings.push(message ?? "")
-  return { user: await vmUser(binary, { name: "firecracker", kvm, log }), warnings }
+  return { found: await vmUsers(binary, { name: "firecracker", kvm, users: host, log }), warnings }
 }
 
-const nobody = { uid: 64_055, gid: 64_055 }
+const withGroup = (gid: number) => ({
+  vmUsers: { ...range, gid, confined: true },
+  trialUser: { uid: range.first, gid, confined: true },
+})
+const inNoGroup = withGroup(range.first)
 
 test.for([
-  { who: "all", mode: 0o666, gid: 0, user: nobody },
-  { who: "its group", mode: 0o660, gid: kvmGroup, user: { uid: 64_055, gid: kvmGroup } },
-])("where $who may open the device, a VM is nobody's", async ({ mode, gid, user }, { skip }) => {
+  { who: "all", mode: 0o666, gid: 0, found: inNoGroup },
+  { who: "its group", mode: 0o660, gid: kvmGroup, found: withGroup(kvmGroup) },
+])("where $who may open the device, VMs have users of the range", async ({ mode, gid, found }, { skip }) => {
   skip(!isRoot, needsRoot)
   await using kvm = await device({ mode, gid })
 
-  expect(await userFor(kvm.path)).toEqual({ user, warnings: [] })
+  expect(await usersFor(kvm.path)).toEqual({ found, warnings: [] })
 })
 
 test.for([
   { who: "root", mode: 0o600, gid: kvmGroup },
   { who: "root's group", mode: 0o660, gid: 0 },
 ])(
-  "where only $who may open the device, a VM is root's and a warning says why",
+  "where only $who may open the device, VMs are root's and a warning says why",
   async ({ mode, gid }, { skip }) => {
     skip(!isRoot, needsRoot)
     await using kvm = await device({ mode, gid })
 
-    const { user, warnings } = await userFor(kvm.path)
+    const { found, warnings } = await usersFor(kvm.path)
 
-    expect(user).toBeUndefined()
+    expect(found).toBeUndefined()
     expect(warnings).toEqual([expect.stringContaining(`only root can open ${kvm.path}`)])
   },
 )
@@ -60,15 +67,9 @@ test("a device that is missing or not needed keeps nobody from anything, an unre
   skip,
 }) => {
   skip(!isRoot, needsRoot)
-  expect((await userFor("/nowhere/kvm")).user).toEqual(nobody)
-  expect((await userFor(undefined)).user).toEqual(nobody)
-  const { user, warnings } = await userFor(undefined, "/nowhere/firecracker")
-  expect(user).toBeUndefined()
+  expect((await usersFor("/nowhere/kvm")).found).toEqual(inNoGroup)
+  expect((await usersFor(undefined)).found).toEqual(inNoGroup)
+  const { found, warnings } = await usersFor(undefined, "/nowhere/firecracker")
+  expect(found).toBeUndefined()
   expect(warnings).toEqual([expect.stringContaining("where no other user can execute it")])
-})
-
-test("whoever is not root runs VMs as himself", async () => {
-  using _ = vi.spyOn(process, "getuid").mockReturnValue(1_000)
-
-  expect(await userFor("/dev/kvm")).toEqual({ user: undefined, warnings: [] })
 })
