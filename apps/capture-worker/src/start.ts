@@ -28,6 +28,7 @@ import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { openDiskGrowths } from "./disk-growths.ts"
 import { holdHome, holdHostId } from "./home-lock.ts"
 import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
@@ -108,6 +109,7 @@ export async function startCaptureWorker(
     clock,
     grown,
     room: new Map(),
+    growths: openDiskGrowths(config.dataDir),
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))

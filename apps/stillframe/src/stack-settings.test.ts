@@ -37,6 +37,7 @@ test("the mistakes of all four roles are one refusal, a line for each setting, w
     HOST_PATHS: "images",
     QEMU_BINARY: "/nowhere/qemu",
     CAPTURE_STAGING: "shm",
+    DISK_OVERCOMMIT: "0.5",
   })
 
   expect(lines.map((line) => /^ {2}([A-Z_]+): ./.exec(line)?.[1])).toEqual([
@@ -57,6 +58,7 @@ test("the mistakes of all four roles are one refusal, a line for each setting, w
     "SCRUB_DAYS",
     "HOST_PATHS",
     "CAPTURE_STAGING",
+    "DISK_OVERCOMMIT",
     "QEMU_BINARY",
   ])
   expect(lines.join("\n")).not.toContain("hidden")

@@ -147,6 +147,7 @@ export async function testStack({
     kvmDevice: join(root, "kvm"),
     staging: undefined,
     spaceFloorBytes: 0,
+    diskOvercommit: undefined,
     resumeRoomBytes: 1024 ** 2,
     logBytesMax,
     attachedLookMs: 30_000,
