@@ -21,8 +21,8 @@ import { openProblems, type Problems } from "@stillframe/runtime/problems"
 import { queueLog } from "@stillframe/runtime/queue-log"
 import { watchPlace } from "@stillframe/runtime/watch-place"
 import { claimPool } from "@stillframe/storage/claim-pool"
+import { openDataDir } from "@stillframe/storage/data-dir"
 import { claimHome, homePlace, readHostId } from "@stillframe/storage/home"
-import { makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { poolPlace, type Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
@@ -67,7 +67,7 @@ export async function startCaptureWorker(
   shared: Shared = {},
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  await makeOwnDirectory("DATA_DIR", config.dataDir)
+  await openDataDir(config)
   resources.use(await holdHome(config.dataDir))
   const knownId = await holdKnownId(resources, config.dataDir)
   const grown: Growth = new Map()
