@@ -18,6 +18,8 @@ export interface DiskGrowths {
    * the sum of all VMs then; when it throws, nothing counts.
    */
   promise(instanceId: string, bytes: number, judge: (together: number) => void): Promise<Disposable>
+  /** Of all VMs, and of those that are made just now. */
+  together(): Promise<number>
 }
 
 /** Looks at the files in `dataDir`, at those of each VM every 10 s at most. */
@@ -39,16 +41,24 @@ export function openDiskGrowths(dataDir: string): DiskGrowths {
     if (at - lookedAt > lookMs) known.set(instanceId, { bytes: await growthOf(dataDir, instanceId), at })
   }
 
+  function sumWith(others: Iterable<readonly [string, number]>): number {
+    const all = new Map([...known].map(([id, { bytes }]) => [id, bytes]))
+    for (const [id, bytes] of others) all.set(id, bytes)
+    return [...all.values()].reduce((sum, bytes) => sum + bytes, 0)
+  }
+
   return {
     of: (instanceId) => growthOf(dataDir, instanceId),
+    async together() {
+      await lookAtAll()
+      return sumWith(promised)
+    },
     async promise(instanceId, bytes, judge) {
       // A VM that is done during the look may have come too late for it.
       const before = new Map(promised)
       await lookAtAll()
-      const inFiles = [...known].map(([id, found]) => [id, found.bytes] as const)
-      const all = new Map([...inFiles, ...before, ...promised, [instanceId, bytes] as const])
       // Nothing is awaited between the sum and the promise, so two VMs are not judged by the same room.
-      judge([...all.values()].reduce((sum, each) => sum + each, 0))
+      judge(sumWith([...before, ...promised, [instanceId, bytes]]))
       promised.set(instanceId, bytes)
       return {
         [Symbol.dispose]() {

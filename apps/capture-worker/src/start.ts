@@ -29,6 +29,7 @@ import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { openDiskGrowths } from "./disk-growths.ts"
+import { watchDiskRoom } from "./disk-room.ts"
 import { holdHome, holdHostId } from "./home-lock.ts"
 import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
@@ -117,6 +118,7 @@ export async function startCaptureWorker(
     watchOrphans({ ...worker, leadBack: (instance) => release(worker, instance, { forget: false }) }),
   )
   watchPlaces(resources, worker)
+  resources.use(watchDiskRoom(worker))
   resources.use(startImageSweep(worker))
   await consume(resources, worker, shared.engine)
   return resources.move()

@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
 import type { InstanceResource } from "@stillframe/domain/instance"
+import type { Problem } from "@stillframe/domain/problem"
 import { namesIn } from "@stillframe/storage/directory"
 import { freeBytes } from "@stillframe/storage/space"
 import { expect, test } from "vitest"
@@ -33,6 +34,11 @@ async function stackWith(change: Partial<CaptureWorkerConfig> = {}) {
 const refused = {
   status: 409,
   body: { code: "insufficient_resources", message: expect.stringContaining("raise DISK_OVERCOMMIT") },
+}
+
+async function problemsOf(stack: TestStack): Promise<readonly Problem[]> {
+  const hosts = await stack.api.request<{ problems: Problem[] }[]>("GET", "/hosts")
+  return hosts.flatMap(({ problems }) => problems)
 }
 
 async function instancesOf(stack: TestStack): Promise<string[]> {
@@ -102,12 +108,21 @@ test("a host that has less room by now keeps VMs stopped or in Standby, and stop
   await host.worker[Symbol.asyncDispose]()
   const full = await host.stack.startCaptureWorker({ diskOvercommit: 1, spaceFloorBytes: 2 ** 60 })
 
+  await expect
+    .poll(() => problemsOf(host.stack))
+    .toEqual([
+      {
+        code: "insufficient_storage",
+        message: expect.stringContaining("may grow by 2 GiB, and DATA_DIR has room for 0 bytes"),
+      },
+    ])
   expect(await host.post(`/instances/${stopped.body.id}/start`)).toMatchObject(refused)
   expect(await host.post(`/instances/${away.body.id}/restore`)).toMatchObject(refused)
   expect((await host.post(`/instances/${away.body.id}/stop`)).body).toMatchObject({ state: "Stopped" })
 
   await full[Symbol.asyncDispose]()
   await host.stack.startCaptureWorker({ diskOvercommit: 1 })
+  await expect.poll(() => problemsOf(host.stack)).toEqual([])
   for (const { body } of [stopped, away])
     expect(await host.post(`/instances/${body.id}/start`)).toMatchObject({ status: 200 })
 })
