@@ -141,6 +141,7 @@ function judge(route: Route, deps: ApiDeps): RequestHandler {
       lastEventId: req.get("last-event-id"),
       allows: (scope) => bearer?.allows(scope) === true,
       expiresInMs: bearer?.expiresInMs() ?? Infinity,
+      onRevoked: (listener) => bearer?.onRevoked(listener) ?? (() => {}),
       signal: gone.signal,
     })
     const applied = route.holds === true ? appliedPreference(prefer) : undefined

@@ -19,6 +19,8 @@ export interface Bearer {
   allows(scope: Scope): boolean
   /** How long the token stays good, leeway included; Infinity: for ever. */
   expiresInMs(): number
+  /** Calls `listener` when the token is revoked, at once if it is, until the returned function is called. */
+  onRevoked(listener: () => void): () => void
 }
 
 /** Rules for tokens beside the secret that signs them; each may be absent. */
@@ -29,6 +31,8 @@ export interface TokenRules {
   readonly requireExp?: boolean | undefined
   /** True if the token with this `jti` was revoked. */
   isRevoked?(id: string): boolean
+  /** Calls `listener` after other tokens are revoked than before, until the returned function is called. */
+  onRevocations?(listener: () => void): () => void
   /** Called with the hash of a token that never ends, now and then. */
   onEndless?(tokenHash: string): void
 }
@@ -68,11 +72,22 @@ export function authenticator(secret: string, rules: TokenRules = {}): Authentic
       caller: typeof payload.sub === "string" ? sha256(`sub ${payload.sub}`) : tokenHash,
       allows: (scope) => granted === "all" || granted.includes(scope),
       expiresInMs: () => expiresInSeconds(payload) * 1_000,
+      onRevoked: (listener) => onRevoked(payload, rules, listener),
     }
     const goodForMs = goodForSeconds(payload) * 1_000
     if (goodForMs > 0) known.set(tokenHash, { bearer, payload }, { ttl: goodForMs })
     return bearer
   }
+}
+
+function onRevoked({ jti }: JWTPayload, rules: TokenRules, listener: () => void): () => void {
+  if (jti === undefined) return () => {}
+  const look = (): void => {
+    if (rules.isRevoked?.(jti) === true) listener()
+  }
+  const stop = rules.onRevocations?.(look)
+  look()
+  return () => stop?.()
 }
 
 interface Known {

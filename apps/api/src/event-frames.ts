@@ -26,3 +26,8 @@ export function resetFrame(oldest: number): string {
 export function progressFrame(progress: SnapshotProgress): string {
   return `event: ${progressType}\ndata: ${JSON.stringify(progress)}\n\n`
 }
+
+/** A comment, which a client's parser passes over, for whoever reads the stream to know why it ends. */
+export function endingFrame(reason: string): string {
+  return `: ${reason}\n\n`
+}

@@ -45,10 +45,11 @@ export function eventStreamRoutes(deps: ApiDeps): Route[] {
       streams: true,
       scope: "event:read",
       query: streamQuery,
-      async handle({ query, lastEventId, expiresInMs, signal, caller }) {
+      async handle({ query, lastEventId, expiresInMs, onRevoked, signal, caller }) {
         const asked = positionOf(lastEventId) ?? query.after
         const head = await readEventHead(deps.db)
-        const request = { ...filterOf(query), after: asked ?? head.sequence, head, expiresInMs, signal }
+        const token = { expiresInMs, onRevoked }
+        const request = { ...filterOf(query), after: asked ?? head.sequence, head, ...token, signal }
         // No turn of the loop lies between this and the call of `stream`, so none is let in beyond the limit.
         slots.assertFree(caller)
         const stream = async (out: Writable): Promise<void> => {

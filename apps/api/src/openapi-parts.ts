@@ -36,6 +36,11 @@ export const headers: Json = {
       "Names the query parameters and body members that the API does not know and has ignored, such as `query.source, body.launch.dsks`. Absent when it knows all of them.",
     schema: text,
   },
+  "X-Warning": {
+    description:
+      "Tells of trouble that may follow: the disks of the host's VMs may grow by more than is free in its `DATA_DIR`. Absent when there is nothing to tell, and from a 202, which comes before the host has looked.",
+    schema: text,
+  },
   Location: { description: "The path of the resource.", schema: text },
   Link: {
     description: 'The URL of the next page, with `rel="next"`. Absent on the last page.',

@@ -2,7 +2,7 @@ import type { Scope } from "@stillframe/domain/scopes"
 import { z } from "zod"
 import { bearer, errorTexts, headers, parameters, pathTexts } from "./openapi-parts.ts"
 import { describedWebhooks } from "./openapi-webhooks.ts"
-import { errorSchema } from "./resources.ts"
+import { errorSchema, instanceSchema } from "./resources.ts"
 import { exampleNames, routeTexts } from "./route-texts.ts"
 import type { Route } from "./route.ts"
 import { scopeTable, templateOf } from "./scope-table.ts"
@@ -67,7 +67,11 @@ function operationOf(route: Route, reference: ToReference): Json {
     responses: Object.fromEntries([
       ...Object.entries(route.answers).map(([status, schema]) => [
         status,
-        answerOf(schema, reference, { route, retried: Number(status) >= 500 }),
+        answerOf(schema, reference, {
+          route,
+          retried: Number(status) >= 500,
+          warns: route.replay !== undefined && schema === instanceSchema && status !== "202",
+        }),
       ]),
       ...errorsOf(route).map((status) => [String(status), errorOf(status, reference)]),
     ]),
@@ -120,7 +124,7 @@ function parametersOf(route: Route, reference: ToReference): unknown[] {
 function answerOf(
   schema: z.ZodType | null,
   reference: ToReference,
-  { route, retried }: { route: Route; retried: boolean },
+  { route, retried, warns }: { route: Route; retried: boolean; warns: boolean },
 ): Json {
   const names = [
     "X-Request-Id",
@@ -128,6 +132,7 @@ function answerOf(
     ...(retried ? retryHeaders : []),
     ...(route.holds === true ? ["Preference-Applied"] : []),
     ...(route.replay === undefined ? [] : ["Location", "Idempotent-Replayed"]),
+    ...(warns ? ["X-Warning"] : []),
     ...(route.query?.shape["cursor"] === undefined ? [] : ["Link", "X-Next-Cursor"]),
   ]
   const mediaType = route.streams === true ? "text/event-stream" : "application/json"

@@ -53,7 +53,8 @@ export async function answerWithInstance(
   const instance = await findShownInstance(deps.db, instanceId)
   const resource = instance === undefined ? body : instanceResource(instance)
   if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: options.timeoutMs > 0 })
-  if (instance !== undefined) return { status: options.status, body: resource, headers }
+  if (instance !== undefined)
+    return { status: options.status, body: resource, headers: { ...headers, ...warningOf(end) } }
   return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
 }
 
@@ -72,8 +73,14 @@ export function replayInstanceWork(
     const resource = instance === undefined ? body : instanceResource(instance)
     const headers = { Location: `/instances/${instanceId}` }
     if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: timeoutMs > 0 })
-    return end.state === "done" ? { status, body: resource, headers } : failedWork(end)
+    if (end.state !== "done") return failedWork(end)
+    return { status, body: resource, headers: { ...headers, ...warningOf(end) } }
   }
+}
+
+/** The header `X-Warning`: work that is done, and may yet lead to trouble. */
+function warningOf({ error_message: warning }: OperationView): Record<string, string> {
+  return warning === null ? {} : { "X-Warning": warning }
 }
 
 /** 202 with the resource as it is now; where answers are results, and this one was held, a 504 that is not to be repeated. */

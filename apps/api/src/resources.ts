@@ -257,7 +257,8 @@ export const eventStreamSchema = z.string().meta({
   description:
     "A stream of server-sent events. `id` is the sequence, `event` the type and `data` an Event as JSON. An `id` without data says that " +
     "the feed has been read up to there. `reset` with `{oldest}` says that the place asked for is gone or was never reached; the stream " +
-    "goes on from the oldest event that is kept. `snapshot.progress` with a SnapshotProgress has no id, is in no log and may be lost.",
+    "goes on from the oldest event that is kept. `snapshot.progress` with a SnapshotProgress has no id, is in no log and may be lost. A stream ends when its token expires or is " +
+    "revoked; its last line is then a comment that says so.",
 })
 
 export const newWebhookSchema = webhook

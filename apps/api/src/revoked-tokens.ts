@@ -9,6 +9,8 @@ const lookMs = 1_000
 /** The ids (`jti`) of tokens that are refused though they are signed and not over. */
 export interface RevokedTokens extends Disposable {
   has(id: string): boolean
+  /** Calls `listener` after the file was read again, until the returned function is called. */
+  listen(listener: () => void): () => void
 }
 
 /**
@@ -22,6 +24,7 @@ export async function openRevokedTokens(file: string, log: Logger): Promise<Revo
   })
   let version = ""
   let ids: ReadonlySet<string> = new Set()
+  const listeners = new Set<() => void>()
 
   async function look(): Promise<void> {
     const { mtimeMs, ctimeMs, ino, size } = await stat(file)
@@ -30,6 +33,7 @@ export async function openRevokedTokens(file: string, log: Logger): Promise<Revo
     ids = idsIn(await readFile(file, "utf8"))
     version = found
     log.info({ revoked: ids.size }, "revoked tokens read")
+    for (const listener of listeners) listener()
   }
 
   await look().catch((cause: Error) => {
@@ -48,6 +52,10 @@ export async function openRevokedTokens(file: string, log: Logger): Promise<Revo
   timer.unref()
   return {
     has: (id) => ids.has(id),
+    listen(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
     [Symbol.dispose]: () => clearInterval(timer),
   }
 }

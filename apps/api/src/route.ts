@@ -84,6 +84,8 @@ export interface Call<Query, Body> {
   readonly allows: (scope: Scope) => boolean
   /** How long the token was good when the request came; Infinity: for ever. */
   readonly expiresInMs: number
+  /** Calls `listener` when the request's token is revoked, at once if it is, until the returned function is called. */
+  readonly onRevoked: (listener: () => void) => () => void
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal
 }

@@ -93,6 +93,7 @@ async function openTokenRules(
     previousSecret: config.jwtSecretPrevious,
     requireExp: config.jwtRequireExp,
     isRevoked: (id) => revoked?.has(id) === true,
+    onRevocations: (listener) => revoked?.listen(listener) ?? (() => {}),
     onEndless: (tokenHash) => endless.note(tokenHash),
   }
 }

@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from "node:timers/promises"
 import type { EventHead } from "@stillframe/db/event-head"
 import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import type { EventFilter, SnapshotProgress } from "@stillframe/domain/events"
-import { openingFrame, positionFrame, progressFrame, resetFrame } from "./event-frames.ts"
+import { endingFrame, openingFrame, positionFrame, progressFrame, resetFrame } from "./event-frames.ts"
 import { followEvents } from "./follow-events.ts"
 import type { ApiDeps } from "./route.ts"
 
@@ -16,6 +16,7 @@ export interface StreamRequest {
   readonly head: EventHead
   /** Infinity: never. */
   readonly expiresInMs: number
+  readonly onRevoked: (listener: () => void) => () => void
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal
 }
@@ -24,7 +25,7 @@ export interface StreamRequest {
 const timerMsMax = 2 ** 31 - 1
 
 /**
- * Writes events to `out` until the client is gone, its token expires, the process stops or it does not keep up; then
+ * Writes events to `out` until the client is gone, its token expires or is revoked, the process stops or it does not keep up; then
  * ends it. While `out` is full nothing is read for it and nothing kept, so that a slow reader costs its socket's buffer.
  */
 export async function streamEvents(deps: ApiDeps, out: Writable, request: StreamRequest): Promise<void> {
@@ -48,8 +49,14 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
     else if (fullSince !== undefined && !window.holds(fullSince)) over.abort()
   }
 
+  function endBecause(reason: string): void {
+    if (!over.signal.aborted && !out.writableNeedDrain) out.write(endingFrame(reason))
+    over.abort()
+  }
+
   const heartbeat = setInterval(beat, streamHeartbeatMs)
-  const expiry = setTimeout(() => over.abort(), Math.min(request.expiresInMs, timerMsMax))
+  const expiry = endAfter(request.expiresInMs, endBecause)
+  const stopListening = request.onRevoked(() => endBecause("the token was revoked"))
   try {
     out.write(openingFrame(position))
     if (position > request.head.sequence) {
@@ -73,12 +80,19 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
   } finally {
     clearInterval(heartbeat)
     clearTimeout(expiry)
+    stopListening()
     following.stop()
     // Node gathers the writes of a turn. What is still there after it would wait for a reader that does not read.
     await nextTurn()
     if (out.writableLength === 0) out.end()
     else out.destroy()
   }
+}
+
+function endAfter(expiresInMs: number, end: (reason: string) => void): NodeJS.Timeout {
+  return expiresInMs > timerMsMax
+    ? setTimeout(end, timerMsMax, "a stream lasts 24 days at most; connect again")
+    : setTimeout(end, expiresInMs, "the token has expired")
 }
 
 function concerns(progress: SnapshotProgress, { subjectId, instanceId }: EventFilter): boolean {

@@ -50,6 +50,8 @@ export interface CaptureWorkerConfig {
   readonly mergeQuietMs: number
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
+  /** The disks of this host's VMs may grow by at most so many times the free room; undefined: by more, with a warning beyond once. */
+  readonly diskOvercommit: number | undefined
   /** A VM that a full disk has stopped goes on once its file system has this much room. */
   readonly resumeRoomBytes: number
   /** How often an attached VM is asked whether it stands still. */
@@ -74,6 +76,8 @@ const absolutePaths = z
     "must be absolute paths, joined by :",
   )
 
+const overcommitRule = "must be a number from 1 to 1000, such as 1.5"
+
 const settings = {
   ...databaseSettings,
   ...storageSettings,
@@ -89,6 +93,11 @@ const settings = {
   VZ_SHIM_BINARY: z.string().optional(),
   CAPTURE_STAGING: stagingSetting,
   VM_UID_RANGE: vmUidSetting,
+  DISK_OVERCOMMIT: z.coerce
+    .number({ error: overcommitRule })
+    .min(1, overcommitRule)
+    .max(1_000, overcommitRule)
+    .optional(),
   PAUSE_LIMIT: wholeNumber({ min: 1, max: 3_600 }).default(120),
   STOP_GRACE: wholeNumber({ min: 0, max: 50 }).default(10),
   // More than one, so that a VM that hangs keeps no other waiting.
@@ -130,6 +139,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
     staging: set.CAPTURE_STAGING,
     vmUids: set.VM_UID_RANGE,
     spaceFloorBytes,
+    diskOvercommit: set.DISK_OVERCOMMIT,
     attachedLookMs: 30_000,
     logBytesMax,
     resumeRoomBytes: 128 * 1024 ** 2,

@@ -2,11 +2,12 @@ import { stat } from "node:fs/promises"
 import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import { writableBytes } from "@stillframe/hypervisors/disk-growth"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
-import { launchBytes, openLaunchFiles } from "@stillframe/hypervisors/launch-files"
+import { launchBytes, launchGrowth, openLaunchFiles } from "@stillframe/hypervisors/launch-files"
 import { vmms } from "@stillframe/hypervisors/vmms"
 import { rawMemoryName } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
@@ -25,12 +26,14 @@ export interface RoomRequest {
   readonly bytes: number
   /** What they are for, and what else could be done. */
   readonly why: string
+  /** The bytes by which the disks of the VM that is made may grow then; 0 where none is made. */
+  readonly growth: number
 }
 
 /** Does what needs so many bytes of `DATA_DIR` for a while. Throws `insufficient_storage`, and does nothing, where they can't be had. */
 export async function withHostRoom<T>(
   { config, room }: { config: Pick<CaptureWorkerConfig, "dataDir" | "spaceFloorBytes">; room: HostRoom },
-  { instanceId, bytes, why }: RoomRequest,
+  { instanceId, bytes, why }: Omit<RoomRequest, "growth">,
   work: () => Promise<T>,
 ): Promise<T> {
   if (bytes === 0) return work()
@@ -68,25 +71,28 @@ export async function buildingRoom(
   const { tools } = hostHypervisor({ hypervisors }, hypervisor)
   const place = { from: payloadDir, to: config.dataDir }
   // In Standby its disks stay as the payload has them.
-  const forDisks =
-    target === "Standby"
-      ? 0
-      : await (await hypervisorOf(tools)).roomToBring(disks as unknown as Disk[], place)
+  const brought = target === "Standby" ? [] : (disks as unknown as Disk[])
+  const written = brought.filter(({ readonly }) => !readonly)
+  const adapter = await hypervisorOf(tools)
+  const forDisks = await adapter.roomToBring(brought, place)
+  const growth = writableBytes(written) - (await adapter.roomToBring(written, place))
   const why = unpacked
     ? `for ${hypervisor} to load the snapshot's memory: free some, enlarge the disk, or ask for target_state Stopped`
     : `for the snapshot's disks in the form that ${hypervisor} reads: free some, or enlarge the disk`
-  return { instanceId: id, bytes: forDisks + (unpacked ? launch.memoryMib * 1024 ** 2 : 0), why }
+  return { instanceId: id, bytes: forDisks + (unpacked ? launch.memoryMib * 1024 ** 2 : 0), why, growth }
 }
 
 /** For the images of the files that a launch names, unless the file system shares blocks or has them already. */
 export async function importRoom(
   { dataDir }: Pick<CaptureWorkerConfig, "dataDir">,
-  { id }: Pick<PlacedVm, "id">,
+  { id, hypervisor }: Pick<PlacedVm, "id" | "hypervisor">,
   { launch, hostPaths }: { launch: GuestConfig; hostPaths: readonly string[] },
 ): Promise<RoomRequest> {
   await using files = await openLaunchFiles(launch, { hostPaths, dataDir })
   const why = "to import the files that the launch names: free some, or enlarge the disk"
-  return { instanceId: id, bytes: await launchBytes(files, dataDir), why }
+  const bytes = await launchBytes(files, dataDir)
+  const growth = await launchGrowth(files, { asCopies: vmms.has(hypervisor) && bytes > 0 })
+  return { instanceId: id, bytes, why, growth }
 }
 
 /** For a save into the VM's own directory, where its process can't walk to the payload, and the payload is no rename away. */
@@ -97,7 +103,7 @@ export async function savingRoom(
 ): Promise<RoomRequest> {
   const why = `for ${name}, which runs as another user, to save the VM's memory: free some, enlarge the disk, or keep STORAGE_DIR on the same one`
   const elsewhere = vmms.has(name) && vmUsers !== undefined && !(await onFileSystemOf(dataDir, storageDir))
-  return { instanceId: vm.id, bytes: elsewhere ? vm.memory_mib * 1024 ** 2 : 0, why }
+  return { instanceId: vm.id, bytes: elsewhere ? vm.memory_mib * 1024 ** 2 : 0, why, growth: 0 }
 }
 
 async function onFileSystemOf(dataDir: string, dir: string): Promise<boolean> {

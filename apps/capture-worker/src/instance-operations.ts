@@ -8,6 +8,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, hasVm, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
+import { startRoom, withDiskRoom } from "./disk-room.ts"
 import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder, vmOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
@@ -45,11 +46,14 @@ export function startHandler(worker: Worker): OperationHandler {
         throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
       }
       const launch = instance.launch as unknown as GuestConfig
-      const { pid } = await worker.captors.order(
-        { kind: "start", launch, ...vmOrder(worker, context, instance) },
-        { signal: context.signal, onLost: async () => stopQuietly(worker, context, instance) },
-      )
-      await settle(worker, context, { instance, state: "Running", values: { pid } })
+      const order = () =>
+        worker.captors.order(
+          { kind: "start", launch, ...vmOrder(worker, context, instance) },
+          { signal: context.signal, onLost: async () => stopQuietly(worker, context, instance) },
+        )
+      const room = await startRoom(worker, instance)
+      const { result, warning } = await withDiskRoom(worker, room, order)
+      await settle(worker, context, { instance, state: "Running", values: { pid: result.pid }, warning })
       worker.watches.start(instance)
     },
   }
@@ -115,11 +119,17 @@ async function settle(
     instance,
     state,
     values,
-  }: { instance: InstanceRow; state: InstanceState; values: Parameters<typeof advanceInstance>[3] },
+    warning,
+  }: {
+    instance: InstanceRow
+    state: InstanceState
+    values: Parameters<typeof advanceInstance>[3]
+    warning?: string | undefined
+  },
 ): Promise<void> {
   await inTransaction(db, async (tx) => {
     const settled = await advanceInstance(tx, instance.id, state, values)
-    await finishDone(tx, operation)
+    await finishDone(tx, operation, warning)
     if (settled !== undefined) await appendInstanceEvent(tx, "instance.state_changed", settled)
   })
 }

@@ -12,8 +12,9 @@ import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { generationDir, standbyDir } from "@stillframe/storage/layout"
 import { readManifest, requireFiles } from "@stillframe/storage/manifest"
+import { withDiskRoom } from "./disk-room.ts"
 import { endVm } from "./end-vm.ts"
-import { buildingRoom, withHostRoom } from "./host-room.ts"
+import { buildingRoom } from "./host-room.ts"
 import { recordStateError } from "./instance-operations.ts"
 import { hypervisorIn, reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
 import { release } from "./release.ts"
@@ -41,13 +42,15 @@ export function restoreHandler(worker: Worker): OperationHandler {
       const next = nextGeneration(instance, operation)
       const build = async (payload: Payload): Promise<void> => {
         const room = await buildingRoom(worker, next, { ...payload, target })
+        // A VM that is stopped is judged when it is started: stopping one must not need room for what it could write.
+        const growth = target === "Running" ? room.growth : 0
         const order = () =>
           worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
             { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
           )
-        const vm = await withHostRoom(worker, room, order)
-        await commit(worker, operation, { next, target, vm, launch: payload.launch })
+        const { result: vm, warning } = await withDiskRoom(worker, { ...room, growth }, order)
+        await commit(worker, operation, { next, target, vm, launch: payload.launch, warning })
       }
       await (operation.snapshotId === null
         ? build(await ownImage(worker, instance))
@@ -115,11 +118,13 @@ async function commit(
     target,
     vm,
     launch,
+    warning,
   }: {
     next: PlacedVm
     target: TargetState
     vm: ProcessIdentity | null
     launch: GuestConfig
+    warning: string | undefined
   },
 ): Promise<void> {
   await inTransaction(db, async (tx) => {
@@ -136,7 +141,7 @@ async function commit(
       restorable_reason: null,
       ...(operation.snapshotId !== null && ofNoLifeYet(target)),
     })
-    await finishDone(tx, operation)
+    await finishDone(tx, operation, warning)
     if (restored === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
     const type = operation.snapshotId === null ? "instance.state_changed" : "instance.restored"
     await appendInstanceEvent(tx, type, restored)

@@ -21,13 +21,15 @@ import { openProblems, type Problems } from "@stillframe/runtime/problems"
 import { queueLog } from "@stillframe/runtime/queue-log"
 import { watchPlace } from "@stillframe/runtime/watch-place"
 import { claimPool } from "@stillframe/storage/claim-pool"
+import { openDataDir } from "@stillframe/storage/data-dir"
 import { claimHome, homePlace, readHostId } from "@stillframe/storage/home"
-import { makeOwnDirectory } from "@stillframe/storage/own-directory"
 import { poolPlace, type Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
 import { openCaptors } from "./captors.ts"
 import { captureHandler } from "./capture.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import { openDiskGrowths } from "./disk-growths.ts"
+import { watchDiskRoom } from "./disk-room.ts"
 import { holdHome, holdHostId } from "./home-lock.ts"
 import { openHostClock, type HostClock } from "./host-clock.ts"
 import { probeHostQemu } from "./host-qemu.ts"
@@ -67,7 +69,7 @@ export async function startCaptureWorker(
   shared: Shared = {},
 ): Promise<AsyncDisposable> {
   await using resources = new AsyncDisposableStack()
-  await makeOwnDirectory("DATA_DIR", config.dataDir)
+  await openDataDir(config)
   resources.use(await holdHome(config.dataDir))
   const knownId = await holdKnownId(resources, config.dataDir)
   const grown: Growth = new Map()
@@ -108,6 +110,7 @@ export async function startCaptureWorker(
     clock,
     grown,
     room: new Map(),
+    growths: openDiskGrowths(config.dataDir),
   }
   const instances = await instancesOfHost(db, config.host)
   await Promise.all(instances.map((instance) => takeBack(worker, merges, instance)))
@@ -115,6 +118,7 @@ export async function startCaptureWorker(
     watchOrphans({ ...worker, leadBack: (instance) => release(worker, instance, { forget: false }) }),
   )
   watchPlaces(resources, worker)
+  resources.use(watchDiskRoom(worker))
   resources.use(startImageSweep(worker))
   await consume(resources, worker, shared.engine)
   return resources.move()

@@ -17,8 +17,9 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import { attach } from "./attach.ts"
 import { attachedInstance, attachRequest } from "./attached-instance.ts"
 import { suspectsOf } from "./blame.ts"
+import { withDiskRoom } from "./disk-room.ts"
 import { endVm } from "./end-vm.ts"
-import { buildingRoom, importRoom, withHostRoom } from "./host-room.ts"
+import { buildingRoom, importRoom } from "./host-room.ts"
 import { importWriter } from "./import-progress.ts"
 import { reportDamage, targetOf, withPayload } from "./payload.ts"
 import { release } from "./release.ts"
@@ -53,11 +54,11 @@ export function launchHandler(worker: Worker): OperationHandler {
             ),
           },
         )
-      const launched = await withHostRoom(worker, room, order)
+      const { result: launched, warning } = await withDiskRoom(worker, room, order)
       await inTransaction(worker.db, async (tx) => {
         await setLaunch(tx, instance.id, { ...launched.launch })
         const running = await advanceInstance(tx, instance.id, "Running", { pid: launched.pid })
-        await finishDone(tx, context.operation)
+        await finishDone(tx, context.operation, warning)
         if (running !== undefined) await appendInstanceEvent(tx, "instance.state_changed", running)
       })
       worker.watches.start(instance)
@@ -83,14 +84,14 @@ export function forkHandler(worker: Worker): OperationHandler {
             { kind: "restore", ...payload, target, startGuest: true, ...vmOrder(worker, context, instance) },
             { signal: context.signal, onLost: async () => endVm(worker, context, instance, "instance") },
           )
-        const vm = await withHostRoom(worker, room, order)
+        const { result: vm, warning } = await withDiskRoom(worker, room, order)
         await inTransaction(worker.db, async (tx) => {
           await setLaunch(tx, instance.id, { ...payload.launch })
           const forked = await advanceInstance(tx, instance.id, target, {
             pid: vm?.pid ?? null,
             standby_payload: target === "Standby" ? operation.token : null,
           })
-          await finishDone(tx, operation)
+          await finishDone(tx, operation, warning)
           if (forked !== undefined) await appendInstanceEvent(tx, "instance.forked", forked)
         })
         if (target === "Running") worker.watches.start(instance)

@@ -10,6 +10,7 @@ import type { Problems } from "@stillframe/runtime/problems"
 import type { Place } from "@stillframe/storage/place"
 import type { Captors } from "./captors.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
+import type { DiskGrowths } from "./disk-growths.ts"
 import type { HostClock } from "./host-clock.ts"
 import type { HostRoom } from "./host-room.ts"
 import type { StoredLaunch } from "./resolve-launch.ts"
@@ -30,6 +31,7 @@ export interface Worker {
   readonly captors: Pick<Captors, "order">
   readonly grown: Growth
   readonly room: HostRoom
+  readonly growths: DiskGrowths
   /** Tells publisher and numberer that a commit left them something. */
   readonly committed: () => void
   readonly log: Logger

@@ -5,7 +5,6 @@ import {
   releaseDeliveries,
   type ClaimedDelivery,
 } from "@stillframe/db/deliveries"
-import type { DeliveryOutcome } from "@stillframe/db/delivery-outcomes"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Agents } from "./address-guard.ts"
@@ -76,7 +75,6 @@ export function openDeliverer(options: DelivererOptions): Deliverer {
       return
     }
     const outcome = { ...judged, durationMs: performance.now() - startedAt }
-    logAttempt(log, delivery, outcome)
     recorder.record({ delivery, outcome })
   }
 
@@ -143,14 +141,4 @@ function withEvents(
     if (event === undefined) throw new Error(`event ${delivery.sequence} is missing`)
     return [delivery, event]
   })
-}
-
-function logAttempt(log: Logger, delivery: ClaimedDelivery, outcome: DeliveryOutcome): void {
-  const { id: deliveryId, webhookId, sequence, attempt } = delivery
-  const { responseStatus, error, retryMs } = outcome
-  const fields = { deliveryId, webhookId, sequence, attempt, responseStatus }
-  // What goes as it should is on record; a line for each would cost more than its signature.
-  if (outcome.delivered) log.debug(fields, "delivered")
-  else if (retryMs === undefined) log.error({ ...fields, error }, "delivery given up")
-  else log.warn({ ...fields, error, retryMs }, "delivery will be tried again")
 }

@@ -1,5 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import {
+  deletedWebhooks,
   failingSince,
   recordAttempts,
   recordHealth,
@@ -10,6 +11,7 @@ import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { Logger } from "@stillframe/runtime/logger"
 import { goneStatus } from "./judge.ts"
+import { logAttempts } from "./log-attempts.ts"
 
 /**
  * A webhook that took nothing for this long is disabled when it lets a delivery's last try fail too: where events are rare,
@@ -58,7 +60,13 @@ export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOption
     const failed = webhooksOf(batch.filter(({ outcome }) => !outcome.delivered)).filter(
       (id) => !took.includes(id),
     )
-    await Promise.all([recordAttempts(db, batch), recordChange(batch, { took, failed })])
+    let deleted: readonly string[] = []
+    try {
+      await Promise.all([recordAttempts(db, batch), recordChange(batch, { took, failed })])
+      deleted = await deletedWebhooks(db, failed)
+    } finally {
+      logAttempts(log, batch, deleted)
+    }
     const gone = batch.filter(({ outcome }) => outcome.responseStatus === goneStatus)
     for (const receiver of receiversOf(gone)) await disable(receiver, "gone")
     const givenUp = batch.filter(({ outcome }) => !outcome.delivered && outcome.retryMs === undefined)

@@ -2,7 +2,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 
 /**
  * Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. `warn` is told which
- * members of a request the server does not know.
+ * members of a request the server does not know, and what else it warns of.
  */
 export interface Client {
   request<T>(
@@ -47,6 +47,8 @@ export function client({
         warn(
           `warning: ${method} ${path}: the server does not know ${ignored} and ignored it; check the spelling`,
         )
+      const warning = response.headers.get("x-warning")
+      if (warning !== null) warn(`warning: ${method} ${path}: ${warning}`)
       const text = await response.text()
       if (!response.ok) throw new RequestError(method, path, response.status, text)
       return (text === "" ? undefined : JSON.parse(text)) as T

@@ -1,3 +1,6 @@
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { SettingsError, type Env } from "@stillframe/runtime/env"
 import { createLogger } from "@stillframe/runtime/logger"
 import { expect, test } from "vitest"
@@ -37,6 +40,7 @@ test("the mistakes of all four roles are one refusal, a line for each setting, w
     HOST_PATHS: "images",
     QEMU_BINARY: "/nowhere/qemu",
     CAPTURE_STAGING: "shm",
+    DISK_OVERCOMMIT: "0.5",
   })
 
   expect(lines.map((line) => /^ {2}([A-Z_]+): ./.exec(line)?.[1])).toEqual([
@@ -57,6 +61,7 @@ test("the mistakes of all four roles are one refusal, a line for each setting, w
     "SCRUB_DAYS",
     "HOST_PATHS",
     "CAPTURE_STAGING",
+    "DISK_OVERCOMMIT",
     "QEMU_BINARY",
   ])
   expect(lines.join("\n")).not.toContain("hidden")
@@ -75,4 +80,28 @@ test("a start with mistakes lists them and makes nothing", async () => {
   const starting = startStack(env, createLogger({ service: "test", level: "silent" }))
 
   await expect(starting).rejects.toThrow(/PORT: must[^]*STOP_GRACE: must/)
+})
+
+test("a start lists every directory that can't be used, but one in the other once, and makes nothing", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "stillframe-start-"))
+  const [data, pool] = [join(dir, "data"), join(dir, "pool")]
+  const said = async (env: Env): Promise<string> => {
+    const starting = startStack({ PORT: "0", ...env }, createLogger({ service: "test", level: "silent" }))
+    return starting.then(
+      () => "started",
+      (error: Error) => error.message.replaceAll(dir, ""),
+    )
+  }
+  const noDirectory = "can't be used: it, or a part of its path, is not a directory; name a directory"
+  try {
+    await Promise.all([writeFile(data, ""), writeFile(pool, "")])
+
+    expect(await said({ DATA_DIR: data, STORAGE_DIR: pool })).toBe(
+      `directories that can't be used:\n  DATA_DIR: /data ${noDirectory}\n  STORAGE_DIR: /pool ${noDirectory}`,
+    )
+    expect(await said({ DATA_DIR: data })).toBe(`DATA_DIR: /data ${noDirectory}`)
+    expect((await readdir(dir)).toSorted()).toEqual(["data", "pool"])
+  } finally {
+    await rm(dir, { recursive: true })
+  }
 })

@@ -16,8 +16,9 @@ import type { Logger } from "@stillframe/runtime/logger"
 import { queueLog } from "@stillframe/runtime/queue-log"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { storageSettings } from "@stillframe/runtime/settings"
+import { openDataDir } from "@stillframe/storage/data-dir"
 import { writeDurably } from "@stillframe/storage/durable"
-import { inOwnDirectory, isFull, makeOwnDirectory } from "@stillframe/storage/own-directory"
+import { inOwnDirectory, isFull } from "@stillframe/storage/own-directory"
 import { installImages } from "./install-images.ts"
 import { assertSettings } from "./stack-settings.ts"
 import { mintToken } from "./token.ts"
@@ -40,8 +41,11 @@ const loopback = "127.0.0.0/8,::1/128"
 export async function startStack(env: Env, log: Logger, stopping?: AbortSignal): Promise<Stack> {
   assertSettings(env)
   await using resources = new AsyncDisposableStack()
-  const { DATA_DIR: dataDir } = parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env)
-  await makeOwnDirectory("DATA_DIR", dataDir)
+  const { DATA_DIR: dataDir, STORAGE_DIR: storageDir = join(dataDir, "storage") } = parseEnv(
+    storageSettings,
+    env,
+  )
+  await openDataDir({ dataDir, storageDir })
   // Before anything that takes time: an earlier stack may have died while it had a VM paused.
   await sweepHost(dataDir, log)
   const left = await installImages(join(dataDir, "images"))

@@ -66,3 +66,11 @@ export async function failingSince(db: Database, ids: readonly string[], forMs: 
     .execute()
   return rows.map(({ id }) => id)
 }
+
+/** Those of `ids` that are no webhooks any more. */
+export async function deletedWebhooks(db: Database, ids: readonly string[]): Promise<string[]> {
+  if (ids.length === 0) return []
+  const rows = await db.selectFrom("webhooks").select("id").where("id", "in", ids).execute()
+  const left = new Set(rows.map(({ id }) => id))
+  return ids.filter((id) => !left.has(id))
+}

@@ -87,7 +87,7 @@ export async function renewLease(
 }
 
 export type OperationEnd =
-  | { readonly state: "done" }
+  | { readonly state: "done"; readonly warning?: string | undefined }
   | { readonly state: "failed"; readonly code: ErrorCode; readonly message: string }
 
 /**
@@ -104,7 +104,9 @@ export async function finishOperation(
       state: end.state,
       token: null,
       finished_at: clock,
-      ...(end.state === "failed" && { error_code: end.code, error_message: end.message }),
+      ...(end.state === "failed"
+        ? { error_code: end.code, error_message: end.message }
+        : { error_message: end.warning ?? null }),
     })
     .where("id", "=", id)
     .where("token", "=", token)
@@ -274,6 +276,7 @@ export async function tokenInUse(db: Database, token: string): Promise<boolean> 
 export interface OperationView {
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null
+  /** Of work that is done: a warning for whoever asked for it. */
   readonly error_message: string | null
   /** True while a worker of its queue is up. */
   readonly attended: boolean

@@ -151,8 +151,11 @@ async function endUnlessLost({ db }: OperationRunner, failure: FailedTry): Promi
   }
 }
 
-/** For handlers: ends the operation as done in their own transaction; throws `lease_lost`, which rolls it back, when it is no longer theirs. */
-export async function finishDone(tx: Database, operation: ClaimedOperation): Promise<void> {
-  if (!(await finishOperation(tx, { ...operation, end: { state: "done" } })))
+/**
+ * For handlers: ends the operation as done in their own transaction; throws `lease_lost`, which rolls it back, when it is no longer theirs.
+ * `warning` is for whoever asked for the work.
+ */
+export async function finishDone(tx: Database, operation: ClaimedOperation, warning?: string): Promise<void> {
+  if (!(await finishOperation(tx, { ...operation, end: { state: "done", warning } })))
     throw new StillframeError("lease_lost", "the operation was cancelled or taken over meanwhile")
 }

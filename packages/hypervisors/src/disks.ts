@@ -79,10 +79,12 @@ export async function readDisks(dir: string, active: ReadonlyMap<number, number>
 }
 
 /**
+ * The chains that a VM was started with, from the record in its directory.
+ *
  * Whoever broke out of the VM can have written it anew, but not as this process's user: then nothing counts in it that lies
  * outside of the directory. Throws `corrupted`.
  */
-async function readLaunched(dir: string): Promise<Disk[]> {
+export async function readLaunched(dir: string): Promise<Disk[]> {
   await using record = await openOwnFile(join(dir, disksFile))
   const disks = JSON.parse(await readFile(record.path, "utf8")) as Disk[]
   const names = disks.flatMap(({ layers, sources }) => [

@@ -2,12 +2,15 @@ import { randomUUID } from "node:crypto"
 import { join } from "node:path"
 import { bootFiles } from "./boot-names.ts"
 import { cloneObstacle } from "./clone-file.ts"
+import { writableBytes } from "./disk-growth.ts"
 import { baseName, type DiskLayer } from "./disks.ts"
 import type { HostFile } from "./host-file.ts"
 import { checkDisk, checkKernel, openHostFile, type CheckedDisk, type HostPathRules } from "./host-paths.ts"
 import { hostImages } from "./image-store.ts"
 import { importImage, copyImage, importBytes } from "./import-image.ts"
 import type { GuestConfig } from "./launch-config.ts"
+
+const statBlockBytes = 512
 
 /** All files of a caller's that a launch names, opened until this is disposed of. */
 export interface LaunchFiles extends AsyncDisposable {
@@ -60,6 +63,23 @@ export async function launchBytes(files: LaunchFiles, dataDir: string): Promise<
   const sizes = allOf(files).map((file) => importBytes(file, hostImages(dataDir)))
   const bytes = (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0)
   return bytes > 0 && (await areCloned(allOf(files), dataDir)) ? 0 : bytes
+}
+
+/**
+ * The bytes by which the disks of a launch may grow after its import. `asCopies`: the VM writes to copies of its files, which take room
+ * already, and not to empty overlays or to clones.
+ */
+export async function launchGrowth(
+  { disks }: LaunchFiles,
+  { asCopies }: { asCopies: boolean },
+): Promise<number> {
+  if (!asCopies) return writableBytes(disks)
+  const written = disks.filter(({ readonly }) => !readonly)
+  const left = written.map(async ({ virtualSize, images: [{ file }] }) => {
+    const { blocks } = await file.handle.stat()
+    return Math.max(0, virtualSize - blocks * statBlockBytes)
+  })
+  return (await Promise.all(left)).reduce((sum, bytes) => sum + bytes, 0)
 }
 
 async function areCloned(files: readonly HostFile[], dataDir: string): Promise<boolean> {

@@ -9,6 +9,8 @@ export interface Frame {
   readonly id?: string
   readonly event?: EventType | "reset" | "snapshot.progress"
   readonly retry?: string
+  /** A line that parsers pass over. */
+  readonly comment?: string
   // oxlint-disable-next-line typescript/no-explicit-any -- an event is what the test says it is
   readonly data?: any
 }
@@ -78,7 +80,8 @@ async function* framesOf(response: IncomingMessage): AsyncGenerator<Frame, void>
 
 function frameOf(block: string): Frame {
   const fields = block.split("\n").map((line) => {
-    const [, name = "", value = ""] = /^(\w+): (.*)$/.exec(line) ?? []
+    const [, name = "", value = ""] = /^(\w*): (.*)$/.exec(line) ?? []
+    if (name === "") return ["comment", value] as const
     return [name, name === "data" ? JSON.parse(value) : value] as const
   })
   return Object.fromEntries(fields)

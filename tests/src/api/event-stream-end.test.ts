@@ -34,8 +34,11 @@ test("a stream ends when its token does", async () => {
   const exp = Math.floor(Date.now() / 1_000) - 28
   await using reader = await readEvents(api, "", { claims: { exp } })
 
-  await reader.rest()
+  const comments: (string | undefined)[] = []
+  for (let frame = await reader.next(); frame !== undefined; frame = await reader.next())
+    comments.push(frame.comment)
 
+  expect(comments.at(-1)).toBe("the token has expired")
   expect(reader.response.complete).toBe(true)
   expect(Date.now()).toBeGreaterThanOrEqual((exp + 30) * 1_000)
   expect((await api.ask("GET", "/events", { claims: { exp } })).status).toBe(401)

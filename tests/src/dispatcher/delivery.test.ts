@@ -1,11 +1,13 @@
+import type { ServerResponse } from "node:http"
 import type { OwnedDatabase } from "@stillframe/db/client"
+import { deleteWebhook } from "@stillframe/db/webhooks"
 import { deliveryRetryMs } from "@stillframe/domain/events"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { sql } from "kysely"
 import { expect, onTestFinished, test, vi } from "vitest"
 import { appendEvents, attempts, delivery, webhookTo } from "./deliveries.ts"
-import { testDispatcher } from "./dispatchers.ts"
+import { capturedLog, testDispatcher } from "./dispatchers.ts"
 
 /** From the last attempt to the next, in milliseconds. */
 async function nextAfterMs(db: OwnedDatabase): Promise<number> {
@@ -196,3 +198,22 @@ test.each([301, 308])(
     expect(elsewhere.requests).toEqual([])
   },
 )
+
+test("an attempt that fails after its webhook was deleted is no warning", async () => {
+  await using database = await testDatabase()
+  await using receiver = await startReceiver()
+  const { db, url: databaseUrl } = database
+  const held = Promise.withResolvers<ServerResponse>()
+  receiver.answer(held.resolve)
+  const { id } = await webhookTo(db, receiver.url)
+  await appendEvents(db, 1)
+  const { log, lines } = capturedLog()
+  await using _dispatcher = await testDispatcher({ databaseUrl }, log)
+  const response = await held.promise
+
+  await deleteWebhook(db, id)
+  response.destroy()
+
+  await expect.poll(() => lines.join("")).toContain("delivery of a deleted webhook dropped")
+  expect(lines.filter((line) => /"level":"(warn|error)"/.test(line))).toEqual([])
+})

@@ -151,6 +151,7 @@ export async function testStack({
     staging: undefined,
     vmUids,
     spaceFloorBytes: 0,
+    diskOvercommit: undefined,
     resumeRoomBytes: 1024 ** 2,
     logBytesMax,
     attachedLookMs: 30_000,

@@ -20,6 +20,8 @@ export interface Wiretap extends AsyncDisposable {
   at(step: Step, act: (request: Request) => void | Promise<void>, times?: number): void
   /** How many requests of a step are still to be acted on. */
   left(step: Step): number
+  /** Resolves when the next request comes, whatever it asks. */
+  next(): Promise<void>
   /** The socket is gone, and every connection with it, until `back`. */
   away(): Promise<void>
   back(): Promise<void>
@@ -37,6 +39,7 @@ export async function wiretap(dir: string, wire: Wire): Promise<Wiretap> {
   const tapped = `${path}.tapped`
   const rules = new Map<Step, Rule>()
   const connections = new Set<Socket>()
+  let coming = Promise.withResolvers<void>()
 
   function onConnection(client: Socket): void {
     const vm = connect(tapped)
@@ -55,6 +58,8 @@ export async function wiretap(dir: string, wire: Wire): Promise<Wiretap> {
     vm.on("data", (bytes) => (answered ? void client.write(bytes) : client.destroy()))
     client.on("data", (bytes) => {
       const text = bytes.toString("utf8")
+      coming.resolve()
+      coming = Promise.withResolvers<void>()
       const rule = ruleFor(text)
       if (rule === undefined) return void vm.write(bytes)
       void rule.act({
@@ -96,6 +101,7 @@ export async function wiretap(dir: string, wire: Wire): Promise<Wiretap> {
   return {
     at: (step, act, times = Infinity) => void rules.set(step, { act, left: times }),
     left: (step) => rules.get(step)?.left ?? 0,
+    next: () => coming.promise,
     away,
     back,
     async [Symbol.asyncDispose]() {
