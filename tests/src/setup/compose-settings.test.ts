@@ -21,6 +21,8 @@ const fixed = [
   "QEMU_IMG",
   "REDIS_URL",
   "STORAGE_DIR",
+  // The workers of the images are not root.
+  "VM_UID_RANGE",
   "VZ_SHIM_BINARY",
 ]
 
