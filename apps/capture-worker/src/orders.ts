@@ -173,6 +173,16 @@ export interface Results {
   end: null
 }
 
+/** The descriptor of a captor's channel: JSON, one message a line, both ways. */
+export const captorChannelFd = 3
+/**
+ * The longest message. The manifest of 16 disks with hundreds of layers has some hundred KiB, and a MiB of anything is parsed within the
+ * 50 ms that the worker's event loop may be held.
+ */
+export const messageBytesMax = 1024 ** 2
+/** The longest message of an error, and the most that the log keeps of a program's own words, in characters. */
+export const wordsMax = 2_000
+
 /**
  * From the worker to its captor: an order, then perhaps that nobody wants its result any more, or that the worker stops
  * and another one will look for it.
