@@ -9,6 +9,7 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
 import type { AttachedInstance } from "./attached-instance.ts"
+import type { RecordedProcess } from "./recorded-process.ts"
 
 /** Which VM an order is for. A captor has no database and no queue: the order is all it knows. */
 interface VmPlace {
@@ -126,6 +127,8 @@ export interface RestoreOrder extends VmOrder {
 
 export interface StopOrder extends VmOrder {
   readonly kind: "stop"
+  /** Ended too, whatever its command line says. */
+  readonly recorded?: RecordedProcess | undefined
   readonly guestMs: number
 }
 
@@ -138,6 +141,8 @@ export interface MergeOrder extends VmPlace {
 export interface EndOrder extends OperationOrder {
   readonly kind: "end"
   readonly remove: "generation" | "instance"
+  /** Ended too, whatever its command line says. */
+  readonly recorded?: RecordedProcess | undefined
 }
 
 export type Order =
