@@ -5,28 +5,31 @@ import { wordsMax, type FromCaptor, type Order, type Results } from "./orders.ts
 
 const textMax = 64 * 1024
 
+// Unknown members are left out, and long lists not looked into: an error about each of them would hold the event loop.
+const listOf = <T extends z.ZodType>(schema: T, lengthMax: number) =>
+  z.custom<unknown[]>((value) => Array.isArray(value) && value.length <= lengthMax).pipe(z.array(schema))
 const count = z.int().min(0)
 const text = z.string().max(textMax)
 const isErrorCode = (code: string): code is ErrorCode => Object.hasOwn(errorCodes, code)
 
 const message: z.ZodType<FromCaptor> = z.union([
-  z.strictObject({ progress: z.number().min(0).max(1) }),
-  z.strictObject({ importing: z.strictObject({ bytes: count, totalBytes: count }) }),
-  z.strictObject({
-    error: z.strictObject({
+  z.object({ progress: z.number().min(0).max(1) }),
+  z.object({ importing: z.object({ bytes: count, totalBytes: count }) }),
+  z.object({
+    error: z.object({
       code: z.string().refine(isErrorCode),
       message: z.string().transform(cut),
       said: z.string().transform(cut).exactOptional(),
     }),
   }),
-  z.strictObject({ free: z.literal(true) }),
+  z.object({ free: z.literal(true) }),
   // Looked at once its order's kind is known.
-  z.strictObject({ result: z.custom<Results[keyof Results]>((value) => value !== undefined) }),
+  z.object({ result: z.custom<Results[keyof Results]>((value) => value !== undefined) }),
 ])
 
-const processIdentity = z.strictObject({ pid: z.int().min(1), startTime: count, bootId: text })
+const processIdentity = z.object({ pid: z.int().min(1), startTime: count, bootId: text })
 
-const guestConfig = z.strictObject({
+const guestConfig = z.object({
   memoryMib: count,
   vcpus: count,
   machine: text.optional(),
@@ -35,35 +38,34 @@ const guestConfig = z.strictObject({
   kernel: text.optional(),
   initrd: text.optional(),
   cmdline: text.optional(),
-  disks: z
-    .array(
-      z.strictObject({
-        path: text,
-        format: z.enum(["raw", "qcow2"]),
-        readonly: z.boolean(),
-        sha256: text.optional(),
-      }),
-    )
-    .max(16),
+  disks: listOf(
+    z.object({
+      path: text,
+      format: z.enum(["raw", "qcow2"]),
+      readonly: z.boolean(),
+      sha256: text.optional(),
+    }),
+    16,
+  ),
 })
 
-const attachedVm = z.strictObject({
+const attachedVm = z.object({
   controlSocket: text,
   process: processIdentity,
-  user: z.strictObject({ uid: count, gid: count }),
+  user: z.object({ uid: count, gid: count }),
   hypervisorVersion: text,
   memoryMib: count,
   vcpus: count,
   diskBytesMax: count,
-  standstill: z.strictObject({ status: text, reason: text, endsWithWrites: z.boolean() }).optional(),
-  blocked: z.array(text).max(1_000),
+  standstill: z.object({ status: text, reason: text, endsWithWrites: z.boolean() }).optional(),
+  blocked: listOf(text, 1_000),
   launch: z.discriminatedUnion("restorable", [
-    z.strictObject({
+    z.object({
       restorable: z.literal(true),
       config: guestConfig,
-      devices: z.array(text).max(10_000),
+      devices: listOf(text, 10_000),
     }),
-    z.strictObject({ restorable: z.literal(false), option: text }),
+    z.object({ restorable: z.literal(false), option: text }),
   ]),
 })
 
@@ -74,7 +76,7 @@ const results: Readonly<Record<Order["kind"], z.ZodType>> = {
   standby: manifest,
   attach: attachedVm,
   release: z.null(),
-  launch: z.strictObject({ pid: z.int().min(1), launch: guestConfig }),
+  launch: z.object({ pid: z.int().min(1), launch: guestConfig }),
   start: processIdentity,
   restore: processIdentity.nullable(),
   stop: z.null(),
@@ -84,7 +86,10 @@ const results: Readonly<Record<Order["kind"], z.ZodType>> = {
 
 /** Throws for what no captor sends. The words of an error are cut. */
 export function readMessage(line: string): FromCaptor {
-  return message.parse(JSON.parse(line))
+  const value: unknown = JSON.parse(line)
+  if (typeof value !== "object" || value === null || Object.keys(value).length !== 1)
+    throw new TypeError("a message has one member")
+  return message.parse(value)
 }
 
 /** The result of an order of this kind. Throws for what is none. */

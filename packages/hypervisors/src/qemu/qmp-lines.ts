@@ -4,8 +4,11 @@ import { readBoundedLines } from "../bounded-lines.ts"
 
 /** Longest line of QEMU: events, the greeting and most answers take some hundred bytes. */
 export const lineBytesMax = 64 * 1024
-/** Most events, and most bytes of events, in one second. QEMU limits the rate of those that a guest can cause. */
-const flood = { windowMs: 1_000, lines: 1_000, bytes: 1024 ** 2 } as const
+/**
+ * Most events, and most bytes of events, in one second. QEMU limits the rate of those that a guest can cause. All may come in one turn of
+ * the event loop, and JSON of this length, whatever is in it, is parsed within some milliseconds.
+ */
+const flood = { windowMs: 1_000, lines: 1_000, bytes: 256 * 1024 } as const
 
 export interface LineReader {
   /** The longest line that may come now, in bytes. */
