@@ -36,8 +36,9 @@ async function endedVm() {
   const process = await deadProcess()
   const home = instanceDir(dir, id)
   await mkdir(home, { recursive: true })
-  const disk = { node: "d", readonly: false, path, format: "raw" as const, virtualSize: bytes, backing: [] }
-  const { ino: inode } = await stat(path)
+  const { dev, ino: inode } = await stat(path)
+  const file = { path, identity: `${dev}:${inode}`, format: "raw" as const }
+  const disk = { ...file, node: "d", readonly: false, virtualSize: bytes, backing: [] }
   const recorded = { base: { ...disk, inode }, overlay, overlayNode: "o", job: "j" }
   await writeOverlayRecord(home, { process, staged: true, merging: true, disks: [recorded] })
   const vm = { controlSocket: join(dir, "qmp.sock"), process, allowOverlay: true, disks: [disk] }
