@@ -1,4 +1,4 @@
-import { eventsPerBatchMax, listEvents } from "@stillframe/db/events"
+import { listEvents } from "@stillframe/db/events"
 import { listenForProgress } from "@stillframe/db/progress"
 import type { EventEnvelope, SnapshotProgress } from "@stillframe/domain/events"
 import { openTrouble } from "@stillframe/domain/outage"
@@ -7,6 +7,8 @@ import type { ApiDeps } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 
 const afterFailureMs = 1_000
+/** Of the largest events 2 MiB, which are parsed and framed within some milliseconds. */
+const eventsPerRead = 100
 
 export interface Follower {
   /** The window has moved on. */
@@ -71,7 +73,7 @@ async function readOn(
   { signal, onRead }: { signal: AbortSignal; onRead: () => void },
 ): Promise<void> {
   const read = async (): Promise<EventEnvelope[] | undefined> => {
-    const events = await listEvents(db, { after: window.head, limit: eventsPerBatchMax })
+    const events = await listEvents(db, { after: window.head, limit: eventsPerRead })
     return events.length === 0 ? undefined : events
   }
   const trouble = openTrouble(log, {

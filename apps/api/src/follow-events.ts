@@ -3,12 +3,16 @@ import { listEvents } from "@stillframe/db/events"
 import { matchesEvent, type EventFilter } from "@stillframe/domain/events"
 import { eventFrame, resetFrame } from "./event-frames.ts"
 import type { Following } from "./event-tail.ts"
+import type { FramedEvent } from "./event-window.ts"
 import type { ApiDeps } from "./route.ts"
 
-/** Bounds what a reader that stands still holds in memory. */
-const eventsPerList = 100
-/** All readers take this many in one turn of the event loop, so that a thousand of them do not hold up the rest for long. */
-const eventsPerTurn = 20
+/**
+ * Bounds what a reader that stands still holds in memory, and what is parsed and written in one turn of the event loop: an event has up
+ * to 20 KiB, and as many readers as the pool has connections may get theirs in the same turn.
+ */
+const eventsPerList = 25
+/** All readers take this much in one turn of the event loop, so that a thousand of them do not hold up the rest for long. */
+const perTurn = { events: 20, bytes: 32 * 1024 } as const
 
 export interface EventBatch {
   /** As they are sent; empty when none matches. */
@@ -40,12 +44,19 @@ export async function* followEvents(
 }
 
 function fromWindow(window: Following["window"], filter: EventFilter, after: number): EventBatch {
-  const batch = window.after(after, eventsPerTurn)
+  const batch = firstOf(window.after(after, perTurn.events))
   const matching = batch.filter(({ event }) => matchesEvent(event, filter))
   return {
     frames: matching.map(({ frame }) => frame).join(""),
     position: batch.at(-1)?.event.sequence ?? after,
   }
+}
+
+/** At least one, however large it is. */
+function firstOf(events: readonly FramedEvent[]): readonly FramedEvent[] {
+  let bytes = 0
+  const over = events.findIndex(({ frame }) => (bytes += frame.length) > perTurn.bytes)
+  return over === -1 ? events : events.slice(0, Math.max(1, over))
 }
 
 async function fromPostgres(

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises"
 import type { Scope } from "@stillframe/domain/scopes"
 import { z } from "zod"
 import { bearer, errorTexts, headers, parameters, pathTexts } from "./openapi-parts.ts"
@@ -10,16 +11,19 @@ import { apiVersion } from "./version.ts"
 
 type Json = Readonly<Record<string, unknown>>
 
-/** The API as OpenAPI 3.1 describes it, from the very routes and schemas that serve it. */
-export function openApiDocument(routes: readonly Route[]): Json {
+/**
+ * The API as OpenAPI 3.1 describes it, from the very routes and schemas that serve it. Made a route a turn: all at once would hold the
+ * event loop for as long as a hundred requests.
+ */
+export async function openApiDocument(routes: readonly Route[]): Promise<Json> {
   const schemas: Record<string, unknown> = {}
   const reference = (schema: z.ZodType, io: "input" | "output"): unknown => toReference(schema, io, schemas)
-  const paths = Object.fromEntries(
-    [...Map.groupBy(routes, ({ path }) => templateOf(path))].map(([path, ofPath]) => [
-      path,
-      Object.fromEntries(ofPath.map((route) => [route.method, operationOf(route, reference)])),
-    ]),
-  )
+  const paths: Record<string, Record<string, Json>> = {}
+  for (const route of routes) {
+    const path = (paths[templateOf(route.path)] ??= {})
+    path[route.method] = operationOf(route, reference)
+    await nextTurn()
+  }
   return {
     openapi: "3.1.1",
     info: {

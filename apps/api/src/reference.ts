@@ -1,10 +1,10 @@
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import type { Express } from "express"
+import type { Express, RequestHandler } from "express"
 import helmet from "helmet"
-import { stringify } from "yaml"
 import { openApiDocument } from "./openapi.ts"
 import type { Route } from "./route.ts"
+import { writeYaml } from "./write-yaml.ts"
 
 const assetsDir = dirname(fileURLToPath(import.meta.resolve("swagger-ui-dist/package.json")))
 const assets = ["swagger-ui.css", "swagger-ui-bundle.js"]
@@ -13,10 +13,13 @@ const assets = ["swagger-ui.css", "swagger-ui-bundle.js"]
 export function mountReference(app: Express, routes: readonly Route[]): void {
   // When they are first asked for: to make both takes longer than the rest of the API's start.
   const document = once(() => openApiDocument(routes))
-  const json = once(() => Buffer.from(JSON.stringify(document())))
-  const yaml = once(() => Buffer.from(stringify(document(), { aliasDuplicateObjects: false })))
-  app.get("/spec.json", (_req, res) => void res.type("application/json").send(json()))
-  app.get("/spec.yaml", (_req, res) => void res.type("application/yaml").send(yaml()))
+  const json = once(async () => Buffer.from(JSON.stringify(await document())))
+  const yaml = once(async () => Buffer.from(await writeYaml(await document())))
+  const serve = (type: string, made: () => Promise<Buffer>): RequestHandler => {
+    return (_req, res, next) => void made().then((bytes) => res.type(type).send(bytes), next)
+  }
+  app.get("/spec.json", serve("application/json", json))
+  app.get("/spec.yaml", serve("application/yaml", yaml))
   // Where the contract's own server has its page.
   for (const path of ["/", "/swagger"]) app.get(path, (_req, res) => res.redirect(302, "/docs"))
   app.get("/docs", pagePolicy, (_req, res) => void res.type("html").send(page))

@@ -1,11 +1,20 @@
 import { readdirSync } from "node:fs"
+import { Socket } from "node:net"
 import { setTimeout as delay } from "node:timers/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
+import { readBoundedLines } from "@stillframe/hypervisors/bounded-lines"
 import { loadMostUsed } from "@stillframe/hypervisors/hypervisor-of"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
 import { endNow } from "@stillframe/runtime/end-now"
 import { carryOut } from "./carry-out.ts"
-import type { FromCaptor, Order, ToCaptor } from "./orders.ts"
+import {
+  captorChannelFd,
+  messageBytesMax,
+  wordsMax,
+  type FromCaptor,
+  type Order,
+  type ToCaptor,
+} from "./orders.ts"
 
 const importReportMs = 250
 const freeLookMs = 10
@@ -23,10 +32,13 @@ interface Running {
 let running: Running | undefined
 // While this process waits for its first order; a failure is told by the order that needs the adapter.
 loadMostUsed().catch(() => {})
-process.on("disconnect", () => {
+const channel = new Socket({ fd: captorChannelFd })
+channel.on("close", () => {
   if (running === undefined) endNow(0)
   running.abandoned.abort()
 })
+// A worker that has died: an error that nobody takes would end this process in the pause. The close comes after it.
+channel.on("error", () => {})
 // Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
 process.on("SIGINT", () => {})
 process.on("SIGTERM", () => {
@@ -34,14 +46,19 @@ process.on("SIGTERM", () => {
   running.cancelled.abort()
 })
 
-process.on("message", (message: ToCaptor) => {
-  // An answer and the word to stop may cross: then there is nothing to stop.
-  if ("abort" in message) running?.cancelled.abort()
-  else if ("stop" in message) running?.abandoned.abort()
-  else void run(message.order)
+readBoundedLines(channel, {
+  bytesMax: () => messageBytesMax,
+  onLine(line) {
+    const message = JSON.parse(line) as ToCaptor
+    // An answer and the word to stop may cross: then there is nothing to stop.
+    if ("abort" in message) running?.cancelled.abort()
+    else if ("stop" in message) running?.abandoned.abort()
+    else void run(message.order)
+  },
+  breach: () => new RangeError("the worker sent what is no order"),
 })
 
-// After the listeners: one for messages keeps the process alive.
+// After the listeners: that of the channel keeps the process alive.
 const resourcesAtStart = openResources()
 
 async function run(order: Order): Promise<void> {
@@ -55,16 +72,28 @@ async function run(order: Order): Promise<void> {
     report: (progress) => send({ progress }),
     reportImport: importReporter(),
   }).then(
-    (result): FromCaptor => ({ result }),
+    (result): FromCaptor => (isTooLong({ result }) ? tooManyLayers : { result }),
     (thrown: unknown): FromCaptor => {
       const { code, message, said } = toStillframeError(thrown)
-      return { error: { code, message, ...(said !== undefined && { said }) } }
+      return { error: { code, message, ...(said !== undefined && { said: said.slice(0, wordsMax) }) } }
     },
   )
-  if (!process.connected) endNow(0)
+  if (!channel.writable) endNow(0)
   running = undefined
   send(answer, () => "error" in answer && endNow(0))
   if ("result" in answer) await offerAgain()
+}
+
+const isTooLong = (message: FromCaptor): boolean =>
+  Buffer.byteLength(JSON.stringify(message)) > messageBytesMax
+
+/** Nothing else in an answer can be as long. */
+const tooManyLayers: FromCaptor = {
+  error: {
+    code: "not_supported",
+    message:
+      "the VM's disks have thousands of layers, more than a snapshot can name; delete snapshots of the instance, so that its layers can be merged, and try again",
+  },
 }
 
 /** Sockets and files that the order closed take a moment to go. */
@@ -94,6 +123,5 @@ function importReporter(): (importing: ImportProgress) => void {
 }
 
 function send(message: FromCaptor, then = (): void => {}): void {
-  // The worker may have died without being missed yet: an error that nobody takes would end this process in the pause.
-  if (process.connected) process.send?.(message, undefined, {}, then)
+  if (channel.writable) channel.write(`${JSON.stringify(message)}\n`, then)
 }

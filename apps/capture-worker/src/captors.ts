@@ -1,17 +1,14 @@
-import { fork, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
-import { join } from "node:path"
-import { childEnv } from "@stillframe/domain/child-env"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
-import { processEnv } from "@stillframe/runtime/env"
+import { readResult } from "./captor-messages.ts"
+import { captorProgram, startCaptorProcess, type CaptorProcess } from "./captor-process.ts"
 import { orderDeadlines, watchDeadline, type OrderDeadlines } from "./order-deadline.ts"
-import type { FromCaptor, Order, Results, ToCaptor } from "./orders.ts"
+import type { FromCaptor, Order, Results } from "./orders.ts"
 
 /** After the last order. */
 const spareDelayMs = 2_000
 const idleEndMs = 5_000
-const captorProgram = join(import.meta.dirname, "captor.ts")
 
 export interface OrderOptions {
   /** Passed on to the captor, whose answer is still awaited: it resumes the VM first. */
@@ -43,35 +40,36 @@ export interface Captors extends AsyncDisposable {
 export function openCaptors({
   sparesMax = 1,
   deadlines = orderDeadlines,
-}: { sparesMax?: number; deadlines?: OrderDeadlines } = {}): Captors {
-  const captors = new Set<ChildProcess>()
-  const running = new Set<ChildProcess>()
-  let spares: ChildProcess[] = [start()]
+  program = captorProgram,
+}: { sparesMax?: number; deadlines?: OrderDeadlines; program?: string } = {}): Captors {
+  const captors = new Set<CaptorProcess>()
+  const running = new Set<CaptorProcess>()
+  let spares: CaptorProcess[] = [start()]
   let soon: NodeJS.Timeout | undefined
   let disposed = false
 
-  function start(): ChildProcess {
-    const captor = startCaptor()
+  function start(): CaptorProcess {
+    const captor = startCaptorProcess(program)
     captors.add(captor)
-    captor.on("message", (message: FromCaptor) => "free" in message && keep(captor))
+    captor.listen((message) => "free" in message && keep(captor))
     // One that could not start never exits.
-    for (const end of ["exit", "error"]) captor.once(end, () => captors.delete(captor))
+    for (const end of ["exit", "error"]) captor.process.once(end, () => captors.delete(captor))
     return captor
   }
 
-  function keep(captor: ChildProcess): void {
-    spares = spares.filter(({ connected }) => connected)
+  function keep(captor: CaptorProcess): void {
+    spares = spares.filter((captor) => captor.isConnected())
     if (spares.length >= sparesMax || disposed) captor.disconnect()
     else spares.push(captor)
   }
 
-  function take(): ChildProcess {
-    spares = spares.filter(({ connected }) => connected)
+  function take(): CaptorProcess {
+    spares = spares.filter((captor) => captor.isConnected())
     return spares.pop() ?? start()
   }
 
   function keepOne(): void {
-    const [kept = start(), ...others] = spares.filter(({ connected }) => connected)
+    const [kept = start(), ...others] = spares.filter((captor) => captor.isConnected())
     for (const other of others) other.disconnect()
     spares = [kept]
   }
@@ -104,50 +102,33 @@ export function openCaptors({
   }
 }
 
-async function end(captor: ChildProcess): Promise<void> {
-  if (captor.pid === undefined) return
-  const exited = once(captor, "exit")
-  if (captor.connected) captor.disconnect()
+async function end(captor: CaptorProcess): Promise<void> {
+  if (captor.process.pid === undefined) return
+  const exited = once(captor.process, "exit")
+  captor.disconnect()
   // It has no order, so nothing is lost when one that hangs is killed.
-  const timer = setTimeout(() => captor.kill("SIGKILL"), idleEndMs)
+  const timer = setTimeout(() => captor.process.kill("SIGKILL"), idleEndMs)
   await exited
   clearTimeout(timer)
 }
 
-/** A session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause. */
-function startCaptor(): ChildProcess {
-  const captor = fork(captorProgram, [], {
-    detached: true,
-    // NODE_EXTRA_CA_CERTS is left out too: Node reads those while it starts, through a descriptor that a VM started just then would
-    // inherit.
-    env: { ...childEnv(), NODE_OPTIONS: processEnv()["NODE_OPTIONS"] },
-    // The worker's own, such as an inspector's port, are not for its captors.
-    execArgv: [],
-    stdio: ["ignore", "ignore", "inherit", "ipc"],
-  })
-  // A captor that could not start, or that died, is noticed by its end.
-  captor.on("error", () => {})
-  return captor
-}
-
 /** It does what it can't leave undone, and this process need not live for it. */
-function leave(captor: ChildProcess): void {
-  captor.unref()
-  if (captor.connected) captor.disconnect()
+function leave(captor: CaptorProcess): void {
+  captor.process.unref()
+  captor.disconnect()
 }
 
 async function carryOut(
-  captor: ChildProcess,
+  captor: CaptorProcess,
   order: Order,
   options: OrderOptions & { readonly deadlines: OrderDeadlines },
 ): Promise<unknown> {
   const { signal, stopping, onLost } = options
-  if (captor.pid === undefined) throw await notStarted(captor)
+  if (captor.process.pid === undefined) throw await notStarted(captor)
   using deadline = watchDeadline(captor, order, options.deadlines)
-  const answer = Promise.race([answerOf(captor, options), deadline.given])
+  const answer = Promise.race([answerOf(captor, order, options), deadline.given])
   const abort = (): void => {
-    const word: ToCaptor = stopping?.aborted === true ? { stop: true } : { abort: true }
-    captor.send(word)
+    captor.send(stopping?.aborted === true ? { stop: true } : { abort: true })
     // One that is told to stop is left to itself.
     if (stopping?.aborted !== true) deadline.calledOff()
   }
@@ -158,8 +139,8 @@ async function carryOut(
     const message = await answer
     if (message === undefined) {
       await onLost()
-      const late = deadline.late()
-      if (late !== undefined) throw late
+      const reason = captor.breach() ?? deadline.late()
+      if (reason !== undefined) throw reason
       throw new StillframeError(
         "hypervisor_failed",
         "the process that spoke to the hypervisor died; the VM was resumed",
@@ -177,8 +158,8 @@ async function carryOut(
 }
 
 /** Why a captor that was to start just now has no process, nor a channel to send the order by. */
-async function notStarted(captor: ChildProcess): Promise<StillframeError> {
-  const [cause] = (await once(captor, "error")) as [unknown]
+async function notStarted(captor: CaptorProcess): Promise<StillframeError> {
+  const [cause] = (await once(captor.process, "error")) as [unknown]
   return toStillframeError(cause)
 }
 
@@ -186,16 +167,29 @@ type Answer = Extract<FromCaptor, { readonly result: unknown } | { readonly erro
 
 /** Undefined when the captor's process ended without one. Its lock is free before it answers, so its end is not waited for. */
 function answerOf(
-  captor: ChildProcess,
+  captor: CaptorProcess,
+  { kind }: Order,
   { onProgress, onImport }: Pick<OrderOptions, "onProgress" | "onImport">,
 ): Promise<Answer | undefined> {
   const { promise, resolve } = Promise.withResolvers<Answer | undefined>()
+  const believe = ({ result }: Extract<Answer, { readonly result: unknown }>): void => {
+    try {
+      resolve({ result: readResult(kind, result) })
+    } catch (error) {
+      captor.distrust("a result that makes no sense", error)
+    }
+  }
   const onMessage = (message: FromCaptor): void => {
     if ("progress" in message) onProgress?.(message.progress)
     else if ("importing" in message) onImport?.(message.importing)
-    else if (!("free" in message)) resolve(message)
+    else if ("error" in message) resolve(message)
+    else if ("result" in message) believe(message)
   }
   const onClose = (): void => resolve(undefined)
-  captor.on("message", onMessage).once("close", onClose)
-  return promise.finally(() => captor.off("message", onMessage).off("close", onClose))
+  const stopListening = captor.listen(onMessage)
+  captor.process.once("close", onClose)
+  return promise.finally(() => {
+    stopListening()
+    captor.process.off("close", onClose)
+  })
 }

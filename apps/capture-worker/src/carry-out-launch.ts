@@ -13,6 +13,7 @@ import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layo
 import { blamed, partsOf } from "./blame.ts"
 import { claimVmUser } from "./claim-vm-user.ts"
 import type { EndOrder, Launched, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
+import { findRecorded } from "./recorded-process.ts"
 
 const endGraceMs = 2_000
 
@@ -103,12 +104,20 @@ export async function carryOutStop(order: StopOrder, signal: AbortSignal): Promi
   const vm = await hypervisor.find(identityOf(order))
   if (vm !== undefined)
     await hypervisor.stop(directoryOf(order), vm, { guestMs: order.guestMs, processMs: endGraceMs, signal })
+  await endRecorded(order)
   return null
+}
+
+/** A process that its guest has taken over can take its identity off its command line. */
+async function endRecorded({ recorded }: StopOrder | EndOrder): Promise<void> {
+  const process = await findRecorded(recorded)
+  if (process !== undefined) await endProcess(process, { graceMs: endGraceMs })
 }
 
 /** Ends the VM's process, however it is found, and removes its files. Done twice it is done. */
 export async function carryOutEnd(order: EndOrder): Promise<null> {
   for (const running of await findVms(identityOf(order))) await endProcess(running, { graceMs: endGraceMs })
+  await endRecorded(order)
   const { dataDir, instanceId, token } = order
   const made =
     order.remove === "instance"

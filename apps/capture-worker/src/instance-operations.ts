@@ -9,6 +9,7 @@ import { actionStates, hasVm, type InstanceAction, type InstanceState } from "@s
 import { operationAttempts } from "@stillframe/domain/operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { startRoom, withDiskRoom } from "./disk-room.ts"
+import { recordedProcess } from "./recorded-process.ts"
 import { growthOf, takeOver } from "./takeover.ts"
 import { saveOrder, vmOrder } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"
@@ -22,7 +23,12 @@ export function stopHandler(worker: Worker): OperationHandler {
       worker.watches.stop(instance.id)
       try {
         await worker.captors.order(
-          { kind: "stop", guestMs: worker.config.stopGraceMs, ...vmOrder(worker, context, instance) },
+          {
+            kind: "stop",
+            guestMs: worker.config.stopGraceMs,
+            recorded: recordedProcess(instance, worker.clock.reading()),
+            ...vmOrder(worker, context, instance),
+          },
           { signal: context.signal, onLost: async () => {} },
         )
         await settle(worker, context, { instance, state: "Stopped", values: {} })
@@ -53,8 +59,9 @@ export function startHandler(worker: Worker): OperationHandler {
         )
       const room = await startRoom(worker, instance)
       const { result, warning } = await withDiskRoom(worker, room, order)
-      await settle(worker, context, { instance, state: "Running", values: { pid: result.pid }, warning })
-      worker.watches.start(instance)
+      const values = { pid: result.pid }
+      const started = await settle(worker, context, { instance, state: "Running", values, warning })
+      worker.watches.start(started ?? instance)
     },
   }
 }
@@ -126,11 +133,12 @@ async function settle(
     values: Parameters<typeof advanceInstance>[3]
     warning?: string | undefined
   },
-): Promise<void> {
-  await inTransaction(db, async (tx) => {
+): Promise<InstanceRow | undefined> {
+  return inTransaction(db, async (tx) => {
     const settled = await advanceInstance(tx, instance.id, state, values)
     await finishDone(tx, operation, warning)
     if (settled !== undefined) await appendInstanceEvent(tx, "instance.state_changed", settled)
+    return settled
   })
 }
 

@@ -1,6 +1,6 @@
-import type { ChildProcess } from "node:child_process"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Order, ToCaptor } from "./orders.ts"
+import type { CaptorProcess } from "./captor-process.ts"
+import type { Order } from "./orders.ts"
 
 const minuteMs = 60_000
 /** Looks and signals only. */
@@ -36,7 +36,7 @@ export interface OrderDeadline extends Disposable {
   late(): StillframeError | undefined
 }
 
-export function watchDeadline(captor: ChildProcess, order: Order, deadlines: OrderDeadlines): OrderDeadline {
+export function watchDeadline(captor: CaptorProcess, order: Order, deadlines: OrderDeadlines): OrderDeadline {
   const given = Promise.withResolvers<undefined>()
   const timers: NodeJS.Timeout[] = []
   const after = (ms: number, then: () => void): void => void timers.push(setTimeout(then, ms).unref())
@@ -44,13 +44,12 @@ export function watchDeadline(captor: ChildProcess, order: Order, deadlines: Ord
   const calledOff = (): void =>
     after(deadlines.endMs(order), () => {
       late ??= tooLate(order)
-      captor.kill("SIGKILL")
+      captor.process.kill("SIGKILL")
       after(killedMs, () => given.resolve(undefined))
     })
   after(deadlines.orderMs(order), () => {
     late = tooLate(order)
-    const word: ToCaptor = { abort: true }
-    if (captor.connected) captor.send(word)
+    captor.send({ abort: true })
     calledOff()
   })
   return {

@@ -9,6 +9,7 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
 import type { AttachedInstance } from "./attached-instance.ts"
+import type { RecordedProcess } from "./recorded-process.ts"
 
 /** Which VM an order is for. A captor has no database and no queue: the order is all it knows. */
 interface VmPlace {
@@ -126,6 +127,8 @@ export interface RestoreOrder extends VmOrder {
 
 export interface StopOrder extends VmOrder {
   readonly kind: "stop"
+  /** Ended too, whatever its command line says. */
+  readonly recorded?: RecordedProcess | undefined
   readonly guestMs: number
 }
 
@@ -138,6 +141,8 @@ export interface MergeOrder extends VmPlace {
 export interface EndOrder extends OperationOrder {
   readonly kind: "end"
   readonly remove: "generation" | "instance"
+  /** Ended too, whatever its command line says. */
+  readonly recorded?: RecordedProcess | undefined
 }
 
 export type Order =
@@ -172,6 +177,16 @@ export interface Results {
   merge: null
   end: null
 }
+
+/** The descriptor of a captor's channel: JSON, one message a line, both ways. */
+export const captorChannelFd = 3
+/**
+ * The longest message. The manifest of 16 disks with a hundred layers each has 300 KiB, and JSON of this length, whatever is in it, is
+ * parsed well within the 50 ms that the worker's event loop may be held.
+ */
+export const messageBytesMax = 512 * 1024
+/** The longest message of an error, and the most that the log keeps of a program's own words, in characters. */
+export const wordsMax = 2_000
 
 /**
  * From the worker to its captor: an order, then perhaps that nobody wants its result any more, or that the worker stops

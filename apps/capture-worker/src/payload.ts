@@ -41,15 +41,15 @@ export function hypervisorIn({ params }: ClaimedOperation): Hypervisor | undefin
 }
 
 /**
- * Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them. Throws `corrupted` for files that are
+ * Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them, and resolves with its result. Throws `corrupted` for files that are
  * missing, `storage_unavailable` where their pool is.
  */
-export async function withPayload(
+export async function withPayload<T>(
   worker: Worker,
   operation: ClaimedOperation,
   hypervisor: Hypervisor,
-  work: (payload: Payload) => Promise<void>,
-): Promise<void> {
+  work: (payload: Payload) => Promise<T>,
+): Promise<T> {
   const { db, config, log, pool } = worker
   const snapshotId = operation.snapshotId ?? ""
   const trouble = openTrouble(log, { lost: `reader of snapshot ${snapshotId} not renewed` })
@@ -60,14 +60,14 @@ export async function withPayload(
       "storage_unavailable",
       `snapshot ${snapshot.id} lies in the pool "${snapshot.pool}", and its host has "${config.pool}" now. Set STORAGE_POOL and STORAGE_DIR of that host to the former`,
     )
-  await pool.during(() => read(worker, snapshot, { hypervisor, work }))
+  return await pool.during(() => read(worker, snapshot, { hypervisor, work }))
 }
 
-async function read(
+async function read<T>(
   worker: Worker,
   snapshot: SnapshotRow,
-  { hypervisor, work }: { hypervisor: Hypervisor; work: (payload: Payload) => Promise<void> },
-): Promise<void> {
+  { hypervisor, work }: { hypervisor: Hypervisor; work: (payload: Payload) => Promise<T> },
+): Promise<T> {
   const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
   const manifest = await readManifest(dir, snapshot.manifest_sha256)
   const { memory_file: memoryFile, base_sha256: baseSha256 } = snapshot
@@ -77,7 +77,7 @@ async function read(
   const captured = manifest.launch as unknown as GuestConfig
   const launch =
     manifest.hypervisor.name === hypervisor ? captured : hostHypervisor(worker, hypervisor).adopt(captured)
-  await work({
+  return await work({
     payloadDir: dir,
     launch,
     baseSha256,

@@ -9,7 +9,7 @@ import type { VmEnd } from "@stillframe/hypervisors/watch"
 export type End = VmEnd | "ended_by_owner"
 
 export type WatchedInstance = Pick<InstanceRow, "id" | "generation" | "hypervisor" | "attached"> &
-  Partial<Pick<InstanceRow, "pid">>
+  Partial<Pick<InstanceRow, "pid" | "started_at">>
 
 const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: string }>> = {
   guest_shutdown: { state: "Shutdown", message: "the guest shut itself down" },

@@ -17,6 +17,7 @@ import { endVm } from "./end-vm.ts"
 import { buildingRoom } from "./host-room.ts"
 import { recordStateError } from "./instance-operations.ts"
 import { hypervisorIn, reportDamage, targetOf, withPayload, type Payload } from "./payload.ts"
+import type { WatchedInstance } from "./record-end.ts"
 import { release } from "./release.ts"
 import { memoryFileOf } from "./seal.ts"
 import { resumeVm } from "./takeover.ts"
@@ -40,7 +41,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
       const target = targetOf(operation)
       await release(worker, instance, { forget: false })
       const next = nextGeneration(instance, operation)
-      const build = async (payload: Payload): Promise<void> => {
+      const build = async (payload: Payload): Promise<InstanceRow> => {
         const room = await buildingRoom(worker, next, { ...payload, target })
         // A VM that is stopped is judged when it is started: stopping one must not need room for what it could write.
         const growth = target === "Running" ? room.growth : 0
@@ -50,21 +51,24 @@ export function restoreHandler(worker: Worker): OperationHandler {
             { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
           )
         const { result: vm, warning } = await withDiskRoom(worker, { ...room, growth }, order)
-        await commit(worker, operation, { next, target, vm, launch: payload.launch, warning })
+        return commit(worker, operation, { next, target, vm, launch: payload.launch, warning })
       }
-      await (operation.snapshotId === null
+      const restored = await (operation.snapshotId === null
         ? build(await ownImage(worker, instance))
         : withPayload(worker, operation, next.hypervisor, build))
       // The rest is done again when this worker dies before it: by its next start.
       worker.committed()
-      if (target === "Running") await goOn(worker, next)
+      if (target === "Running") await goOn(worker, restored)
       await removeOld(worker, instance)
     },
   }
 }
 
 /** Has a VM go on whose row says so, and watches it. */
-export async function goOn(worker: Worker, vm: PlacedVm): Promise<void> {
+export async function goOn(
+  worker: Worker,
+  vm: PlacedVm & Pick<WatchedInstance, "pid" | "started_at">,
+): Promise<void> {
   const { config, clusterId, watches, log } = worker
   try {
     const { id: instanceId, generation } = vm
@@ -126,8 +130,8 @@ async function commit(
     launch: GuestConfig
     warning: string | undefined
   },
-): Promise<void> {
-  await inTransaction(db, async (tx) => {
+): Promise<InstanceRow> {
+  return inTransaction(db, async (tx) => {
     const restored = await advanceInstance(tx, next.id, target, {
       generation: next.generation,
       hypervisor: next.hypervisor,
@@ -145,6 +149,7 @@ async function commit(
     if (restored === undefined) throw new StillframeError("cancelled", "the instance was deleted meanwhile")
     const type = operation.snapshotId === null ? "instance.state_changed" : "instance.restored"
     await appendInstanceEvent(tx, type, restored)
+    return restored
   })
 }
 

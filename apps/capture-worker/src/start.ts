@@ -86,9 +86,11 @@ export async function startCaptureWorker(
 
   const staging = await openStaging({ ...config, hostId })
   const hypervisors = await findHypervisors(config, { staging, log })
-  const watches = resources.use(openWatches({ db, clusterId, config, hypervisors, home, committed, log }))
   const problems = openProblems(log)
   const clock = await openHostClock(db, problems)
+  const watches = resources.use(
+    openWatches({ db, clusterId, config, hypervisors, home, clock, committed, log }),
+  )
   resources.use(
     await keepRegistered(db, await registration(config, hostId, hypervisors), { clock, log, problems }),
   )

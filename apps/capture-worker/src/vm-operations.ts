@@ -22,6 +22,7 @@ import { endVm } from "./end-vm.ts"
 import { buildingRoom, importRoom } from "./host-room.ts"
 import { importWriter } from "./import-progress.ts"
 import { reportDamage, targetOf, withPayload } from "./payload.ts"
+import { recordedProcess } from "./recorded-process.ts"
 import { release } from "./release.ts"
 import { vmOrder } from "./vm-order.ts"
 import { hostHypervisor, type Worker } from "./worker.ts"
@@ -55,13 +56,14 @@ export function launchHandler(worker: Worker): OperationHandler {
           },
         )
       const { result: launched, warning } = await withDiskRoom(worker, room, order)
-      await inTransaction(worker.db, async (tx) => {
+      const started = await inTransaction(worker.db, async (tx) => {
         await setLaunch(tx, instance.id, { ...launched.launch })
         const running = await advanceInstance(tx, instance.id, "Running", { pid: launched.pid })
         await finishDone(tx, context.operation, warning)
         if (running !== undefined) await appendInstanceEvent(tx, "instance.state_changed", running)
+        return running
       })
-      worker.watches.start(instance)
+      worker.watches.start(started ?? instance)
     },
   }
 }
@@ -85,7 +87,7 @@ export function forkHandler(worker: Worker): OperationHandler {
             { signal: context.signal, onLost: async () => endVm(worker, context, instance, "instance") },
           )
         const { result: vm, warning } = await withDiskRoom(worker, room, order)
-        await inTransaction(worker.db, async (tx) => {
+        const started = await inTransaction(worker.db, async (tx) => {
           await setLaunch(tx, instance.id, { ...payload.launch })
           const forked = await advanceInstance(tx, instance.id, target, {
             pid: vm?.pid ?? null,
@@ -93,8 +95,9 @@ export function forkHandler(worker: Worker): OperationHandler {
           })
           await finishDone(tx, operation, warning)
           if (forked !== undefined) await appendInstanceEvent(tx, "instance.forked", forked)
+          return forked
         })
-        if (target === "Running") worker.watches.start(instance)
+        if (target === "Running") worker.watches.start(started ?? instance)
       })
     },
   }
@@ -114,7 +117,8 @@ export function deleteHandler(worker: Worker): OperationHandler {
         if (attachedInstance(instance) !== undefined) await forget(worker, instance)
         else {
           if (operation.params["graceful"] === true) await askGuest(worker, context, instance)
-          await endVm(worker, context, instance, "instance")
+          const recorded = recordedProcess(instance, worker.clock.reading())
+          await endVm(worker, context, instance, "instance", recorded)
         }
         // Its files are gone only if the directory was there.
         await worker.home.identify()

@@ -4,7 +4,6 @@ import type { Hypervisor } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/outage"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
 import { generationDir } from "@stillframe/storage/layout"
 import type { Place } from "@stillframe/storage/place"
 import { attachedInstance } from "./attached-instance.ts"
@@ -12,7 +11,9 @@ import { identityOf } from "./carry-out-launch.ts"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { withTrueEnd } from "./fence.ts"
 import { openFindings } from "./findings.ts"
+import type { HostClock } from "./host-clock.ts"
 import { recordEnd, type End, type WatchedInstance } from "./record-end.ts"
+import { findRecorded, recordedProcess } from "./recorded-process.ts"
 import type { Seen } from "./see-standstill.ts"
 import { withStandstills } from "./standstills.ts"
 import { commitOverlays, watchAttached } from "./watch-attached.ts"
@@ -36,6 +37,7 @@ const retryMs = 1_000
 type WatchDeps = Pick<Worker, "db" | "clusterId" | "committed" | "log"> & {
   readonly hypervisors: ReadonlyMap<Hypervisor, Pick<HostHypervisor, "tools">>
   readonly home: Pick<Place, "identify">
+  readonly clock: Pick<HostClock, "reading">
   readonly config: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg" | "resumeRoomBytes" | "attachedLookMs">
 }
 
@@ -121,14 +123,13 @@ async function openWatch(
     try {
       const { tools } = hostHypervisor({ hypervisors }, instance.hypervisor)
       const watch = await (await hypervisorOf(tools)).watch(dir)
-      const known = instance.pid == null ? undefined : await identifyProcess(instance.pid)
+      const known = await findRecorded(recordedProcess(instance, deps.clock.reading()))
       const followed = withStandstills(deps, instance, { watch, stopping, track })
       return withTrueEnd(deps, instance, { watch, followed, known, stopping })
     } catch (error) {
       if (!(error instanceof StillframeError)) throw error
       const homeThere = await isThere(deps.home)
-      if (error.code === "hypervisor_gone" && homeThere && (await hasEnded(deps, instance.id)))
-        return undefined
+      if (error.code === "hypervisor_gone" && homeThere && (await hasEnded(deps, instance))) return undefined
       // The worker before this one may still be letting go of it.
       trouble.failed(error)
       const seen = asSeen(error, homeThere)
@@ -153,6 +154,11 @@ async function isThere(home: WatchDeps["home"]): Promise<boolean> {
   )
 }
 
-async function hasEnded({ clusterId }: Pick<WatchDeps, "clusterId">, instanceId: string): Promise<boolean> {
-  return (await findVms(identityOf({ clusterId, instanceId }))).length === 0
+async function hasEnded(
+  { clusterId, clock }: Pick<WatchDeps, "clusterId" | "clock">,
+  instance: WatchedInstance,
+): Promise<boolean> {
+  const found = await findVms(identityOf({ clusterId, instanceId: instance.id }))
+  const recorded = await findRecorded(recordedProcess(instance, clock.reading()))
+  return found.length === 0 && recorded === undefined
 }

@@ -12,7 +12,7 @@ const attemptAgeMsMin = 3_600_000
  * Removes what captures have left whose workers died for good: attempts without a manifest, older than an hour by the
  * file system's clock, whose token no operation holds. One with a manifest is a whole snapshot and never touched.
  */
-export async function removeDeadAttempts({ db, config, pool, log }: Worker): Promise<void> {
+export async function removeDeadAttempts({ db, config, pool, log }: Omit<Worker, "guard">): Promise<void> {
   const snapshotIds = await readdir(join(config.storageDir, "snapshots")).catch(none)
   if (snapshotIds.length === 0) return
   await pool.identify()

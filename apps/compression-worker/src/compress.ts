@@ -26,6 +26,7 @@ import {
 import { requireFile } from "@stillframe/storage/manifest"
 import { measureDir } from "@stillframe/storage/space"
 import { removeSupersededMemory } from "./pool-sweep.ts"
+import type { GuardedWork } from "./stall-guard.ts"
 import type { Worker } from "./worker.ts"
 
 /** Of the work, how much is compressing; the rest is reading back. Roughly as their times stand to each other. */
@@ -37,7 +38,10 @@ const compressShare = 0.7
  */
 export function compressHandler(worker: Worker): OperationHandler {
   return {
-    run: (context) => worker.pool.during(() => compress(worker, context)),
+    run: (context) =>
+      worker.guard.run(context.signal, (guarded) =>
+        worker.pool.during(() => compress(worker, { ...context, ...guarded })),
+      ),
     async failed(tx, operation, { code, message }) {
       const { again, before } = compressParams(operation)
       const snapshot = await failCompression(tx, operation.snapshotId ?? "", { message, before })
@@ -51,7 +55,9 @@ export function compressHandler(worker: Worker): OperationHandler {
   }
 }
 
-async function compress(worker: Worker, context: OperationContext): Promise<void> {
+type CompressContext = OperationContext & GuardedWork
+
+async function compress(worker: Worker, context: CompressContext): Promise<void> {
   const { operation } = context
   const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
   if (snapshot === undefined || snapshot.compression_state !== "compressing")
@@ -86,11 +92,11 @@ interface Target {
 
 async function compressAndVerify(
   worker: Worker,
-  context: OperationContext,
+  context: CompressContext,
   { snapshot, dir, memoryFile }: Target,
 ): Promise<{ uncompressedBytes: number; compressedBytes: number }> {
   const { config, db, log } = worker
-  const { signal } = context
+  const { signal, reached } = context
   const { compression, memory_sha256: sha256 } = snapshot
   if (compression === null || sha256 === null)
     throw new StillframeError("internal_error", "the snapshot's row lacks its compression or its hash")
@@ -107,7 +113,10 @@ async function compressAndVerify(
     threads,
     signal,
     sync: false,
-    onProgress: (done, total) => report((done / total) * compressShare),
+    onProgress(done, total) {
+      reached(done)
+      report((done / total) * compressShare)
+    },
   })
   const compressedAt = performance.now()
   const { uncompressedBytes } = sizes
@@ -118,7 +127,10 @@ async function compressAndVerify(
     uncompressedBytes,
     threads,
     signal,
-    onProgress: (done, total) => report(compressShare + (done / total) * (1 - compressShare)),
+    onProgress(done, total) {
+      reached(done)
+      report(compressShare + (done / total) * (1 - compressShare))
+    },
   })
   const [{ fromDevice }] = await Promise.all([verified, syncFile(join(dir, memoryFile))])
   await syncDir(dir)
@@ -139,13 +151,13 @@ async function compressAndVerify(
 /** Where the memory lies uncompressed: as it was captured, or unpacked for as long as it is needed. */
 async function rawMemory(
   { config: { threads } }: Worker,
-  { operation: { token }, signal }: OperationContext,
+  { operation: { token }, signal, reached }: CompressContext,
   { snapshot, dir }: Omit<Target, "memoryFile">,
 ): Promise<AsyncDisposable & { readonly path: string }> {
   const source = join(dir, snapshot.memory_file ?? rawMemoryName)
   if (snapshot.memory_file === rawMemoryName) return { path: source, async [Symbol.asyncDispose]() {} }
   const path = join(dir, unpackedMemoryName(token))
-  await decompressFile({ source, destination: path, threads, signal, sync: false })
+  await decompressFile({ source, destination: path, threads, signal, sync: false, onProgress: reached })
   return { path, [Symbol.asyncDispose]: () => rm(path, { force: true }) }
 }
 

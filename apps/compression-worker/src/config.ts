@@ -21,6 +21,8 @@ export interface CompressionWorkerConfig {
   readonly threads: number
   /** A snapshot whose last verification is longer ago is verified again when nothing else is to be done; 0: never. */
   readonly scrubIntervalMs: number
+  /** How long work may make no progress. Absent: five minutes. */
+  readonly stallMs?: number
 }
 
 const dayMs = 24 * 3_600_000

@@ -12,17 +12,19 @@ import type { Worker } from "./worker.ts"
  * Removes the files of a snapshot that is gone for everybody outside, then its row. What other snapshots and VMs share
  * with it lives on in their own hard links.
  */
-export function deleteHandler({ db, config, pool }: Worker): OperationHandler {
+export function deleteHandler({ db, config, pool, guard }: Worker): OperationHandler {
   return {
-    async run({ operation }) {
+    async run({ operation, signal }) {
       const { snapshotId } = operation
       if (snapshotId !== null) {
         if ((await hasReaders(db, snapshotId)) || (await cancelledStillAtWork(db, snapshotId)))
           throw new StillframeError("unavailable", "the snapshot's files are still in use")
-        await pool.identify()
-        await rm(snapshotDir(config.storageDir, snapshotId), { recursive: true, force: true })
-        // They are gone only if they were removed from the pool that had them.
-        await pool.identify()
+        await guard.run(signal, async () => {
+          await pool.identify()
+          await rm(snapshotDir(config.storageDir, snapshotId), { recursive: true, force: true })
+          // They are gone only if they were removed from the pool that had them.
+          await pool.identify()
+        })
       }
       await inTransaction(db, async (tx) => {
         await finishDone(tx, operation)

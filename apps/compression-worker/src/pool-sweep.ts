@@ -24,7 +24,7 @@ export async function removeSupersededMemory({
   db,
   pool: place,
   config: { pool, storageDir },
-}: Worker): Promise<void> {
+}: Omit<Worker, "guard">): Promise<void> {
   for (const { snapshotId, payload } of await removableMemory(db, { pool })) {
     const dir = payloadDir(storageDir, snapshotId, payload)
     const names = (await namesIn(dir)).filter(isMemoryFile)

@@ -8,11 +8,11 @@ import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
 import { currentSources, type Disk } from "@stillframe/hypervisors/disks"
 import { rawMemoryName } from "@stillframe/storage/layout"
 import { memoryEntry, readManifest, type ManifestFile } from "@stillframe/storage/manifest"
+import type { GuardedWork } from "./stall-guard.ts"
 
-interface Reading {
+interface Reading extends GuardedWork {
   readonly snapshot: SnapshotRow
   readonly threads: number
-  readonly signal: AbortSignal
 }
 
 /** What says that a file is not what it was, and not only that it can't be read just now. */
@@ -57,27 +57,34 @@ async function readMemory(
   { sha256, bytes }: ManifestFile & { sha256: string },
   reading: Reading,
 ): Promise<void> {
-  const { snapshot, threads, signal } = reading
+  const { snapshot, threads, signal, reached: onProgress } = reading
   const name = snapshot.memory_file ?? rawMemoryName
   if (sha256 !== snapshot.memory_sha256) throw differs("manifest.json", "names another hash of the memory")
   if (name === rawMemoryName) await readFile(dir, { name, sha256, bytes }, reading)
   else
-    await verifyFile({ path: join(dir, name), sha256, uncompressedBytes: bytes, threads, signal }).catch(
-      (error: unknown) => {
-        throw named(name, error)
-      },
-    )
+    await verifyFile({
+      path: join(dir, name),
+      sha256,
+      uncompressedBytes: bytes,
+      threads,
+      signal,
+      onProgress,
+    }).catch((error: unknown) => {
+      throw named(name, error)
+    })
 }
 
 /** Resolves with its hash. `sha256` and `bytes`: what the file must have; without a hash any content is as good. */
 async function readFile(
   dir: string,
   { name, bytes, ...expected }: { name: string; bytes: number; sha256?: string | undefined },
-  { signal }: Reading,
+  { signal, reached: onBytes }: Reading,
 ): Promise<string> {
-  const found = await sha256File(join(dir, name), { signal, fromDevice: true }).catch((error: unknown) => {
-    throw named(name, error)
-  })
+  const found = await sha256File(join(dir, name), { signal, fromDevice: true, onBytes }).catch(
+    (error: unknown) => {
+      throw named(name, error)
+    },
+  )
   if (found.bytes !== bytes) throw differs(name, `has ${counted(found.bytes, "byte")} instead of ${bytes}`)
   if (expected.sha256 !== undefined && found.sha256 !== expected.sha256)
     throw differs(name, `has the SHA-256 ${found.sha256} instead of ${expected.sha256}`)

@@ -21,6 +21,7 @@ import { compressHandler } from "./compress.ts"
 import type { CompressionWorkerConfig } from "./config.ts"
 import { deleteHandler } from "./delete.ts"
 import { startPoolSweep } from "./pool-sweep.ts"
+import { openStallGuard } from "./stall-guard.ts"
 import { verifyHandler } from "./verify.ts"
 import type { Worker } from "./worker.ts"
 
@@ -50,7 +51,14 @@ export async function startCompressionWorker(
   resources.use(warmThreads(config.threads + 1))
   const codecs = codecsInUse()
   log.info({ codecs, threads: config.threads }, "ready to compress")
-  const worker: Worker = { config, pool, db, committed, log, problems: openProblems(log) }
+  const problems = openProblems(log)
+  const guard = openStallGuard({
+    problems,
+    stallMs: config.stallMs,
+    // Without a database, which its own users tell, the work is due again within 15 s.
+    onEnd: () => void takeUp({ db, config, committed }).catch(() => {}),
+  })
+  const worker: Worker = { config, pool, db, committed, log, problems, guard }
   resources.use(await keepRegistered(worker, codecs))
   resources.use(watchPlace(pool, { problems: worker.problems, onBack: () => takeUp(worker) }))
   resources.use(startPoolSweep(worker))
@@ -77,7 +85,7 @@ export async function startCompressionWorker(
 }
 
 /** Has the work that waited for the pool done. */
-async function takeUp({ db, config, committed }: Worker): Promise<void> {
+async function takeUp({ db, config, committed }: Pick<Worker, "db" | "config" | "committed">): Promise<void> {
   await hurryQueue(db, compressQueue(config.pool))
   committed()
 }

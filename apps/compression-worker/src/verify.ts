@@ -8,6 +8,7 @@ import { operationAttempts } from "@stillframe/domain/operation"
 import { openTrouble } from "@stillframe/domain/outage"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readBack } from "./read-back.ts"
+import type { GuardedWork } from "./stall-guard.ts"
 import type { Worker } from "./worker.ts"
 
 const lookForWorkMs = 2_000
@@ -17,7 +18,7 @@ const lookForWorkMs = 2_000
  * only what may pass, such as a disk that can't be read, fails the operation.
  */
 export function verifyHandler(worker: Worker): OperationHandler {
-  const { config, db, log, pool } = worker
+  const { config, db, guard, log, pool } = worker
   return {
     async failed() {
       // Nothing was found out, so nothing changes.
@@ -35,14 +36,17 @@ export function verifyHandler(worker: Worker): OperationHandler {
       using work = isScrub(operation) ? waitingWork(worker) : undefined
       const dir = payloadDir(config.storageDir, snapshot.id, snapshot.payload ?? "")
       const ended = work === undefined ? signal : AbortSignal.any([signal, work.signal])
-      const read = (): Promise<Verdict | undefined> =>
-        readBack(dir, { snapshot, threads: config.threads, signal: ended }).catch((error: unknown) => {
+      const read = (guarded: GuardedWork): Promise<Verdict | undefined> =>
+        readBack(dir, { snapshot, threads: config.threads, ...guarded }).catch((error: unknown) => {
           if (work?.signal.aborted !== true || signal.aborted) throw error
           return undefined
         })
-      const verdict = await pool.during(read)
-      // A file that is missing from an absent pool is not damaged.
-      await pool.identify()
+      const verdict = await guard.run(ended, async (guarded) => {
+        const found = await pool.during(() => read(guarded))
+        // A file that is missing from an absent pool is not damaged.
+        await pool.identify()
+        return found
+      })
       await inTransaction(db, async (tx) => {
         // It gives way: the scrub comes again.
         if (verdict === undefined) return finishDone(tx, operation)

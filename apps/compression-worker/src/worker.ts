@@ -3,6 +3,7 @@ import type { Logger } from "@stillframe/runtime/logger"
 import type { Problems } from "@stillframe/runtime/problems"
 import type { Place } from "@stillframe/storage/place"
 import type { CompressionWorkerConfig } from "./config.ts"
+import type { StallGuard } from "./stall-guard.ts"
 
 /** What the handlers of one compression-worker work with. */
 export interface Worker {
@@ -15,4 +16,6 @@ export interface Worker {
   readonly log: Logger
   /** Goes out with each heartbeat. */
   readonly problems: Problems
+  /** All work on files of an operation goes through it. */
+  readonly guard: StallGuard
 }

@@ -11,11 +11,16 @@ const pieceBytes = 1024 * 1024
  * found out by this. Hashed on the calling thread: a thread of its own takes longer to start (300 ms in a young process) than
  * a guest's memory to hash (70 ms for 108 MB). An abort throws the signal's reason.
  *
- * `fromDevice`: the bytes come past the page cache (O_DIRECT) where the file system can do that.
+ * `fromDevice`: the bytes come past the page cache (O_DIRECT) where the file system can do that. `onBytes`: called with the number of
+ * bytes that have been read, after each piece.
  */
 export async function sha256File(
   path: string,
-  { signal, fromDevice = false }: { signal: AbortSignal; fromDevice?: boolean },
+  {
+    signal,
+    fromDevice = false,
+    onBytes = () => {},
+  }: { signal: AbortSignal; fromDevice?: boolean; onBytes?: (bytes: number) => void },
 ): Promise<{ sha256: string; bytes: number }> {
   signal.throwIfAborted()
   try {
@@ -29,6 +34,7 @@ export async function sha256File(
       const { bytesRead, buffer } = await reading
       if (bytesRead === 0) throw shortened()
       position += bytesRead
+      onBytes(position)
       reading = file.read(buffers[turn === 0 ? 1 : 0], 0, pieceBytes, position)
       hash.update(buffer.subarray(0, bytesRead))
       signal.throwIfAborted()

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises"
 import { isAbsolute, join } from "node:path"
-import { assertSourcesUnchanged, isOverlay, type Disk } from "./disks.ts"
+import { assertSourcesUnchanged, isOverlay, type Disk, type DiskLayer } from "./disks.ts"
+import { openSource } from "./import-sources.ts"
 import { blockNode } from "./qemu/command.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 import { runProgram } from "./run-program.ts"
@@ -28,9 +29,16 @@ export async function convertToRaw(
   disk: Disk,
   { from, to, qemuImg, signal }: { from: string; to: string; qemuImg: string; signal: AbortSignal },
 ): Promise<void> {
-  const { layers } = disk
-  for (const { file, format } of layers)
-    if (format === "qcow2") await readQcow2Header(inDirectory(from, file))
+  await using opening = new AsyncDisposableStack()
+  const layers: DiskLayer[] = []
+  for (const [index, layer] of disk.layers.entries()) {
+    // The callers' files are the end of the chain. `qemu-img` has our rights, so it gets what was looked at, not a name.
+    const source = disk.sources[index - (disk.layers.length - disk.sources.length)]
+    const isCallers = source !== undefined && source.link === undefined
+    const file = isCallers ? opening.use(await openSource(source, from)).opened : layer.file
+    if (layer.format === "qcow2") await readQcow2Header(inDirectory(from, file), layer.file)
+    layers.push({ ...layer, file })
+  }
   const chain = `json:${JSON.stringify(blockNode(0, layers, true))}`
   await runProgram(qemuImg, ["convert", "-q", "-O", "raw", chain, to], { cwd: from, signal })
   await assertSourcesUnchanged(from, [disk])

@@ -1,6 +1,9 @@
+import type { Stats } from "node:fs"
 import { readdir, readFile, stat } from "node:fs/promises"
 import { basename, isAbsolute, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { descriptorPath } from "./host-file.ts"
+import { openOwn } from "./link-files.ts"
 import { openOwnFile, writeOwnFile } from "./own-file.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 
@@ -123,7 +126,12 @@ async function overlaysBelow(dir: string, disk: number, top: string): Promise<Di
     if (overlays.length === LAYERS_MAX)
       throw new StillframeError("corrupted", `${top} has more than ${LAYERS_MAX} layers`)
     overlays.push({ file, format: "qcow2" })
-    const { backingFile }: { backingFile?: string } = await readQcow2Header(join(dir, file))
+    // The directory is the VM's user's: the name may lead elsewhere.
+    await using layer = await openOwn(join(dir, file))
+    const { backingFile }: { backingFile?: string } = await readQcow2Header(
+      descriptorPath(layer, join(dir, file)),
+      file,
+    )
     file = backingFile
   }
   return overlays
@@ -202,7 +210,10 @@ function exactTime(mtimeMs: number): string {
 }
 
 export async function sourceFacts(path: string): Promise<SourceFacts> {
-  const { size, mtimeMs, ino } = await stat(path)
+  return factsOf(await stat(path))
+}
+
+export function factsOf({ size, mtimeMs, ino }: Pick<Stats, "size" | "mtimeMs" | "ino">): SourceFacts {
   return { sizeBytes: size, mtimeMs, inode: ino }
 }
 

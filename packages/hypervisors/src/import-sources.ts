@@ -3,12 +3,13 @@ import { StillframeError } from "@stillframe/domain/errors"
 import {
   assertSameSource,
   baseName,
+  factsOf,
   goneSource,
   type Disk,
   type DiskLayer,
   type DiskSource,
 } from "./disks.ts"
-import { openHostFileAt, pathOfDescriptor } from "./host-file.ts"
+import { openHostFileAt, pathOfDescriptor, type HostFile } from "./host-file.ts"
 import type { ImageStore } from "./image-store.ts"
 import { importImage } from "./import-image.ts"
 
@@ -47,17 +48,35 @@ async function importSource(
   name: string,
   { from, dir, ...importing }: Place,
 ): Promise<string> {
-  const path = source.link === undefined ? source.path : join(from, source.link)
-  await using file = await openHostFileAt(path).catch((error: unknown) => {
-    throw goneSource(source, error instanceof Error ? (error.cause ?? error) : error)
-  })
-  // The source of an attached VM names a real path: a directory above it may have been replaced by a link since.
-  if (source.link === undefined && (await pathOfDescriptor(file)) !== source.path)
-    throw new StillframeError(
-      "conflict",
-      `${source.path} was replaced by a link, or by another file, since the VM was attached; bring the file itself back`,
-    )
-  const { size, mtimeMs, ino } = await file.handle.stat()
-  assertSameSource(source, { sizeBytes: size, mtimeMs, inode: ino })
+  await using file = await openSource(source, from)
   return await importImage({ ...file, path: source.path, shown: source.path }, join(dir, name), importing)
+}
+
+/** Opens a caller's file for all that is read of it. `from`: where our link to it is. Throws `conflict` for one that was changed since. */
+export async function openSource(source: DiskSource, from: string): Promise<HostFile> {
+  const path = source.link === undefined ? source.path : join(from, source.link)
+  const file = await openHostFileAt(path).catch((error: unknown) => {
+    const cause = error instanceof Error ? (error.cause ?? error) : error
+    throw (cause as NodeJS.ErrnoException).code === "ELOOP"
+      ? replacedSource(source, cause)
+      : goneSource(source, cause)
+  })
+  try {
+    // The source of an attached VM names a real path: a directory above it may have been replaced by a link since.
+    if (source.link === undefined && (await pathOfDescriptor(file)) !== source.path)
+      throw replacedSource(source)
+    assertSameSource(source, factsOf(await file.handle.stat()))
+    return file
+  } catch (error) {
+    await file[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+function replacedSource({ path }: DiskSource, cause?: unknown): StillframeError {
+  return new StillframeError(
+    "conflict",
+    `${path} was replaced by a link, or by another file, since the VM was attached; bring the file itself back`,
+    { cause },
+  )
 }

@@ -35,7 +35,8 @@ export async function linkFile(from: string, to: string, signal: AbortSignal): P
   throw noFileOfItsOwn(from)
 }
 
-async function openOwn(path: string): Promise<FileHandle> {
+/** Opens a file of a VM's directory that may have further names. Throws `hypervisor_failed` for what is no file. */
+export async function openOwn(path: string): Promise<FileHandle> {
   return await openRegular(path).catch((error: unknown) => {
     throw error instanceof StillframeError ? noFileOfItsOwn(path) : error
   })

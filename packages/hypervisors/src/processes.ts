@@ -13,11 +13,26 @@ export interface ProcessIdentity {
 
 const END_POLL_MS = 5
 const KILL_TIMEOUT_MS = 10_000
+/** The kernel's for all that it tells programs, on every architecture that Node runs on. */
+const TICKS_PER_SECOND = 100
+/** Clocks drift, and no pid comes back this soon. */
+const AGE_SLACK_MS = 10_000
 
 /** The identity of a live process, or undefined when there is none. */
 export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
   const [stat, bootId] = await Promise.all([readStat(pid), readBootId()])
   return stat === undefined || hasEnded(stat) ? undefined : { pid, startTime: stat.startTime, bootId }
+}
+
+/**
+ * The identity of a live process that has run for at least `ageMs`. A pid that was given away again meanwhile, or by another boot, belongs
+ * to a younger process.
+ */
+export async function identifyOlder(pid: number, ageMs: number): Promise<ProcessIdentity | undefined> {
+  const [identity, uptime] = await Promise.all([identifyProcess(pid), readFile("/proc/uptime", "utf8")])
+  if (identity === undefined) return undefined
+  const ranMs = (Number.parseFloat(uptime) - identity.startTime / TICKS_PER_SECOND) * 1_000
+  return ranMs + AGE_SLACK_MS >= ageMs ? identity : undefined
 }
 
 /** Whether this very process still runs; a zombie does not. */

@@ -25,7 +25,7 @@ export interface VmmAnswer {
 }
 
 /** The largest answer of any VMM is its whole configuration, of some KiB. */
-const answerBytesMax = 1024 ** 2
+const answerBytesMax = 256 * 1024
 const nobodyListens: ReadonlySet<string | undefined> = new Set(["ENOENT", "ECONNREFUSED"])
 /** `micro_http`, which Firecracker and Cloud Hypervisor serve their API with, holds ten connections and turns the next ones away. */
 const turnedAway = "Too many open connections"

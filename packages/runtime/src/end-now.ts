@@ -1,9 +1,11 @@
 /**
- * Ends this process, by a signal where one of its threads is still in a call to a file system: `process.exit` joins all threads, and
- * one that waits for a server that is gone never ends.
+ * Ends this process, by a signal where one of its threads is at work: `process.exit` joins all threads, and one that is in a call to a
+ * file system whose server is gone never ends.
  */
 export function endNow(status?: number): never {
-  if (process.getActiveResourcesInfo().some((name) => name.startsWith("FSReq"))) killSelf()
+  // A call to a file system, and a worker thread that something waits for.
+  const atWork = (name: string): boolean => name.startsWith("FSReq") || name === "MessagePort"
+  if (process.getActiveResourcesInfo().some(atWork)) killSelf()
   process.exit(status)
 }
 

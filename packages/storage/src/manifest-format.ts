@@ -47,7 +47,7 @@ const record =
   (value) =>
     isRecord(value) && Object.entries(shape).every(([name, check]) => check(value[name]))
 
-const isManifest = record({
+const manifestCheck = record({
   format: (value) => value === 1,
   snapshot_id: optionalText,
   kind: (value) => value === "Standby" || value === "Stopped",
@@ -74,5 +74,9 @@ const isManifest = record({
 export function parseManifest(json: string): Manifest {
   const manifest: unknown = JSON.parse(json)
   if (!isManifest(manifest)) throw new SyntaxError("not the fields of a manifest")
-  return manifest as Manifest
+  return manifest
+}
+
+export function isManifest(value: unknown): value is Manifest {
+  return manifestCheck(value)
 }

@@ -1,6 +1,6 @@
 import { sql } from "kysely"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { heldMs } from "./held-loop.ts"
+import { heldMs, heldTries } from "./held-loop.ts"
 import { largestLegal, type JsonSchema } from "./largest-legal.ts"
 import { testApi, type TestApi } from "./test-api.ts"
 
@@ -89,6 +89,20 @@ test("a list of 10,000 large resources does not hold the event loop for more tha
     from webhooks as webhook, generate_series(1, 9999) as n where webhook.id = ${body.id}`.execute(own.db)
 
   expect(await heldMs(() => own.ask("GET", "/webhooks"))).toBeLessThan(heldMsMax)
+})
+
+test("the first build of the API's description does not hold the event loop for more than 50 ms", async () => {
+  await using opened = new AsyncDisposableStack()
+  const apis: TestApi[] = []
+  for (let n = 0; n < heldTries; n += 1) apis.push(opened.use(await testApi()))
+
+  const held = await heldMs(async () => {
+    const fresh = apis.pop()
+    for (const path of ["/spec.yaml", "/spec.json", "/docs"])
+      expect((await fetch(`${fresh?.api.url}${path}`)).status).toBe(200)
+  })
+
+  expect(held).toBeLessThan(heldMsMax)
 })
 
 test("the 51st tag and the item beyond a list's limit end the judgement, whatever else is wrong", async () => {

@@ -1,9 +1,9 @@
 import { execFile } from "node:child_process"
-import { readFile, stat, writeFile } from "node:fs/promises"
+import { readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { convertedBytes, convertToRaw } from "@stillframe/hypervisors/convert-disks"
-import type { Disk } from "@stillframe/hypervisors/disks"
+import { sourceFacts, type Disk } from "@stillframe/hypervisors/disks"
 import { expect, test } from "vitest"
 import { ground, never, qemu, type Ground } from "./test-vm.ts"
 
@@ -53,6 +53,27 @@ test("what a layer's header names is not opened: only the chain that was frozen 
   await convertToRaw(disk, { from: dir, to, qemuImg: qemu.qemuImg, signal: never })
 
   expect((await readFile(to)).includes(9)).toBe(false)
+})
+
+test("a link in the place of a caller's file is not followed", async () => {
+  await using place = await ground()
+  const { dir, disk } = await chain(place)
+  const [path, kept] = [join(place.root, "base.raw"), join(place.root, "kept.raw")]
+  await rename(join(dir, "disk0.base"), path)
+  const layers = disk.layers.with(1, { file: path, format: "raw" })
+  const callers: Disk = { ...disk, layers, sources: [{ path, ...(await sourceFacts(path)) }] }
+  const to = join(place.root, "disk0.raw")
+  const convert = (): Promise<void> =>
+    convertToRaw(callers, { from: dir, to, qemuImg: qemu.qemuImg, signal: never })
+  await rename(path, kept)
+  await symlink(kept, path)
+
+  await expect(convert()).rejects.toMatchObject({ code: "conflict" })
+  await expect(stat(to)).rejects.toMatchObject({ code: "ENOENT" })
+  await rm(path)
+  await rename(kept, path)
+  await convert()
+  expect((await stat(to)).size).toBe(diskBytes)
 })
 
 test("a conversion that is cancelled says so", async () => {

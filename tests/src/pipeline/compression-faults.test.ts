@@ -9,7 +9,7 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { captured } from "../contract/contract-stack.ts"
-import { failingFile, whyNoFailingFile } from "./failing-file.ts"
+import { failingFile, hangingFile, whyNoFailingFile } from "./failing-file.ts"
 import { testStack, type TestStack } from "./test-stack.ts"
 
 const run = promisify(execFile)
@@ -32,6 +32,19 @@ async function untilToBeTriedAgain(stack: TestStack, id: string, kind: "compress
   await expect.poll(() => tried.execute()).toHaveLength(1)
 }
 
+/** Resolves when the snapshot's compression was put off without a try of it. */
+async function untilWaits(stack: TestStack, id: string): Promise<void> {
+  const waiting = stack.db
+    .selectFrom("operations")
+    .select("id")
+    .where("snapshot_id", "=", id)
+    .where("kind", "=", "compress")
+    .where("state", "=", "queued")
+    .where("attempt", "=", 0)
+    .where("not_before", ">", clockPlus(0))
+  await expect.poll(() => waiting.execute()).toHaveLength(1)
+}
+
 /** Of what waits for its next try: so many tries are over, and the next is due. */
 async function dueAfter(stack: TestStack, id: string, tries: number): Promise<void> {
   const waiting = stack.db
@@ -42,6 +55,11 @@ async function dueAfter(stack: TestStack, id: string, tries: number): Promise<vo
     .returning("id")
   // It may just be tried, and will be waiting again.
   await expect.poll(() => waiting.execute()).toHaveLength(1)
+}
+
+async function problemsOf(stack: TestStack): Promise<unknown> {
+  const worker = await stack.db.selectFrom("compression_workers").select("problems").executeTakeFirst()
+  return worker?.problems
 }
 
 async function types(stack: TestStack, id: string): Promise<string[]> {
@@ -155,6 +173,25 @@ describe("with files that fail", () => {
         "snapshot.compressed",
         "snapshot.completed",
       ])
+    },
+  )
+
+  test.skipIf(noFailingFile !== undefined)(
+    "a file that hangs: its work is given up in words, other work waits, and all goes on when the file answers",
+    async () => {
+      const [hung, other] = [await captured(stack, source.id, zstd), await captured(stack, source.id, zstd)]
+      await using hanging = await hangingFile(join(await stack.payloadDir(hung.id), "memory"))
+      await using _compressor = await stack.startCompressionWorker({ stallMs: 3_000 })
+
+      await untilToBeTriedAgain(stack, hung.id, "compress")
+      await untilWaits(stack, other.id)
+      const problem = { code: "storage_unavailable", message: expect.stringContaining("still hangs") }
+      await expect.poll(() => problemsOf(stack)).toEqual([problem])
+      await hanging[Symbol.asyncDispose]()
+      await expect.poll(() => problemsOf(stack)).toEqual([])
+
+      for (const { id } of [hung, other])
+        expect((await stack.settled(id)).compression_state).toBe("compressed")
     },
   )
 

@@ -1,8 +1,9 @@
-import { spawn } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync, readdirSync } from "node:fs"
 import { rename, stat, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import { promisify } from "node:util"
 import { findProgram } from "@stillframe/runtime/find-program"
 import { expect } from "vitest"
 import { qemu } from "../hypervisors/test-vm.ts"
@@ -22,15 +23,31 @@ export function whyNoFailingFile(): string | undefined {
  * it is disposed of; then the file is what it was.
  */
 export async function failingFile(path: string): Promise<AsyncDisposable> {
+  const rule = { event: "none", iotype: "read", errno: 5, once: false, sector: 1024 }
+  return overlaid(path, { driver: "blkdebug", image: "file", "inject-error": [rule] })
+}
+
+/** Likewise one that hardly ever answers a read, as a file server that is away. */
+export async function hangingFile(path: string): Promise<AsyncDisposable> {
+  const limits = { "bps-read": 1 }
+  const group = ["--object", { "qom-type": "throttle-group", id: "slow", limits }] as const
+  return overlaid(path, { driver: "throttle", file: "file", "throttle-group": "slow" }, [group])
+}
+
+async function overlaid(
+  path: string,
+  filter: object,
+  objects: readonly (readonly [string, object])[] = [],
+): Promise<AsyncDisposable> {
   const { size } = await stat(path)
   const kept = join(dirname(dirname(path)), "kept")
   await rename(path, kept)
   await writeFile(path, "")
-  const rule = { event: "none", iotype: "read", errno: 5, once: false, sector: 1024 }
   const { program = "", env } = daemon() ?? {}
-  const options: [string, object][] = [
+  const options: (readonly [string, object])[] = [
+    ...objects,
     ["--blockdev", { driver: "file", "node-name": "file", filename: kept, "read-only": true }],
-    ["--blockdev", { driver: "blkdebug", "node-name": "bad", image: "file", "inject-error": [rule] }],
+    ["--blockdev", { ...filter, "node-name": "bad" }],
     ["--export", { type: "fuse", id: "export", "node-name": "bad", mountpoint: path }],
   ]
   const args = options.flatMap(([option, value]) => [option, JSON.stringify(value)])
@@ -38,8 +55,11 @@ export async function failingFile(path: string): Promise<AsyncDisposable> {
   const ended = once(child, "exit")
   const failing: AsyncDisposable = {
     async [Symbol.asyncDispose]() {
-      child.kill("SIGTERM")
+      if (child.exitCode !== null || child.signalCode !== null) return
+      // Asked to end, it would first answer the reads that hang. Its reader gets an error when it is killed.
+      child.kill("SIGKILL")
       await ended
+      await promisify(execFile)("umount", ["--lazy", path])
       await rename(kept, path)
     },
   }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { watches } from "@stillframe/capture-worker/watches"
 import { advanceInstance, createInstance, findInstance } from "@stillframe/db/instances"
+import { measureClock } from "@stillframe/db/measure-clock"
 import { heartbeat } from "@stillframe/db/register-host"
 import { createLogger } from "@stillframe/runtime/logger"
 import { generationDir } from "@stillframe/storage/layout"
@@ -51,12 +52,14 @@ test.for([
   })
   await once(vm.stdout, "data")
   const instance = await advanceInstance(db, id, "Running", { generation: 1, pid: vm.pid ?? null })
+  const clock = await measureClock(db)
   const watching = opened.use(
     watches({
       db,
       clusterId,
       hypervisors: new Map([["qemu", { tools }]]),
       home: { identify: async () => {} },
+      clock: { reading: () => clock },
       config: { dataDir, qemuImg: "qemu-img", resumeRoomBytes: 0, attachedLookMs: 30_000 },
       committed: () => {},
       log: createLogger({ service: "test", level: "silent" }),

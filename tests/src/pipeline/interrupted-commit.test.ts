@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { watches, type Watches } from "@stillframe/capture-worker/watches"
 import { completeAttach, createInstance, findInstance, type InstanceRow } from "@stillframe/db/instances"
+import { measureClock } from "@stillframe/db/measure-clock"
 import { heartbeat } from "@stillframe/db/register-host"
 import { writeOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
 import { createLogger } from "@stillframe/runtime/logger"
@@ -35,8 +36,9 @@ async function endedVm() {
   const process = await deadProcess()
   const home = instanceDir(dir, id)
   await mkdir(home, { recursive: true })
-  const disk = { node: "d", readonly: false, path, format: "raw" as const, virtualSize: bytes, backing: [] }
-  const { ino: inode } = await stat(path)
+  const { dev, ino: inode } = await stat(path)
+  const file = { path, identity: `${dev}:${inode}`, format: "raw" as const }
+  const disk = { ...file, node: "d", readonly: false, virtualSize: bytes, backing: [] }
   const recorded = { base: { ...disk, inode }, overlay, overlayNode: "o", job: "j" }
   await writeOverlayRecord(home, { process, staged: true, merging: true, disks: [recorded] })
   const vm = { controlSocket: join(dir, "qmp.sock"), process, allowOverlay: true, disks: [disk] }
@@ -47,12 +49,14 @@ async function endedVm() {
   const [endless, started] = [join(dir, "qemu-img"), join(dir, "started")]
   await writeFile(endless, `#!/bin/sh\n: > '${started}'\nexec sleep 600\n`)
   await chmod(endless, 0o755)
+  const clock = await measureClock(db)
   const watchWith = (qemuImg: string): Watches =>
     watches({
       db,
       clusterId: "ended",
       hypervisors: new Map(),
       home: { identify: async () => {} },
+      clock: { reading: () => clock },
       config: { dataDir: dir, qemuImg, resumeRoomBytes: 0, attachedLookMs: 30_000 },
       committed: () => {},
       log: createLogger({ service: "test", level: "silent" }),

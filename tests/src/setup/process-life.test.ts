@@ -65,6 +65,26 @@ test("a thread that hangs in a file system does not keep the process", async () 
   expect(await app.ended).toEqual([null, "SIGKILL"])
 })
 
+test("a worker thread that is waited for and hangs in a file system does not keep the process", async () => {
+  const app = start(`const { execFileSync } = await import("node:child_process")
+    const { rm } = await import("node:fs/promises")
+    const { once } = await import("node:events")
+    const { Worker } = await import("node:worker_threads")
+    const pipe = "/tmp/stillframe-thread-hangs-" + process.pid
+    execFileSync("mkfifo", [pipe])
+    const thread = new Worker(
+      'require("node:worker_threads").parentPort.postMessage("begins"); require("node:fs").openSync(' + JSON.stringify(pipe) + ')',
+      { eval: true, execArgv: [] })
+    thread.on("message", () => {})
+    await once(thread, "message")
+    resources.defer(() => rm(pipe))`)
+  await app.line("started")
+
+  app.child.kill("SIGTERM")
+
+  expect(await app.ended).toEqual([null, "SIGKILL"])
+})
+
 test("the same signal twice at once is one request, and a later one ends the process at once, in words", async () => {
   const app = start(
     `resources.defer(() => new Promise((end) => { console.log("held"); setTimeout(end, 15_000) }))`,

@@ -7,6 +7,7 @@ import type { DiskConfig } from "../launch-config.ts"
 import type { ProcessIdentity } from "../processes.ts"
 import { reflinkFreeze } from "../reflink-freeze.ts"
 import { copyName, frozenDisk, readAttachedDisks, type AttachedDisk } from "./attached-disks.ts"
+import { openAttachedFile } from "./attached-file.ts"
 import { openAttachedSink } from "./attached-sink.ts"
 import { settleAttached } from "./attached-takeover.ts"
 import { captureVm, type Captured, type CaptureTarget, type SaveOptions } from "./capture.ts"
@@ -66,9 +67,8 @@ function targetOf(options: AttachedCaptureOptions): CaptureTarget {
 async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): Promise<DiskFreeze> {
   const { process, rules, dir, allowOverlay, order = [] } = options
   const disks = inOrder(await readAttachedDisks(monitor, process.pid, rules), order)
-  const clones = clonesOf(disks, dir)
-  if ((await cloneObstacle(clones)) === undefined)
-    return reflinkFreeze(clones, await Promise.all(disks.map(frozenDisk)))
+  const cloned = await cloneFreeze(disks, dir)
+  if (cloned !== undefined) return cloned
   const { running } = await monitor.execute<VmStatus>("query-status")
   if (!running) return await pausedFreeze(monitor, disks, options)
   if (allowOverlay) return await overlayFreeze({ ...options, monitor, disks })
@@ -79,10 +79,30 @@ async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): P
   )
 }
 
-function clonesOf(disks: readonly AttachedDisk[], dir: string): Clone[] {
-  return disks.flatMap(({ readonly, path }, index) =>
-    readonly ? [] : [{ from: path, to: join(dir, copyName(index)) }],
-  )
+/** Undefined where the file system cannot clone. The writable disks are opened before the pause, and cloned by their descriptors. */
+async function cloneFreeze(disks: readonly AttachedDisk[], dir: string): Promise<DiskFreeze | undefined> {
+  await using opening = new AsyncDisposableStack()
+  const clones: Clone[] = []
+  for (const [index, disk] of disks.entries()) {
+    if (disk.readonly) continue
+    const { opened } = opening.use(await openAttachedFile(disk))
+    clones.push({ from: disk.path, to: join(dir, copyName(index)), opened })
+  }
+  if ((await cloneObstacle(clones)) !== undefined) return undefined
+  const freeze = reflinkFreeze(clones, await Promise.all(disks.map(frozenDisk)))
+  const files = opening.move()
+  return {
+    ...freeze,
+    async finish() {
+      const pauseMs = await freeze.finish()
+      await files.disposeAsync()
+      return pauseMs
+    },
+    async discard() {
+      await files.disposeAsync()
+      await freeze.discard()
+    },
+  }
 }
 
 /** QEMU lists drives as they were named, a launch form as the guest counts them. */

@@ -1,8 +1,10 @@
 import { readdir, readlink, stat } from "node:fs/promises"
 import { resolve } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { sourceFacts, type Disk, type DiskSource } from "../disks.ts"
-import { resolveHostPath, type HostPathRules } from "../host-paths.ts"
+import { factsOf, type Disk, type DiskSource } from "../disks.ts"
+import { pathOfDescriptor, type HostFile } from "../host-file.ts"
+import { openHostFile, type HostPathRules } from "../host-paths.ts"
+import { identityOf, openAttachedFile, type AttachedFile } from "./attached-file.ts"
 import { readQcow2Header } from "./qcow2-header.ts"
 import type { Monitor } from "./qmp.ts"
 
@@ -10,15 +12,14 @@ import type { Monitor } from "./qmp.ts"
 const diskBytesMax = 2 ** 46
 
 /** A disk of a VM that someone else started: what runs now, by QEMU's own account, with real paths. */
-export interface AttachedDisk {
+export interface AttachedDisk extends AttachedFile {
   /** The block node that the device reads and writes. */
   node: string
   readonly: boolean
-  path: string
   format: "raw" | "qcow2"
   virtualSize: number
   /** Nearest first. */
-  backing: { path: string; format: "raw" | "qcow2" }[]
+  backing: (AttachedFile & { format: "raw" | "qcow2" })[]
 }
 
 interface Image {
@@ -55,13 +56,14 @@ export async function readAttachedDisks(
       throw unsupported(name, `is ${inserted.drv}, and only raw and qcow2 files of the host can be kept`)
     }
     const [top, ...backing] = await Promise.all(
-      chain.map(async ({ filename, format }) => {
-        return { path: await realFile(name, filename, { pid, rules, opened }), format }
+      chain.map(async ({ filename, format }, depth) => {
+        await using file = await realFile(name, filename, { pid, rules, opened })
+        // QEMU has it open already; what we look for is data in a file that no one named.
+        if (depth === 0 && format === "qcow2") await readQcow2Header(file.opened, file.path)
+        return { path: file.path, identity: await identityOf(file.handle), format }
       }),
     )
     if (top === undefined) continue
-    // QEMU has it open already; what we look for is data in a file that no one named.
-    if (top.format === "qcow2") await readQcow2Header(top.path)
     const node = inserted["node-name"]
     disks.push({
       node,
@@ -90,9 +92,12 @@ export function oddFigure(what: string): StillframeError {
 /** The disk as a snapshot knows it: a writable one is a copy in the payload, everything else is where its owner keeps it. */
 export async function frozenDisk(disk: AttachedDisk, index: number): Promise<Disk> {
   const { readonly, path, format, virtualSize, backing } = disk
-  const kept = readonly ? [{ path, format }, ...backing] : backing
+  const kept = readonly ? [{ path, format, identity: disk.identity }, ...backing] : backing
   const sources: DiskSource[] = []
-  for (const { path } of kept) sources.push({ path, ...(await sourceFacts(path)) })
+  for (const file of kept) {
+    await using opened = await openAttachedFile(file)
+    sources.push({ path: file.path, ...factsOf(await opened.handle.stat()) })
+  }
   const copy = readonly ? [] : [{ file: copyName(index), format }]
   return {
     readonly,
@@ -126,26 +131,26 @@ async function realFile(
   name: string,
   filename: string,
   { pid, rules, opened }: { pid: number; rules: HostPathRules; opened: ReadonlySet<string> },
-): Promise<string> {
+): Promise<HostFile> {
   const path = filename.startsWith("/") ? filename : resolve(await readlink(`/proc/${pid}/cwd`), filename)
-  const real = await resolveHostPath(path, rules)
-  // QEMU may live in a container, or the name may have been given to another file since.
-  if (opened.has(await inodeOf(real))) return real
-  throw unsupported(name, `is not the file that ${path} names here; its QEMU sees other files than we do`)
+  const file = await openHostFile(path, rules)
+  try {
+    // QEMU may live in a container, or the name may have been given to another file since.
+    if (opened.has(await identityOf(file.handle))) return { ...file, path: await pathOfDescriptor(file) }
+    throw unsupported(name, `is not the file that ${path} names here; its QEMU sees other files than we do`)
+  } catch (error) {
+    await file[Symbol.asyncDispose]()
+    throw error
+  }
 }
 
 async function openInodes(pid: number): Promise<Set<string>> {
   const directory = `/proc/${pid}/fd`
   const inodes = (await readdir(directory)).map(async (fd) => {
     // It was closed while we looked.
-    return await inodeOf(`${directory}/${fd}`).catch(() => "")
+    return await identityOf({ stat: () => stat(`${directory}/${fd}`) }).catch(() => "")
   })
   return new Set(await Promise.all(inodes))
-}
-
-async function inodeOf(path: string): Promise<string> {
-  const { dev, ino } = await stat(path)
-  return `${dev}:${ino}`
 }
 
 const unsupported = (disk: string, why: string): StillframeError =>

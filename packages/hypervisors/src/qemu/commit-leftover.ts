@@ -1,7 +1,7 @@
-import { open, stat } from "node:fs/promises"
 import { setTimeout as delay } from "node:timers/promises"
-import { StillframeError } from "@stillframe/domain/errors"
+import { isOutOfDescriptors, StillframeError } from "@stillframe/domain/errors"
 import { fileExists } from "../file-exists.ts"
+import { openHostFileAt, pathOfDescriptor, type HostFile } from "../host-file.ts"
 import { processAlive } from "../processes.ts"
 import { runProgram } from "../run-program.ts"
 import {
@@ -38,10 +38,7 @@ export async function commitLeftover(
   const completed: string[] = []
   for (const recorded of record.disks) {
     if (!(await fileExists(recorded.overlay))) continue
-    if (record.staged) {
-      if (!record.merging) await assertUntouched(recorded)
-      await commit(recorded, { qemuImg, signal })
-    }
+    if (record.staged) await commit(recorded, { merging: record.merging, qemuImg, signal })
     await unlinkDurably(recorded.overlay)
     completed.push(recorded.base.path)
   }
@@ -49,27 +46,66 @@ export async function commitLeftover(
   return completed
 }
 
+/**
+ * By descriptors: the directory may be QEMU's user's, who could lead `qemu-img`, which has our rights, to another file. What the two files
+ * hold is that user's in any case, and he may write to them while this looks; the chain is ours, so no name in them is followed but that of
+ * an external data file, which their headers must not have when they are looked at.
+ */
 async function commit(
   { base, overlay }: RecordedOverlay,
-  { qemuImg, signal }: { qemuImg: string; signal: AbortSignal },
+  { merging, qemuImg, signal }: { merging: boolean; qemuImg: string; signal: AbortSignal },
 ): Promise<void> {
-  const now = await stat(base.path).catch(() => undefined)
-  if (now?.ino !== base.inode) {
+  await using opened = new AsyncDisposableStack()
+  const openHere = async (path: string): Promise<HostFile | undefined> => {
+    const file = await openHostFileAt(path).catch((error: unknown) => {
+      if (isOutOfDescriptors(error instanceof Error ? error.cause : error)) throw error
+      // A link, or what cannot be opened, is not the file that the VM had.
+      return undefined
+    })
+    if (file === undefined) return undefined
+    opened.use(file)
+    return (await pathOfDescriptor(file)) === path ? file : undefined
+  }
+  const [top, bottom] = [await openHere(overlay), await openHere(base.path)]
+  if (top === undefined || bottom === undefined || (await bottom.handle.stat()).ino !== base.inode) {
     throw new StillframeError(
       "conflict",
       `${base.path} is not the file that ${overlay} belongs to; bring that back, or remove the overlay`,
     )
   }
-  for (const path of [overlay, ...(base.format === "qcow2" ? [base.path] : [])]) await readQcow2Header(path)
+  if (!merging) await assertUntouched(base, bottom, overlay)
+  for (const { opened: path } of base.format === "qcow2" ? [top, bottom] : [top]) await readQcow2Header(path)
+  const backing: RecordedFile[] = []
+  for (const { path, format } of base.backing) backing.push({ path: await readable(path, openHere), format })
   // The chain as it was when the VM ran: QEMU's user could write to both headers since.
-  const image = `json:${JSON.stringify(chain(overlay, base))}`
+  const chain = chainOf([
+    { path: top.opened, format: "qcow2" },
+    { path: bottom.opened, format: base.format },
+    ...backing,
+  ])
+  const image = `json:${JSON.stringify(chain)}`
   await untilUnlocked(async () => await runProgram(qemuImg, ["commit", "-q", "-d", image], { signal }))
-  await sync(base.path)
+  await bottom.handle.sync()
+}
+
+type RecordedFile = Pick<RecordedOverlay["base"], "path" | "format">
+
+async function readable(
+  path: string,
+  openHere: (path: string) => Promise<HostFile | undefined>,
+): Promise<string> {
+  const file = await openHere(path)
+  if (file !== undefined) return file.opened
+  throw new StillframeError("conflict", `${path} is no file any more that can be read; bring it back`)
 }
 
 /** A VM that was started again without its overlay has gone another way since; only its owner can say which of the two counts. */
-async function assertUntouched({ base, overlay }: RecordedOverlay): Promise<void> {
-  if (base.mtimeMs === undefined || (await stat(base.path)).mtimeMs === base.mtimeMs) return
+async function assertUntouched(
+  base: RecordedOverlay["base"],
+  { handle }: HostFile,
+  overlay: string,
+): Promise<void> {
+  if (base.mtimeMs === undefined || (await handle.stat()).mtimeMs === base.mtimeMs) return
   throw new StillframeError(
     "conflict",
     `${base.path} was written to after its last data went to ${overlay}; run qemu-img commit on the overlay if that data counts more, then remove it`,
@@ -89,8 +125,9 @@ async function untilUnlocked(work: () => Promise<unknown>): Promise<void> {
   }
 }
 
-function chain(overlay: string, base: RecordedOverlay["base"]): object {
-  const below = [base, ...base.backing].toReversed().reduce<object | null>(
+/** As QEMU takes it, from the topmost file down. */
+function chainOf(files: readonly RecordedFile[]): object | null {
+  return files.toReversed().reduce<object | null>(
     (backing, { path, format }) => ({
       driver: format,
       file: { driver: "file", filename: path },
@@ -98,14 +135,4 @@ function chain(overlay: string, base: RecordedOverlay["base"]): object {
     }),
     null,
   )
-  return { driver: "qcow2", file: { driver: "file", filename: overlay }, backing: below }
-}
-
-async function sync(path: string): Promise<void> {
-  const file = await open(path, "r")
-  try {
-    await file.sync()
-  } finally {
-    await file.close()
-  }
 }

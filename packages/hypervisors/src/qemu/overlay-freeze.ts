@@ -7,6 +7,7 @@ import { fileExists } from "../file-exists.ts"
 import type { ProcessIdentity } from "../processes.ts"
 import { runProgram } from "../run-program.ts"
 import { copyName, frozenDisk, type AttachedDisk } from "./attached-disks.ts"
+import { openAttachedFile } from "./attached-file.ts"
 import { mergeOverlays, type MergeHooks } from "./merge-overlays.ts"
 import {
   removeOverlayRecord,
@@ -88,12 +89,15 @@ export async function overlayFreeze(options: OverlayFreezeOptions): Promise<Disk
 }
 
 async function recordFor({ disks, process }: OverlayFreezeOptions): Promise<OverlayRecord> {
-  const recorded = disks.map(async (disk, index) => ({
-    base: { ...disk, inode: (await stat(disk.path)).ino },
-    overlay: disk.path + OVERLAY_SUFFIX,
-    overlayNode: `stillframe-overlay-${index}`,
-    job: `stillframe-commit-${index}`,
-  }))
+  const recorded = disks.map(async (disk, index) => {
+    await using file = await openAttachedFile(disk)
+    return {
+      base: { ...disk, inode: (await file.handle.stat()).ino },
+      overlay: disk.path + OVERLAY_SUFFIX,
+      overlayNode: `stillframe-overlay-${index}`,
+      job: `stillframe-commit-${index}`,
+    }
+  })
   return {
     process,
     staged: false,

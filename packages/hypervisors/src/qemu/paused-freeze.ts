@@ -5,6 +5,7 @@ import type { DiskFreeze } from "../disk-freeze.ts"
 import { runProgram } from "../run-program.ts"
 import { sealCopy } from "../seal-copy.ts"
 import { copyName, frozenDisk, type AttachedDisk } from "./attached-disks.ts"
+import { openAttachedFile } from "./attached-file.ts"
 import type { Monitor } from "./qmp.ts"
 
 /**
@@ -49,11 +50,13 @@ export async function copyDisks(
   disks: readonly AttachedDisk[],
   { dir, signal }: { dir: string; signal: AbortSignal },
 ): Promise<void> {
-  for (const [index, { readonly, path }] of disks.entries()) {
-    if (readonly) continue
+  for (const [index, disk] of disks.entries()) {
+    if (disk.readonly) continue
+    // `cp` runs with our rights: by its path it might read another file than the VM's, or wait for the other end of a pipe.
+    await using file = await openAttachedFile(disk)
     const how = ["--reflink=auto", "--sparse=always", "--no-preserve=mode"]
     const copy = join(dir, copyName(index))
-    await runProgram("cp", [...how, "--", path, copy], { signal })
+    await runProgram("cp", [...how, "--", file.opened, copy], { signal })
     await sealCopy(copy)
   }
 }

@@ -1,11 +1,14 @@
 import type { Socket } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
+import { readBoundedLines } from "../bounded-lines.ts"
 
 /** Longest line of QEMU: events, the greeting and most answers take some hundred bytes. */
 export const lineBytesMax = 64 * 1024
-/** Most events, and most bytes of events, in one second. QEMU limits the rate of those that a guest can cause. */
-const flood = { windowMs: 1_000, lines: 1_000, bytes: 1024 ** 2 } as const
-const newline = 0x0a
+/**
+ * Most events, and most bytes of events, in one second. QEMU limits the rate of those that a guest can cause. All may come in one turn of
+ * the event loop, and JSON of this length, whatever is in it, is parsed within some milliseconds.
+ */
+const flood = { windowMs: 1_000, lines: 1_000, bytes: 256 * 1024 } as const
 
 export interface LineReader {
   /** The longest line that may come now, in bytes. */
@@ -15,59 +18,22 @@ export interface LineReader {
 }
 
 /**
- * Reads lines in linear time and bounded memory. The peer may be a QEMU that its guest has taken over: for a line that is too long,
- * a flood of events, or what `onLine` throws, the socket is destroyed with `hypervisor_untrusted`.
+ * Reads the lines of a monitor. The peer may be a QEMU that its guest has taken over: for a line that is too long, a flood of events, or
+ * what `onLine` throws, the socket is destroyed with `hypervisor_untrusted`.
  */
 export function readLines(socket: Socket, { bytesMax, onLine }: LineReader): void {
-  const line = growingLine()
   const events = eventMeter()
-  const take = (piece: Buffer): void => {
-    if (line.bytes() + piece.length > bytesMax()) throw untrusted(`a line of more than ${bytesMax()} bytes`)
-    line.append(piece)
-  }
-  const finish = (): void => {
-    const bytes = line.bytes()
-    if (!onLine(line.flush())) events.count(bytes)
-  }
-  socket.on("data", (chunk: Buffer) => {
-    try {
-      let from = 0
-      for (let end = chunk.indexOf(newline); end !== -1; end = chunk.indexOf(newline, from)) {
-        take(chunk.subarray(from, end))
-        finish()
-        // The listener of an event may have closed the monitor.
-        if (socket.destroyed) return
-        from = end + 1
-      }
-      take(chunk.subarray(from))
-    } catch (error) {
-      socket.destroy(error instanceof StillframeError ? error : untrusted("what is no QMP", error))
-    }
+  readBoundedLines(socket, {
+    bytesMax,
+    onLine(line, bytes) {
+      if (!onLine(line)) events.count(bytes)
+    },
+    breach(found) {
+      if ("tooLong" in found) return untrusted(`a line of more than ${found.tooLong} bytes`)
+      const { cause } = found
+      return cause instanceof StillframeError ? cause : untrusted("what is no QMP", cause)
+    },
   })
-}
-
-function growingLine(): { bytes(): number; append(piece: Buffer): void; flush(): string } {
-  let held = Buffer.alloc(0)
-  let bytes = 0
-  return {
-    bytes: () => bytes,
-    append(piece) {
-      if (bytes + piece.length > held.length) {
-        // Doubled, so that a line in many small pieces is still copied in linear time.
-        const larger = Buffer.allocUnsafe(Math.max(2 * held.length, bytes + piece.length))
-        held.copy(larger, 0, 0, bytes)
-        held = larger
-      }
-      piece.copy(held, bytes)
-      bytes += piece.length
-    },
-    flush() {
-      const text = held.toString("utf8", 0, bytes)
-      bytes = 0
-      if (held.length > lineBytesMax) held = Buffer.alloc(0)
-      return text
-    },
-  }
 }
 
 function eventMeter(): { count(bytes: number): void } {
