@@ -184,7 +184,7 @@ export const captorChannelFd = 3
  * The longest message. The manifest of 16 disks with a hundred layers each has 300 KiB, and JSON of this length, whatever is in it, is
  * parsed well within the 50 ms that the worker's event loop may be held.
  */
-export const messageBytesMax = 512 * 1024
+export const messageBytesMax = 384 * 1024
 /** The longest message of an error, and the most that the log keeps of a program's own words, in characters. */
 export const wordsMax = 2_000
 

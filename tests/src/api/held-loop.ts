@@ -1,10 +1,10 @@
 import { monitorEventLoopDelay } from "node:perf_hooks"
 
-export const heldTries = 3
+export const heldTries = 5
 
 /**
  * How long a request holds the event loop at a time, at most, in milliseconds. That is the smaller of what the clock
- * and what this thread's processor time say, in the best of three tries: a busy machine, the first run of a function
+ * and what this thread's processor time say, in the best of five tries: a busy machine, the first run of a function
  * and a garbage collection hold the loop as well.
  */
 export async function heldMs(ask: () => Promise<unknown>): Promise<number> {
