@@ -22,6 +22,7 @@ export async function benchBacklog(machine: Machine): Promise<void> {
   using place = scratch("backlog")
   await using stack = await startWhole(machine, join(place.dir, "data"), {
     OPEN_CAPTURES_PER_INSTANCE: String(2 * backlog),
+    CALLER_REQUESTS_PER_SECOND: "0",
   })
   const { api } = stack
   const quiet = await launch(api, "quiet")
