@@ -1,6 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import {
-  deletedWebhooks,
   failingSince,
   recordAttempts,
   recordHealth,
@@ -62,8 +61,7 @@ export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOption
     )
     let deleted: readonly string[] = []
     try {
-      await Promise.all([recordAttempts(db, batch), recordChange(batch, { took, failed })])
-      deleted = await deletedWebhooks(db, failed)
+      ;[, deleted] = await Promise.all([recordAttempts(db, batch), recordChange(batch, { took, failed })])
     } finally {
       logAttempts(log, batch, deleted)
     }
@@ -77,22 +75,23 @@ export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOption
   }
 
   /**
-   * Most batches change nothing: their webhooks were well when they were claimed for, and are. That another dispatcher has
+   * Returns the webhooks of `failed` that were deleted meanwhile. Most batches change nothing: their webhooks were well when they were claimed for, and are. That another dispatcher has
    * seen one fail since then is put right by the next success.
    */
   async function recordChange(
     batch: readonly EndedAttempt[],
     { took, failed }: { took: readonly string[]; failed: readonly string[] },
-  ): Promise<void> {
+  ): Promise<readonly string[]> {
     const failing = new Set([
       ...markedFailing,
       ...webhooksOf(batch.filter(({ delivery }) => delivery.failing)),
     ])
     const recovered = took.filter((id) => failing.has(id))
-    if (recovered.length + failed.length === 0) return
-    await recordHealth(db, { took: recovered, failed })
+    if (recovered.length + failed.length === 0) return []
+    const deleted = await recordHealth(db, { took: recovered, failed })
     for (const id of recovered) markedFailing.delete(id)
     for (const id of failed) markedFailing.add(id)
+    return deleted
   }
 
   async function disable(receiver: Receiver, reason: DisabledReason): Promise<void> {

@@ -44,15 +44,22 @@ function toRecord({ delivery, outcome }: EndedAttempt): Record<string, unknown> 
   }
 }
 
-/** Ends the run of failures of those that took a delivery, and begins one for those that did not. */
+/**
+ * Ends the run of failures of those that took a delivery, and begins one for those that did not. Returns the ids of `failed` that belong
+ * to no webhook: these were deleted meanwhile.
+ */
 export async function recordHealth(
   db: Database,
   { took, failed }: { took: readonly string[]; failed: readonly string[] },
-): Promise<void> {
-  await sql`${prepared("record_health")}
-    update webhooks set failing_since = case when id = any(${took}::text[]) then null else ${clock} end
-    where id = any(${took}::text[]) and failing_since is not null
-      or id = any(${failed}::text[]) and failing_since is null`.execute(db)
+): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`${prepared("record_health")}
+    with health as (
+      update webhooks set failing_since = case when id = any(${took}::text[]) then null else ${clock} end
+      where id = any(${took}::text[]) and failing_since is not null
+        or id = any(${failed}::text[]) and failing_since is null)
+    select asked.id from unnest(${failed}::text[]) as asked (id)
+    where not exists (select from webhooks where webhooks.id = asked.id)`.execute(db)
+  return rows.map(({ id }) => id)
 }
 
 /** Those of `ids` that took nothing since `forMs` ago. */
@@ -65,12 +72,4 @@ export async function failingSince(db: Database, ids: readonly string[], forMs: 
     .where("failing_since", "<=", clockPlus(-forMs))
     .execute()
   return rows.map(({ id }) => id)
-}
-
-/** Those of `ids` that are no webhooks any more. */
-export async function deletedWebhooks(db: Database, ids: readonly string[]): Promise<string[]> {
-  if (ids.length === 0) return []
-  const rows = await db.selectFrom("webhooks").select("id").where("id", "in", ids).execute()
-  const left = new Set(rows.map(({ id }) => id))
-  return ids.filter((id) => !left.has(id))
 }
