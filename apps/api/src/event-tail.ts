@@ -7,7 +7,7 @@ import type { ApiDeps } from "./route.ts"
 import { waitUntil } from "./wait.ts"
 
 const afterFailureMs = 1_000
-/** Of the largest events 2 MiB, which are parsed and framed within some milliseconds. */
+/** So many of the largest events have 2 MiB. They are parsed and framed within some milliseconds. */
 const eventsPerRead = 100
 
 export interface Follower {

@@ -11,14 +11,14 @@ const lookMs = 10_000
 
 /** The bytes by which the disks of a host's VMs may still grow, running or not. */
 export interface DiskGrowths {
-  /** Of one VM, as its files are now. */
+  /** The growth of one VM's disks, as its files are now. */
   of(instanceId: string): Promise<number>
   /**
    * Has `bytes` count for a VM that is made, in the place of its files, until the result is disposed of. `judge` is called first, with
    * the sum of all VMs then; when it throws, nothing counts.
    */
   promise(instanceId: string, bytes: number, judge: (together: number) => void): Promise<Disposable>
-  /** Of all VMs, and of those that are made just now. */
+  /** The growth of all VMs' disks, with those of VMs that are being made. */
   together(): Promise<number>
 }
 

@@ -55,8 +55,10 @@ export async function startCompressionWorker(
   const guard = openStallGuard({
     problems,
     stallMs: config.stallMs,
-    // Without a database, which its own users tell, the work is due again within 15 s.
-    onEnd: () => void takeUp({ db, config, committed }).catch(() => {}),
+    onEnd: () =>
+      void takeUp({ db, config, committed }).catch((err: unknown) =>
+        log.warn({ err }, "waiting work not taken up at once; it is due within 15 s"),
+      ),
   })
   const worker: Worker = { config, pool, db, committed, log, problems, guard }
   resources.use(await keepRegistered(worker, codecs))

@@ -11,7 +11,7 @@ export function logAttempts(
     const { id: deliveryId, webhookId, sequence, attempt } = delivery
     const { responseStatus, error, retryMs } = outcome
     const fields = { deliveryId, webhookId, sequence, attempt, responseStatus }
-    // What goes as it should is on record; a line for each would cost more than its signature.
+    // The database has a record of each success. A line in the log would cost more than the signature.
     if (outcome.delivered) log.debug(fields, "delivered")
     else if (deleted.includes(webhookId))
       log.info({ ...fields, error }, "delivery of a deleted webhook dropped")

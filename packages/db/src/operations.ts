@@ -276,7 +276,7 @@ export async function tokenInUse(db: Database, token: string): Promise<boolean> 
 export interface OperationView {
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null
-  /** Of work that is done: a warning for whoever asked for it. */
+  /** The reason of a failure. On an operation that is done: a warning to its caller. */
   readonly error_message: string | null
   /** True while a worker of its queue is up. */
   readonly attended: boolean

@@ -150,7 +150,7 @@ export interface OperationsTable {
   reserved_bytes: Defaulted<number>
   caller: string | null
   error_code: ErrorCode | null
-  /** Of one that is done, a warning for whoever asked for it. */
+  /** The reason of a failure. On an operation that is done: a warning to its caller. */
   error_message: string | null
   created_at: Generated<Date>
   finished_at: Date | null

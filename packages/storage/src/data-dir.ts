@@ -17,7 +17,7 @@ export async function openDataDir({
 }): Promise<void> {
   const refusal = await refusalOf(makeOwnDirectory("DATA_DIR", dataDir))
   if (refusal === undefined) return
-  // What lies in a directory that can't be used is not another mistake.
+  // A directory inside one that cannot be used is not a second mistake.
   if (storageDir.startsWith(`${dataDir}${sep}`)) throw refusal
   const other = await refusalOf(assertStorage(storageDir))
   if (other === undefined) throw refusal

@@ -145,7 +145,7 @@ function administrator(server: string): Pool {
   const known = administrators.get(server)
   if (known !== undefined) return known
   const pool = new Pool({ connectionString: server, max: 1, idleTimeoutMillis: 0, allowExitOnIdle: true })
-  // What breaks while nobody uses it is replaced.
+  // The pool replaces a connection that breaks while it is idle.
   pool.on("error", () => {})
   administrators.set(server, pool)
   return pool

@@ -6,7 +6,7 @@ import { parentPort, workerData } from "node:worker_threads"
 export interface StreamReaders {
   readonly url: string
   readonly authorizations: readonly string[]
-  /** Whether they read anything after the head of the answer. */
+  /** False: they read only the head of the answer. */
   readonly read: boolean
 }
 

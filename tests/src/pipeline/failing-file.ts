@@ -27,7 +27,7 @@ export async function failingFile(path: string): Promise<AsyncDisposable> {
   return overlaid(path, { driver: "blkdebug", image: "file", "inject-error": [rule] })
 }
 
-/** Likewise one that hardly ever answers a read, as a file server that is away. */
+/** As `failingFile`, with a file that takes minutes for each read, as a file server does that is away. */
 export async function hangingFile(path: string): Promise<AsyncDisposable> {
   const limits = { "bps-read": 1 }
   const group = ["--object", { "qom-type": "throttle-group", id: "slow", limits }] as const
