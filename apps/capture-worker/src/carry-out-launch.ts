@@ -7,6 +7,7 @@ import type { Hypervisor, VmLaunch } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
+import { assertOwnFiles } from "@stillframe/hypervisors/own-file"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 import { exists } from "@stillframe/storage/exists"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
@@ -58,6 +59,7 @@ function withImages(launch: GuestConfig, disks: readonly Disk[]): GuestConfig {
 export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
   await requireDirectory(dir)
+  await assertOwnFiles(dir)
   await using user = await claimVmUser(order)
   const hypervisor = await hypervisorOf(user.hypervisor)
   const disks = await hypervisor.renew(dir, signal)

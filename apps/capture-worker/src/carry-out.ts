@@ -5,7 +5,9 @@ import { carryOutEnd, carryOutLaunch, carryOutStart, carryOutStop } from "./carr
 import { carryOutMerge } from "./carry-out-merge.ts"
 import { carryOutRestore } from "./carry-out-restore.ts"
 import { carryOutStandby } from "./carry-out-standby.ts"
+import { inFileWords } from "./file-words.ts"
 import type { Order, Results } from "./orders.ts"
+import type { Captor } from "./save-vm.ts"
 import { holdVmLock } from "./vm-lock.ts"
 
 /** The previous captor of the same VM may still be resuming it. */
@@ -33,6 +35,15 @@ export async function carryOut(
   const waitMs = order.kind === "capture" ? lockWaitMs + order.pauseLimitMs : lockWaitMs
   await using _lock = await holdVmLock(order, waitMs)
   // Awaited here, or the lock would be freed while the work goes on.
+  return await execute(order, { captor, signal, reportImport }).catch((error: unknown) => {
+    throw inFileWords(error, order)
+  })
+}
+
+async function execute(
+  order: Order,
+  { captor, signal, reportImport }: Pick<Worker, "reportImport"> & { captor: Captor; signal: AbortSignal },
+): Promise<Results[Order["kind"]]> {
   switch (order.kind) {
     case "capture":
       return await carryOutCapture(order, captor)

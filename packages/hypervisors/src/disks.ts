@@ -1,10 +1,11 @@
 import type { Stats } from "node:fs"
-import { readdir, readFile, stat } from "node:fs/promises"
+import { readdir, stat } from "node:fs/promises"
 import { basename, isAbsolute, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { listOf, optionalText, record, text } from "@stillframe/storage/json-check"
 import { descriptorPath } from "./host-file.ts"
 import { openOwn } from "./link-files.ts"
-import { openOwnFile, writeOwnFile } from "./own-file.ts"
+import { readOwnJson, writeOwnFile } from "./own-file.ts"
 import { readQcow2Header } from "./qemu/qcow2-header.ts"
 
 /** A disk as a VM sees it: a chain of files, of which only the first is ever written. */
@@ -88,18 +89,36 @@ export async function readDisks(dir: string, active: ReadonlyMap<number, number>
  * outside of the directory. Throws `corrupted`.
  */
 export async function readLaunched(dir: string): Promise<Disk[]> {
-  await using record = await openOwnFile(join(dir, disksFile))
-  const disks = JSON.parse(await readFile(record.path, "utf8")) as Disk[]
+  const { value: disks, ours } = await readOwnJson(join(dir, disksFile), areDisks)
   const names = disks.flatMap(({ layers, sources }) => [
     ...layers.map(({ file }) => file),
     ...sources.flatMap(({ link }) => link ?? []),
   ])
-  const strange = names.find((name) => !isPlain(name) && !(record.ours && isAbsolute(name)))
-  if (strange === undefined) return record.ours ? disks : disks.map(withoutHashes)
+  const strange = names.find((name) => !isPlain(name) && !(ours && isAbsolute(name)))
+  if (strange === undefined) return ours ? disks : disks.map(withoutHashes)
   throw new StillframeError(
     "corrupted",
     `${disksFile} names ${strange}, which is no file of the VM's; its process may have been broken out of, so end the VM`,
   )
+}
+
+const number = (value: unknown): boolean => typeof value === "number"
+
+const disksCheck = listOf(
+  record({
+    readonly: (value) => typeof value === "boolean",
+    virtualSize: number,
+    layers: listOf(
+      record({ file: text, format: (value) => value === "raw" || value === "qcow2", sha256: optionalText }),
+    ),
+    sources: listOf(
+      record({ path: text, link: optionalText, sizeBytes: number, mtimeMs: number, inode: number }),
+    ),
+  }),
+)
+
+function areDisks(value: unknown): value is Disk[] {
+  return disksCheck(value)
 }
 
 /** A hash that the VM's process may have written says nothing. */

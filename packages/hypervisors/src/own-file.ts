@@ -1,5 +1,5 @@
 import { constants } from "node:fs"
-import { open, rename, rm, writeFile, type FileHandle } from "node:fs/promises"
+import { open, readdir, readFile, rename, rm, writeFile, type FileHandle } from "node:fs/promises"
 import { basename } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 
@@ -49,11 +49,46 @@ export async function writeOwnFile(path: string, text: string): Promise<void> {
   await rename(next, path)
 }
 
-export const noFileOfItsOwn = (path: string): StillframeError =>
+export const noFileOfItsOwn = (path: string, cause?: unknown): StillframeError =>
   new StillframeError(
     "hypervisor_failed",
-    `${basename(path)} in the VM's directory is no file of its own; the VM's process may have been broken out of, so end the VM`,
+    `${basename(path)} in the VM's directory is no file of its own; the VM's process may have been broken out of, so end the VM and restore the instance from one of its snapshots`,
+    { cause },
   )
+
+export const missingOwnFile = (path: string, cause?: unknown): StillframeError =>
+  new StillframeError("corrupted", `${basename(path)} in the VM's directory is missing; ${bringBack}`, {
+    cause,
+  })
+
+const bringBack =
+  "bring it back from a backup, restore the instance from one of its snapshots, or delete the instance"
+
+/** Throws `hypervisor_failed` for a link, a pipe or a device in a VM's directory: a program would follow it, or wait at it for ever. */
+export async function assertOwnFiles(dir: string): Promise<void> {
+  const entries = await readdir(dir, { withFileTypes: true })
+  const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory() && !entry.isSocket())
+  if (odd !== undefined) throw noFileOfItsOwn(odd.name)
+}
+
+/** A record that we keep in a VM's directory, with whether this process's user wrote it. Throws `corrupted` for what `is` refuses. */
+export async function readOwnJson<T>(
+  path: string,
+  is: (value: unknown) => value is T,
+): Promise<{ readonly value: T; readonly ours: boolean }> {
+  await using record = await openOwnFile(path)
+  const value = parsed(await readFile(record.path, "utf8"))
+  if (is(value)) return { value, ours: record.ours }
+  throw new StillframeError("corrupted", `${basename(path)} in the VM's directory is damaged; ${bringBack}`)
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
 
 /** Elsewhere than on Linux no VM runs as another user. */
 function pathOf({ fd }: FileHandle, path: string): string {

@@ -1,8 +1,8 @@
-import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { isRecord, record, text } from "@stillframe/storage/json-check"
 import { checkSize, type GuestConfig } from "./launch-config.ts"
-import { openOwnFile, writeOwnFile } from "./own-file.ts"
+import { readOwnJson, writeOwnFile } from "./own-file.ts"
 import type { ProcessIdentity } from "./processes.ts"
 
 /** What a VM's directory says of its process, for whoever comes to it without the order that started it. */
@@ -17,14 +17,26 @@ export async function writeVmRecord(dir: string, record: VmRecord): Promise<void
   await writeOwnFile(join(dir, recordName), JSON.stringify(record))
 }
 
-/** Throws `hypervisor_gone` where no process was started, and `invalid_request` for sizes that no VM has. */
+/** Throws `hypervisor_gone` where no process was started, `corrupted` for what is no record, and `invalid_request` for sizes that no VM has. */
 export async function readVmRecord(dir: string): Promise<VmRecord> {
-  await using record = await openOwnFile(join(dir, recordName)).catch((cause: NodeJS.ErrnoException) => {
+  const path = join(dir, recordName)
+  const { value: read } = await readOwnJson(path, isVmRecord).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== "ENOENT" && cause.code !== "ENOTDIR") throw cause
-    throw new StillframeError("hypervisor_gone", `no VM was started in ${dir}`, { cause })
+    throw new StillframeError("hypervisor_gone", "no VM was started in this directory; start the instance", {
+      cause,
+      said: dir,
+    })
   })
-  const read = JSON.parse(await readFile(record.path, "utf8")) as VmRecord
   // A process that was broken out of may have written it anew, and deadlines are counted from its sizes.
   checkSize(read.config)
   return read
+}
+
+const vmRecordCheck = record({
+  config: isRecord,
+  process: record({ pid: Number.isSafeInteger, startTime: Number.isFinite, bootId: text }),
+})
+
+function isVmRecord(value: unknown): value is VmRecord {
+  return vmRecordCheck(value)
 }

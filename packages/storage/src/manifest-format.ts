@@ -1,3 +1,5 @@
+import { isRecord, listOf, optionalText, record, text } from "./json-check.ts"
+
 const roles = ["memory", "state", "disk", "base", "boot"] as const
 
 export interface ManifestFile {
@@ -30,22 +32,6 @@ export interface Manifest {
   readonly pause_ms: number
   readonly files: ManifestFile[]
 }
-
-// By hand, because a captor reads manifests: it starts for every operation, and zod is a third of what it would load.
-type Check = (value: unknown) => boolean
-
-const text: Check = (value) => typeof value === "string"
-const optionalText: Check = (value) => value === undefined || text(value)
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-const listOf =
-  (check: Check): Check =>
-  (value) =>
-    Array.isArray(value) && value.every(check)
-const record =
-  (shape: Readonly<Record<string, Check>>): Check =>
-  (value) =>
-    isRecord(value) && Object.entries(shape).every(([name, check]) => check(value[name]))
 
 const manifestCheck = record({
   format: (value) => value === 1,

@@ -73,10 +73,16 @@ export async function requireFiles(dir: string, manifest: Manifest, memoryFile?:
 export async function requireFile(dir: string, name: string): Promise<void> {
   const found = await lstat(join(dir, name)).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== "ENOENT") throw cause
-    throw new StillframeError("corrupted", `${name} is missing; bring it back from a backup`, { cause })
+    throw missingFile(name, cause)
   })
-  if (!found.isFile()) throw new StillframeError("corrupted", `${name}: ${notRegular().message}`)
+  if (!found.isFile()) throw strangeFile(name)
 }
+
+export const missingFile = (name: string, cause?: unknown): StillframeError =>
+  new StillframeError("corrupted", `${name} is missing; bring it back from a backup`, { cause })
+
+export const strangeFile = (name: string, cause?: unknown): StillframeError =>
+  new StillframeError("corrupted", `${name}: ${notRegular().message}`, { cause })
 
 /** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */
 export function memoryEntry(manifest: Manifest): (ManifestFile & { sha256: string }) | undefined {

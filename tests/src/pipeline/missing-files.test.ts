@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { mkdir, readdir, rename, symlink } from "node:fs/promises"
+import { mkdir, readdir, rename, symlink, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import type { InstanceResource } from "@stillframe/domain/instance"
@@ -57,6 +57,8 @@ const strange: Readonly<Record<string, (path: string) => Promise<unknown>>> = {
   "a pipe": (path) => run("mkfifo", [path]),
   "a directory": (path) => mkdir(path),
   "a link": (path) => symlink(`${path}.away`, path),
+  "an empty file": (path) => writeFile(path, ""),
+  "{}": (path) => writeFile(path, "{}"),
 }
 
 test.each([
@@ -64,6 +66,8 @@ test.each([
   ["memory", "a link"],
   ["kernel", "a directory"],
   ["manifest.json", "a pipe"],
+  ["manifest.json", "an empty file"],
+  ["manifest.json", "{}"],
 ])(
   "a fork of a snapshot with a %s that is %s is refused at once, and has it verified",
   async (file, what) => {
