@@ -12,6 +12,7 @@ import {
 } from "@stillframe/runtime/settings"
 import { spaceFloorBytes } from "@stillframe/storage/space"
 import { z } from "zod"
+import { assertRights } from "./root-rights.ts"
 import { stagingSetting } from "./staging-setting.ts"
 import { vmUidSetting, type UidRange } from "./vm-uid-setting.ts"
 
@@ -116,6 +117,7 @@ export function configFromEnv(env: Env): CaptureWorkerConfig {
   assertReadable(
     () => parseEnv(settings, env),
     () => assertPrograms(env),
+    assertRights,
   )
   const set = parseEnv(settings, env)
   const qemuBinary = findProgram(set.QEMU_BINARY, env["PATH"])

@@ -41,7 +41,9 @@ test.skipIf(!isRoot)(
     expect(warnings).toEqual([
       {
         reason: refused,
-        message: expect.stringMatching(/without namespaces of their own.+needs CAP_SYS_ADMIN/),
+        message: expect.stringMatching(
+          /without namespaces of their own.+needs CAP_SYS_ADMIN and CAP_SETPCAP/,
+        ),
       },
     ])
   },

@@ -55,7 +55,7 @@ async function canConfine(uid: number, log: Logger): Promise<boolean> {
   if (reason === undefined) return true
   log.warn(
     { reason },
-    "VMs run without namespaces of their own, and see the machine's processes and networks: this process needs CAP_SYS_ADMIN, and the programs unshare, mount and setpriv of util-linux",
+    "VMs run without namespaces of their own, and see the machine's processes and networks: this process needs CAP_SYS_ADMIN and CAP_SETPCAP, and the programs unshare, mount and setpriv of util-linux",
   )
   return false
 }

@@ -43,7 +43,7 @@ export function confine(program: string, args: readonly string[], user: VmUser |
   }
 }
 
-/** Why VMs can't be confined here; undefined where they can. A container needs CAP_SYS_ADMIN for it, and util-linux. */
+/** Why VMs can't be confined here; undefined where they can. A container needs CAP_SYS_ADMIN and CAP_SETPCAP for it, and util-linux. */
 export async function obstacleToConfine(user: VmUser, signal: AbortSignal): Promise<string | undefined> {
   const { program, args } = confine("/bin/true", [], { ...user, confined: true })
   return await runProgram(program, args, { signal }).then(

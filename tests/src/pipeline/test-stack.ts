@@ -53,10 +53,11 @@ export interface TestStack extends AsyncDisposable {
   ask(method: string, path: string, ask?: Ask): Promise<Reply>
   /** A capture-worker in this process. */
   startCaptureWorker(change?: Partial<CaptureWorkerConfig>): Promise<AsyncDisposable>
-  /** One of the apps as a process, to be killed. */
+  /** One of the apps as a process, to be killed. `by`: a program that starts it, with its arguments, such as `setpriv`. */
   spawn(
     app: "api" | "capture-worker" | "compression-worker" | "dispatcher",
     env?: Record<string, string>,
+    by?: readonly string[],
   ): Promise<AppProcess>
   startCompressionWorker(change?: Partial<CompressionWorkerConfig>): Promise<AsyncDisposable>
   /** A running heartbeat guest that has ticked. */
@@ -183,8 +184,8 @@ export async function testStack({
     },
     startCaptureWorker: async (change) =>
       resources.use(await startCaptureWorker({ ...worker, ...change }, log, shared)),
-    spawn: async (app, env = {}) => {
-      const started = await spawnApp(app, {
+    spawn: async (app, env = {}, by = []) => {
+      const settings = {
         DATABASE_URL: databaseUrl,
         ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
         DATA_DIR: dataDir,
@@ -196,7 +197,8 @@ export async function testStack({
         SECRETS_KEY: secretsKey,
         ...(app === "api" && { PORT: "0" }),
         ...env,
-      })
+      }
+      const started = await spawnApp(app, settings, by)
       resources.defer(async () => {
         started.child.kill("SIGKILL")
         await started.ended
@@ -261,8 +263,13 @@ export async function serial(dir: string): Promise<string> {
 }
 
 /** Starts an app as a process of its own and waits until it says that it has started. */
-async function spawnApp(name: string, env: Record<string, string>): Promise<AppProcess> {
-  const child = spawn(process.execPath, [join(apps, name, "src/main.ts")], {
+async function spawnApp(
+  name: string,
+  env: Record<string, string>,
+  by: readonly string[],
+): Promise<AppProcess> {
+  const [program, ...args] = [...by, process.execPath, join(apps, name, "src/main.ts")]
+  const child = spawn(program, args, {
     env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"], ...env },
     stdio: ["ignore", "ignore", "pipe"],
   })

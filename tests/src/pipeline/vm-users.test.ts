@@ -187,3 +187,24 @@ test.skipIf(!isRoot)("a range that holds an account is no setting to start with"
     message: expect.stringContaining('VM_UID_RANGE: holds "nobody" (65534) of "getent passwd"'),
   })
 })
+
+test.skipIf(!isRoot)(
+  "a worker with the capabilities that SECURITY.md lists, and no other, launches, captures, stops and starts VMs",
+  async () => {
+    await using stack = await testStack()
+    const rights = ["chown", "dac_override", "kill", "setgid", "setuid", "sys_ptrace"]
+    const only = ["-all", ...rights.map((right) => `+${right}`)].join(",")
+    await stack.spawn("capture-worker", {}, ["setpriv", "--bounding-set", only])
+
+    const vm = await withDisk(stack, "vm")
+    expect(isVmUser(vmUids, userOf(await processOf(stack, vm)).uid)).toBe(true)
+    expect((await stack.settled((await stack.snapshot(vm)).id)).status).toBe("ready")
+    await act(stack, vm, "standby")
+    await act(stack, vm, "restore")
+    await act(stack, vm, "stop")
+    await act(stack, vm, "start")
+
+    await untilTicks(stack.generationDir(vm, 2), 3)
+    expect((await stack.ask("DELETE", `/instances/${vm.id}`)).status).toBe(204)
+  },
+)
