@@ -1,3 +1,4 @@
+import { accessSync, constants, statSync } from "node:fs"
 import { algorithms, compressionMistake, type CompressionConfig } from "@stillframe/domain/compression"
 import type { Problem } from "@stillframe/domain/problem"
 import { assertReadable, parseEnv, SettingsError, type Env } from "@stillframe/runtime/env"
@@ -97,6 +98,18 @@ export function configFromEnv(env: Env): ApiConfig {
   }
 }
 
+const revokedFileRule =
+  "must name a file that this process can read; make it, empty if no token is revoked, or change its rights"
+
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}
+
 const openCaptures = wholeNumber({ min: 1, max: 1_000_000 })
 
 const settingsOfApi = {
@@ -106,7 +119,7 @@ const settingsOfApi = {
   ...webhookSettings,
   JWT_SECRET_PREVIOUS: secretSettings.JWT_SECRET.optional(),
   JWT_REQUIRE_EXP: z.enum(["true", "false"], { error: "must be true or false" }).default("false"),
-  JWT_REVOKED_FILE: z.string().optional(),
+  JWT_REVOKED_FILE: z.string().refine(isReadable, revokedFileRule).optional(),
   PORT: wholeNumber({ min: 0, max: 65_535 }).default(8080),
   LISTEN_HOST: z.string().default("127.0.0.1"),
   // In seconds; load balancers keep theirs for 60.
