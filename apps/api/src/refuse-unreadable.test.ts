@@ -3,6 +3,14 @@ import { text } from "node:stream/consumers"
 import { expect, test } from "vitest"
 import { refuseUnreadable } from "./refuse-unreadable.ts"
 
+test("a URL that is too large is refused in words that name it", async () => {
+  const [server, client] = duplexPair()
+
+  refuseUnreadable(Object.assign(new Error("unreadable"), { code: "HPE_HEADER_OVERFLOW" }), server)
+
+  expect(await text(client)).toContain("URL and headers are together larger than 16 KiB; send a shorter URL")
+})
+
 test.each([
   ["ERR_HTTP_REQUEST_TIMEOUT", "408 Request Timeout"],
   ["HPE_HEADER_OVERFLOW", "431 Request Header Fields Too Large"],

@@ -22,6 +22,6 @@ const unreadable: Readonly<Record<string, typeof notHttp>> = {
   HPE_HEADER_OVERFLOW: {
     status: 431,
     code: "Request Header Fields Too Large",
-    message: `the request's headers are larger than ${maxHeaderSize / 1024} KiB; send fewer or shorter ones`,
+    message: `the request's URL and headers are together larger than ${maxHeaderSize / 1024} KiB; send a shorter URL, or fewer or shorter headers`,
   },
 }

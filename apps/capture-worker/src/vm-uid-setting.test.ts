@@ -33,7 +33,7 @@ test("a range is taken as it is named", () => {
 test.each([
   ["1900000000", "must be two user ids"],
   ["1900000000:1900000999", "must be two user ids"],
-  ["1900000999-1900000000", "must hold 64 users or more"],
+  ["1900000999-1900000000", "must name the smaller id first: 1900000000-1900000999"],
   ["1900000000-1900000062", "must hold 64 users or more"],
   ["100-999", "must lie between 1000 and 4294967294"],
   ["4294967000-4294967295", "must lie between 1000 and 4294967294"],

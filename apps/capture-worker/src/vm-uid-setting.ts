@@ -38,6 +38,7 @@ function parseRange(text: string): UidRange | undefined {
 
 function wrongWith(range: UidRange): string | undefined {
   const { first, last } = range
+  if (last < first) return `must name the smaller id first: ${last}-${first}`
   if (first < firstMin || last > lastMax)
     return `must lie between ${firstMin} and ${lastMax}; leave it out, or name such as ${defaultRange}`
   if (last - first + 1 < usersMin)

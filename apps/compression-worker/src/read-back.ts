@@ -98,6 +98,8 @@ function differs(name: string, what: string): StillframeError {
 function named(name: string, error: unknown): unknown {
   if (!(error instanceof StillframeError)) return error
   if (error.code === "not_found")
-    return new StillframeError(error.code, `${name} is missing`, { cause: error })
+    return new StillframeError(error.code, `${name} is missing; bring it back from a backup`, {
+      cause: error,
+    })
   return new StillframeError(error.code, `${name}: ${error.message}`, { cause: error })
 }

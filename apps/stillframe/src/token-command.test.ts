@@ -49,8 +49,12 @@ test.each([
     ["--scope", "snapshot:reed"],
     /^there is no scope "snapshot:reed"; use one or more of snapshot:read, .*\n$/,
   ],
-  [["--expires", "tomorrow"], /^--expires tomorrow must be at least 1s, such as 15m or 24h\n$/],
-  [["--expires", "0"], /^--expires 0 must be at least 1s/],
+  [
+    ["--expires", "12"],
+    /^--expires 12 must be a number with a unit \(s, m or h\) and at least 1s, such as 90s, 15m or 24h\n$/,
+  ],
+  [["--expires", "tomorrow"], /^--expires tomorrow must be a number with a unit/],
+  [["--expires", "0"], /^--expires 0 must be .+ at least 1s/],
 ])("%j is refused with what would be right", (args, message) => {
   const { status, stderr } = token(args)
 

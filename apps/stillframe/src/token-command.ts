@@ -53,5 +53,8 @@ function knownScopes(asked: readonly string[]): readonly Scope[] {
 function lifetimeSeconds(expires: string): number {
   const ms = parseDuration(expires)
   if (ms !== undefined && ms >= 1_000) return Math.floor(ms / 1_000)
-  throw new StillframeError("invalid_request", `--expires ${expires} must be at least 1s, such as 15m or 24h`)
+  throw new StillframeError(
+    "invalid_request",
+    `--expires ${expires} must be a number with a unit (s, m or h) and at least 1s, such as 90s, 15m or 24h`,
+  )
 }

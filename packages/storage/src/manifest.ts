@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { namesIn } from "./directory.ts"
 import { syncDir, writeDurably } from "./durable.ts"
+import { exists } from "./exists.ts"
 import { manifestName } from "./layout.ts"
 import { parseManifest, type Manifest, type ManifestFile } from "./manifest-format.ts"
 import { notRegular, readRegular } from "./open-regular.ts"
@@ -26,15 +27,17 @@ export async function readManifest(dir: string, sha256?: string | null): Promise
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (!(cause instanceof StillframeError) && typeof code === "string" && code !== "ENOENT") throw cause
+    if (code === "ENOENT") throw (await exists(dir)) ? missingFile(manifestName, cause) : nothingThere(cause)
     throw new StillframeError(
       "corrupted",
-      `${manifestName} is missing, damaged or was changed; bring it back from a backup`,
-      {
-        cause,
-      },
+      `${manifestName} is damaged or was changed; bring it back from a backup`,
+      { cause },
     )
   }
 }
+
+const nothingThere = (cause: unknown): StillframeError =>
+  new StillframeError("corrupted", "all files are missing; bring them back from a backup", { cause })
 
 /** The SHA-256 of a payload's manifest, in hexadecimal. Throws as `readManifest` does when it can't be read. */
 export async function hashManifest(dir: string): Promise<string> {

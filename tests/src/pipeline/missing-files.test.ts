@@ -38,6 +38,13 @@ async function withoutFile(
   return { reply, id }
 }
 
+test("a fork of a snapshot whose directory is gone says that all files are missing", async () => {
+  const { reply } = await withoutFile("", fork)
+
+  expect([reply.status, reply.body.code]).toEqual([409, "conflict"])
+  expect(reply.body.message).toBe("all files are missing; bring them back from a backup")
+})
+
 const fork = (id: string): Promise<Reply> =>
   stack.ask("POST", `/snapshots/${id}/fork`, { body: { name: "fork" } })
 
