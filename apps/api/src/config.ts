@@ -56,6 +56,8 @@ export interface ApiConfig {
   readonly resolve?: Resolve
   /** A connection that carries no request is kept this long; Node's own 5 s where it is absent. */
   readonly keepAliveMs?: number
+  /** A request must have arrived whole within this time. Tests only. */
+  readonly requestMs?: number
 }
 
 /** Throws one `SettingsError` that lists every mistake. */

@@ -59,7 +59,7 @@ export async function startApi(
     stopping: stopping.signal,
     starting: () => starting,
   }
-  const server = createServer(timeouts(config.keepAliveMs))
+  const server = createServer(timeouts(config))
   const webhooks = { resolve: resolveInTime, webhookRules: () => webhookRules(config, server) }
   server.on("request", createApp({ ...webhooks, ...config, ...own, answered, eventTail: openEventTail(own) }))
   server.on("clientError", refuseUnreadable)

@@ -96,7 +96,13 @@ export async function testApi({
   databaseDefaults?: readonly string[]
 } & Pick<
   ApiConfig,
-  "keepAliveMs" | "limits" | "webhookLimits" | "openCaptures" | "trustedProxies" | "readyCacheMs"
+  | "keepAliveMs"
+  | "requestMs"
+  | "limits"
+  | "webhookLimits"
+  | "openCaptures"
+  | "trustedProxies"
+  | "readyCacheMs"
 > = {}): Promise<TestApi> {
   await using opened = new AsyncDisposableStack()
   const { url } = opened.use(await testDatabase())
