@@ -25,7 +25,9 @@ program
 
 program
   .command("token")
-  .description("print a bearer token for the API that has this environment's JWT_SECRET")
+  .description(
+    "print a bearer token, signed with JWT_SECRET or else with the secret that npm start made in DATA_DIR",
+  )
   .option("--scope <scope...>", "what it may do, such as snapshot:read; without this option everything", [])
   .option("--expires <duration>", "how long it is valid, such as 15m or 24h", "24h")
   .option("--subject <name>", "whose it is", "local")

@@ -1,8 +1,10 @@
 import { spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { authenticator } from "@stillframe/api/auth"
 import { decodeJwt } from "jose"
-import { expect, test } from "vitest"
+import { afterEach, beforeEach, describe, expect, test } from "vitest"
 
 const JWT_SECRET = "0123456789abcdef0123456789abcdef"
 const main = join(import.meta.dirname, "main.ts")
@@ -67,4 +69,43 @@ test("a secret that is too short is refused by the name of its variable", () => 
 
   expect(status).toBe(1)
   expect(stderr).toMatch(/^settings that can't be used:\n {2}JWT_SECRET: is too short: it must be .*\n$/)
+})
+
+describe("beside a DATA_DIR that npm start made", () => {
+  const made = "fedcba9876543210fedcba9876543210"
+  let dataDir: string
+  beforeEach(() => {
+    dataDir = mkdtempSync(join(tmpdir(), "stillframe-token-"))
+    writeFileSync(join(dataDir, "jwt-secret"), made, { mode: 0o600 })
+  })
+  afterEach(() => rmSync(dataDir, { recursive: true }))
+
+  test("it signs with the secret in there, and says so", async () => {
+    const { stdout, stderr } = token([], { DATA_DIR: dataDir })
+
+    const bearer = await authenticator(made)(`Bearer ${stdout.toString().trim()}`)
+    expect(bearer.allows("snapshot:delete")).toBe(true)
+    expect(stderr).toMatch(`signed with ${join(dataDir, "jwt-secret")}.`)
+  })
+
+  test("JWT_SECRET comes first, as it does for npm start", async () => {
+    const { stdout, stderr } = token([], { DATA_DIR: dataDir, JWT_SECRET })
+
+    expect((await bearerOf(stdout)).allows("snapshot:delete")).toBe(true)
+    expect(stderr).toMatch("signed with JWT_SECRET of the environment.")
+  })
+
+  test("with DATABASE_URL, npm start does not use that secret, and neither does it", () => {
+    const { status, stderr } = token([], { DATA_DIR: dataDir, DATABASE_URL: "postgres://localhost/x" })
+
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/JWT_SECRET: must be set/)
+  })
+})
+
+test("a directory without a secret gets none, and the refusal names the variable", () => {
+  const { status, stderr } = token([], { DATA_DIR: join(tmpdir(), "stillframe-never-made") })
+
+  expect(status).toBe(1)
+  expect(stderr).toMatch(/JWT_SECRET: must be set/)
 })

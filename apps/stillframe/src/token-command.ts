@@ -1,9 +1,12 @@
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 import { fileError } from "@stillframe/codec/files"
 import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
 import { scopeEffects, scopes, type Scope } from "@stillframe/domain/scopes"
-import { parseEnv, processEnv } from "@stillframe/runtime/env"
-import { secretSettings } from "@stillframe/runtime/settings"
+import { parseEnv, processEnv, type Env } from "@stillframe/runtime/env"
+import { secretFile } from "@stillframe/runtime/secrets"
+import { secretSettings, storageSettings } from "@stillframe/runtime/settings"
 import { printLine } from "./print-line.ts"
 import { assertOpen } from "./standard-stream.ts"
 import { mintToken } from "./token.ts"
@@ -16,22 +19,32 @@ export interface TokenOptions {
   readonly subject: string
 }
 
-/** `token`: prints a token for the API that runs with this environment's `JWT_SECRET`. */
+/** `token`: prints a token for the API that runs with this environment's `JWT_SECRET` or `DATA_DIR`. */
 export async function printToken({ scope, expires, subject }: TokenOptions): Promise<void> {
   try {
     assertOpen(1)
-    const { JWT_SECRET } = parseEnv({ JWT_SECRET: secretSettings.JWT_SECRET }, processEnv())
+    const { secret, from } = await signingSecret(processEnv())
     const granted = knownScopes(scope)
     const options = { subject, ...(granted.length > 0 && { scopes: granted }) }
-    await printLine(await mintToken(JWT_SECRET, lifetimeSeconds(expires), options))
+    await printLine(await mintToken(secret, lifetimeSeconds(expires), options))
     // Apart from the token, which scripts read.
-    console.error(effectsOf(granted))
+    console.error(`The token is signed with ${from}.\n${effectsOf(granted)}`)
   } catch (error) {
     const failure = fileError(error)
     if (!(failure instanceof StillframeError)) throw error
     console.error(failure.message)
     process.exitCode = 1
   }
+}
+
+/** The secret of the API that `npm start` runs with this environment, found as it finds it. None is made here. */
+async function signingSecret(env: Env): Promise<{ secret: string; from: string }> {
+  if (env["JWT_SECRET"] === undefined && env["DATABASE_URL"] === undefined) {
+    const file = join(parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env).DATA_DIR, "jwt-secret")
+    if (existsSync(file)) return { secret: await secretFile(file), from: file }
+  }
+  const { JWT_SECRET } = parseEnv({ JWT_SECRET: secretSettings.JWT_SECRET }, env)
+  return { secret: JWT_SECRET, from: "JWT_SECRET of the environment" }
 }
 
 function effectsOf(granted: readonly Scope[]): string {
