@@ -25,7 +25,8 @@ export async function probeHostQemu(
   const probe = await probeQemu(config.qemuBinary, signal)
   const accel = await accelerator(config, probe, { users, log })
   const kvm = accel === "kvm" ? config.kvmDevice : undefined
-  const asUsers = await vmUsers(config.qemuBinary, { name: "qemu", kvm, users, log })
+  const asUsers = await vmUsers(config.qemuBinary, { name: "qemu", kvm, users })
+  if (asUsers.asRoot !== undefined) log.warn({ hypervisor: "qemu" }, asUsers.asRoot)
   log.info({ version: probe.version, accel }, "qemu found")
   const { version, machines } = probe
   const live = await liveCaptureOfHost(
@@ -35,7 +36,7 @@ export async function probeHostQemu(
       version,
       machine: machines.q35,
       accel,
-      ...(asUsers && { runAs: asUsers.trialUser }),
+      ...(asUsers.trialUser && { runAs: asUsers.trialUser }),
     },
     log,
   )
@@ -43,7 +44,7 @@ export async function probeHostQemu(
     name: "qemu",
     binary: config.qemuBinary,
     qemuImg: config.qemuImg,
-    vmUsers: asUsers?.vmUsers,
+    vmUsers: asUsers.vmUsers,
   }
   const host = { machines: probe.machines, accel, imagesDir: config.imagesDir }
   return {
@@ -60,7 +61,7 @@ async function accelerator(
   { users, log }: { users: HostUsers | undefined; log: Logger },
 ): Promise<LaunchConfig["accel"]> {
   if (config.accelerator !== "auto") return config.accelerator
-  const canOpen = await access("/dev/kvm", constants.R_OK | constants.W_OK).then(
+  const canOpen = await access(config.kvmDevice, constants.R_OK | constants.W_OK).then(
     () => true,
     () => false,
   )
@@ -71,14 +72,13 @@ async function accelerator(
     if (guest.kernel === undefined)
       throw new StillframeError("internal_error", "the demo image has no kernel")
     log.info("trying whether kvm boots a guest")
-    const options = { name: "qemu", kvm: config.kvmDevice, users, log }
-    const asUsers = await vmUsers(config.qemuBinary, options)
+    const asUsers = await vmUsers(config.qemuBinary, { name: "qemu", kvm: config.kvmDevice, users })
     return await probeAccel(
       config.qemuBinary,
       probe.machines.q35,
       { ...guest, kernel: guest.kernel },
       new AbortController().signal,
-      asUsers?.trialUser,
+      asUsers.trialUser,
     )
   })
 }

@@ -21,11 +21,11 @@ export async function probeHostVmms(
   for (const [name, { path: binary, setting }] of config.vmms) {
     try {
       // A shim of vz runs as we do: macOS has no such users.
-      const asUsers =
-        name === "vz" ? undefined : await vmUsers(binary, { name, kvm: config.kvmDevice, users, log })
+      const asUsers = name === "vz" ? {} : await vmUsers(binary, { name, kvm: config.kvmDevice, users })
       const { signal } = new AbortController()
-      const capabilities = await vmms.get(name)?.probe(binary, signal, asUsers?.trialUser)
+      const capabilities = await vmms.get(name)?.probe(binary, signal, asUsers.trialUser)
       if (capabilities === undefined) continue
+      if (asUsers.asRoot !== undefined) log.warn({ hypervisor: name }, asUsers.asRoot)
       log.info({ hypervisor: name, version: capabilities.version }, "hypervisor found")
       found.set(name, {
         capabilities,
@@ -33,7 +33,7 @@ export async function probeHostVmms(
           name,
           binary,
           qemuImg: config.qemuImg,
-          vmUsers: asUsers?.vmUsers,
+          vmUsers: asUsers.vmUsers,
           staging,
           ...(capabilities.restores === "same_version" && { loadsOnly: capabilities.version }),
           ...(!capabilities.compressible_memory && {

@@ -1,43 +1,35 @@
 import { stat } from "node:fs/promises"
 import { canOpenAs, canRunAs } from "@stillframe/hypervisors/run-as"
 import type { VmUser, VmUsers } from "@stillframe/hypervisors/vm-users"
-import type { Logger } from "@stillframe/runtime/logger"
 import { trialUid, type HostUsers } from "./host-users.ts"
 
 /** The users of a hypervisor's VMs, and the one of them that its trial runs as. */
 interface HypervisorUsers {
-  readonly vmUsers: VmUsers
-  readonly trialUser: VmUser
+  readonly vmUsers?: VmUsers
+  readonly trialUser?: VmUser
+  /** Why its VMs must be root where we are, to be told once the hypervisor is used in that way. */
+  readonly asRoot?: string
 }
 
 /**
- * The users that a hypervisor's processes run as where we are root: the host's, or undefined, with a warning that says why, where they
- * must be root too. `kvm`: the device that they must be able to open, whose group is then the only one that they have.
+ * The users that a hypervisor's processes run as where we are root: the host's, or none where they must be root too. `kvm`: the device that
+ * they must be able to open, whose group is then the only one that they have.
  */
 export async function vmUsers(
   binary: string,
-  {
-    name,
-    kvm,
-    users,
-    log,
-  }: { name: string; kvm: string | undefined; users: HostUsers | undefined; log: Logger },
-): Promise<HypervisorUsers | undefined> {
-  if (users === undefined) return undefined
+  { name, kvm, users }: { name: string; kvm: string | undefined; users: HostUsers | undefined },
+): Promise<HypervisorUsers> {
+  if (users === undefined) return {}
   const { range, confined } = users
   const uid = trialUid(range)
   const gid = kvm === undefined ? range.first : await whoOpens(kvm, users)
-  if (gid === undefined) {
-    log.warn(
-      { hypervisor: name, device: kvm },
-      `${name} runs as root: only root can open ${kvm}; let a group of its own read and write it (chgrp kvm, chmod 660)`,
-    )
-    return undefined
-  }
+  if (gid === undefined)
+    return {
+      asRoot: `${name} runs as root: only root can open ${kvm}; let a group of its own read and write it (chgrp kvm, chmod 660)`,
+    }
   if (await canRunAs(binary, { uid, gid }, new AbortController().signal))
     return { vmUsers: { ...range, gid, confined }, trialUser: { uid, gid, confined } }
-  log.warn({ binary }, `${name} runs as root: its binary lies where no other user can execute it`)
-  return undefined
+  return { asRoot: `${name} runs as root: its binary lies where no other user can execute it` }
 }
 
 /**
