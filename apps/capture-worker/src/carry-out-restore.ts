@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
-import { sha256File } from "@stillframe/codec/hash"
+import { diskHash, sha256File } from "@stillframe/codec/hash"
 import { StillframeError } from "@stillframe/domain/errors"
 import { currentSources, writeDisks, type Disk } from "@stillframe/hypervisors/disks"
 import type { Hypervisor, VmLaunch } from "@stillframe/hypervisors/hypervisor"
@@ -51,9 +51,9 @@ async function disksOf(order: RestoreOrder, manifest: Manifest, signal: AbortSig
   const { payloadDir, baseSha256 = {} } = order
   return currentSources(payloadDir, manifest.disks as unknown as Disk[], async (link) => {
     const captured = baseSha256[link]
-    return (
-      captured !== undefined && (await sha256File(join(payloadDir, link), { signal })).sha256 === captured
-    )
+    const found =
+      captured !== undefined && (await diskHash(join(payloadDir, link), { signal, expected: captured }))
+    return found !== false && found.sha256 === captured
   })
 }
 

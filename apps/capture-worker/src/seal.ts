@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { decompressFile } from "@stillframe/codec/decompress"
-import { sha256File } from "@stillframe/codec/hash"
+import { diskHash, sha256File } from "@stillframe/codec/hash"
 import { databaseTime, monotonicMs } from "@stillframe/domain/database-clock"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
@@ -137,7 +137,7 @@ function header(
 async function sealFile(dir: string, name: string, role: ManifestFile["role"]): Promise<ManifestFile> {
   const path = join(dir, name)
   const [{ sha256, bytes }] = await Promise.all([
-    sha256File(path, { signal: new AbortController().signal }),
+    (role === "disk" ? diskHash : sha256File)(path, { signal: new AbortController().signal }),
     syncFile(path),
   ])
   return { name, role, bytes, sha256 }

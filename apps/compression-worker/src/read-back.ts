@@ -1,5 +1,5 @@
 import { join } from "node:path"
-import { sha256File } from "@stillframe/codec/hash"
+import { diskHash, sha256File } from "@stillframe/codec/hash"
 import { verifyFile } from "@stillframe/codec/verify"
 import type { SnapshotRow } from "@stillframe/db/snapshots"
 import type { Verdict } from "@stillframe/db/verifications"
@@ -60,7 +60,7 @@ async function readMemory(
   const { snapshot, threads, signal, reached: onProgress } = reading
   const name = snapshot.memory_file ?? rawMemoryName
   if (sha256 !== snapshot.memory_sha256) throw differs("manifest.json", "names another hash of the memory")
-  if (name === rawMemoryName) await readFile(dir, { name, sha256, bytes }, reading)
+  if (name === rawMemoryName) await readFile(dir, { name, role: "memory", sha256, bytes }, reading)
   else
     await verifyFile({
       path: join(dir, name),
@@ -77,17 +77,19 @@ async function readMemory(
 /** Resolves with its hash. `sha256` and `bytes`: what the file must have; without a hash any content is as good. */
 async function readFile(
   dir: string,
-  { name, bytes, ...expected }: { name: string; bytes: number; sha256?: string | undefined },
+  { name, role, bytes, sha256: expected }: ManifestFile,
   { signal, reached: onBytes }: Reading,
 ): Promise<string> {
-  const found = await sha256File(join(dir, name), { signal, fromDevice: true, onBytes }).catch(
-    (error: unknown) => {
-      throw named(name, error)
-    },
-  )
+  const path = join(dir, name)
+  const reading = { signal, fromDevice: true, onBytes }
+  const hashed =
+    role === "disk" || role === "base" ? diskHash(path, { ...reading, expected }) : sha256File(path, reading)
+  const found = await hashed.catch((error: unknown) => {
+    throw named(name, error)
+  })
   if (found.bytes !== bytes) throw differs(name, `has ${counted(found.bytes, "byte")} instead of ${bytes}`)
-  if (expected.sha256 !== undefined && found.sha256 !== expected.sha256)
-    throw differs(name, `has the SHA-256 ${found.sha256} instead of ${expected.sha256}`)
+  if (expected !== undefined && found.sha256 !== expected)
+    throw differs(name, `has the SHA-256 ${found.sha256} instead of ${expected}`)
   return found.sha256
 }
 

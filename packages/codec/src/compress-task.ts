@@ -1,7 +1,7 @@
+import { holesOf } from "@stillframe/storage/holes"
 import { type CodecId, type FrameCodec, loadCodec } from "./codecs.ts"
 import { type Control, claim, countFrame, passTurn, throwIfStopped, turn, waitUntil } from "./control.ts"
 import { readFully, writeFully } from "./files.ts"
-import { holesOf } from "./holes.ts"
 import { entryWords } from "./seek-table.ts"
 
 /** Uncompressed bytes of every frame but the last. On a guest, zstd 1 reaches 1.587× at 64 KiB, 256 KiB and 2 MiB alike. */

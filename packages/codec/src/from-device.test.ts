@@ -1,12 +1,23 @@
 import { spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  closeSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { contentHash, sparseBytesMin } from "@stillframe/storage/content-hash"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
 import { openDirect } from "./direct.ts"
-import { sha256File } from "./hash.ts"
+import { diskHash, sha256File } from "./hash.ts"
 import { verifyFile } from "./verify.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-device-"))
@@ -27,6 +38,35 @@ test.skipIf(reason)(`a hash from the device does not believe the page cache${rea
   expect(await sha256File(source, { signal, fromDevice: true })).toEqual({ sha256, bytes })
   expect(bytesFromDevice() - before).toBeGreaterThanOrEqual(bytes)
 })
+
+test.skipIf(reason)("a disk of 1 TiB has the hash of its content, and only that is read", async () => {
+  const disk = join(folder, "disk")
+  const data = Buffer.alloc(2 ** 20, 7)
+  const [size, position] = [2 ** 40, 700 * 2 ** 30]
+  const file = openSync(disk, "w")
+  writeSync(file, data, 0, data.length, position)
+  closeSync(file)
+  truncateSync(disk, size)
+  sync(disk)
+  const hash = contentHash(size)
+  hash.update(data, position)
+  const found = { sha256: hash.digest(size), bytes: size }
+
+  const before = bytesFromDevice()
+  expect(await diskHash(disk, { signal, fromDevice: true })).toEqual(found)
+  expect(await diskHash(disk, { signal })).toEqual(found)
+  expect(bytesFromDevice() - before).toBeLessThan(32 * data.length)
+})
+
+test("a disk that an earlier version hashed is known by that hash", async () => {
+  const disk = join(folder, "earlier")
+  writeFileSync(disk, "")
+  truncateSync(disk, sparseBytesMin)
+  // `truncate -s 4G earlier && sha256sum earlier`
+  const expected = "8479e43911dc45e89f934fe48d01297e16f51d17aa561d4d1c216b1ae0fcddca"
+
+  expect((await diskHash(disk, { signal, expected })).sha256).toBe(expected)
+}, 60_000)
 
 test.skipIf(reason)(`a verification reads frames from the device${reason}`, async () => {
   const packed = join(folder, "packed")

@@ -1,4 +1,10 @@
-import { createHash } from "node:crypto"
+import {
+  contentHash,
+  holeSteps,
+  plainHash,
+  sparseBytesMin,
+  type ContentHash,
+} from "@stillframe/storage/content-hash"
 import { openRegular } from "@stillframe/storage/open-regular"
 import { alignedMemory, openDirect } from "./direct.ts"
 import { fileError, shortened } from "./files.ts"
@@ -14,33 +20,64 @@ const pieceBytes = 1024 * 1024
  * `fromDevice`: the bytes come past the page cache (O_DIRECT) where the file system can do that. `onBytes`: called with the number of
  * bytes that have been read, after each piece.
  */
-export async function sha256File(
+export async function sha256File(path: string, reading: FileReading): Promise<FileHash> {
+  return await hashFile(path, plainHash, reading)
+}
+
+interface FileReading {
+  readonly signal: AbortSignal
+  readonly fromDevice?: boolean
+  readonly onBytes?: (bytes: number) => void
+}
+
+interface FileHash {
+  readonly sha256: string
+  readonly bytes: number
+}
+
+/**
+ * The hash of a disk's or an image's file, as `sha256File`: from `sparseBytesMin` on that of its content, whose holes are not read.
+ * `expected`: the hash that it should have; a file that has it as its plain SHA-256, as earlier versions kept it, resolves with that.
+ */
+export async function diskHash(
   path: string,
-  {
-    signal,
-    fromDevice = false,
-    onBytes = () => {},
-  }: { signal: AbortSignal; fromDevice?: boolean; onBytes?: (bytes: number) => void },
-): Promise<{ sha256: string; bytes: number }> {
+  { expected, ...reading }: FileReading & { readonly expected?: string | undefined },
+): Promise<FileHash> {
+  const found = await hashFile(path, contentHash, reading)
+  const isOfNow = expected === undefined || found.sha256 === expected || found.bytes < sparseBytesMin
+  if (isOfNow) return found
+  const plain = await sha256File(path, reading)
+  return plain.sha256 === expected ? plain : found
+}
+
+async function hashFile(
+  path: string,
+  hashOf: (bytes: number) => ContentHash,
+  { signal, fromDevice = false, onBytes = () => {} }: FileReading,
+): Promise<FileHash> {
   signal.throwIfAborted()
   try {
     const direct = fromDevice ? await openDirect(path) : undefined
     await using file = direct ?? (await openRegular(path))
     const bytes = (await file.stat()).size
-    const hash = createHash("sha256")
+    const hash = hashOf(bytes)
+    const next = hash.skipsZeros ? holeSteps(file, { bytes, pieceBytes }) : (at: number) => at
     const buffers = pieces(direct !== undefined)
-    let reading = file.read(buffers[0], 0, pieceBytes, 0)
-    for (let position = 0, turn = 0; position < bytes; turn ^= 1) {
+    let position = next(0)
+    let reading = file.read(buffers[0], 0, pieceBytes, position)
+    for (let turn = 0; position < bytes; turn ^= 1) {
       const { bytesRead, buffer } = await reading
-      if (bytesRead === 0) throw shortened()
-      position += bytesRead
+      const at = position
+      // Pieces begin where the blocks of the hash do; a regular file is read in part only at its end.
+      if (bytesRead === 0 || (bytesRead < pieceBytes && at + bytesRead < bytes)) throw shortened()
+      position = next(at + bytesRead)
       onBytes(position)
       reading = file.read(buffers[turn === 0 ? 1 : 0], 0, pieceBytes, position)
-      hash.update(buffer.subarray(0, bytesRead))
+      hash.update(buffer.subarray(0, bytesRead), at)
       signal.throwIfAborted()
     }
     await reading
-    return { sha256: hash.digest("hex"), bytes }
+    return { sha256: hash.digest(bytes), bytes }
   } catch (thrown) {
     throw fileError(thrown)
   }

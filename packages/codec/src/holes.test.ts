@@ -11,11 +11,11 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { holesOf } from "@stillframe/storage/holes"
 import fc from "fast-check"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
 import { decompressFile } from "./decompress.ts"
-import { holesOf } from "./holes.ts"
 import { openSeekable } from "./seekable.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-holes-"))

@@ -2,7 +2,8 @@ import { link, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/pro
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { cannotLink } from "@stillframe/domain/hard-links"
-import { copyHashed } from "./copy-hashed.ts"
+import { sparseBytesMin } from "@stillframe/storage/content-hash"
+import { copyHashed, hashPlainly } from "./copy-hashed.ts"
 import { fileExists } from "./file-exists.ts"
 import { openHostFileAt } from "./host-file.ts"
 import { linkFile, linkOrNot } from "./link-files.ts"
@@ -90,7 +91,7 @@ async function linkImage(
     const found = (await linkSealed(from, part))
       ? await hashOf(part, signal)
       : await copySealed(from, part, signal)
-    if (found !== sha256)
+    if (found !== sha256 && (await plainHashOf(part, signal)) !== sha256)
       throw new StillframeError("corrupted", `${from} has the SHA-256 ${found} instead of ${sha256}`)
     await storeImage(store, sha256, { part, to })
   } catch (error) {
@@ -111,6 +112,13 @@ async function linkSealed(from: string, to: string): Promise<boolean> {
 async function hashOf(path: string, signal: AbortSignal): Promise<string> {
   await using file = await openHostFileAt(path)
   return await copyHashed(file.handle, { signal })
+}
+
+/** The hash that earlier versions kept; undefined where the content's is the same one. */
+async function plainHashOf(path: string, signal: AbortSignal): Promise<string | undefined> {
+  await using file = await openHostFileAt(path)
+  const { size } = await file.handle.stat()
+  return size < sparseBytesMin ? undefined : await hashPlainly(file.handle, { signal })
 }
 
 async function copySealed(from: string, part: string, signal: AbortSignal): Promise<string> {

@@ -4,6 +4,7 @@ import {
   chmod,
   mkdir,
   mkdtemp,
+  open,
   readdir,
   readFile,
   rename,
@@ -40,6 +41,11 @@ beforeEach(async () => {
   await writeFile(callers, Buffer.alloc(3 * mib, 7), { mode: 0o600 })
 })
 afterEach(() => rm(root, { recursive: true }))
+
+/** By this process: holes that are read count as well. */
+async function bytesRead(): Promise<number> {
+  return Number(/^rchar: (\d+)$/m.exec(await readFile("/proc/self/io", "utf8"))?.[1])
+}
 
 async function imported(path: string, vm: string, onBytes?: (bytes: number) => void): Promise<string> {
   await using file = await openHostFileAt(path)
@@ -174,6 +180,39 @@ test("holes stay holes, and content that is the same has the same hash however i
   expect((await stat(one)).ino).toBe((await stat(two)).ino)
   const { size, blocks } = await stat(one)
   expect([size, blocks * 512 <= mib / 8]).toEqual([64 * mib, true])
+})
+
+describe("an image of 1 TiB that is nearly all holes", () => {
+  let sparse: string
+  beforeEach(async () => {
+    sparse = join(root, "hp/sparse.raw")
+    await writeFile(sparse, "")
+    await truncate(sparse, 2 ** 40)
+    await using file = await open(sparse, "r+")
+    await file.write(Buffer.alloc(mib, 7), 0, mib, 700 * 2 ** 30 + 5)
+  })
+
+  test("is read where it has data only, and stays as sparse", async () => {
+    const before = await bytesRead()
+    const image = await imported(sparse, "one")
+
+    expect((await bytesRead()) - before).toBeLessThan(32 * mib)
+    const { size, blocks } = await stat(image)
+    expect([size, blocks * 512 <= 2 * mib]).toEqual([2 ** 40, true])
+    await using file = await open(image)
+    const { buffer } = await file.read(Buffer.alloc(mib + 2), 0, mib + 2, 700 * 2 ** 30 + 4)
+    expect(buffer.equals(Buffer.concat([Buffer.alloc(1), Buffer.alloc(mib, 7), Buffer.alloc(1)]))).toBe(true)
+  })
+
+  test("is found out when it differs in one byte", async () => {
+    const one = await imported(sparse, "one")
+    await using file = await open(sparse, "r+")
+    await file.write(Buffer.of(1), 0, 1, 2 ** 40 - 1)
+
+    const two = await imported(sparse, "two")
+
+    expect((await stat(two)).ino).not.toBe((await stat(one)).ino)
+  })
 })
 
 test("an image goes with the last link but the store's", async () => {
