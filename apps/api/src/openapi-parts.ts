@@ -38,7 +38,7 @@ export const headers: Json = {
   },
   "X-Warning": {
     description:
-      "Tells of trouble that may follow: the disks of the host's VMs may grow by more than is free in its `DATA_DIR`. Absent when there is nothing to tell, and from a 202, which comes before the host has looked.",
+      "Tells of trouble that may follow: the disks of the host's VMs may grow by more than is free in its `DATA_DIR`. Absent when there is nothing to tell, and from a 202 that comes before the host has looked: with `respond-async` the answer waits 250 ms for that.",
     schema: text,
   },
   Location: { description: "The path of the resource.", schema: text },

@@ -74,7 +74,7 @@ function operationOf(route: Route, reference: ToReference): Json {
         answerOf(schema, reference, {
           route,
           retried: Number(status) >= 500,
-          warns: route.replay !== undefined && schema === instanceSchema && status !== "202",
+          warns: route.replay !== undefined && schema === instanceSchema,
         }),
       ]),
       ...errorsOf(route).map((status) => [String(status), errorOf(status, reference)]),

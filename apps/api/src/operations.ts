@@ -1,8 +1,10 @@
+import { setTimeout } from "node:timers/promises"
 import type { Made } from "@stillframe/db/idempotency"
 import { type InstanceRow } from "@stillframe/db/instances"
 import { getOperation, type OperationView } from "@stillframe/db/operations"
 import { findShownInstance } from "@stillframe/db/shown-instances"
 import { instanceResource } from "@stillframe/domain/instance"
+import type { OperationKind } from "@stillframe/domain/operation"
 import { heldMs, waitSecondsMax } from "./prefer.ts"
 import { failedWork, problem } from "./problem.ts"
 import type { Answer, ApiDeps, Call } from "./route.ts"
@@ -48,11 +50,14 @@ export async function answerWithInstance(
   options: { timeoutMs: number; signal: AbortSignal; status: 200 | 201 },
 ): Promise<Answer> {
   const headers = { Location: `/instances/${instanceId}` }
-  const end = options.timeoutMs > 0 ? await waitForEnd(deps, operationId, options) : undefined
+  const held = options.timeoutMs > 0
+  const end = held ? await waitForEnd(deps, operationId, options) : undefined
   if (end !== undefined && end.state !== "done") return failedWork(end)
+  const warning = end === undefined ? warningOf(await lookedAt(deps, operationId)) : {}
   const instance = await findShownInstance(deps.db, instanceId)
   const resource = instance === undefined ? body : instanceResource(instance)
-  if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: options.timeoutMs > 0 })
+  if (end === undefined)
+    return workGoesOn(deps, { body: resource, headers: { ...headers, ...warning }, held })
   if (instance !== undefined)
     return { status: options.status, body: resource, headers: { ...headers, ...warningOf(end) } }
   return problem("conflict", "the instance was deleted before this answer was given", { retry: false })
@@ -72,15 +77,37 @@ export function replayInstanceWork(
     const instance = await findShownInstance(deps.db, instanceId)
     const resource = instance === undefined ? body : instanceResource(instance)
     const headers = { Location: `/instances/${instanceId}` }
-    if (end === undefined) return workGoesOn(deps, { body: resource, headers, held: timeoutMs > 0 })
+    if (end === undefined) {
+      const warning = warningOf(await getOperation(deps.db, operationId))
+      return workGoesOn(deps, { body: resource, headers: { ...headers, ...warning }, held: timeoutMs > 0 })
+    }
     if (end.state !== "done") return failedWork(end)
     return { status, body: resource, headers: { ...headers, ...warningOf(end) } }
   }
 }
 
-/** The header `X-Warning`: work that is done, and may yet lead to trouble. */
-function warningOf({ error_message: warning }: OperationView): Record<string, string> {
-  return warning === null ? {} : { "X-Warning": warning }
+/** Long enough for a host that has nothing else to do. */
+const lookMsMax = 250
+const lookEveryMs = 10
+/** Work that gives a VM disks which may grow. */
+const warningKinds: ReadonlySet<OperationKind> = new Set(["launch", "fork", "start", "restore"])
+
+/** The operation once its host has looked at it, or as it is when that takes too long for an answer that may not be held. */
+async function lookedAt({ db }: ApiDeps, operationId: string): Promise<OperationView> {
+  const deadline = performance.now() + lookMsMax
+  for (;;) {
+    const operation = await getOperation(db, operationId)
+    const { kind, attended, error_message: noted } = operation
+    const awaited = warningKinds.has(kind) && isOpen(operation) && attended && noted === null
+    if (!awaited || performance.now() > deadline) return operation
+    await setTimeout(lookEveryMs)
+  }
+}
+
+/** The header `X-Warning`: work that may yet lead to trouble. */
+function warningOf({ state, error_message: warning }: OperationView): Record<string, string> {
+  const isReason = state === "failed" || state === "cancelled"
+  return warning === null || warning === "" || isReason ? {} : { "X-Warning": warning }
 }
 
 /** 202 with the resource as it is now; where answers are results, and this one was held, a 504 that is not to be repeated. */

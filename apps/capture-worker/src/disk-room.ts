@@ -15,20 +15,20 @@ type DiskRoomWorker = Pick<Worker, "room" | "growths" | "log"> & {
 /**
  * Does what gives a VM disks that may grow, as `withHostRoom` does it. Resolves with a warning beside the result where the disks of all VMs
  * of the host may together grow by more than is free. Throws `insufficient_storage`, and does nothing, where `DISK_OVERCOMMIT` is set and
- * they may grow by more than so many times as much.
+ * they may grow by more than so many times as much. `work` gets the warning before.
  */
 export async function withDiskRoom<T>(
   worker: DiskRoomWorker,
   request: RoomRequest,
-  work: () => Promise<T>,
+  work: (warning: string | undefined) => Promise<T>,
 ): Promise<{ readonly result: T; readonly warning?: string }> {
   const { instanceId, growth } = request
-  if (growth <= 0) return { result: await withHostRoom(worker, request, work) }
+  if (growth <= 0) return { result: await withHostRoom(worker, request, () => work(undefined)) }
   const free = await freeBytes(worker.config.dataDir)
   let warning: string | undefined
   const judge = (together: number): void => void (warning = warningOf(worker, request, { together, free }))
   using _promise = await worker.growths.promise(instanceId, growth, judge)
-  const result = await withHostRoom(worker, request, work)
+  const result = await withHostRoom(worker, request, () => work(warning))
   return { result, ...(warning !== undefined && { warning }) }
 }
 

@@ -1,7 +1,7 @@
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance, findInstance, setStateError, type InstanceRow } from "@stillframe/db/instances"
-import type { ClaimedOperation } from "@stillframe/db/operations"
+import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations"
 import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
 import type { Database } from "@stillframe/db/schema"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -52,11 +52,13 @@ export function startHandler(worker: Worker): OperationHandler {
         throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
       }
       const launch = instance.launch as unknown as GuestConfig
-      const order = () =>
-        worker.captors.order(
+      const order = async (warning = "") => {
+        await noteWarning(worker.db, context.operation, warning)
+        return worker.captors.order(
           { kind: "start", launch, ...vmOrder(worker, context, instance) },
           { signal: context.signal, onLost: async () => stopQuietly(worker, context, instance) },
         )
+      }
       const room = await startRoom(worker, instance)
       const { result, warning } = await withDiskRoom(worker, room, order)
       const values = { pid: result.pid }

@@ -3,7 +3,7 @@ import { join } from "node:path"
 import { inTransaction } from "@stillframe/db/client"
 import { appendInstanceEvent } from "@stillframe/db/events"
 import { advanceInstance, findInstance, type InstanceRow } from "@stillframe/db/instances"
-import type { ClaimedOperation } from "@stillframe/db/operations"
+import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations"
 import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
 import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, type InstanceState, type TargetState } from "@stillframe/domain/instance"
@@ -45,11 +45,13 @@ export function restoreHandler(worker: Worker): OperationHandler {
         const room = await buildingRoom(worker, next, { ...payload, target })
         // A VM that is stopped is judged when it is started: stopping one must not need room for what it could write.
         const growth = target === "Running" ? room.growth : 0
-        const order = () =>
-          worker.captors.order(
+        const order = async (warning = "") => {
+          await noteWarning(worker.db, operation, warning)
+          return worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
             { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
           )
+        }
         const { result: vm, warning } = await withDiskRoom(worker, { ...room, growth }, order)
         return commit(worker, operation, { next, target, vm, launch: payload.launch, warning })
       }

@@ -7,7 +7,7 @@ import {
   setLaunch,
   type InstanceRow,
 } from "@stillframe/db/instances"
-import type { ClaimedOperation } from "@stillframe/db/operations"
+import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations"
 import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
 import type { Database } from "@stillframe/db/schema"
 import { failCapturesOf } from "@stillframe/db/snapshots"
@@ -38,8 +38,9 @@ export function launchHandler(worker: Worker): OperationHandler {
       const launch = hostHypervisor(worker, instance.hypervisor).resolveLaunch(instance.launch)
       const hostPaths = [worker.config.imagesDir, ...worker.config.hostPaths]
       const room = await importRoom(worker.config, instance, { launch, hostPaths })
-      const order = () =>
-        worker.captors.order(
+      const order = async (warning = "") => {
+        await noteWarning(worker.db, context.operation, warning)
+        return worker.captors.order(
           {
             kind: "launch",
             launch,
@@ -55,6 +56,7 @@ export function launchHandler(worker: Worker): OperationHandler {
             ),
           },
         )
+      }
       const { result: launched, warning } = await withDiskRoom(worker, room, order)
       const started = await inTransaction(worker.db, async (tx) => {
         await setLaunch(tx, instance.id, { ...launched.launch })
@@ -81,11 +83,13 @@ export function forkHandler(worker: Worker): OperationHandler {
       const target = targetOf(operation)
       await withPayload(worker, operation, instance.hypervisor, async (payload) => {
         const room = await buildingRoom(worker, instance, { ...payload, target })
-        const order = () =>
-          worker.captors.order(
+        const order = async (warning = "") => {
+          await noteWarning(worker.db, operation, warning)
+          return worker.captors.order(
             { kind: "restore", ...payload, target, startGuest: true, ...vmOrder(worker, context, instance) },
             { signal: context.signal, onLost: async () => endVm(worker, context, instance, "instance") },
           )
+        }
         const { result: vm, warning } = await withDiskRoom(worker, room, order)
         const started = await inTransaction(worker.db, async (tx) => {
           await setLaunch(tx, instance.id, { ...payload.launch })

@@ -118,6 +118,21 @@ export async function finishOperation(
   return true
 }
 
+/** Notes what was found out of work that goes on, for answers that do not wait for its end. `warning`: empty where all is well. */
+export async function noteWarning(
+  db: Database,
+  { id, token }: { id: string; token: string },
+  warning: string,
+): Promise<void> {
+  await db
+    .updateTable("operations")
+    .set({ error_message: warning })
+    .where("id", "=", id)
+    .where("token", "=", token)
+    .where("state", "=", "running")
+    .execute()
+}
+
 /** Hands an operation back for another try after `delayMs`. `counted: false` takes this attempt off the count. */
 export async function requeueOperation(
   tx: Database,
@@ -274,9 +289,10 @@ export async function tokenInUse(db: Database, token: string): Promise<boolean> 
 }
 
 export interface OperationView {
+  readonly kind: OperationKind
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null
-  /** The reason of a failure. On an operation that is done: a warning to its caller. */
+  /** The reason of a failure. Else a warning to its caller, empty where there is none; null until the host has looked. */
   readonly error_message: string | null
   /** True while a worker of its queue is up. */
   readonly attended: boolean
@@ -285,7 +301,7 @@ export interface OperationView {
 export async function getOperation(db: Database, id: string): Promise<OperationView> {
   return db
     .selectFrom("operations")
-    .select(["state", "error_code", "error_message", attended.as("attended")])
+    .select(["kind", "state", "error_code", "error_message", attended.as("attended")])
     .where("id", "=", id)
     .executeTakeFirstOrThrow()
 }

@@ -21,11 +21,12 @@ async function stackWith(change: Partial<CaptureWorkerConfig> = {}) {
   const worker = await stack.startCaptureWorker(change)
   const post = (path: string, body: object = {}): Promise<Reply> =>
     stack.ask("POST", path, { body, headers: { prefer: "wait=50" } })
-  const launch = async (name: string, bytes: number): Promise<Reply> => {
+  const launch = async (name: string, bytes: number, prefer = "wait=50"): Promise<Reply> => {
     const path = join(stack.imagesDir, `${bytes}.qcow2`)
     await run(qemu.qemuImg, ["create", "-q", "-f", "qcow2", path, String(bytes)])
     const disks = [{ path, format: "qcow2" }]
-    return post("/instances", { name, launch: { image: "heartbeat", memory_mib: 16, disks } })
+    const body = { name, launch: { image: "heartbeat", memory_mib: 16, disks } }
+    return stack.ask("POST", "/instances", { body, headers: { prefer } })
   }
   const resources = opened.move()
   return { stack, worker, post, launch, [Symbol.asyncDispose]: () => resources.disposeAsync() }
@@ -66,6 +67,20 @@ test("a VM whose disk may outgrow the host's is launched with a warning, also wh
       201,
       expect.stringContaining("may grow by 2 PiB, this VM's by 1 PiB"),
     ])
+})
+
+test("an answer that does not wait for the VM has the warning too, once the host has looked", async () => {
+  await using host = await stackWith()
+
+  const large = await host.launch("large", 1024 * tib, "respond-async")
+  const small = await host.launch("small", 1024 ** 2, "respond-async")
+
+  const warning = expect.stringContaining("may grow by 1 PiB, this VM's by 1 PiB")
+  expect([large.status, large.headers.get("x-warning")]).toEqual([202, warning])
+  expect([small.status, small.headers.get("x-warning")]).toEqual([
+    202,
+    expect.stringContaining("this VM's by 1 MiB"),
+  ])
 })
 
 test("with DISK_OVERCOMMIT such a VM is refused before anything is made, and so is a fork that is one too many", async () => {
