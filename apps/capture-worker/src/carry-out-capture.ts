@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { removeEmpty } from "@stillframe/storage/directory"
 import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillframe/storage/layout"
 import { readManifest, requireFiles, sealedAttempt, type Manifest } from "@stillframe/storage/manifest"
 import { requireDirectory } from "./carry-out-launch.ts"
@@ -24,6 +25,7 @@ export async function carryOutCapture(order: CaptureOrder, captor: Captor): Prom
     return await payloadOf(order, dir, captor)
   } catch (error) {
     await rm(dir, { recursive: true, force: true })
+    await removeEmpty(snapshotDir(order.storageDir, order.snapshotId))
     throw captor.signal.aborted ? cancelled(error) : error
   }
 }

@@ -17,7 +17,7 @@ import { linkPayload, syncPayload } from "./seal.ts"
 
 /**
  * Builds a new generation of an instance from a payload, which it only reads: files by links, and for target Running a VM
- * that is loaded and still paused. When it fails, nothing of the generation is left on the host.
+ * that is loaded and still paused. When it fails, nothing of the generation, or of a fork's instance, is left on the host.
  */
 export async function carryOutRestore(
   order: RestoreOrder,
@@ -41,7 +41,8 @@ export async function carryOutRestore(
     await writeDisks(dir, brought)
     return null
   } catch (error) {
-    await carryOutEnd({ ...order, kind: "end", remove: "generation" })
+    // A fork has nothing else on the host; an instance that is restored in place has its disks.
+    await carryOutEnd({ ...order, kind: "end", remove: order.isFork ? "instance" : "generation" })
     throw error
   }
 }
@@ -83,9 +84,9 @@ async function startIn(
 ): Promise<ProcessIdentity> {
   const disks = await hypervisor.top(frozen, { dir, signal })
   const vm = { dir, disks, signal, ...whoseVm(order) }
-  if (manifest.kind === "Stopped") return await boot(hypervisor, vm, order, order)
+  if (manifest.kind === "Stopped") return await boot(hypervisor, vm, order, { startGuest: order.isFork })
   const process = await loadMemory(order, { hypervisor, manifest, vm })
-  if (order.startGuest) await hypervisor.begin(dir)
+  if (order.isFork) await hypervisor.begin(dir)
   return process
 }
 

@@ -121,8 +121,8 @@ export interface RestoreOrder extends VmOrder {
   readonly baseSha256?: Readonly<Record<string, string>>
   readonly target: TargetState
   readonly launch: GuestConfig
-  /** Whether the guest goes on at once. A VM restored in place waits until the row names its generation. */
-  readonly startGuest: boolean
+  /** A new instance, whose guest goes on at once. A VM restored in place waits until the row names its generation. */
+  readonly isFork: boolean
 }
 
 export interface StopOrder extends VmOrder {

@@ -1,11 +1,17 @@
 import { join } from "node:path"
-import { forgottenInstance, orphanedInstances, type InstanceRow } from "@stillframe/db/instances"
+import {
+  findInstance,
+  forgottenInstance,
+  orphanedInstances,
+  type InstanceRow,
+} from "@stillframe/db/instances"
+import { instanceBusy } from "@stillframe/db/operations"
 import { counted } from "@stillframe/domain/counted"
 import { openTrouble, type Outage } from "@stillframe/domain/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { readOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
-import { namesIn } from "@stillframe/storage/directory"
+import { namesIn, removeEmpty } from "@stillframe/storage/directory"
 import { instanceDir } from "@stillframe/storage/layout"
 import { identityOf } from "./carry-out-launch.ts"
 import type { Worker } from "./worker.ts"
@@ -41,6 +47,7 @@ export function watchOrphans(worker: Deps): AsyncDisposable {
 async function look(worker: Deps, trouble: Outage): Promise<void> {
   try {
     await leadBackForgotten(worker)
+    await removeEmptied(worker)
     worker.problems.set("orphans", await orphansOf(worker))
     trouble.worked()
   } catch (error) {
@@ -57,6 +64,16 @@ async function leadBackForgotten({ db, config: { dataDir }, leadBack, log }: Dep
     await leadBack(instance).catch((err: unknown) =>
       log.warn({ err, instanceId: id }, "attached vm of a forgotten host still uses overlays"),
     )
+  }
+}
+
+/** Failed forks of earlier versions left the directory of their instance, with nothing in it. */
+export async function removeEmptied({ db, config: { dataDir } }: Pick<Deps, "db" | "config">): Promise<void> {
+  // Directories before rows: an instance that is being made has its row first.
+  for (const id of await namesIn(join(dataDir, "instances"))) {
+    const dir = instanceDir(dataDir, id)
+    if ((await namesIn(dir)).length > 0) continue
+    if ((await findInstance(db, id)) === undefined && !(await instanceBusy(db, id))) await removeEmpty(dir)
   }
 }
 

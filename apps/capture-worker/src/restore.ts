@@ -48,7 +48,7 @@ export function restoreHandler(worker: Worker): OperationHandler {
         const order = async (warning = "") => {
           await noteWarning(worker.db, operation, warning)
           return worker.captors.order(
-            { kind: "restore", ...payload, target, startGuest: false, ...vmOrder(worker, context, next) },
+            { kind: "restore", ...payload, target, isFork: false, ...vmOrder(worker, context, next) },
             { signal: context.signal, onLost: async () => endVm(worker, context, next, "generation") },
           )
         }

@@ -86,7 +86,7 @@ export function forkHandler(worker: Worker): OperationHandler {
         const order = async (warning = "") => {
           await noteWarning(worker.db, operation, warning)
           return worker.captors.order(
-            { kind: "restore", ...payload, target, startGuest: true, ...vmOrder(worker, context, instance) },
+            { kind: "restore", ...payload, target, isFork: true, ...vmOrder(worker, context, instance) },
             { signal: context.signal, onLost: async () => endVm(worker, context, instance, "instance") },
           )
         }

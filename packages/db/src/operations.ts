@@ -282,6 +282,19 @@ export async function cancelledStillAtWork(db: Database, snapshotId: string): Pr
   return row !== undefined
 }
 
+/** Whether any operation of a snapshot is open, or a cancelled one may still be at work. */
+export async function snapshotBusy(db: Database, snapshotId: string): Promise<boolean> {
+  const row = await db
+    .selectFrom("operations")
+    .select("id")
+    .where("snapshot_id", "=", snapshotId)
+    .where((operation) =>
+      operation.or([operation("state", "in", ["queued", "running"]), operation("token", "is not", null)]),
+    )
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 /** Whether an operation holds this token, so that what it made may still be worked on. */
 export async function tokenInUse(db: Database, token: string): Promise<boolean> {
   const row = await db.selectFrom("operations").select("id").where("token", "=", token).executeTakeFirst()

@@ -1,4 +1,4 @@
-import { mkdir, readdir } from "node:fs/promises"
+import { mkdir, readdir, rmdir } from "node:fs/promises"
 import { dirname } from "node:path"
 import { exists } from "./exists.ts"
 
@@ -7,6 +7,13 @@ export async function namesIn(dir: string): Promise<string[]> {
   return readdir(dir).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return []
     throw error
+  })
+}
+
+/** Removes a directory that holds nothing; one that holds something, or is gone, stays as it is. */
+export async function removeEmpty(dir: string): Promise<void> {
+  await rmdir(dir).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT" && error.code !== "ENOTEMPTY" && error.code !== "EEXIST") throw error
   })
 }
 

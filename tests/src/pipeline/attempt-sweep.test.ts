@@ -2,9 +2,11 @@ import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { removeDeadAttempts } from "@stillframe/compression-worker/attempt-sweep"
+import type { OwnedDatabase } from "@stillframe/db/client"
 import { clusterId } from "@stillframe/db/hosts"
-import { createInstance } from "@stillframe/db/instances"
+import { createInstance, findInstanceEvenDeleted } from "@stillframe/db/instances"
 import { claimOperation, createOperation } from "@stillframe/db/operations"
+import { createSnapshot } from "@stillframe/db/snapshots"
 import { createLogger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
 import { makePool } from "@stillframe/storage/claim-pool"
@@ -23,6 +25,12 @@ async function attempt(
   await mkdir(dir, { recursive: true })
   await writeFile(join(dir, file), "x")
   if (old) await utimes(dir, twoHoursAgo, twoHoursAgo)
+}
+
+/** A snapshot whose capture waits. */
+async function waitingSnapshot(db: OwnedDatabase, instanceId: string): Promise<string> {
+  const instance = await findInstanceEvenDeleted(db, instanceId)
+  return (await createSnapshot(db, { instance, kind: "Standby", queue: "q", pool: "p" })).id
 }
 
 test.each(["0 hours", "2 hours", "-2 hours"])(
@@ -44,10 +52,21 @@ test.each(["0 hours", "2 hours", "-2 hours"])(
     const { id: instanceId } = await createInstance(db, source)
     const id = await createOperation(db, { kind: "capture", queue: "q", instanceId })
     const held = await claimOperation(db, { id, worker: "w", queue: "q" })
+    const waiting = await waitingSnapshot(db, instanceId)
     await attempt(storageDir, "dead", { file: "memory", old: true })
     await attempt(storageDir, "young", { file: "memory", old: false })
     await attempt(storageDir, "sealed", { file: "manifest.json", old: true })
     await attempt(storageDir, held?.token ?? "", { file: "memory", old: true })
+
+    for (const [name, old] of [
+      ["emptied", true],
+      [waiting, true],
+      ["young", false],
+    ] as const) {
+      const dir = join(storageDir, "snapshots", name)
+      await mkdir(dir)
+      if (old) await utimes(dir, twoHoursAgo, twoHoursAgo)
+    }
 
     const config = {
       databaseUrl: "",
@@ -66,6 +85,7 @@ test.each(["0 hours", "2 hours", "-2 hours"])(
 
     const left = await readdir(join(storageDir, "snapshots", "a"))
     expect(new Set(left)).toEqual(new Set(["sealed", "young", held?.token]))
+    expect(new Set(await readdir(join(storageDir, "snapshots")))).toEqual(new Set(["a", "young", waiting]))
     expect((await readdir(storageDir)).toSorted()).toEqual(["pool.json", "snapshots"])
   },
 )

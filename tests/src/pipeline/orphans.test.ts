@@ -3,10 +3,10 @@ import { once } from "node:events"
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { orphansOf, watchOrphans } from "@stillframe/capture-worker/orphans"
+import { orphansOf, removeEmptied, watchOrphans } from "@stillframe/capture-worker/orphans"
 import { clockPlus, openDatabase, type OwnedDatabase } from "@stillframe/db/client"
 import { forgetHost } from "@stillframe/db/forget-host"
-import { createInstance } from "@stillframe/db/instances"
+import { createInstance, deleteInstance } from "@stillframe/db/instances"
 import { heartbeat } from "@stillframe/db/register-host"
 import { createLogger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
@@ -35,6 +35,25 @@ async function instance(db: OwnedDatabase, dataDir: string, name: string): Promi
   await writeFile(join(dataDir, "instances", id, "1", "serial.log"), "tick\n")
   return id
 }
+
+test("an empty directory of an instance that is gone is removed, none of a living one and none with a file", async () => {
+  await using opened = new AsyncDisposableStack()
+  const { db } = opened.use(await testDatabase())
+  const dataDir = await mkdtemp(join(tmpdir(), "stillframe-orphans-"))
+  opened.defer(() => rm(dataDir, { recursive: true }))
+  await host(db)
+  const [gone, living, files] = [
+    await instance(db, dataDir, "gone"),
+    await instance(db, dataDir, "living"),
+    await instance(db, dataDir, "files"),
+  ]
+  for (const id of [gone, living]) await rm(join(dataDir, "instances", id, "1"), { recursive: true })
+  for (const id of [gone, files]) await deleteInstance(db, id)
+
+  await removeEmptied({ db, config: { dataDir } })
+
+  expect(new Set(await readdir(join(dataDir, "instances")))).toEqual(new Set([living, files]))
+})
 
 test("a host that comes back after it was forgotten reports its VMs and files, and touches neither", async () => {
   await using opened = new AsyncDisposableStack()
