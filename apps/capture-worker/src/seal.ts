@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises"
+import { chmod, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { decompressFile } from "@stillframe/codec/decompress"
 import { diskHash, sha256File } from "@stillframe/codec/hash"
@@ -9,7 +9,7 @@ import { imagesFor, linkLayers, type ImageStore } from "@stillframe/hypervisors/
 import { linkFiles } from "@stillframe/hypervisors/link-files"
 import type { SavedFile } from "@stillframe/hypervisors/saved-files"
 import { syncFile } from "@stillframe/storage/durable"
-import { generationDir, rawMemoryName } from "@stillframe/storage/layout"
+import { generationDir, payloadMode, rawMemoryName } from "@stillframe/storage/layout"
 import { memoryEntry, writeManifest, type Manifest, type ManifestFile } from "@stillframe/storage/manifest"
 import type { CaptureOrder, StandbyOrder } from "./orders.ts"
 
@@ -85,6 +85,7 @@ export async function sealCopy(
       source: join(from, memory.name),
       destination: join(dir, rawMemoryName),
       threads: decompressThreads,
+      mode: payloadMode,
       signal,
       // With the rest of the payload, below.
       sync: false,
@@ -136,6 +137,7 @@ function header(
 
 async function sealFile(dir: string, name: string, role: ManifestFile["role"]): Promise<ManifestFile> {
   const path = join(dir, name)
+  if (role === "memory" || role === "state") await chmod(path, payloadMode)
   const [{ sha256, bytes }] = await Promise.all([
     (role === "disk" ? diskHash : sha256File)(path, { signal: new AbortController().signal }),
     syncFile(path),

@@ -20,6 +20,7 @@ import {
   compressedMemoryName,
   isMemoryFile,
   payloadDir,
+  payloadMode,
   rawMemoryName,
   unpackedMemoryName,
 } from "@stillframe/storage/layout"
@@ -110,6 +111,7 @@ async function compressAndVerify(
     destination: join(dir, memoryFile),
     algorithm: compression.algorithm,
     level: compression.level,
+    mode: payloadMode,
     threads,
     signal,
     sync: false,
@@ -157,7 +159,15 @@ async function rawMemory(
   const source = join(dir, snapshot.memory_file ?? rawMemoryName)
   if (snapshot.memory_file === rawMemoryName) return { path: source, async [Symbol.asyncDispose]() {} }
   const path = join(dir, unpackedMemoryName(token))
-  await decompressFile({ source, destination: path, threads, signal, sync: false, onProgress: reached })
+  await decompressFile({
+    source,
+    destination: path,
+    mode: payloadMode,
+    threads,
+    signal,
+    sync: false,
+    onProgress: reached,
+  })
   return { path, [Symbol.asyncDispose]: () => rm(path, { force: true }) }
 }
 

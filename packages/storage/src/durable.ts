@@ -48,9 +48,11 @@ async function giveName(draft: string, path: string): Promise<void> {
 }
 
 /** Replaces a small file whole: a reader, or whoever comes after a crash, sees the old content or the new. */
-export async function writeDurably(path: string, content: string): Promise<void> {
+export async function writeDurably(path: string, content: string, mode = 0o600): Promise<void> {
   const draft = join(dirname(path), `.${process.pid}.draft`)
-  await writeFile(draft, content, { flush: true, mode: 0o600 })
+  // One that a crash left may be read-only.
+  await rm(draft, { force: true })
+  await writeFile(draft, content, { flush: true, mode })
   await rename(draft, path)
   await syncDir(dirname(path))
 }

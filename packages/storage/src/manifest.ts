@@ -5,7 +5,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { namesIn } from "./directory.ts"
 import { syncDir, writeDurably } from "./durable.ts"
 import { exists } from "./exists.ts"
-import { manifestName } from "./layout.ts"
+import { manifestName, payloadMode } from "./layout.ts"
 import { parseManifest, type Manifest, type ManifestFile } from "./manifest-format.ts"
 import { notRegular, readRegular } from "./open-regular.ts"
 
@@ -51,7 +51,7 @@ const hashOf = (text: string): string => createHash("sha256").update(text).diges
 
 /** The last step of sealing: from here on the directory holds a whole snapshot. Everything else in it is durable already. */
 export async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
-  await writeDurably(join(dir, manifestName), `${JSON.stringify(manifest, undefined, 2)}\n`)
+  await writeDurably(join(dir, manifestName), `${JSON.stringify(manifest, undefined, 2)}\n`, payloadMode)
   await syncDir(join(dir, ".."))
 }
 

@@ -106,6 +106,29 @@ test("a snapshot's disk layers can be written by nobody, the VM's own user inclu
   expect(again.status).toBe("ready")
 })
 
+test("all files of a snapshot are read-only, and only what VMs open by themselves is open to them", async () => {
+  const path = join(stack.imagesDir, "disk.raw")
+  await writeFile(path, Buffer.alloc(1024 * 1024, 7))
+  const source = await stack.launch("source", { image: "heartbeat", disks: [{ path, format: "raw" }] })
+  const modesOf = async ({ id }: { id: string }): Promise<Record<string, string>> => {
+    const dir = await stack.payloadDir(id)
+    const modes = (await readdir(dir)).map(async (name) => {
+      const { mode } = await stat(join(dir, name))
+      return [name.replace(/\.\w+\.zst$/, ".zst"), (mode & 0o777).toString(8)] as const
+    })
+    return Object.fromEntries(await Promise.all(modes))
+  }
+  const open = { kernel: "444", "disk0.0.qcow2": "444", "disk0.base": "444" }
+
+  const raw = await stack.settled((await stack.snapshot(source)).id)
+  expect(await modesOf(raw)).toEqual({ ...open, memory: "400", "manifest.json": "400" })
+
+  const packed = await stack.settled((await stack.snapshot(source, zstd)).id)
+  await expect
+    .poll(() => modesOf(packed))
+    .toMatchObject({ ...open, "disk0.1.qcow2": "444", "memory.zst": "400", "manifest.json": "400" })
+})
+
 test("a chain of disk layers that has become long is merged, and every snapshot keeps its own", async () => {
   const source = await withDisk(stack, "source")
   const dir = stack.generationDir(source)
