@@ -5,7 +5,7 @@ import {
   orphanedInstances,
   type InstanceRow,
 } from "@stillframe/db/instances"
-import { instanceBusy } from "@stillframe/db/operations"
+import { instanceBusy } from "@stillframe/db/open-operations"
 import { counted } from "@stillframe/domain/counted"
 import { openTrouble, type Outage } from "@stillframe/domain/outage"
 import type { Problem } from "@stillframe/domain/problem"

@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { findInstance, type InstanceRow } from "@stillframe/db/instances"
-import { instanceBusy } from "@stillframe/db/operations"
+import { instanceBusy } from "@stillframe/db/open-operations"
 import { namesIn } from "@stillframe/storage/directory"
 import { instanceDir, standbyDir } from "@stillframe/storage/layout"
 import type { Worker } from "./worker.ts"

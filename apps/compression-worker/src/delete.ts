@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises"
 import { inTransaction } from "@stillframe/db/client"
-import { cancelledStillAtWork } from "@stillframe/db/operations"
+import { cancelledStillAtWork } from "@stillframe/db/open-operations"
 import { hasReaders } from "@stillframe/db/readers"
 import { finishDone, type OperationHandler } from "@stillframe/db/run-operation"
 import { removeSnapshotRow } from "@stillframe/db/snapshots"
