@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { openDirectory } from "./open-directory.ts"
+import { openOwnSocket } from "./own-socket.ts"
 
 // An import of it would load all of fetch() for one of its other exports: a fifth of a captor's start.
 const { request } = process.getBuiltinModule("node:http")
@@ -33,7 +33,7 @@ const turnedAwayPollMs = 20
 
 /**
  * One request to a VMM's API on its unix socket, over a connection of its own; a VMM that has too many of them is asked again.
- * Throws `hypervisor_gone` when nobody listens or the connection ends before the answer does, and `timeout` when none came:
+ * Throws as `openOwnSocket` does, `hypervisor_gone` when nobody listens or the connection ends before the answer does, and `timeout` when none came:
  * then the VMM may still be at it.
  */
 export async function askVmm(asked: VmmRequest): Promise<VmmAnswer> {
@@ -49,7 +49,7 @@ export async function askVmm(asked: VmmRequest): Promise<VmmAnswer> {
 /** Undefined where the VMM has not heard the request. */
 async function ask(vmmRequest: VmmRequest, withinMs: number): Promise<VmmAnswer | undefined> {
   const { dir, socket, method, path, body } = vmmRequest
-  const directory = openDirectory(dir)
+  const own = openOwnSocket(dir, socket)
   const text = body === undefined ? undefined : JSON.stringify(body)
   // Never chunked: the HTTP parsers of VMMs are small.
   const headers = {
@@ -59,13 +59,13 @@ async function ask(vmmRequest: VmmRequest, withinMs: number): Promise<VmmAnswer 
   }
   const answered = Promise.withResolvers<VmmAnswer>()
   const asked = request(
-    { socketPath: `${directory.path}/${socket}`, agent: false, method, path, headers },
+    { socketPath: own.path, agent: false, method, path, headers },
     (response) => void read(response).then(answered.resolve, answered.reject),
   )
   const timer = setTimeout(() => asked.destroy(late(vmmRequest)), withinMs)
   asked.on("error", (error) => answered.reject(error))
-  asked.on("socket", (connection) => connection.once("connect", directory.close))
-  asked.on("close", directory.close)
+  asked.on("socket", (connection) => connection.once("connect", own.close))
+  asked.on("close", own.close)
   asked.end(text)
   try {
     const answer = await answered.promise

@@ -4,6 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import type { Hypervisor, InstanceResource } from "@stillframe/domain/instance"
+import { processAlive } from "@stillframe/hypervisors/processes"
+import { withMonitor, type Monitor } from "@stillframe/hypervisors/qemu/qmp"
 import { isVmUser } from "@stillframe/hypervisors/vm-users"
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { userOf } from "../hypervisors/hosted-vm.ts"
@@ -44,6 +46,11 @@ async function launchOn(stack: TestStack, hypervisor: Hypervisor, name: string):
   })
   await untilTicks(stack.generationDir(instance), 3)
   return instance
+}
+
+async function stopAndGoOn(monitor: Monitor): Promise<void> {
+  await monitor.execute("stop")
+  await monitor.execute("cont")
 }
 
 /** Connects to a socket in the working directory. */
@@ -95,6 +102,33 @@ describe.skipIf(!isRoot)("as root", () => {
       expect(await tryAs(user, otherDir, connectTo(sockets[hypervisor]))).toBe("EACCES")
       expect(await tryAs(user, dir, connectTo(sockets[hypervisor]))).toBe("connected")
       await untilTicks(otherDir, 2, await serialLines(otherDir))
+    },
+  )
+
+  test.each(hypervisors)(
+    "a VM of %s that leads us to another VM's socket is fenced, and the other one runs on",
+    async (hypervisor) => {
+      const [one, other] = [
+        await launchOn(stack, hypervisor, "one"),
+        await launchOn(stack, hypervisor, "other"),
+      ]
+      const [dir, otherDir] = [stack.generationDir(one), stack.generationDir(other)]
+      const vm = await processOf(stack, one)
+      const socket = sockets[hypervisor]
+      const script = `mv ${socket} aside.sock && ln -s ${join(otherDir, socket)} ${socket}`
+      expect(await tryAs(userOf(vm), dir, script)).toBe("")
+      // The next look at the VM comes at once where its hypervisor tells of a change.
+      if (hypervisor === "qemu") await withMonitor(dir, "aside.sock", stopAndGoOn)
+
+      const shown = ({ id }: InstanceResource) => stack.api.request("GET", `/instances/${id}`)
+      const reason = expect.stringContaining(`${socket} in the VM's directory is not the VM's own socket`)
+      await expect.poll(() => shown(one)).toMatchObject({ state: "Unknown", state_error: reason })
+      await expect(stack.snapshot(one)).rejects.toThrow("409")
+      await untilTicks(otherDir, 2, await serialLines(otherDir))
+      expect(await shown(other)).toMatchObject({ state: "Running" })
+      await stack.api.request("DELETE", `/instances/${one.id}`)
+      expect(await processAlive(vm)).toBe(false)
+      expect(await shown(other)).toMatchObject({ state: "Running" })
     },
   )
 

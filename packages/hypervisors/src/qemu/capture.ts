@@ -52,7 +52,7 @@ export async function captureQemu(options: CaptureOptions): Promise<Captured> {
   const { dir, memoryFile } = options
   return await captureVm(
     {
-      openMonitor: async () => await openMonitor(dir, qemuFiles.command, options.answerMs),
+      openMonitor: async () => await openMonitor(dir, qemuFiles.command, options),
       freezeDisks: async (monitor) => await stageOverlays(monitor, options),
       openSink: async () => await openMemorySink({ dir, memoryFile }),
     },

@@ -17,9 +17,9 @@ export async function resolveControlSocket(path: string): Promise<string> {
   throw notThere(path)
 }
 
-/** Connects to a monitor by its whole path. Throws as `openMonitor` does. */
+/** Connects to the monitor of an attached VM by its real path. Throws as `openMonitor` does. */
 export async function openControlSocket(controlSocket: string): Promise<Monitor> {
-  return await openMonitor(dirname(controlSocket), basename(controlSocket))
+  return await openMonitor(dirname(controlSocket), basename(controlSocket), { kind: "attached" })
 }
 
 /** The processes that listen on a unix socket by this name now, or did before another one took the name. */

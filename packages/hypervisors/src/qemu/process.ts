@@ -1,4 +1,4 @@
-import { chown, lchown, lstat, readdir, realpath } from "node:fs/promises"
+import { chown, lchown, lstat, readdir, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
@@ -52,6 +52,8 @@ async function startQemu(options: LaunchOptions & { incoming?: boolean }): Promi
   const { dir, disks, runAs, binary } = options
   await writeDisks(dir, disks)
   await beginLog(join(dir, qemuFiles.serial))
+  // A process that was broken out of may have left links there, which would be read before QEMU replaces them.
+  for (const name of [qemuFiles.command, qemuFiles.watch]) await rm(join(dir, name), { force: true })
   if (runAs !== undefined) await giveDirectory(dir, runAs)
   const { identity } = await startProcess({
     program: "QEMU",

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net"
 import { StillframeError } from "@stillframe/domain/errors"
 import { connectIn } from "../connect-in.ts"
+import type { SocketKind } from "../own-socket.ts"
 import { logHasWhy } from "../refusal.ts"
 import { lineBytesMax, readLines } from "./qmp-lines.ts"
 
@@ -58,14 +59,14 @@ interface Pending {
 /**
  * Connects to a QMP socket, reads the greeting and leaves negotiation mode. `answerMs`: how long a command's answer is waited for.
  * Throws `hypervisor_gone` when nobody listens, `hypervisor_silent` when QEMU hangs or another program holds the monitor, and
- * `hypervisor_untrusted` when the peer breaks the protocol.
+ * `hypervisor_untrusted` when the peer breaks the protocol or the socket is not the VM's own.
  */
 export async function openMonitor(
   directory: string,
   socketName: string,
-  answerMs = COMMAND_TIMEOUT_MS,
+  { answerMs = COMMAND_TIMEOUT_MS, kind }: { answerMs?: number | undefined; kind?: SocketKind } = {},
 ): Promise<Monitor> {
-  const socket = await connectIn(directory, socketName)
+  const socket = await connectIn(directory, socketName, kind)
   const pending = new Map<number, Pending>()
   const listeners = new Set<(event: QmpEvent) => void>()
   const greeting = Promise.withResolvers<string>()

@@ -1,3 +1,4 @@
+import { assertOwnSocket } from "../own-socket.ts"
 import type { VmEnd, Watch } from "../watch.ts"
 import { qemuFiles } from "./command.ts"
 import { openMonitor } from "./qmp.ts"
@@ -33,7 +34,11 @@ export async function watchQemu(dir: string): Promise<Watch> {
     ended,
     breach: () => breach,
     onChange: (listener) => monitor.subscribe(({ event }) => void (changes.has(event) && listener())),
-    look: () => standstillOf(monitor),
+    async look() {
+      // This connection outlives the names: what other work would connect to says more.
+      for (const name of [qemuFiles.watch, qemuFiles.command]) assertOwnSocket(dir, name)
+      return await standstillOf(monitor)
+    },
     resume: () => letGoOn(monitor),
     close: () => {
       closedByUs = true
