@@ -1,4 +1,5 @@
 import {
+  chownSync,
   closeSync,
   constants,
   fstatSync,
@@ -55,6 +56,21 @@ export function assertOwnSocket(directory: string, name: string): void {
     openOwnSocket(directory, name).close()
   } catch (error) {
     if (!(error instanceof StillframeError) || error.code !== "hypervisor_gone") throw error
+  }
+}
+
+/**
+ * Gives a socket that we made to its directory's owner. He may have given its name to a file of ours that other VMs share. Throws
+ * `hypervisor_untrusted` then.
+ */
+export function giveSocket(directory: string, name: string): void {
+  const { uid, gid } = statSync(directory)
+  if (uid === process.geteuid?.()) return
+  const { path, close } = openOwnSocket(directory, name)
+  try {
+    chownSync(path, uid, gid)
+  } finally {
+    close()
   }
 }
 

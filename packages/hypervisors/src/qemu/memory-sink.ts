@@ -4,8 +4,8 @@ import { open, rm, type FileHandle } from "node:fs/promises"
 import { createServer, type Server } from "node:net"
 import { join } from "node:path"
 import { openDirectory } from "../open-directory.ts"
+import { giveSocket } from "../own-socket.ts"
 import { openCopier } from "./copier.ts"
-import { giveToOwnerOf } from "./layers.ts"
 
 const SINK_SOCKET = "save.sock"
 
@@ -62,7 +62,7 @@ export async function openMemorySink({
     await rm(join(dir, SINK_SOCKET), { force: true })
     server.listen(`${directory.path}/${SINK_SOCKET}`)
     await once(server, "listening")
-    await giveToOwnerOf(dir, SINK_SOCKET)
+    giveSocket(dir, SINK_SOCKET)
   } catch (error) {
     await release(server, directory, file)
     await rm(memoryFile, { force: true })
