@@ -92,7 +92,8 @@ export async function readLaunched(dir: string): Promise<Disk[]> {
   const { value: disks, ours } = await readOwnJson(join(dir, disksFile), areDisks)
   const names = disks.flatMap(({ layers, sources }) => [
     ...layers.map(({ file }) => file),
-    ...sources.flatMap(({ link }) => link ?? []),
+    // One without a link of ours is read by its path.
+    ...sources.map(({ link, path }) => link ?? path),
   ])
   const strange = names.find((name) => !isPlain(name) && !(ours && isAbsolute(name)))
   if (strange === undefined) return ours ? disks : disks.map(withoutHashes)
