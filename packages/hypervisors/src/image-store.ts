@@ -1,5 +1,5 @@
 import { link, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { cannotLink } from "@stillframe/domain/hard-links"
 import { sparseBytesMin } from "@stillframe/storage/content-hash"
@@ -100,11 +100,15 @@ async function linkImage(
   }
 }
 
-/** False also for a file that another user owns or may write. */
+/**
+ * False also for a file that another user owns or may write, and in another user's directory: a process of his may have a file open for
+ * writing that was sealed since, and the store is for all VMs.
+ */
 async function linkSealed(from: string, to: string): Promise<boolean> {
-  if (!(await linkOrNot(from, to))) return false
+  const us = process.geteuid?.()
+  if ((await stat(dirname(from))).uid !== us || !(await linkOrNot(from, to))) return false
   const { uid } = await lstat(to)
-  if (uid === process.geteuid?.() && (await isSealed(to))) return true
+  if (uid === us && (await isSealed(to))) return true
   await rm(to)
   return false
 }

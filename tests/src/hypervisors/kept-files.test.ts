@@ -1,9 +1,13 @@
-import { chown, link, rename, rm, stat, writeFile } from "node:fs/promises"
+import { createHash } from "node:crypto"
+import { chown, link, lstat, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { readDisks, type Disk } from "@stillframe/hypervisors/disks"
+import { linkLayers } from "@stillframe/hypervisors/image-store"
+import { linkFile } from "@stillframe/hypervisors/link-files"
 import { giveSocket } from "@stillframe/hypervisors/own-socket"
 import { expect, test } from "vitest"
-import { ground } from "./test-vm.ts"
+import { storeIn } from "./laid-disks.ts"
+import { ground, never } from "./test-vm.ts"
 
 const isRoot = process.getuid?.() === 0
 const user = { uid: 2_100_000_001, gid: 2_100_000_001 }
@@ -16,6 +20,54 @@ async function madeByVm(dir: string, name: string, mode = 0o600): Promise<string
   await chown(dir, user.uid, user.gid)
   return path
 }
+
+test.skipIf(!isRoot).for([
+  ["only reads", 0o444],
+  ["writes", 0o600],
+] as const)("a file that its VM's user owns and %s is not shared but copied", async ([, mode]) => {
+  await using place = await ground()
+  const from = await madeByVm(await place.folder("vm"), "kernel", mode)
+  const to = join(await place.folder("payload"), "kernel")
+
+  await linkFile(from, to, never)
+  await writeFile(from, "changed")
+
+  const { uid, mode: kept, nlink } = await lstat(to)
+  expect([uid, kept & 0o777, nlink]).toEqual([0, 0o444, 1])
+  expect(await readFile(to, "utf8")).toBe("of the VM")
+})
+
+test.skipIf(!isRoot)("a file of ours in a VM's directory stays shared", async () => {
+  await using place = await ground()
+  const [dir, payload] = [await place.folder("vm"), await place.folder("payload")]
+  await writeFile(join(dir, "kernel"), "ours", { mode: 0o444 })
+  await chown(dir, user.uid, user.gid)
+
+  await linkFile(join(dir, "kernel"), join(payload, "kernel"), never)
+
+  expect((await stat(join(payload, "kernel"))).ino).toBe((await stat(join(dir, "kernel"))).ino)
+})
+
+test.skipIf(!isRoot)(
+  "an image that the store has lost is not stored by the file of a VM's directory",
+  async () => {
+    await using place = await ground()
+    const [dir, payload] = [await place.folder("vm"), await place.folder("payload")]
+    await using kept = await open(join(dir, "disk0.base"), "w+")
+    await kept.write("image")
+    await kept.chmod(0o444)
+    await chown(dir, user.uid, user.gid)
+    const sha256 = createHash("sha256").update("image").digest("hex")
+    const store = storeIn(place)
+
+    const layers = [{ file: "disk0.base", sha256 }]
+    await linkLayers(layers, { from: dir, to: payload, store, signal: never })
+    await kept.write("changed", 0)
+
+    expect(await readFile(join(store.dir, sha256), "utf8")).toBe("image")
+    expect(await readFile(join(payload, "disk0.base"), "utf8")).toBe("image")
+  },
+)
 
 test.skipIf(!isRoot)(
   "a record that a VM's process wrote cannot have a file of the host kept as its disk",

@@ -1,9 +1,8 @@
 import { execFile } from "node:child_process"
-import { chmod, mkdtemp, readFile, readlink, rm, stat } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { readFile, readlink, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import type { Hypervisor, InstanceResource } from "@stillframe/domain/instance"
+import type { InstanceResource } from "@stillframe/domain/instance"
 import { processAlive } from "@stillframe/hypervisors/processes"
 import { withMonitor, type Monitor } from "@stillframe/hypervisors/qemu/qmp"
 import { isVmUser } from "@stillframe/hypervisors/vm-users"
@@ -11,42 +10,15 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { userOf } from "../hypervisors/hosted-vm.ts"
 import { untilTicks } from "../hypervisors/test-vm.ts"
 import { processOf, tryAs } from "./as-vm-user.ts"
-import { deleteInstances, serialLines, testStack, vmUids, type TestStack } from "./test-stack.ts"
-import { fakeOf } from "./vmm-stack.ts"
+import { deleteInstances, serialLines, vmUids, type TestStack } from "./test-stack.ts"
+import { hypervisors, launchOn, stackOfAll } from "./three-hypervisors.ts"
 
 const run = promisify(execFile)
 const isRoot = process.getuid?.() === 0
 if (!isRoot) console.warn("skipped: only root can run VMs as users of their own")
 
-const hypervisors = ["qemu", "cloud-hypervisor", "firecracker"] as const
 /** Where each listens, in its VM's directory. */
 const sockets = { qemu: "command.sock", "cloud-hypervisor": "api.sock", firecracker: "api.sock" }
-
-/** A host of all three, whose programs every user can execute. */
-async function stackOfAll(): Promise<TestStack> {
-  await using opened = new AsyncDisposableStack()
-  const programs = await mkdtemp(join(tmpdir(), "stillframe-programs-"))
-  await chmod(programs, 0o711)
-  opened.defer(() => rm(programs, { recursive: true }))
-  const stack = opened.use(await testStack())
-  const found = (["cloud-hypervisor", "firecracker"] as const).map(
-    async (name) => [name, { path: await fakeOf(programs, name) }] as const,
-  )
-  await stack.startCaptureWorker({ vmms: new Map(await Promise.all(found)) })
-  const resources = opened.move()
-  return { ...stack, [Symbol.asyncDispose]: () => resources.disposeAsync() }
-}
-
-async function launchOn(stack: TestStack, hypervisor: Hypervisor, name: string): Promise<InstanceResource> {
-  const launch = { image: "heartbeat" }
-  const instance = await stack.api.request<InstanceResource>("POST", "/instances", {
-    name,
-    hypervisor,
-    launch,
-  })
-  await untilTicks(stack.generationDir(instance), 3)
-  return instance
-}
 
 async function stopAndGoOn(monitor: Monitor): Promise<void> {
   await monitor.execute("stop")
