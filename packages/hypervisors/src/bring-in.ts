@@ -1,6 +1,7 @@
 import { constants } from "node:fs"
 import { chmod, chown, copyFile, lstat, rename, rm } from "node:fs/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
+import { tryClone } from "./clone-file.ts"
 import { noFileOfItsOwn, openOwnFile } from "./own-file.ts"
 
 /**
@@ -19,7 +20,8 @@ export async function bringIn(from: string, to: string): Promise<void> {
 
 async function move(from: string, to: string): Promise<void> {
   try {
-    await rename(from, to)
+    if (await cloneOthers(from, to)) await rm(from)
+    else await rename(from, to)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error
     await copyOpened(from, to)
@@ -29,6 +31,15 @@ async function move(from: string, to: string): Promise<void> {
   if (!file.isFile() || file.nlink !== 1) throw noFileOfItsOwn(from)
   if (process.getuid?.() === 0) await chown(to, 0, 0)
   await chmod(to, 0o600)
+}
+
+/**
+ * True for another user's file that could be cloned. A process that was broken out of may keep it open for writing, which reaches the file
+ * under any name, and no clone.
+ */
+async function cloneOthers(from: string, to: string): Promise<boolean> {
+  await using file = await openOwnFile(from)
+  return !file.ours && (await tryClone({ from, to, opened: file.path })) === undefined
 }
 
 async function copyOpened(from: string, to: string): Promise<void> {

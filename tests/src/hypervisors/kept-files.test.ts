@@ -1,12 +1,14 @@
 import { createHash } from "node:crypto"
-import { chown, link, lstat, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises"
+import { chown, link, lstat, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { bringIn } from "@stillframe/hypervisors/bring-in"
 import { readDisks, type Disk } from "@stillframe/hypervisors/disks"
 import { linkLayers } from "@stillframe/hypervisors/image-store"
 import { linkFile } from "@stillframe/hypervisors/link-files"
 import { giveSocket } from "@stillframe/hypervisors/own-socket"
 import { expect, test } from "vitest"
 import { storeIn } from "./laid-disks.ts"
+import { canReflink, reflinkingGround } from "./reflinking.ts"
 import { ground, never } from "./test-vm.ts"
 
 const isRoot = process.getuid?.() === 0
@@ -66,6 +68,23 @@ test.skipIf(!isRoot)(
 
     expect(await readFile(join(store.dir, sha256), "utf8")).toBe("image")
     expect(await readFile(join(payload, "disk0.base"), "utf8")).toBe("image")
+  },
+)
+
+test.skipIf(!isRoot || !canReflink)(
+  "where files share blocks, memory that a VM's process keeps open for writing is brought in as a clone",
+  async () => {
+    await using place = await ground()
+    await using mounted = await reflinkingGround(place)
+    const from = await madeByVm(await mounted.folder("vm"), "memory")
+    const to = join(await mounted.folder("payload"), "memory")
+    await using kept = await open(from, "r+")
+
+    await bringIn(from, to)
+    await kept.write("changed")
+
+    expect(await readFile(to, "utf8")).toBe("of the VM")
+    expect(await readdir(join(mounted.root, "vm"))).toEqual([])
   },
 )
 

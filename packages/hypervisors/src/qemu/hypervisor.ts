@@ -1,7 +1,7 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { assertSourcesUnchanged, readDisksAtRest, type Disk } from "../disks.ts"
+import { assertSourcesUnchanged, isOverlay, readDisksAtRest, type Disk } from "../disks.ts"
 import type { Hypervisor, HypervisorTools, Kept, KeepPlace } from "../hypervisor.ts"
 import { linkLayers } from "../image-store.ts"
 import { importSources } from "../import-sources.ts"
@@ -10,7 +10,7 @@ import { captureQemu } from "./capture.ts"
 import { qemuFiles } from "./command.ts"
 import { endCopiers } from "./copiers.ts"
 import { findQemu } from "./find-process.ts"
-import { addOverlays, layerNames, renewTops, sealLayers } from "./layers.ts"
+import { addOverlays, keepOverlay, layerNames, renewTops, sealLayers } from "./layers.ts"
 import { immutableFiles, prepareLaunch, startGuest } from "./prepare-launch.ts"
 import { launchQemu } from "./process.ts"
 import { withMonitor } from "./qmp.ts"
@@ -80,7 +80,11 @@ async function keep(frozen: readonly Disk[], { config, from, dir, store, signal 
   // The capture of an attached VM has left its disks there already.
   const there = new Set(await readdir(dir))
   const missing = files.filter(({ file }) => !there.has(file))
-  await linkLayers(missing, { from, to: dir, store, signal })
+  const isOwnOverlay = ({ file, sha256 }: (typeof missing)[number]): boolean =>
+    sha256 === undefined && isOverlay(file)
+  for (const { file } of missing.filter(isOwnOverlay)) await keepOverlay(file, { from, dir, signal })
+  const others = missing.filter((layer) => !isOwnOverlay(layer))
+  await linkLayers(others, { from, to: dir, store, signal })
   await sealLayers(disks, dir)
   const layers = new Set(layerNames(disks))
   const names = [...new Set(files.map(({ file }) => file))]

@@ -1,8 +1,10 @@
-import { lchown, lstat, readdir, rename, rm, stat } from "node:fs/promises"
+import { lchown, link, lstat, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
+import { tryClone } from "../clone-file.ts"
 import { overlayName, overlayNumber, type Disk, type DiskLayer } from "../disks.ts"
 import type { CheckedDisk } from "../host-paths.ts"
 import { layImages, type Importer } from "../launch-files.ts"
+import { isOthers, linkOrCopy } from "../link-files.ts"
 import { makeOwnFile } from "../own-file.ts"
 import { runProgram } from "../run-program.ts"
 import { isSealed, sealCopy } from "../seal-copy.ts"
@@ -95,6 +97,28 @@ export async function sealLayers(disks: readonly Disk[], dir: string): Promise<v
     layers.map(({ file }) => file).filter((file) => overlayNumber(index, file) !== undefined),
   )
   for (const file of overlays) await sealCopy(join(dir, file))
+}
+
+/**
+ * Brings a frozen overlay into a payload, before `sealLayers`. A process that was broken out of may keep a file open for writing that it
+ * wrote once. So where the file system clones, payload and VM get a clone that no VM ever had open for writing.
+ */
+export async function keepOverlay(
+  file: string,
+  { from, dir, signal }: { from: string; dir: string; signal: AbortSignal },
+): Promise<void> {
+  const [own, kept] = [join(from, file), join(dir, file)]
+  await linkOrCopy(own, kept, signal)
+  if (!(await isOthers(kept, own))) return
+  const clone = `${kept}.clone`
+  if ((await tryClone({ from: kept, to: clone })) !== undefined) return
+  await sealCopy(clone)
+  await rename(clone, kept)
+  // The next capture of this chain links it.
+  const again = `${own}.again`
+  await rm(again, { force: true })
+  await link(kept, again)
+  await rename(again, own)
 }
 
 /** Names of the files in a VM's directory that its disks' frozen chains need. */
