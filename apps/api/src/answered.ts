@@ -1,6 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { markAnswered } from "@stillframe/db/repeated-creates"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
 /** In a create's own path this would be a round trip more; a retry comes half a second later at the earliest. */

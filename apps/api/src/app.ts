@@ -1,6 +1,6 @@
-import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
+import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
 import type { Scope } from "@stillframe/domain/scopes"
 import type { Logger } from "@stillframe/runtime/logger"
 import express, {

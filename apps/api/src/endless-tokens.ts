@@ -1,6 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { countEndlessTokens, rememberEndlessTokens } from "@stillframe/db/endless-tokens"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
 /** A request does not wait for it. */

@@ -1,7 +1,7 @@
 import { listEvents } from "@stillframe/db/events"
 import { listenForProgress } from "@stillframe/db/progress"
 import type { EventEnvelope, SnapshotProgress } from "@stillframe/domain/events"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { openWindow, type EventWindow } from "./event-window.ts"
 import type { ApiDeps } from "./route.ts"
 import { waitUntil } from "./wait.ts"

@@ -1,7 +1,7 @@
 import { forgetHost } from "@stillframe/db/forget-host"
 import { knownHosts, leavesOf, type KnownHost } from "@stillframe/db/known-hosts"
 import { StillframeError } from "@stillframe/domain/errors"
-import { hostNamePattern } from "@stillframe/domain/names"
+import { hostNamePattern } from "@stillframe/domain/text/names"
 import { z } from "zod"
 import { versionsOf } from "./health.ts"
 import { forgottenHostSchema, hostSchema, hostWithLeavesSchema, type HostResource } from "./host-schemas.ts"

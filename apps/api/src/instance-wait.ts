@@ -1,7 +1,7 @@
 import { resolveInstance } from "@stillframe/db/shown-instances"
-import { parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceStates, shownState, shownStateError, type InstanceState } from "@stillframe/domain/instance"
+import { parseDuration } from "@stillframe/domain/text/duration"
 import { z } from "zod"
 import { waitedSchema } from "./resources.ts"
 import { route, type ApiDeps, type Route } from "./route.ts"

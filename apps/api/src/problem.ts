@@ -1,5 +1,5 @@
-import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { errorCodes, StillframeError, type ErrorCode } from "@stillframe/domain/errors"
+import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
 import type { Answer } from "./route.ts"
 
 /**

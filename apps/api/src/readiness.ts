@@ -1,7 +1,7 @@
 import type { CompressionWorker } from "@stillframe/db/compression-workers"
 import type { LiveHost } from "@stillframe/db/hosts"
-import { skewProblem, type ClockSkew } from "@stillframe/domain/clock-skew"
 import { notHeardOf, type LostHost } from "@stillframe/domain/lost-host"
+import { skewProblem, type ClockSkew } from "@stillframe/domain/postgres/clock-skew"
 import type { Problem } from "@stillframe/domain/problem"
 
 /** Where a problem was found: `host <name>`, `pool <name>`, `database`, `queue` or `api`. */

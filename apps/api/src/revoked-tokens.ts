@@ -1,6 +1,6 @@
 import { readFile, stat } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
 /** A token is refused at most so long after its id came into the file. */

@@ -1,9 +1,9 @@
 import { algorithms } from "@stillframe/domain/compression"
 import { idPattern } from "@stillframe/domain/ids"
 import { hypervisors, targetStates } from "@stillframe/domain/instance"
-import { nameLengthMax, namePattern } from "@stillframe/domain/names"
 import { captureModes, snapshotKinds } from "@stillframe/domain/snapshot"
-import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/tags"
+import { nameLengthMax, namePattern } from "@stillframe/domain/text/names"
+import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/text/tags"
 import { z } from "zod"
 import { tooManyProperties } from "./counts.ts"
 

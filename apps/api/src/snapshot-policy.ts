@@ -1,7 +1,7 @@
 import { compressionMistake } from "@stillframe/domain/compression"
-import { formatDuration, parseDuration } from "@stillframe/domain/duration"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { SnapshotPolicy } from "@stillframe/domain/instance"
+import { formatDuration, parseDuration } from "@stillframe/domain/text/duration"
 import { z } from "zod"
 import { compressionSchema } from "./schemas.ts"
 

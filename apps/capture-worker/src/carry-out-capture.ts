@@ -1,7 +1,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError } from "@stillframe/domain/errors"
+import { monotonicMs } from "@stillframe/domain/postgres/database-clock"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { removeEmpty } from "@stillframe/storage/directory"
 import { generationDir, manifestName, payloadDir, snapshotDir } from "@stillframe/storage/layout"

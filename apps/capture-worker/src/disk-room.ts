@@ -1,6 +1,6 @@
-import { shownBytes } from "@stillframe/domain/bytes"
 import { StillframeError } from "@stillframe/domain/errors"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
+import { shownBytes } from "@stillframe/domain/text/bytes"
 import { freeBytes } from "@stillframe/storage/space"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { withHostRoom, type RoomRequest } from "./host-room.ts"

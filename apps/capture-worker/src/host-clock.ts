@@ -1,7 +1,7 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { measureClock } from "@stillframe/db/measure-clock"
-import { skewProblem } from "@stillframe/domain/clock-skew"
-import type { ClockReading } from "@stillframe/domain/database-clock"
+import { skewProblem } from "@stillframe/domain/postgres/clock-skew"
+import type { ClockReading } from "@stillframe/domain/postgres/database-clock"
 import type { Problems } from "@stillframe/runtime/problems"
 
 /** The database's clock, as this host knows it. */

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import { counted } from "@stillframe/domain/text/counted"
 import { writableBytes } from "@stillframe/hypervisors/disk-growth"
 import type { Disk } from "@stillframe/hypervisors/disks"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"

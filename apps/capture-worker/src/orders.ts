@@ -1,6 +1,6 @@
-import type { ClockReading } from "@stillframe/domain/database-clock"
 import type { ErrorCode } from "@stillframe/domain/errors"
 import type { TargetState } from "@stillframe/domain/instance"
+import type { ClockReading } from "@stillframe/domain/postgres/database-clock"
 import type { CaptureMode } from "@stillframe/domain/snapshot"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"

@@ -6,9 +6,9 @@ import {
   type InstanceRow,
 } from "@stillframe/db/instances"
 import { instanceBusy } from "@stillframe/db/open-operations"
-import { counted } from "@stillframe/domain/counted"
-import { openTrouble, type Outage } from "@stillframe/domain/outage"
+import { openTrouble, type Outage } from "@stillframe/domain/postgres/outage"
 import type { Problem } from "@stillframe/domain/problem"
+import { counted } from "@stillframe/domain/text/counted"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { readOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
 import { namesIn, removeEmpty } from "@stillframe/storage/directory"

@@ -1,5 +1,5 @@
 import type { InstanceRow } from "@stillframe/db/instances"
-import { databaseTime, monotonicMs, type ClockReading } from "@stillframe/domain/database-clock"
+import { databaseTime, monotonicMs, type ClockReading } from "@stillframe/domain/postgres/database-clock"
 import { identifyOlder, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 
 /** A VM's process as its instance's row has it. A guest that has escaped can change its command line, and not this. */

@@ -1,5 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Standing } from "@stillframe/hypervisors/watch"
 import { openBell } from "./bell.ts"
 import { openFindings } from "./findings.ts"

@@ -12,7 +12,7 @@ import {
   type OperationRunner,
 } from "@stillframe/db/run-operation"
 import { hasVm, type Hypervisor as HypervisorName } from "@stillframe/domain/instance"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { captureQueue } from "@stillframe/domain/queues"
 import { readBootId } from "@stillframe/hypervisors/processes"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { findVms } from "@stillframe/hypervisors/find-vms"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir } from "@stillframe/storage/layout"

@@ -14,7 +14,7 @@ import { findSnapshot, requireSound, type SnapshotRow } from "@stillframe/db/sna
 import { requestVerification } from "@stillframe/db/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
 import { operationAttempts } from "@stillframe/domain/operation"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { syncDir, syncFile } from "@stillframe/storage/durable"
 import {
   compressedMemoryName,

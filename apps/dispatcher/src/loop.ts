@@ -1,4 +1,4 @@
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
 export interface LoopOptions {

@@ -6,7 +6,7 @@ import {
   type EndedAttempt,
 } from "@stillframe/db/delivery-outcomes"
 import { disableWebhook, type Receiver } from "@stillframe/db/disable-webhook"
-import { isConnectionLoss } from "@stillframe/domain/connection-loss"
+import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { Logger } from "@stillframe/runtime/logger"
 import { goneStatus } from "./judge.ts"

@@ -1,7 +1,7 @@
 import { constants, write } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { unlessAborted } from "./run-verb.ts"
 
 /** How long to wait for room in a pipe that another process has set not to block. */

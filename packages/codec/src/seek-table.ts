@@ -1,5 +1,5 @@
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { seekTableMagic } from "./frame-magic.ts"
 
 /**

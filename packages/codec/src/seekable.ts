@@ -1,6 +1,6 @@
 import type { FileHandle } from "node:fs/promises"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { fileError, shortened } from "./files.ts"
 import { contentBytes, type FrameDecoder, frameDecoder } from "./frame-decoder.ts"
 import { type Frames, openFrames } from "./open-frames.ts"

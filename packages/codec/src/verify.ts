@@ -1,5 +1,5 @@
 import type { Algorithm } from "@stillframe/domain/compression"
-import { counted } from "@stillframe/domain/counted"
+import { counted } from "@stillframe/domain/text/counted"
 import { batchBytesMax, batchCount } from "./batches.ts"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
 import { createControl } from "./control.ts"

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import type { Pool } from "pg"
 import { connectionRefusal, isOutOfConnections } from "./connection-refusal.ts"
 

@@ -1,4 +1,4 @@
-import { setSession } from "@stillframe/domain/postgres-session"
+import { setSession } from "@stillframe/domain/postgres/session"
 import { Kysely, sql } from "kysely"
 import { Pool, types, type ClientBase } from "pg"
 import { repeatOnConflict } from "./conflicts.ts"

@@ -1,5 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import { postgresRefusal } from "@stillframe/domain/postgres-refusal"
+import { postgresRefusal } from "@stillframe/domain/postgres/refusal"
 import { serverAt } from "@stillframe/domain/unreachable"
 
 // too_many_connections, also where it is a role's or a database's limit.

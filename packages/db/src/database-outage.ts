@@ -1,4 +1,4 @@
-import { openOutage, type Outage, type OutageLog } from "@stillframe/domain/outage"
+import { openOutage, type Outage, type OutageLog } from "@stillframe/domain/postgres/outage"
 
 /** Logs a lost database as one outage, whichever of a process's connections notices it first. */
 export interface DatabaseOutage {

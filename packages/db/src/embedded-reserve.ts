@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto"
 import { open, rm, stat, statfs } from "node:fs/promises"
 import { dirname } from "node:path"
-import { openOutage } from "@stillframe/domain/outage"
+import { openOutage } from "@stillframe/domain/postgres/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import type { KeeperLog } from "./embedded-keeper.ts"
 

@@ -1,6 +1,6 @@
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
 import { notHeardOf } from "@stillframe/domain/lost-host"
+import { counted } from "@stillframe/domain/text/counted"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { appendInstanceEvent } from "./events.ts"
 import { deleteInstance } from "./instances.ts"

@@ -8,7 +8,7 @@ import {
   type InstanceState,
   type SnapshotPolicy,
 } from "@stillframe/domain/instance"
-import type { Tags } from "@stillframe/domain/tags"
+import type { Tags } from "@stillframe/domain/text/tags"
 import { sql, type Selectable, type Updateable } from "kysely"
 import { clock } from "./client.ts"
 import type { Database, InstancesTable } from "./schema.ts"

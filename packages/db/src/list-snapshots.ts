@@ -1,5 +1,5 @@
 import type { SnapshotKind, SnapshotRecord, SnapshotStatus } from "@stillframe/domain/snapshot"
-import type { Tags } from "@stillframe/domain/tags"
+import type { Tags } from "@stillframe/domain/text/tags"
 import { sql } from "kysely"
 import { lostPool, poolContact } from "./contact.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"

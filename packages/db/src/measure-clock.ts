@@ -1,5 +1,5 @@
-import type { ClockSkew } from "@stillframe/domain/clock-skew"
-import { monotonicMs, type ClockReading } from "@stillframe/domain/database-clock"
+import type { ClockSkew } from "@stillframe/domain/postgres/clock-skew"
+import { monotonicMs, type ClockReading } from "@stillframe/domain/postgres/database-clock"
 import { now } from "./client.ts"
 import type { Database } from "./schema.ts"
 

@@ -1,4 +1,4 @@
-import type { OutageLog } from "@stillframe/domain/outage"
+import type { OutageLog } from "@stillframe/domain/postgres/outage"
 import { sql } from "kysely"
 import { openDatabase, type OwnedDatabase } from "./client.ts"
 import { openDatabaseOutage } from "./database-outage.ts"

@@ -1,4 +1,4 @@
-import { pooledStartup } from "@stillframe/domain/postgres-session"
+import { pooledStartup } from "@stillframe/domain/postgres/session"
 import { Client } from "pg"
 
 /** A connection to a pooler in transaction mode: it tells the pooler at its start what to set for each transaction. */

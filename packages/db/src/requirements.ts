@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { createId } from "@stillframe/domain/ids"
-import { sessionSettings } from "@stillframe/domain/postgres-session"
+import { sessionSettings } from "@stillframe/domain/postgres/session"
 import { sql } from "kysely"
 import type { OwnedDatabase } from "./client.ts"
 import type { Database } from "./schema.ts"

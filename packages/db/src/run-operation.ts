@@ -1,6 +1,6 @@
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { countsAsTry, retryDelayMs, type OperationKind } from "@stillframe/domain/operation"
-import { openTrouble } from "@stillframe/domain/outage"
+import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { inTransaction, type OwnedDatabase } from "./client.ts"
 import { keepLease } from "./lease.ts"
 import {

@@ -7,7 +7,7 @@ import type { Hypervisor, ImportState, InstanceState, SnapshotPolicy } from "@st
 import type { OperationKind, OperationState } from "@stillframe/domain/operation"
 import type { Problem } from "@stillframe/domain/problem"
 import type { CaptureMode, CompressionState, SnapshotKind, SnapshotStatus } from "@stillframe/domain/snapshot"
-import type { Tags } from "@stillframe/domain/tags"
+import type { Tags } from "@stillframe/domain/text/tags"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { ColumnType, Generated, JSONColumnType, Kysely, Transaction } from "kysely"
 

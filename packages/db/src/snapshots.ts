@@ -11,7 +11,7 @@ import {
   type SnapshotRecord,
   type SnapshotStatus,
 } from "@stillframe/domain/snapshot"
-import type { Tags } from "@stillframe/domain/tags"
+import type { Tags } from "@stillframe/domain/text/tags"
 import { sql, type RawBuilder, type Selectable, type Updateable } from "kysely"
 import { captorUp, lostPool, poolContact } from "./contact.ts"
 import { appendSnapshotEvent } from "./events.ts"

@@ -1,4 +1,4 @@
-import { setSession } from "@stillframe/domain/postgres-session"
+import { setSession } from "@stillframe/domain/postgres/session"
 import { Client } from "pg"
 import { connectionRefusal } from "./connection-refusal.ts"
 

@@ -1,5 +1,5 @@
 import { createId } from "@stillframe/domain/ids"
-import type { Tags } from "@stillframe/domain/tags"
+import type { Tags } from "@stillframe/domain/text/tags"
 import { sql, type Selectable } from "kysely"
 import { clock, clockPlus } from "./client.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "./page.ts"

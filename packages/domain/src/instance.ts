@@ -1,8 +1,8 @@
 import type { CompressionConfig } from "./compression.ts"
 import { notHeardOf } from "./lost-host.ts"
-import { shownReason } from "./reason.ts"
 import { restorableMembers } from "./restorable.ts"
-import type { Tags } from "./tags.ts"
+import { shownReason } from "./text/reason.ts"
+import type { Tags } from "./text/tags.ts"
 
 /** The contract's five; `qemu-microvm` is QEMU with its microvm machine. */
 export const hypervisors = ["cloud-hypervisor", "firecracker", "qemu", "qemu-microvm", "vz"] as const

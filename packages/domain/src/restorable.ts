@@ -1,4 +1,4 @@
-import { shownReason } from "./reason.ts"
+import { shownReason } from "./text/reason.ts"
 
 /** Why snapshots of a VM cannot be restored or forked: an option of its owner's command line, or a device, that a VM of ours cannot have. */
 export function unlaunchable(option: string): string {

@@ -2,9 +2,9 @@ import type { CompressionConfig, EffectiveCompression } from "./compression.ts"
 import type { ErrorCode } from "./errors.ts"
 import type { Hypervisor, TargetState } from "./instance.ts"
 import { noHostOf, type LostPool } from "./lost-host.ts"
-import { shownReason } from "./reason.ts"
 import { restorableMembers } from "./restorable.ts"
-import type { Tags } from "./tags.ts"
+import { shownReason } from "./text/reason.ts"
+import type { Tags } from "./text/tags.ts"
 
 export const snapshotKinds = ["Standby", "Stopped"] as const
 export type SnapshotKind = (typeof snapshotKinds)[number]

@@ -1,4 +1,4 @@
-import type { Tags } from "./tags.ts"
+import type { Tags } from "./text/tags.ts"
 
 /**
  * Why a webhook was disabled that its owner had enabled: its receiver answered 410, or there were nothing but failures for

@@ -1,7 +1,7 @@
 import { open, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { monotonicMs } from "@stillframe/domain/postgres/database-clock"
 import type { Capture, CaptureRequest } from "./capture.ts"
 import type { DiskFreeze } from "./disk-freeze.ts"
 import { ensureRuns } from "./ensure-runs.ts"

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { postgresRefusal } from "@stillframe/domain/postgres-refusal"
+import { postgresRefusal } from "@stillframe/domain/postgres/refusal"
 import { serverAt } from "@stillframe/domain/unreachable"
 import type { Pool, PoolClient, QueryResult } from "pg"
 

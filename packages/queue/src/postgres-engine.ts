@@ -1,5 +1,5 @@
-import { isConnectionLoss } from "@stillframe/domain/connection-loss"
-import { setSession } from "@stillframe/domain/postgres-session"
+import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
+import { setSession } from "@stillframe/domain/postgres/session"
 import { createPostgresBackend, withBackend, type PgPool } from "bullmq"
 import { Pool, type ClientBase } from "pg"
 import { engineOn, type BullBackend } from "./backend.ts"

@@ -1,6 +1,6 @@
-import { isConnectionLoss } from "@stillframe/domain/connection-loss"
 import { StillframeError } from "@stillframe/domain/errors"
-import { openOutage } from "@stillframe/domain/outage"
+import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
+import { openOutage } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "./logger.ts"
 
 /**

@@ -1,6 +1,6 @@
 import { hostname } from "node:os"
 import { resolve } from "node:path"
-import { hostNamePattern, toHostName } from "@stillframe/domain/names"
+import { hostNamePattern, toHostName } from "@stillframe/domain/text/names"
 import ipaddr from "ipaddr.js"
 import { z } from "zod"
 

@@ -1,7 +1,7 @@
 import { once } from "node:events"
 import { Worker } from "node:worker_threads"
 import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
-import { tagsMax } from "@stillframe/domain/tags"
+import { tagsMax } from "@stillframe/domain/text/tags"
 import { sql } from "kysely"
 import { expect, test } from "vitest"
 import { snapshotRecord } from "../events/records.ts"

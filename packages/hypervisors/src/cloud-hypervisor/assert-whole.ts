@@ -1,6 +1,6 @@
 import { join } from "node:path"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { readRegular } from "@stillframe/storage/open-regular"
 import { fileSize } from "../file-size.ts"
 import { jsonBytesMax, savedNames } from "./files.ts"

@@ -1,6 +1,6 @@
 import { join } from "node:path"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { openRegular } from "@stillframe/storage/open-regular"
 import type { Disk } from "../disks.ts"
 import { fileSize } from "../file-size.ts"

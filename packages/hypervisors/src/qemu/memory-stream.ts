@@ -1,5 +1,5 @@
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { openRegular } from "@stillframe/storage/open-regular"
 
 /** QEMU's stream: "QEVM", version 3 (migration/savevm.c). */

@@ -1,7 +1,7 @@
 import { stat, statfs } from "node:fs/promises"
 import { join } from "node:path"
-import { counted } from "@stillframe/domain/counted"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
+import { counted } from "@stillframe/domain/text/counted"
 import { overlaysOf, readDisks, type Disk, type DiskLayer } from "../disks.ts"
 import { activeOverlays } from "./active-overlays.ts"
 import { assertUndisturbed } from "./assert-undisturbed.ts"

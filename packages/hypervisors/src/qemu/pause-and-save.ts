@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
-import { monotonicMs } from "@stillframe/domain/database-clock"
 import { StillframeError } from "@stillframe/domain/errors"
+import { monotonicMs } from "@stillframe/domain/postgres/database-clock"
 import type { DiskFreeze } from "../disk-freeze.ts"
 import { pauseDeadline } from "../pause-deadline.ts"
 import type { CaptureTarget, SaveOptions } from "./capture.ts"

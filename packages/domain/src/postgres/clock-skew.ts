@@ -1,4 +1,4 @@
-import type { Problem } from "./problem.ts"
+import type { Problem } from "../problem.ts"
 
 /** Less goes unmentioned: NTP keeps machines within milliseconds of each other. */
 const toleratedMs = 2_000

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest"
-import { StillframeError } from "./errors.ts"
+import { StillframeError } from "../errors.ts"
 import { openOutage, openTrouble } from "./outage.ts"
 
 function outageByHand() {

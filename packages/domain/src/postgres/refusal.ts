@@ -1,4 +1,4 @@
-import { sentence, unreachable, type Server } from "./unreachable.ts"
+import { sentence, unreachable, type Server } from "../unreachable.ts"
 
 interface Refusal {
   readonly code: string

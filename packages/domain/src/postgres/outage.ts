@@ -1,5 +1,5 @@
+import { StillframeError } from "../errors.ts"
 import { isConnectionLoss } from "./connection-loss.ts"
-import { StillframeError } from "./errors.ts"
 
 export interface OutageLog {
   info(fields: object, message: string): void
