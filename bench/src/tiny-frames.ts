@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from "node:fs"
 import { join } from "node:path"
-import { verifyAny } from "@stillframe/codec/any-file"
-import { lz4Part, type Part, zstdPart } from "@stillframe/codec/other-writers"
+import { lz4Part, type Part, zstdPart } from "@stillframe/codec/foreign/other-writers"
+import { verifyAny } from "@stillframe/codec/frames/any-file"
 import type { Step } from "./compression-steps.ts"
 
 const frameCount = 1_000_000
@@ -13,7 +13,7 @@ export function tinyFramesStep(algorithm: "zstd" | "lz4", dir: string, threads: 
   const write = { zstd: (line: Buffer) => zstdPart(line, { checksum: true }), lz4: lz4Part }[algorithm]
   writeFrames(path, write)
   const script = `
-    import { verifyAny } from ${JSON.stringify(import.meta.resolve("@stillframe/codec/any-file"))}
+    import { verifyAny } from ${JSON.stringify(import.meta.resolve("@stillframe/codec/frames/any-file"))}
     await verifyAny(${JSON.stringify(path)}, { threads: ${threads}, signal: new AbortController().signal })`
   return {
     ours: () => verifyAny(path, { threads, signal: new AbortController().signal }),

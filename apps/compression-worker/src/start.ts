@@ -1,5 +1,5 @@
-import { codecsInUse } from "@stillframe/codec/codecs"
-import { warmThreads } from "@stillframe/codec/threads"
+import { codecsInUse } from "@stillframe/codec/frames/codecs"
+import { warmThreads } from "@stillframe/codec/threads/threads"
 import { compressionHeartbeat } from "@stillframe/db/compression-workers"
 import { measureClock } from "@stillframe/db/measure-clock"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"

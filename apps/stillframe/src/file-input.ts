@@ -1,7 +1,7 @@
 import { createReadStream, type Stats } from "node:fs"
 import { realpath, stat } from "node:fs/promises"
 import type { Readable } from "node:stream"
-import type { CompressedSource } from "@stillframe/codec/foreign-source"
+import type { CompressedSource } from "@stillframe/codec/foreign/source"
 import { StillframeError } from "@stillframe/domain/errors"
 import { isAbsent } from "./file-output.ts"
 import { unlessAborted } from "./run-verb.ts"

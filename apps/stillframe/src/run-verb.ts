@@ -1,5 +1,5 @@
 import type { OnProgress } from "@stillframe/codec/compress"
-import { fileError } from "@stillframe/codec/files"
+import { fileError } from "@stillframe/codec/frames/files"
 import { StillframeError } from "@stillframe/domain/errors"
 import { progressBar } from "./progress-bar.ts"
 

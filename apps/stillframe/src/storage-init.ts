@@ -1,6 +1,6 @@
 import { access } from "node:fs/promises"
 import { join } from "node:path"
-import { fileError } from "@stillframe/codec/files"
+import { fileError } from "@stillframe/codec/frames/files"
 import { startEmbeddedPostgres } from "@stillframe/db/embedded"
 import { openMigrated } from "@stillframe/db/open"
 import { StillframeError } from "@stillframe/domain/errors"

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
 import { join } from "node:path"
-import { fileError } from "@stillframe/codec/files"
+import { fileError } from "@stillframe/codec/frames/files"
 import { StillframeError } from "@stillframe/domain/errors"
 import { scopeEffects, scopes, type Scope } from "@stillframe/domain/scopes"
 import { parseDuration } from "@stillframe/domain/text/duration"

@@ -1,13 +1,13 @@
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openRegular } from "@stillframe/storage/open-regular"
-import { assertLevel, codecFor } from "./codecs.ts"
-import { batchFrames, type CompressTask, frameBytes } from "./compress-task.ts"
-import { createControl } from "./control.ts"
-import { fileError, writeFully, writeNewFile } from "./files.ts"
-import { flushAlong } from "./flush-along.ts"
-import { encodeSeekTable, entryWords, frameCountMax } from "./seek-table.ts"
-import { runThreads } from "./threads.ts"
+import { assertLevel, codecFor } from "./frames/codecs.ts"
+import { fileError, writeFully, writeNewFile } from "./frames/files.ts"
+import { flushAlong } from "./frames/flush-along.ts"
+import { encodeSeekTable, entryWords, frameCountMax } from "./frames/seek-table.ts"
+import { batchFrames, type CompressTask, frameBytes } from "./threads/compress-task.ts"
+import { createControl } from "./threads/control.ts"
+import { runThreads } from "./threads/threads.ts"
 
 /** Called a few times a second and once at the end, with bytes of uncompressed content. */
 export type OnProgress = (doneBytes: number, totalBytes: number) => void

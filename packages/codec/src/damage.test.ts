@@ -7,10 +7,10 @@ import fc from "fast-check"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
 import { decompressFile, decompressFrames } from "./decompress.ts"
-import { describeEachCodec } from "./each-codec.ts"
+import { describeEachCodec } from "./frames/each-codec.ts"
+import { encodeSeekTable } from "./frames/seek-table.ts"
+import { openSeekable } from "./frames/seekable.ts"
 import { sha256File } from "./hash.ts"
-import { encodeSeekTable } from "./seek-table.ts"
-import { openSeekable } from "./seekable.ts"
 import { verifyFile } from "./verify.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-damage-"))

@@ -1,10 +1,10 @@
-import { batchContentBytes, batchCount } from "./batches.ts"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
-import { createControl, passTurn, stop } from "./control.ts"
-import { fileError, writeNewFile } from "./files.ts"
-import { flushAlong } from "./flush-along.ts"
-import { type Frames, openFrames } from "./open-frames.ts"
-import { runThreads } from "./threads.ts"
+import { batchContentBytes, batchCount } from "./frames/batches.ts"
+import { fileError, writeNewFile } from "./frames/files.ts"
+import { flushAlong } from "./frames/flush-along.ts"
+import { type Frames, openFrames } from "./frames/open.ts"
+import { createControl, passTurn, stop } from "./threads/control.ts"
+import { runThreads } from "./threads/threads.ts"
 
 /**
  * Decompresses `source` into `destination`, which must not exist; frames of zeros become holes. On

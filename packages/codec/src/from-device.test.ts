@@ -16,7 +16,7 @@ import { join } from "node:path"
 import { contentHash, sparseBytesMin } from "@stillframe/storage/content-hash"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
-import { openDirect } from "./direct.ts"
+import { openDirect } from "./frames/direct.ts"
 import { diskHash, sha256File } from "./hash.ts"
 import { verifyFile } from "./verify.ts"
 

@@ -6,8 +6,8 @@ import {
   type ContentHash,
 } from "@stillframe/storage/content-hash"
 import { openRegular } from "@stillframe/storage/open-regular"
-import { alignedMemory, openDirect } from "./direct.ts"
-import { fileError, shortened } from "./files.ts"
+import { alignedMemory, openDirect } from "./frames/direct.ts"
+import { fileError, shortened } from "./frames/files.ts"
 
 /** One piece is hashed while the next is read; larger ones are no faster. */
 const pieceBytes = 1024 * 1024

@@ -16,7 +16,7 @@ import fc from "fast-check"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
 import { decompressFile } from "./decompress.ts"
-import { openSeekable } from "./seekable.ts"
+import { openSeekable } from "./frames/seekable.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-holes-"))
 afterAll(() => rmSync(folder, { recursive: true }))

@@ -4,9 +4,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, test } from "vitest"
 import { compressFile } from "./compress.ts"
-import { liblz4FrameStream } from "./lz4-codec.ts"
-import { seekableFile, zerosPart } from "./other-writers.ts"
-import { footerBytes, seekTableBytes } from "./seek-table.ts"
+import { seekableFile, zerosPart } from "./foreign/other-writers.ts"
+import { footerBytes, seekTableBytes } from "./frames/seek-table.ts"
+import { liblz4FrameStream } from "./lz4/codec.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-memory-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -47,7 +47,9 @@ for (const algorithm of ["zstd", "lz4"] as const) {
         peakMax,
       )
       expect(peakOf("decompress", `m.decompressFile({ ${from(packed)}, ${threads} })`)).toBeLessThan(peakMax)
-      expect(peakOf("any-file", `m.decompressAny({ ${from(foreign)}, ${threads} })`)).toBeLessThan(peakMax)
+      expect(peakOf("frames/any-file", `m.decompressAny({ ${from(foreign)}, ${threads} })`)).toBeLessThan(
+        peakMax,
+      )
     },
     timeoutMs,
   )
@@ -59,11 +61,11 @@ test.skipIf(linux)(
     const [path, unpacked] = [join(folder, "one-frame"), join(folder, "one-frame-out")]
     writeFileSync(path, seekableFile([zerosPart(contentBytes / 2 ** 17)]))
     const work = "{ threads: 2, signal: new AbortController().signal }"
-    expect(peakOf("any-file", `m.verifyAny(${JSON.stringify(path)}, ${work})`)).toBeLessThan(peakMax)
+    expect(peakOf("frames/any-file", `m.verifyAny(${JSON.stringify(path)}, ${work})`)).toBeLessThan(peakMax)
     const files = `source: ${JSON.stringify(path)}, destination: ${JSON.stringify(unpacked)}`
-    expect(peakOf("any-file", `m.decompressAny({ ${files}, ...${work} })`)).toBeLessThan(peakMax)
+    expect(peakOf("frames/any-file", `m.decompressAny({ ${files}, ...${work} })`)).toBeLessThan(peakMax)
     const read = `(async () => { for await (const _ of m.anyContent(${JSON.stringify(path)}, ${work})); })()`
-    expect(peakOf("any-content", read)).toBeLessThan(peakMax)
+    expect(peakOf("frames/any-content", read)).toBeLessThan(peakMax)
   },
   timeoutMs,
 )

@@ -1,13 +1,13 @@
 import type { Algorithm } from "@stillframe/domain/compression"
 import { counted } from "@stillframe/domain/text/counted"
-import { batchBytesMax, batchCount } from "./batches.ts"
 import { bytesReporter, type OnProgress, threadsFor } from "./compress.ts"
-import { createControl } from "./control.ts"
-import { fileError } from "./files.ts"
-import { type Frames, openFrames } from "./open-frames.ts"
-import { corrupted } from "./seek-table.ts"
-import { runThreads } from "./threads.ts"
-import type { Ring } from "./verify-task.ts"
+import { batchBytesMax, batchCount } from "./frames/batches.ts"
+import { fileError } from "./frames/files.ts"
+import { type Frames, openFrames } from "./frames/open.ts"
+import { corrupted } from "./frames/seek-table.ts"
+import { createControl } from "./threads/control.ts"
+import { runThreads } from "./threads/threads.ts"
+import type { Ring } from "./threads/verify-task.ts"
 
 export interface Verified {
   /** Undefined for a file without a frame, which is empty in either. */

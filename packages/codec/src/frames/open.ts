@@ -5,7 +5,7 @@ import { batchesOf } from "./batches.ts"
 import { type CodecId, codecFor } from "./codecs.ts"
 import { alignedMemory, openDirect, pagesAround } from "./direct.ts"
 import { shortened } from "./files.ts"
-import { lz4Magic, zstdMagic } from "./frame-magic.ts"
+import { lz4Magic, zstdMagic } from "./magic.ts"
 import { corrupted, footerBytes, parseSeekTable, type SeekTable, seekTableBytes } from "./seek-table.ts"
 
 /** A compressed file, open for reading, whose table was read and checked. Threads get it as it is. */

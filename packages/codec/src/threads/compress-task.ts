@@ -1,8 +1,8 @@
 import { holesOf } from "@stillframe/storage/holes"
-import { type CodecId, type FrameCodec, loadCodec } from "./codecs.ts"
+import { type CodecId, type FrameCodec, loadCodec } from "../frames/codecs.ts"
+import { readFully, writeFully } from "../frames/files.ts"
+import { entryWords } from "../frames/seek-table.ts"
 import { type Control, claim, countFrame, passTurn, throwIfStopped, turn, waitUntil } from "./control.ts"
-import { readFully, writeFully } from "./files.ts"
-import { entryWords } from "./seek-table.ts"
 
 /** Uncompressed bytes of every frame but the last. On a guest, zstd 1 reaches 1.587× at 64 KiB, 256 KiB and 2 MiB alike. */
 export const frameBytes = 256 * 1024

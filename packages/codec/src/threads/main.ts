@@ -1,5 +1,6 @@
 import { parentPort } from "node:worker_threads"
 import { toStillframeError } from "@stillframe/domain/errors"
+import { fileError } from "../frames/files.ts"
 import { type CompressTask, runCompressTask } from "./compress-task.ts"
 import { stop, stopped } from "./control.ts"
 import {
@@ -8,7 +9,6 @@ import {
   runDecodeToFile,
   runDecodeToMessages,
 } from "./decompress-task.ts"
-import { fileError } from "./files.ts"
 import type { Answer } from "./threads.ts"
 import { type DecodeToRingTask, type HashRingTask, runDecodeToRing, runHashRing } from "./verify-task.ts"
 

@@ -1,7 +1,7 @@
 import fc from "fast-check"
 import { expect, test } from "vitest"
-import { liblz4FrameStream } from "./lz4-codec.ts"
-import { decodeLz4Small } from "./lz4-small.ts"
+import { liblz4FrameStream } from "./codec.ts"
+import { decodeLz4Small } from "./small.ts"
 
 const library = liblz4FrameStream()
 library?.[Symbol.dispose]()

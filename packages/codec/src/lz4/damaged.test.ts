@@ -2,9 +2,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, test } from "vitest"
-import { anyContent } from "./any-content.ts"
-import { compressFile } from "./compress.ts"
-import { liblz4FrameStream } from "./lz4-codec.ts"
+import { compressFile } from "../compress.ts"
+import { anyContent } from "../frames/any-content.ts"
+import { liblz4FrameStream } from "./codec.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-damaged-lz4-"))
 afterAll(() => rmSync(folder, { recursive: true }))

@@ -5,10 +5,10 @@ import { join } from "node:path"
 import { toStillframeError } from "@stillframe/domain/errors"
 import fc from "fast-check"
 import { afterAll, expect, test } from "vitest"
-import { anyContent } from "./any-content.ts"
-import { decompressAny, verifyAny } from "./any-file.ts"
-import type { CompressedSource } from "./foreign-source.ts"
+import { anyContent } from "../frames/any-content.ts"
+import { decompressAny, verifyAny } from "../frames/any-file.ts"
 import { mergedPart, seekableFile, skippablePart, tableOf, zerosPart, zstdPart } from "./other-writers.ts"
+import type { CompressedSource } from "./source.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-others-"))
 afterAll(() => rmSync(folder, { recursive: true }))

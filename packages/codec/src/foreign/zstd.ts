@@ -1,10 +1,10 @@
 import { Readable } from "node:stream"
 import { createZstdDecompress } from "node:zlib"
-import { codecFor, loadCodec } from "./codecs.ts"
-import type { FileReader } from "./file-reader.ts"
-import { corrupted, notSupported } from "./seek-table.ts"
-import { xxh64 } from "./xxh64.ts"
-import { contentSizeBytes, zstdBlockBytesMax, zstdChecksumFlag } from "./zstd-extent.ts"
+import { codecFor, loadCodec } from "../frames/codecs.ts"
+import type { FileReader } from "../frames/file-reader.ts"
+import { corrupted, notSupported } from "../frames/seek-table.ts"
+import { contentSizeBytes, zstdBlockBytesMax, zstdChecksumFlag } from "../zstd/extent.ts"
+import { xxh64 } from "../zstd/xxh64.ts"
 
 /**
  * The content of one zstd frame, whose `magic` was read, in pieces that are valid until the next. Returns the low half of

@@ -1,6 +1,6 @@
-import { decompressFrames } from "./decompress.ts"
+import { decompressFrames } from "../decompress.ts"
+import { type CompressedSource, isCorrupted, openForeign, tableFits } from "../foreign/source.ts"
 import { fileError } from "./files.ts"
-import { type CompressedSource, isCorrupted, openForeign, tableFits } from "./foreign-source.ts"
 import { openSeekable } from "./seekable.ts"
 
 interface Range {

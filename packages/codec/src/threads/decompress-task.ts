@@ -1,8 +1,8 @@
-import { batchContentBytes, batchPosition } from "./batches.ts"
+import { batchContentBytes, batchPosition } from "../frames/batches.ts"
+import { contentBytes, decodeBatches } from "../frames/decoder.ts"
+import { writeFully } from "../frames/files.ts"
+import type { Frames } from "../frames/open.ts"
 import { type Control, turn, waitUntil } from "./control.ts"
-import { writeFully } from "./files.ts"
-import { contentBytes, decodeBatches } from "./frame-decoder.ts"
-import type { Frames } from "./open-frames.ts"
 
 export interface DecodeToFileTask {
   kind: "decode-to-file"

@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
-import { batchBytesMax, batchCount, batchFrames, batchPosition } from "./batches.ts"
+import { batchBytesMax, batchCount, batchFrames, batchPosition } from "../frames/batches.ts"
+import { contentBytes, decodeBatches } from "../frames/decoder.ts"
+import type { Frames } from "../frames/open.ts"
 import { type Control, passTurn, turn, waitUntil, wake } from "./control.ts"
-import { contentBytes, decodeBatches } from "./frame-decoder.ts"
-import type { Frames } from "./open-frames.ts"
 
 /** Batches of decoded content on their way to the one thread that hashes them in order. */
 export interface Ring {

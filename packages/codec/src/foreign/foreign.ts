@@ -1,9 +1,6 @@
 import type { Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { FileReader } from "./file-reader.ts"
-import { lz4FrameReader } from "./foreign-lz4.ts"
-import { zstdFrame } from "./foreign-zstd.ts"
-import { frameLog, tableBytesMax } from "./frame-log.ts"
+import type { FileReader } from "../frames/file-reader.ts"
 import {
   isLegacyZstd,
   isSkippable,
@@ -11,9 +8,12 @@ import {
   lz4Magic,
   seekTableMagic,
   zstdMagic,
-} from "./frame-magic.ts"
+} from "../frames/magic.ts"
+import { corrupted, endsSeekTable, footerBytes, notSupported } from "../frames/seek-table.ts"
+import { frameLog, tableBytesMax } from "./frame-log.ts"
 import { frameRuns } from "./frame-runs.ts"
-import { corrupted, endsSeekTable, footerBytes, notSupported } from "./seek-table.ts"
+import { lz4FrameReader } from "./lz4.ts"
+import { zstdFrame } from "./zstd.ts"
 
 /** Facts about a file, as far as it was read. */
 export interface Found {

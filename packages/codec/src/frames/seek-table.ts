@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { counted } from "@stillframe/domain/text/counted"
-import { seekTableMagic } from "./frame-magic.ts"
+import { seekTableMagic } from "./magic.ts"
 
 /**
  * The seek table of the zstd seekable format 0.1.0 (zstd's contrib/seekable_format/zstd_seekable_compression_format.md):

@@ -1,4 +1,3 @@
-import { type FoundFrame, type FrameStack, frameStack } from "./frame-stack.ts"
 import {
   corrupted,
   entryWords,
@@ -7,7 +6,8 @@ import {
   isUnknownVersion,
   notSupported,
   parseFooter,
-} from "./seek-table.ts"
+} from "../frames/seek-table.ts"
+import { type FoundFrame, type FrameStack, frameStack } from "./frame-stack.ts"
 
 /** Compares seek tables in the middle of a file, or at its end, with the frames before them. */
 export interface FrameLog {

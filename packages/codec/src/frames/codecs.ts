@@ -1,7 +1,7 @@
 import { type Algorithm, compressionMistake } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
-import { liblz4Codec, lz4NapiCodec } from "./lz4-codec.ts"
-import { zlibZstdCodec, zstdNapiCodec } from "./zstd-codec.ts"
+import { liblz4Codec, lz4NapiCodec } from "../lz4/codec.ts"
+import { zlibZstdCodec, zstdNapiCodec } from "../zstd/codec.ts"
 
 /** One algorithm through one binding. Not shared between threads; both calls are synchronous. */
 export interface FrameCodec {

@@ -1,9 +1,9 @@
 import type { FileHandle } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { counted } from "@stillframe/domain/text/counted"
+import { contentBytes, type FrameDecoder, frameDecoder } from "./decoder.ts"
 import { fileError, shortened } from "./files.ts"
-import { contentBytes, type FrameDecoder, frameDecoder } from "./frame-decoder.ts"
-import { type Frames, openFrames } from "./open-frames.ts"
+import { type Frames, openFrames } from "./open.ts"
 import type { SeekTable } from "./seek-table.ts"
 
 export interface Seekable extends AsyncDisposable {

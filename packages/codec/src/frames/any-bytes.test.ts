@@ -13,13 +13,13 @@ import { join } from "node:path"
 import { toStillframeError } from "@stillframe/domain/errors"
 import fc from "fast-check"
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { compressFile } from "../compress.ts"
+import { decompressFile } from "../decompress.ts"
+import { verifyFile } from "../verify.ts"
 import { codecFor } from "./codecs.ts"
-import { compressFile } from "./compress.ts"
-import { decompressFile } from "./decompress.ts"
 import { describeEachCodec } from "./each-codec.ts"
 import { encodeSeekTable, footerBytes } from "./seek-table.ts"
 import { openSeekable } from "./seekable.ts"
-import { verifyFile } from "./verify.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-any-"))
 afterAll(() => rmSync(folder, { recursive: true }))

@@ -1,7 +1,7 @@
 import koffi from "koffi"
 import { compressFrameSync, decompressFrameSync } from "lz4-napi"
-import type { FrameCodec } from "./codecs.ts"
-import { lz4ContentMax } from "./lz4-blocks.ts"
+import type { FrameCodec } from "../frames/codecs.ts"
+import { lz4ContentMax } from "./blocks.ts"
 
 /** LZ4F_VERSION of lz4frame.h, for LZ4F_createDecompressionContext. */
 const frameApiVersion = 100

@@ -4,11 +4,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Algorithm } from "@stillframe/domain/compression"
 import { afterAll, describe, expect, test } from "vitest"
-import { decompressAny } from "./any-file.ts"
-import { compressFile } from "./compress.ts"
-import { decompressFile } from "./decompress.ts"
-import { liblz4FrameStream } from "./lz4-codec.ts"
-import { openSeekable } from "./seekable.ts"
+import { compressFile } from "../compress.ts"
+import { decompressFile } from "../decompress.ts"
+import { decompressAny } from "../frames/any-file.ts"
+import { openSeekable } from "../frames/seekable.ts"
+import { liblz4FrameStream } from "../lz4/codec.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "codec-foreign-"))
 afterAll(() => rmSync(folder, { recursive: true }))

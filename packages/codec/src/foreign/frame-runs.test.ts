@@ -1,7 +1,7 @@
 import { toStillframeError } from "@stillframe/domain/errors"
 import fc from "fast-check"
 import { expect, test } from "vitest"
-import { streamReader } from "./file-reader.ts"
+import { streamReader } from "../frames/file-reader.ts"
 import { foreignContent } from "./foreign.ts"
 import { frameRuns } from "./frame-runs.ts"
 import {

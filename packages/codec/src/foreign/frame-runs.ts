@@ -1,10 +1,10 @@
 import type { Algorithm } from "@stillframe/domain/compression"
-import { codecFor, loadCodec } from "./codecs.ts"
-import { isSkippable, lz4Magic, seekTableMagic, zstdMagic } from "./frame-magic.ts"
+import { codecFor, loadCodec } from "../frames/codecs.ts"
+import { isSkippable, lz4Magic, seekTableMagic, zstdMagic } from "../frames/magic.ts"
+import { decodeLz4Small } from "../lz4/small.ts"
+import { zstdExtent } from "../zstd/extent.ts"
+import { xxh64Low32 } from "../zstd/xxh64.ts"
 import type { FoundFrame } from "./frame-stack.ts"
-import { decodeLz4Small } from "./lz4-small.ts"
-import { xxh64Low32 } from "./xxh64.ts"
-import { zstdExtent } from "./zstd-extent.ts"
 
 /** Whole frames that follow each other, decoded together. */
 interface FrameRun {

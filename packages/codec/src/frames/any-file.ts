@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto"
 import type { FileHandle } from "node:fs/promises"
-import type { OnProgress } from "./compress.ts"
-import { decompressFile } from "./decompress.ts"
+import type { OnProgress } from "../compress.ts"
+import { decompressFile } from "../decompress.ts"
+import { byTableOrStream, type CompressedSource, openForeign } from "../foreign/source.ts"
+import { type Verified, verifyFile } from "../verify.ts"
 import { fileError, writeAll, writeNewFile } from "./files.ts"
-import { byTableOrStream, type CompressedSource, openForeign } from "./foreign-source.ts"
-import { type Verified, verifyFile } from "./verify.ts"
 
 interface Work {
   readonly threads: number

@@ -1,7 +1,7 @@
 import { Worker } from "node:worker_threads"
 import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
 import { type Control, framesDone, stop } from "./control.ts"
-import type { Task } from "./thread-main.ts"
+import type { Task } from "./main.ts"
 
 /** A message of a thread: once that it has loaded, then for each task any number of batches and one of the others. */
 export type Answer =
@@ -118,7 +118,7 @@ function takeWorker(): Worker {
 
 function startWorker(): Worker {
   // Flags such as --input-type are about the main program and would keep the thread's file from loading.
-  const worker = new Worker(new URL("thread-main.ts", import.meta.url), { execArgv: [] })
+  const worker = new Worker(new URL("main.ts", import.meta.url), { execArgv: [] })
   const { promise, resolve } = Promise.withResolvers<void>()
   worker.once("message", () => resolve()).once("exit", () => resolve())
   loading.set(worker, promise)

@@ -1,12 +1,12 @@
 import { readSync } from "node:fs"
+import { type Control, claim, countFrame, throwIfStopped } from "../threads/control.ts"
+import { xxh64Low32 } from "../zstd/xxh64.ts"
 import { batchCount, batchFrames } from "./batches.ts"
 import { type FrameCodec, loadCodec } from "./codecs.ts"
-import { type Control, claim, countFrame, throwIfStopped } from "./control.ts"
 import { alignedMemory, pagesAround } from "./direct.ts"
 import { shortened } from "./files.ts"
-import type { Frames } from "./open-frames.ts"
+import type { Frames } from "./open.ts"
 import { corrupted, type SeekTable } from "./seek-table.ts"
-import { xxh64Low32 } from "./xxh64.ts"
 
 export interface FrameDecoder {
   /**

@@ -1,6 +1,6 @@
-import type { FileReader } from "./file-reader.ts"
-import { liblz4FrameStream } from "./lz4-codec.ts"
-import { corrupted, notSupported } from "./seek-table.ts"
+import type { FileReader } from "../frames/file-reader.ts"
+import { corrupted, notSupported } from "../frames/seek-table.ts"
+import { liblz4FrameStream } from "../lz4/codec.ts"
 
 type FrameStream = NonNullable<ReturnType<typeof liblz4FrameStream>>
 

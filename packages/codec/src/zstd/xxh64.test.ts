@@ -1,7 +1,7 @@
 import fc from "fast-check"
 import { expect, test } from "vitest"
+import { zlibZstdCodec } from "./codec.ts"
 import { xxh64, xxh64Low32 } from "./xxh64.ts"
-import { zlibZstdCodec } from "./zstd-codec.ts"
 
 const codec = zlibZstdCodec()
 

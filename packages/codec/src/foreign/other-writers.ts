@@ -1,6 +1,6 @@
 import { constants, zstdCompressSync } from "node:zlib"
-import { codecFor, loadCodec } from "./codecs.ts"
-import { xxh64Low32 } from "./xxh64.ts"
+import { codecFor, loadCodec } from "../frames/codecs.ts"
+import { xxh64Low32 } from "../zstd/xxh64.ts"
 
 // Files as other programs write them, byte by byte, for tests.
 

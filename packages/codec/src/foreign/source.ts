@@ -1,10 +1,10 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { openRegular } from "@stillframe/storage/open-regular"
-import { openDirect } from "./direct.ts"
-import { fileReader, streamReader } from "./file-reader.ts"
+import { openDirect } from "../frames/direct.ts"
+import { fileReader, streamReader } from "../frames/file-reader.ts"
+import { openFrames, readFooter } from "../frames/open.ts"
+import { endsSeekTable, hasChecksums } from "../frames/seek-table.ts"
 import { type Found, foreignContent } from "./foreign.ts"
-import { openFrames, readFooter } from "./open-frames.ts"
-import { endsSeekTable, hasChecksums } from "./seek-table.ts"
 
 /** The path of a regular file, or the bytes of one from a pipe. */
 export type CompressedSource = string | AsyncIterable<Buffer>
