@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
-import { startEmbeddedPostgres } from "@stillframe/db/embedded"
+import { startEmbeddedPostgres } from "@stillframe/embedded-postgres/start"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { client, type Client } from "@stillframe/stillframe/client"
 import { installImages } from "@stillframe/stillframe/install-images"

@@ -1,5 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { markAnswered } from "@stillframe/db/repeated-creates"
+import { markAnswered } from "@stillframe/db/snapshots/repeated-creates"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 

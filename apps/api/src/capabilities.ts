@@ -1,4 +1,4 @@
-import { liveHosts } from "@stillframe/db/hosts"
+import { liveHosts } from "@stillframe/db/hosts/hosts"
 import { hypervisors } from "@stillframe/domain/instance"
 import { z } from "zod"
 import { contractMembers, inContractsWords } from "./contract-capabilities.ts"

@@ -1,5 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { countOpenCaptures, type CapturesOf } from "@stillframe/db/open-captures"
+import { countOpenCaptures, type CapturesOf } from "@stillframe/db/snapshots/open-captures"
 import { StillframeError } from "@stillframe/domain/errors"
 import { LRUCache } from "lru-cache"
 

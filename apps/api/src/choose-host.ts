@@ -1,4 +1,4 @@
-import type { LiveHost } from "@stillframe/db/hosts"
+import type { LiveHost } from "@stillframe/db/hosts/hosts"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hostNeeds } from "@stillframe/domain/hypervisor-needs"
 import type { Hypervisor } from "@stillframe/domain/instance"

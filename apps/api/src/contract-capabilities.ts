@@ -1,5 +1,5 @@
 import { arch, platform } from "node:process"
-import type { LiveHost } from "@stillframe/db/hosts"
+import type { LiveHost } from "@stillframe/db/hosts/hosts"
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import { hypervisors, type Hypervisor } from "@stillframe/domain/instance"
 import { z } from "zod"

@@ -1,9 +1,13 @@
 import { inTransaction } from "@stillframe/db/client"
-import type { Made } from "@stillframe/db/idempotency"
-import { type InstanceRow } from "@stillframe/db/instances"
-import { findEarlierTry, lockTries } from "@stillframe/db/repeated-creates"
-import { resolveInstance } from "@stillframe/db/shown-instances"
-import { createSnapshot as insertSnapshot, findSnapshot, type NewSnapshot } from "@stillframe/db/snapshots"
+import { type InstanceRow } from "@stillframe/db/instances/instances"
+import { resolveInstance } from "@stillframe/db/instances/shown"
+import type { Made } from "@stillframe/db/snapshots/idempotency"
+import { findEarlierTry, lockTries } from "@stillframe/db/snapshots/repeated-creates"
+import {
+  createSnapshot as insertSnapshot,
+  findSnapshot,
+  type NewSnapshot,
+} from "@stillframe/db/snapshots/snapshots"
 import {
   compressionMistake,
   effectiveCompression,

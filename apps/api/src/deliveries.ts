@@ -1,6 +1,6 @@
-import { findDelivery, listAttempts, listDeliveries } from "@stillframe/db/list-deliveries"
-import { resendDelivery } from "@stillframe/db/resend-delivery"
-import { findWebhook } from "@stillframe/db/webhooks"
+import { findDelivery, listAttempts, listDeliveries } from "@stillframe/db/webhooks/list-deliveries"
+import { resendDelivery } from "@stillframe/db/webhooks/resend-delivery"
+import { findWebhook } from "@stillframe/db/webhooks/webhooks"
 import {
   attemptResource,
   deliveryResource,

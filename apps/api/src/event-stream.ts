@@ -1,5 +1,5 @@
 import type { Writable } from "node:stream"
-import { readEventHead } from "@stillframe/db/event-head"
+import { readEventHead } from "@stillframe/db/events/head"
 import { StillframeError } from "@stillframe/domain/errors"
 import { chosenEventTypes, eventChoices, progressType } from "@stillframe/domain/events"
 import { z } from "zod"

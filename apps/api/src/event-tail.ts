@@ -1,5 +1,5 @@
-import { listEvents } from "@stillframe/db/events"
-import { listenForProgress } from "@stillframe/db/progress"
+import { listEvents } from "@stillframe/db/events/events"
+import { listenForProgress } from "@stillframe/db/operations/progress"
 import type { EventEnvelope, SnapshotProgress } from "@stillframe/domain/events"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { openWindow, type EventWindow } from "./event-window.ts"

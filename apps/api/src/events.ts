@@ -1,5 +1,5 @@
-import { readEventHead } from "@stillframe/db/event-head"
-import { listEvents } from "@stillframe/db/events"
+import { listEvents } from "@stillframe/db/events/events"
+import { readEventHead } from "@stillframe/db/events/head"
 import { StillframeError } from "@stillframe/domain/errors"
 import { chosenEventTypes, eventChoices } from "@stillframe/domain/events"
 import { z } from "zod"

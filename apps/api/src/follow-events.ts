@@ -1,5 +1,5 @@
-import { readEventHead } from "@stillframe/db/event-head"
-import { listEvents } from "@stillframe/db/events"
+import { listEvents } from "@stillframe/db/events/events"
+import { readEventHead } from "@stillframe/db/events/head"
 import { matchesEvent, type EventFilter } from "@stillframe/domain/events"
 import { eventFrame, resetFrame } from "./event-frames.ts"
 import type { Following } from "./event-tail.ts"

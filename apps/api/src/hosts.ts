@@ -1,5 +1,5 @@
-import { forgetHost } from "@stillframe/db/forget-host"
-import { knownHosts, leavesOf, type KnownHost } from "@stillframe/db/known-hosts"
+import { forgetHost } from "@stillframe/db/hosts/forget"
+import { knownHosts, leavesOf, type KnownHost } from "@stillframe/db/hosts/known"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hostNamePattern } from "@stillframe/domain/text/names"
 import { z } from "zod"

@@ -1,4 +1,4 @@
-import { resolveInstance } from "@stillframe/db/shown-instances"
+import { resolveInstance } from "@stillframe/db/instances/shown"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceStates, shownState, shownStateError, type InstanceState } from "@stillframe/domain/instance"
 import { parseDuration } from "@stillframe/domain/text/duration"

@@ -1,10 +1,14 @@
 import { inTransaction } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
-import { liveHosts } from "@stillframe/db/hosts"
-import { createInstance, lockInstance } from "@stillframe/db/instances"
-import { cancelInstanceWork, createOperation, pendingInstanceDelete } from "@stillframe/db/operations"
-import { findShownInstance, listInstances, resolveInstance } from "@stillframe/db/shown-instances"
-import { failCapturesOf } from "@stillframe/db/snapshots"
+import { appendInstanceEvent } from "@stillframe/db/events/events"
+import { liveHosts } from "@stillframe/db/hosts/hosts"
+import { createInstance, lockInstance } from "@stillframe/db/instances/instances"
+import { findShownInstance, listInstances, resolveInstance } from "@stillframe/db/instances/shown"
+import {
+  cancelInstanceWork,
+  createOperation,
+  pendingInstanceDelete,
+} from "@stillframe/db/operations/operations"
+import { failCapturesOf } from "@stillframe/db/snapshots/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { instanceResource, instanceStates } from "@stillframe/domain/instance"
 import { captureQueue } from "@stillframe/domain/queues"

@@ -1,4 +1,4 @@
-import type { NewInstance } from "@stillframe/db/instances"
+import type { NewInstance } from "@stillframe/db/instances/instances"
 import { StillframeError } from "@stillframe/domain/errors"
 import { builtinImages, type BuiltinImage } from "@stillframe/domain/images"
 import { hypervisors } from "@stillframe/domain/instance"

@@ -1,5 +1,5 @@
-import { capabilitiesOf } from "@stillframe/db/hosts"
-import type { InstanceRow } from "@stillframe/db/instances"
+import { capabilitiesOf } from "@stillframe/db/hosts/hosts"
+import type { InstanceRow } from "@stillframe/db/instances/instances"
 import type { Database } from "@stillframe/db/schema"
 import { StillframeError } from "@stillframe/domain/errors"
 

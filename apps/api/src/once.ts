@@ -1,4 +1,5 @@
 import { inTransaction } from "@stillframe/db/client"
+import type { Database } from "@stillframe/db/schema"
 import {
   findKept,
   KeyInProgress,
@@ -6,8 +7,7 @@ import {
   makeOnce,
   type KeptAnswer,
   type Made,
-} from "@stillframe/db/idempotency"
-import type { Database } from "@stillframe/db/schema"
+} from "@stillframe/db/snapshots/idempotency"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { RequestIdentity } from "./request-identity.ts"
 import type { Answer, ApiDeps, Call, Route } from "./route.ts"

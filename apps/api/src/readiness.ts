@@ -1,5 +1,5 @@
-import type { CompressionWorker } from "@stillframe/db/compression-workers"
-import type { LiveHost } from "@stillframe/db/hosts"
+import type { CompressionWorker } from "@stillframe/db/hosts/compression-workers"
+import type { LiveHost } from "@stillframe/db/hosts/hosts"
 import { notHeardOf, type LostHost } from "@stillframe/domain/lost-host"
 import { skewProblem, type ClockSkew } from "@stillframe/domain/postgres/clock-skew"
 import type { Problem } from "@stillframe/domain/problem"

@@ -1,8 +1,13 @@
-import { type InstanceRow } from "@stillframe/db/instances"
-import { createOperation } from "@stillframe/db/operations"
+import { type InstanceRow } from "@stillframe/db/instances/instances"
+import { resolveInstance } from "@stillframe/db/instances/shown"
+import { createOperation } from "@stillframe/db/operations/operations"
 import type { Database } from "@stillframe/db/schema"
-import { resolveInstance } from "@stillframe/db/shown-instances"
-import { findSnapshot, lockSnapshot, type ShownSnapshot, type SnapshotRow } from "@stillframe/db/snapshots"
+import {
+  findSnapshot,
+  lockSnapshot,
+  type ShownSnapshot,
+  type SnapshotRow,
+} from "@stillframe/db/snapshots/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"
 import { captureQueue } from "@stillframe/domain/queues"

@@ -1,10 +1,15 @@
-import { startCompression } from "@stillframe/db/compressions"
-import { appendSnapshotEvent } from "@stillframe/db/events"
-import type { Made } from "@stillframe/db/idempotency"
-import { createOperation } from "@stillframe/db/operations"
+import { appendSnapshotEvent } from "@stillframe/db/events/events"
+import { startCompression } from "@stillframe/db/operations/compressions"
+import { createOperation } from "@stillframe/db/operations/operations"
 import type { Database } from "@stillframe/db/schema"
-import { findSnapshot, lockSnapshot, requireSound, type SnapshotRow } from "@stillframe/db/snapshots"
-import { requestVerification } from "@stillframe/db/verifications"
+import type { Made } from "@stillframe/db/snapshots/idempotency"
+import {
+  findSnapshot,
+  lockSnapshot,
+  requireSound,
+  type SnapshotRow,
+} from "@stillframe/db/snapshots/snapshots"
+import { requestVerification } from "@stillframe/db/snapshots/verifications"
 import { compressionMistake, compressionOf } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { compressQueue } from "@stillframe/domain/queues"

@@ -1,15 +1,15 @@
 import { inTransaction } from "@stillframe/db/client"
-import { appendSnapshotEvent } from "@stillframe/db/events"
-import { listSnapshots } from "@stillframe/db/list-snapshots"
-import { cancelSnapshotWork, createOperation } from "@stillframe/db/operations"
+import { appendSnapshotEvent } from "@stillframe/db/events/events"
+import { cancelSnapshotWork, createOperation } from "@stillframe/db/operations/operations"
 import type { Database } from "@stillframe/db/schema"
+import { listSnapshots } from "@stillframe/db/snapshots/list"
 import {
   findSnapshot,
   lockSnapshot,
   startDelete,
   type ShownSnapshot,
   type SnapshotRow,
-} from "@stillframe/db/snapshots"
+} from "@stillframe/db/snapshots/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { idPattern } from "@stillframe/domain/ids"
 import { compressQueue } from "@stillframe/domain/queues"

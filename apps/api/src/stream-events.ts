@@ -1,7 +1,7 @@
 import { once } from "node:events"
 import type { Writable } from "node:stream"
 import { setImmediate as nextTurn } from "node:timers/promises"
-import type { EventHead } from "@stillframe/db/event-head"
+import type { EventHead } from "@stillframe/db/events/head"
 import type { EventFilter, SnapshotProgress } from "@stillframe/domain/events"
 import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
 import { endingFrame, openingFrame, positionFrame, progressFrame, resetFrame } from "./event-frames.ts"

@@ -1,4 +1,4 @@
-import type { WakeChannel } from "@stillframe/db/wake"
+import type { WakeChannel } from "@stillframe/db/connection/wake"
 import type { ApiDeps } from "./route.ts"
 
 /** Covers a wake-up that was lost. */

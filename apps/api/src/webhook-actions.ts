@@ -1,5 +1,5 @@
-import { appendWebhookEvent } from "@stillframe/db/events"
-import { lockWebhook, rotateSecret } from "@stillframe/db/webhooks"
+import { appendWebhookEvent } from "@stillframe/db/events/events"
+import { lockWebhook, rotateSecret } from "@stillframe/db/webhooks/webhooks"
 import { secretGraceMsMax } from "@stillframe/domain/webhook"
 import { z } from "zod"
 import { once } from "./once.ts"

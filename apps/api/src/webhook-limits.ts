@@ -1,5 +1,5 @@
-import { countWebhooks } from "@stillframe/db/count-webhooks"
 import type { Database } from "@stillframe/db/schema"
+import { countWebhooks } from "@stillframe/db/webhooks/count"
 import { StillframeError } from "@stillframe/domain/errors"
 
 /** How many webhooks there may be. One event is one request to each of them. */

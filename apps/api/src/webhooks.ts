@@ -5,7 +5,7 @@ import {
   findWebhook,
   listWebhooks,
   updateWebhook,
-} from "@stillframe/db/webhooks"
+} from "@stillframe/db/webhooks/webhooks"
 import { webhookResource } from "@stillframe/domain/webhook"
 import { z } from "zod"
 import { pageAnswer, pageQuery, pageRequest } from "./page.ts"

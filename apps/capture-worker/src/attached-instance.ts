@@ -1,4 +1,4 @@
-import type { InstanceRow } from "@stillframe/db/instances"
+import type { InstanceRow } from "@stillframe/db/instances/instances"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
 
 /** How a request names the VM to attach to. The API stored it, and checked its shape. */

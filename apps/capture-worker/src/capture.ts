@@ -1,18 +1,22 @@
 import { join } from "node:path"
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
-import { appendSnapshotEvent } from "@stillframe/db/events"
-import { findInstance, type InstanceRow } from "@stillframe/db/instances"
-import { createOperation, type ClaimedOperation } from "@stillframe/db/operations"
-import { progressWriter } from "@stillframe/db/progress"
-import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+import { appendSnapshotEvent } from "@stillframe/db/events/events"
+import { findInstance, type InstanceRow } from "@stillframe/db/instances/instances"
+import { createOperation, type ClaimedOperation } from "@stillframe/db/operations/operations"
+import { progressWriter } from "@stillframe/db/operations/progress"
+import {
+  finishDone,
+  type OperationContext,
+  type OperationHandler,
+} from "@stillframe/db/operations/run-operation"
 import {
   failSnapshot,
   handBackCapture,
   publishCapture,
   startCapture,
   type SnapshotRow,
-} from "@stillframe/db/snapshots"
-import { reserveSpace } from "@stillframe/db/space"
+} from "@stillframe/db/snapshots/snapshots"
+import { reserveSpace } from "@stillframe/db/snapshots/space"
 import { StillframeError } from "@stillframe/domain/errors"
 import { captureStates, mayCapture, type Hypervisor } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"

@@ -1,4 +1,4 @@
-import type { OperationContext } from "@stillframe/db/run-operation"
+import type { OperationContext } from "@stillframe/db/operations/run-operation"
 import type { RecordedProcess } from "./recorded-process.ts"
 import { operationOrder, type PlacedVm } from "./vm-order.ts"
 import type { Worker } from "./worker.ts"

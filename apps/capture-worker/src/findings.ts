@@ -1,6 +1,6 @@
 import { inTransaction } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
-import { recordFound, type FoundVm } from "@stillframe/db/instances"
+import { appendInstanceEvent } from "@stillframe/db/events/events"
+import { recordFound, type FoundVm } from "@stillframe/db/instances/instances"
 import { isUntrusted, type Seen, type StandstillDeps, type Vm } from "./see-standstill.ts"
 
 /** A busy main loop answers late, and a VM is not called silent for that. */

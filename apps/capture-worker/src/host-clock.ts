@@ -1,5 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { measureClock } from "@stillframe/db/measure-clock"
+import { measureClock } from "@stillframe/db/hosts/measure-clock"
 import { skewProblem } from "@stillframe/domain/postgres/clock-skew"
 import type { ClockReading } from "@stillframe/domain/postgres/database-clock"
 import type { Problems } from "@stillframe/runtime/problems"

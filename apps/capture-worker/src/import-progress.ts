@@ -1,4 +1,4 @@
-import { setImporting } from "@stillframe/db/instances"
+import { setImporting } from "@stillframe/db/instances/instances"
 import type { Database } from "@stillframe/db/schema"
 import type { ImportState } from "@stillframe/domain/instance"
 import type { ImportProgress } from "@stillframe/hypervisors/launch-files"

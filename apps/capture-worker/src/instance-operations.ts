@@ -1,8 +1,17 @@
 import { inTransaction } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
-import { advanceInstance, findInstance, setStateError, type InstanceRow } from "@stillframe/db/instances"
-import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations"
-import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+import { appendInstanceEvent } from "@stillframe/db/events/events"
+import {
+  advanceInstance,
+  findInstance,
+  setStateError,
+  type InstanceRow,
+} from "@stillframe/db/instances/instances"
+import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations/operations"
+import {
+  finishDone,
+  type OperationContext,
+  type OperationHandler,
+} from "@stillframe/db/operations/run-operation"
 import type { Database } from "@stillframe/db/schema"
 import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, hasVm, type InstanceAction, type InstanceState } from "@stillframe/domain/instance"

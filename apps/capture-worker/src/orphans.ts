@@ -4,8 +4,8 @@ import {
   forgottenInstance,
   orphanedInstances,
   type InstanceRow,
-} from "@stillframe/db/instances"
-import { instanceBusy } from "@stillframe/db/open-operations"
+} from "@stillframe/db/instances/instances"
+import { instanceBusy } from "@stillframe/db/operations/open-operations"
 import { openTrouble, type Outage } from "@stillframe/domain/postgres/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import { counted } from "@stillframe/domain/text/counted"

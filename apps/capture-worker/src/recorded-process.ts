@@ -1,4 +1,4 @@
-import type { InstanceRow } from "@stillframe/db/instances"
+import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { databaseTime, monotonicMs, type ClockReading } from "@stillframe/domain/postgres/database-clock"
 import { identifyOlder, type ProcessIdentity } from "@stillframe/hypervisors/processes"
 

@@ -1,4 +1,4 @@
-import type { InstanceRow } from "@stillframe/db/instances"
+import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { createId } from "@stillframe/domain/ids"
 import { readOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
 import { instanceDir } from "@stillframe/storage/layout"

@@ -1,10 +1,14 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { inTransaction } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
-import { advanceInstance, findInstance, type InstanceRow } from "@stillframe/db/instances"
-import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations"
-import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+import { appendInstanceEvent } from "@stillframe/db/events/events"
+import { advanceInstance, findInstance, type InstanceRow } from "@stillframe/db/instances/instances"
+import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations/operations"
+import {
+  finishDone,
+  type OperationContext,
+  type OperationHandler,
+} from "@stillframe/db/operations/run-operation"
 import { StillframeError } from "@stillframe/domain/errors"
 import { actionStates, type InstanceState, type TargetState } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"

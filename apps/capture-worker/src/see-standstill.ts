@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import type { OwnedDatabase } from "@stillframe/db/client"
-import type { InstanceRow } from "@stillframe/db/instances"
+import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
 import type { Logger } from "@stillframe/runtime/logger"

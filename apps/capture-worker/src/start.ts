@@ -1,16 +1,16 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { knownHost } from "@stillframe/db/hosts"
-import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances"
+import { knownHost } from "@stillframe/db/hosts/hosts"
+import { poolRegister } from "@stillframe/db/hosts/pools"
+import { heartbeat, registerHost, type HostRegistration } from "@stillframe/db/hosts/register"
+import { instancesOfHost, type InstanceRow } from "@stillframe/db/instances/instances"
 import { openMigrated, type OpenedDatabase } from "@stillframe/db/open"
-import { hurryQueue } from "@stillframe/db/operations"
-import { poolRegister } from "@stillframe/db/pools"
-import { heartbeat, registerHost, type HostRegistration } from "@stillframe/db/register-host"
+import { hurryQueue } from "@stillframe/db/operations/operations"
 import {
   runOperation,
   type OperationContext,
   type OperationHandler,
   type OperationRunner,
-} from "@stillframe/db/run-operation"
+} from "@stillframe/db/operations/run-operation"
 import { hasVm, type Hypervisor as HypervisorName } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { captureQueue } from "@stillframe/domain/queues"

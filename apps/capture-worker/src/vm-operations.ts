@@ -1,16 +1,20 @@
 import { inTransaction } from "@stillframe/db/client"
-import { appendInstanceEvent } from "@stillframe/db/events"
+import { appendInstanceEvent } from "@stillframe/db/events/events"
 import {
   advanceInstance,
   deleteInstance,
   findInstance,
   setLaunch,
   type InstanceRow,
-} from "@stillframe/db/instances"
-import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations"
-import { finishDone, type OperationContext, type OperationHandler } from "@stillframe/db/run-operation"
+} from "@stillframe/db/instances/instances"
+import { noteWarning, type ClaimedOperation } from "@stillframe/db/operations/operations"
+import {
+  finishDone,
+  type OperationContext,
+  type OperationHandler,
+} from "@stillframe/db/operations/run-operation"
 import type { Database } from "@stillframe/db/schema"
-import { failCapturesOf } from "@stillframe/db/snapshots"
+import { failCapturesOf } from "@stillframe/db/snapshots/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 import { hasVm } from "@stillframe/domain/instance"
 import { operationAttempts } from "@stillframe/domain/operation"

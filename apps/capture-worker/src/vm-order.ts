@@ -1,5 +1,5 @@
-import type { InstanceRow } from "@stillframe/db/instances"
-import type { OperationContext } from "@stillframe/db/run-operation"
+import type { InstanceRow } from "@stillframe/db/instances/instances"
+import type { OperationContext } from "@stillframe/db/operations/run-operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { attachedInstance } from "./attached-instance.ts"
 import type { OperationOrder, SaveOrder, VmOrder } from "./orders.ts"

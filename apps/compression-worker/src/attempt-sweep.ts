@@ -1,6 +1,6 @@
 import { readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
-import { snapshotBusy, tokenInUse } from "@stillframe/db/open-operations"
+import { snapshotBusy, tokenInUse } from "@stillframe/db/operations/open-operations"
 import { removeEmpty } from "@stillframe/storage/directory"
 import { fileTimeMs } from "@stillframe/storage/file-time"
 import { manifestName, snapshotDir } from "@stillframe/storage/layout"

@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
-import { markMemoryRemoved, removableMemory } from "@stillframe/db/readers"
+import { markMemoryRemoved, removableMemory } from "@stillframe/db/snapshots/readers"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { removeUnusedImages } from "@stillframe/hypervisors/image-store"

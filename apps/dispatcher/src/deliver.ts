@@ -4,7 +4,7 @@ import {
   numberAndClaim,
   releaseDeliveries,
   type ClaimedDelivery,
-} from "@stillframe/db/deliveries"
+} from "@stillframe/db/webhooks/deliveries"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Agents } from "./address-guard.ts"

@@ -1,4 +1,4 @@
-import type { DueFloors } from "@stillframe/db/deliveries"
+import type { DueFloors } from "@stillframe/db/webhooks/deliveries"
 
 /** What was committed too late to be seen below a floor waits this long at most. */
 const keptMs = 1_000

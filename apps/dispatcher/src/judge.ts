@@ -1,4 +1,4 @@
-import type { DeliveryOutcome } from "@stillframe/db/delivery-outcomes"
+import type { DeliveryOutcome } from "@stillframe/db/webhooks/delivery-outcomes"
 import { deliveryRetryMs, withJitter } from "@stillframe/domain/events"
 import { unreachable, type Server } from "@stillframe/domain/unreachable"
 import type { Answer } from "./post-signed.ts"

@@ -1,4 +1,4 @@
-import type { EndedAttempt } from "@stillframe/db/delivery-outcomes"
+import type { EndedAttempt } from "@stillframe/db/webhooks/delivery-outcomes"
 import type { Logger } from "@stillframe/runtime/logger"
 
 /** Tells what attempts came to. `deleted`: the webhooks that are gone by now, of which nothing is tried again. */

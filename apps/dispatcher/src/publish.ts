@@ -1,5 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { markLost, nextUnrelayedInMs, relayBatchMax, takeUnrelayed } from "@stillframe/db/relay"
+import { markLost, nextUnrelayedInMs, relayBatchMax, takeUnrelayed } from "@stillframe/db/operations/relay"
 import type { QueueEngine } from "@stillframe/queue/engine"
 
 /**

@@ -4,8 +4,8 @@ import {
   recordAttempts,
   recordHealth,
   type EndedAttempt,
-} from "@stillframe/db/delivery-outcomes"
-import { disableWebhook, type Receiver } from "@stillframe/db/disable-webhook"
+} from "@stillframe/db/webhooks/delivery-outcomes"
+import { disableWebhook, type Receiver } from "@stillframe/db/webhooks/disable"
 import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
 import type { DisabledReason } from "@stillframe/domain/webhook"
 import type { Logger } from "@stillframe/runtime/logger"

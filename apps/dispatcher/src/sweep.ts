@@ -1,5 +1,5 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { markLost, relayBatchMax, relayedLongAgo } from "@stillframe/db/relay"
+import { markLost, relayBatchMax, relayedLongAgo } from "@stillframe/db/operations/relay"
 import type { QueueEngine } from "@stillframe/queue/engine"
 
 /** A job may take this long from the row's mark to the queue before anybody asks for it. */

@@ -1,10 +1,10 @@
 import { setSession } from "@stillframe/domain/postgres/session"
 import { Kysely, sql } from "kysely"
 import { Pool, types, type ClientBase } from "pg"
-import { repeatOnConflict } from "./conflicts.ts"
-import { PatientDialect } from "./driver.ts"
-import { PooledClient } from "./pooled-client.ts"
-import { PreparingClient } from "./prepared.ts"
+import { repeatOnConflict } from "./connection/conflicts.ts"
+import { PatientDialect } from "./connection/driver.ts"
+import { PooledClient } from "./connection/pooled-client.ts"
+import { PreparingClient } from "./connection/prepared.ts"
 import type { Database, Schema } from "./schema.ts"
 
 export interface DatabaseOptions {

@@ -3,7 +3,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { sql } from "kysely"
 import { Migrator, type Migration } from "kysely/migration"
 import type { OwnedDatabase } from "./client.ts"
-import { connectionRefusal } from "./connection-refusal.ts"
+import { connectionRefusal } from "./connection/connection-refusal.ts"
 import { assertUsable } from "./requirements.ts"
 
 const migrationsDir = new URL("../../../migrations/", import.meta.url)

@@ -1,10 +1,10 @@
 import type { OutageLog } from "@stillframe/domain/postgres/outage"
 import { sql } from "kysely"
 import { openDatabase, type OwnedDatabase } from "./client.ts"
-import { openDatabaseOutage } from "./database-outage.ts"
+import { openDatabaseOutage } from "./connection/database-outage.ts"
+import { openWaker, type Waker } from "./connection/wake.ts"
 import { migrate } from "./migrate.ts"
 import { assertOwnSessions } from "./requirements.ts"
-import { openWaker, type Waker } from "./wake.ts"
 
 export interface OpenOptions {
   readonly databaseUrl: string

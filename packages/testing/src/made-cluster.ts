@@ -2,7 +2,7 @@ import { execFile } from "node:child_process"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { startEmbeddedPostgres } from "@stillframe/db/embedded"
+import { startEmbeddedPostgres } from "@stillframe/embedded-postgres/start"
 import { scratchFolder } from "./scratch.ts"
 
 /** The data of a Postgres that was started once and stopped, for tests that are about its later starts: to make them costs most. */

@@ -4,8 +4,8 @@ import { mkdir, readFile } from "node:fs/promises"
 import { connect } from "node:net"
 import { delimiter, join } from "node:path"
 import { setTimeout as delay } from "node:timers/promises"
-import { freePort } from "@stillframe/db/embedded-running"
 import { StillframeError } from "@stillframe/domain/errors"
+import { freePort } from "@stillframe/embedded-postgres/running"
 
 // Where the set-up leaves redis-server if the machine has none.
 const toolsBin = join(import.meta.dirname, "..", "..", "..", ".tools", "bin")

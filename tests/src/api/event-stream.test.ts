@@ -1,4 +1,4 @@
-import { appendInstanceEvent, appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
+import { appendInstanceEvent, appendSnapshotEvent, numberEvents } from "@stillframe/db/events/events"
 import { sql } from "kysely"
 import { expect, test } from "vitest"
 import { instanceRecord, snapshotRecord } from "../events/records.ts"

@@ -1,5 +1,5 @@
 import { exampleNames, routeTexts } from "@stillframe/api/route-texts"
-import { compressionHeartbeat } from "@stillframe/db/compression-workers"
+import { compressionHeartbeat } from "@stillframe/db/hosts/compression-workers"
 import { expect, test } from "vitest"
 import { asWorker } from "./as-worker.ts"
 import { happen, testApi, token, type TestApi } from "./test-api.ts"

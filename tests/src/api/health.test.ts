@@ -1,5 +1,5 @@
-import { compressionHeartbeat } from "@stillframe/db/compression-workers"
-import { heartbeat } from "@stillframe/db/register-host"
+import { compressionHeartbeat } from "@stillframe/db/hosts/compression-workers"
+import { heartbeat } from "@stillframe/db/hosts/register"
 import { expect, test } from "vitest"
 import { hostQemu, testApi, type Reply } from "./test-api.ts"
 

@@ -1,6 +1,6 @@
 import { once } from "node:events"
 import { Worker } from "node:worker_threads"
-import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events"
+import { appendSnapshotEvent, numberEvents } from "@stillframe/db/events/events"
 import { tagsMax } from "@stillframe/domain/text/tags"
 import { sql } from "kysely"
 import { expect, test } from "vitest"

@@ -1,5 +1,5 @@
 import { inTransaction } from "@stillframe/db/client"
-import { removeOldKeys } from "@stillframe/db/idempotency"
+import { removeOldKeys } from "@stillframe/db/snapshots/idempotency"
 import { sql } from "kysely"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { asWorker } from "./as-worker.ts"

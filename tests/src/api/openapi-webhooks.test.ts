@@ -4,8 +4,8 @@ import {
   appendWebhookEvent,
   listEvents,
   numberEvents,
-} from "@stillframe/db/events"
-import { findWebhook } from "@stillframe/db/webhooks"
+} from "@stillframe/db/events/events"
+import { findWebhook } from "@stillframe/db/webhooks/webhooks"
 import { eventBytesMax, eventTypes, type EventEnvelope, type EventType } from "@stillframe/domain/events"
 import { nameLengthMax } from "@stillframe/domain/text/names"
 import { tagKeyPattern, tagsMax, tagValuePattern } from "@stillframe/domain/text/tags"

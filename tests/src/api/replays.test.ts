@@ -1,4 +1,4 @@
-import { deleteInstance } from "@stillframe/db/instances"
+import { deleteInstance } from "@stillframe/db/instances/instances"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { asWorker } from "./as-worker.ts"
 import { happen, testApi, type Reply, type TestApi } from "./test-api.ts"

@@ -1,4 +1,4 @@
-import type { ClaimedOperation } from "@stillframe/db/operations"
+import type { ClaimedOperation } from "@stillframe/db/operations/operations"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { asWorker } from "./as-worker.ts"

@@ -1,5 +1,5 @@
 import { clock, now } from "@stillframe/db/client"
-import { numberEvents } from "@stillframe/db/events"
+import { numberEvents } from "@stillframe/db/events/events"
 import { openSecret } from "@stillframe/runtime/secrets"
 import { expect, test } from "vitest"
 import { secretsKey, testApi, type TestApi } from "./test-api.ts"

@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http"
-import { disableWebhook, failPending } from "@stillframe/db/disable-webhook"
+import { disableWebhook, failPending } from "@stillframe/db/webhooks/disable"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"
 import { attempts } from "../dispatcher/deliveries.ts"

@@ -1,6 +1,6 @@
 import { now } from "@stillframe/db/client"
-import { redeliver } from "@stillframe/db/redeliver"
-import { removeOldEvents } from "@stillframe/db/remove-events"
+import { removeOldEvents } from "@stillframe/db/events/remove"
+import { redeliver } from "@stillframe/db/webhooks/redeliver"
 import { sql } from "kysely"
 import { expect, test } from "vitest"
 import { snapshotRecord } from "../events/records.ts"

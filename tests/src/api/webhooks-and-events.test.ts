@@ -1,4 +1,4 @@
-import { numberEvents } from "@stillframe/db/events"
+import { numberEvents } from "@stillframe/db/events/events"
 import { openSecret } from "@stillframe/runtime/secrets"
 import { expect, test } from "vitest"
 import { secretsKey, testApi, type TestApi } from "./test-api.ts"

@@ -1,5 +1,5 @@
 import { writeFile } from "node:fs/promises"
-import { createInstance } from "@stillframe/db/instances"
+import { createInstance } from "@stillframe/db/instances/instances"
 import type { InstanceState } from "@stillframe/domain/instance"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import type { Reply } from "../api/test-api.ts"

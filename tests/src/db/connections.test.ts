@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto"
 import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
+import { openWaker } from "@stillframe/db/connection/wake"
 import { migrate } from "@stillframe/db/migrate"
-import { openWaker } from "@stillframe/db/wake"
 import { createId } from "@stillframe/domain/ids"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import { testDatabase, type TestDatabase } from "@stillframe/testing/database"

@@ -1,6 +1,6 @@
 import { inTransaction, now, openDatabase } from "@stillframe/db/client"
+import { openWaker } from "@stillframe/db/connection/wake"
 import { migrate } from "@stillframe/db/migrate"
-import { openWaker } from "@stillframe/db/wake"
 import { openQueueEngine } from "@stillframe/queue/engine"
 import { testDatabase } from "@stillframe/testing/database"
 import { sql } from "kysely"

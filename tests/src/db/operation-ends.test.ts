@@ -1,6 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { createOperation } from "@stillframe/db/operations"
-import { runOperation, type OperationRunner } from "@stillframe/db/run-operation"
+import { createOperation } from "@stillframe/db/operations/operations"
+import { runOperation, type OperationRunner } from "@stillframe/db/operations/run-operation"
 import { StillframeError } from "@stillframe/domain/errors"
 import { createLogger } from "@stillframe/runtime/logger"
 import { testDatabase } from "@stillframe/testing/database"

@@ -1,5 +1,5 @@
 import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
-import { resolveInstance } from "@stillframe/db/shown-instances"
+import { resolveInstance } from "@stillframe/db/instances/shown"
 import { testDatabase } from "@stillframe/testing/database"
 import { sql } from "kysely"
 import { expect, test } from "vitest"

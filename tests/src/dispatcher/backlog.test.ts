@@ -1,15 +1,15 @@
 import { configFromEnv } from "@stillframe/capture-worker/config"
 import { openDatabase, type OwnedDatabase } from "@stillframe/db/client"
-import { createInstance } from "@stillframe/db/instances"
+import { createInstance } from "@stillframe/db/instances/instances"
 import {
   cancelInstanceWork,
   claimOperation,
   createOperation,
   finishOperation,
   requeueOperation,
-} from "@stillframe/db/operations"
-import { nextUnrelayedInMs, takeUnrelayed } from "@stillframe/db/relay"
-import { finishDone, runOperation, type OperationContext } from "@stillframe/db/run-operation"
+} from "@stillframe/db/operations/operations"
+import { nextUnrelayedInMs, takeUnrelayed } from "@stillframe/db/operations/relay"
+import { finishDone, runOperation, type OperationContext } from "@stillframe/db/operations/run-operation"
 import { publishOperations } from "@stillframe/dispatcher/publish"
 import { sweepLostJobs } from "@stillframe/dispatcher/sweep"
 import type { OperationKind } from "@stillframe/domain/operation"

@@ -1,6 +1,6 @@
 import type { ServerResponse } from "node:http"
 import type { OwnedDatabase } from "@stillframe/db/client"
-import { deleteWebhook } from "@stillframe/db/webhooks"
+import { deleteWebhook } from "@stillframe/db/webhooks/webhooks"
 import { deliveryRetryMs } from "@stillframe/domain/events"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"

@@ -1,9 +1,14 @@
 import { inTransaction, type OwnedDatabase } from "@stillframe/db/client"
-import { disableWebhook, failPending } from "@stillframe/db/disable-webhook"
-import { appendSnapshotEvent, appendWebhookEvent, listEvents, numberEvents } from "@stillframe/db/events"
-import { redeliver } from "@stillframe/db/redeliver"
-import { resendDelivery } from "@stillframe/db/resend-delivery"
-import { findWebhook, updateWebhook } from "@stillframe/db/webhooks"
+import {
+  appendSnapshotEvent,
+  appendWebhookEvent,
+  listEvents,
+  numberEvents,
+} from "@stillframe/db/events/events"
+import { disableWebhook, failPending } from "@stillframe/db/webhooks/disable"
+import { redeliver } from "@stillframe/db/webhooks/redeliver"
+import { resendDelivery } from "@stillframe/db/webhooks/resend-delivery"
+import { findWebhook, updateWebhook } from "@stillframe/db/webhooks/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"

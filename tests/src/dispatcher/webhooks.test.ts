@@ -1,5 +1,10 @@
-import { appendInstanceEvent, appendSnapshotEvent, listEvents, numberEvents } from "@stillframe/db/events"
-import { deleteWebhook, type NewWebhook } from "@stillframe/db/webhooks"
+import {
+  appendInstanceEvent,
+  appendSnapshotEvent,
+  listEvents,
+  numberEvents,
+} from "@stillframe/db/events/events"
+import { deleteWebhook, type NewWebhook } from "@stillframe/db/webhooks/webhooks"
 import { testDatabase } from "@stillframe/testing/database"
 import { startReceiver } from "@stillframe/testing/receiver"
 import { expect, test } from "vitest"

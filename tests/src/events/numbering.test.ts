@@ -1,5 +1,10 @@
 import { inTransaction, openDatabase } from "@stillframe/db/client"
-import { appendSnapshotEvent, eventsPerBatchMax, listEvents, numberEvents } from "@stillframe/db/events"
+import {
+  appendSnapshotEvent,
+  eventsPerBatchMax,
+  listEvents,
+  numberEvents,
+} from "@stillframe/db/events/events"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
 import { snapshotRecord } from "./records.ts"

@@ -1,4 +1,4 @@
-import { sequencesWithin } from "@stillframe/db/redeliver"
+import { sequencesWithin } from "@stillframe/db/webhooks/redeliver"
 import { testDatabase } from "@stillframe/testing/database"
 import { sql } from "kysely"
 import { expect, test } from "vitest"

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { openDatabase } from "@stillframe/db/client"
-import { measureClock } from "@stillframe/db/measure-clock"
+import { measureClock } from "@stillframe/db/hosts/measure-clock"
 import { monotonicMs } from "@stillframe/domain/postgres/database-clock"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"

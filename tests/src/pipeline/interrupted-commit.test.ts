@@ -4,9 +4,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { watches, type Watches } from "@stillframe/capture-worker/watches"
-import { completeAttach, createInstance, findInstance, type InstanceRow } from "@stillframe/db/instances"
-import { measureClock } from "@stillframe/db/measure-clock"
-import { heartbeat } from "@stillframe/db/register-host"
+import { measureClock } from "@stillframe/db/hosts/measure-clock"
+import { heartbeat } from "@stillframe/db/hosts/register"
+import {
+  completeAttach,
+  createInstance,
+  findInstance,
+  type InstanceRow,
+} from "@stillframe/db/instances/instances"
 import { writeOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
 import { createLogger } from "@stillframe/runtime/logger"
 import { exists } from "@stillframe/storage/exists"

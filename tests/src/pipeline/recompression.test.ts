@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto"
 import { readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { openReader } from "@stillframe/db/readers"
+import { openReader } from "@stillframe/db/snapshots/readers"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"

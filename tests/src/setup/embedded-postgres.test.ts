@@ -4,12 +4,12 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import { removeEmbeddedPostgres } from "@stillframe/embedded-postgres/cluster"
 import {
   type EmbeddedPostgres,
   type EmbeddedPostgresOptions,
   startEmbeddedPostgres,
-} from "@stillframe/db/embedded"
-import { removeEmbeddedPostgres } from "@stillframe/db/embedded-cluster"
+} from "@stillframe/embedded-postgres/start"
 import { makeCluster, type MadeCluster } from "@stillframe/testing/made-cluster"
 import { patienceMs } from "@stillframe/testing/patience"
 import { scratchFolder } from "@stillframe/testing/scratch"

@@ -1,4 +1,4 @@
-import { startEmbeddedPostgres } from "@stillframe/db/embedded"
+import { startEmbeddedPostgres } from "@stillframe/embedded-postgres/start"
 import { startRedis } from "@stillframe/testing/redis"
 
 // A parent to be killed by a test: starts one service, prints its pid and URL, and stays.
