@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { availableParallelism, cpus, release, tmpdir, totalmem } from "node:os"
 import { join } from "node:path"
 import { builtinImage } from "@stillframe/hypervisors/images"
-import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe"
+import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe/probe"
 import { findProgram } from "@stillframe/runtime/find-program"
 import { installImages } from "@stillframe/stillframe/install-images"
 

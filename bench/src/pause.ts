@@ -1,7 +1,7 @@
 import { rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import type { DiskConfig } from "@stillframe/hypervisors/launch-config"
-import { captureQemu } from "@stillframe/hypervisors/qemu/capture"
+import { captureQemu } from "@stillframe/hypervisors/qemu/capture/capture"
 import { installImages } from "@stillframe/stillframe/install-images"
 import { saveByHand, startGuest, type Guest } from "./guest.ts"
 import type { Machine } from "./machine.ts"

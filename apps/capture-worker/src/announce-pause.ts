@@ -1,6 +1,6 @@
 import { uptime } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
-import { identifyProcess } from "@stillframe/hypervisors/processes"
+import { identifyProcess } from "@stillframe/hypervisors/process/processes"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { AttachedInstance } from "./attached-instance.ts"
 import { writeIntent, type PauseIntent } from "./intent.ts"

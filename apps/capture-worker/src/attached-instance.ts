@@ -1,5 +1,5 @@
 import type { InstanceRow } from "@stillframe/db/instances/instances"
-import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
+import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
 
 /** How a request names the VM to attach to. The API stored it, and checked its shape. */
 export interface AttachRequest {

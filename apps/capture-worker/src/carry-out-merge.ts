@@ -1,4 +1,4 @@
-import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
+import { mergeLayers } from "@stillframe/hypervisors/qemu/layers/merge"
 import { generationDir } from "@stillframe/storage/layout"
 import type { MergeOrder } from "./orders.ts"
 

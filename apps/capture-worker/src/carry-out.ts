@@ -1,4 +1,4 @@
-import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
+import type { ImportProgress } from "@stillframe/hypervisors/disks/launch-files"
 import { carryOutAttach, carryOutRelease } from "./carry-out-attach.ts"
 import { carryOutCapture } from "./carry-out-capture.ts"
 import { carryOutEnd, carryOutLaunch, carryOutStart, carryOutStop } from "./carry-out-launch.ts"

@@ -1,6 +1,6 @@
 import { isAbsolute, join } from "node:path"
 import type { Hypervisor } from "@stillframe/domain/instance"
-import { logBytesMax } from "@stillframe/hypervisors/bounded-log"
+import { logBytesMax } from "@stillframe/hypervisors/process/bounded-log"
 import { assertReadable, parseEnv, SettingsError, type Env } from "@stillframe/runtime/env"
 import { findProgram, isProgram } from "@stillframe/runtime/find-program"
 import {

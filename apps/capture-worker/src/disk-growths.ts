@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { diskGrowth } from "@stillframe/hypervisors/disk-growth"
+import { diskGrowth } from "@stillframe/hypervisors/disks/disk-growth"
 import { namesIn } from "@stillframe/storage/directory"
 import { generationDir } from "@stillframe/storage/layout"
 

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { writeDisks } from "@stillframe/hypervisors/disks"
+import { writeDisks } from "@stillframe/hypervisors/disks/disks"
 import { createLogger } from "@stillframe/runtime/logger"
 import { freeBytes } from "@stillframe/storage/space"
 import { expect, test } from "vitest"

@@ -1,7 +1,7 @@
 import { lstatSync } from "node:fs"
 import { basename, dirname } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { missingOwnFile, noFileOfItsOwn } from "@stillframe/hypervisors/own-file"
+import { missingOwnFile, noFileOfItsOwn } from "@stillframe/hypervisors/files/own-file"
 import { generationDir } from "@stillframe/storage/layout"
 import { missingFile, strangeFile } from "@stillframe/storage/manifest"
 import type { Order } from "./orders.ts"

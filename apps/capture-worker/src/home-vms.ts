@@ -1,4 +1,4 @@
-import { processAlive, processesIn, type ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { processAlive, processesIn, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 
 /** The VMs of a `DATA_DIR`, without a database. */
 export interface HomeVms {

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import { obstacleToConfine } from "@stillframe/hypervisors/confine"
-import { runProgram } from "@stillframe/hypervisors/run-program"
+import { obstacleToConfine } from "@stillframe/hypervisors/process/confine"
+import { runProgram } from "@stillframe/hypervisors/process/run-program"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { accountIn, type UidRange } from "./vm-uid-setting.ts"

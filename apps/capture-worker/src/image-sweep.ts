@@ -1,6 +1,6 @@
 import { join } from "node:path"
-import { hostImages, removeUnusedImages, storedNames } from "@stillframe/hypervisors/image-store"
-import { forgetUnused } from "@stillframe/hypervisors/known-images"
+import { hostImages, removeUnusedImages, storedNames } from "@stillframe/hypervisors/disks/image-store"
+import { forgetUnused } from "@stillframe/hypervisors/disks/known-images"
 import type { Worker } from "./worker.ts"
 
 const sweepIntervalMs = 60_000

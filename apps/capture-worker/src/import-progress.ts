@@ -1,7 +1,7 @@
 import { setImporting } from "@stillframe/db/instances/instances"
 import type { Database } from "@stillframe/db/schema"
 import type { ImportState } from "@stillframe/domain/instance"
-import type { ImportProgress } from "@stillframe/hypervisors/launch-files"
+import type { ImportProgress } from "@stillframe/hypervisors/disks/launch-files"
 
 const intervalMs = 1_000
 

@@ -1,9 +1,9 @@
 import { readFile, rm } from "node:fs/promises"
 import { uptime } from "node:os"
 import { join } from "node:path"
+import { growthGraceMs } from "@stillframe/hypervisors/file-vmm/pause-deadline"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
-import { growthGraceMs } from "@stillframe/hypervisors/pause-deadline"
-import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
+import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { syncDir, writeDurably } from "@stillframe/storage/durable"
 
 /**

@@ -1,14 +1,14 @@
 import { join } from "node:path"
 import { toStillframeError } from "@stillframe/domain/errors"
 import { builtinImage } from "@stillframe/hypervisors/images"
-import { savesLive, tooOld } from "@stillframe/hypervisors/qemu/live-save"
+import { savesLive, tooOld } from "@stillframe/hypervisors/qemu/capture/live-save"
 import {
   probeLiveCapture,
   removeLeftTrials,
   type LiveCaptureProbe,
   type LiveTrial,
-} from "@stillframe/hypervisors/qemu/probe-live"
-import { userfaultfdObstacle } from "@stillframe/hypervisors/qemu/userfaultfd"
+} from "@stillframe/hypervisors/qemu/probe/probe-live"
+import { userfaultfdObstacle } from "@stillframe/hypervisors/qemu/probe/userfaultfd"
 import type { Logger } from "@stillframe/runtime/logger"
 import { remembered } from "./remembered.ts"
 

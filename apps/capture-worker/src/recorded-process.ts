@@ -1,6 +1,6 @@
 import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { databaseTime, monotonicMs, type ClockReading } from "@stillframe/domain/postgres/database-clock"
-import { identifyOlder, type ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { identifyOlder, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 
 /** A VM's process as its instance's row has it. A guest that has escaped can change its command line, and not this. */
 export interface RecordedProcess {

@@ -1,6 +1,6 @@
 import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { createId } from "@stillframe/domain/ids"
-import { readOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
+import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
 import { instanceDir } from "@stillframe/storage/layout"
 import { attachedInstance } from "./attached-instance.ts"
 import { takeOver } from "./takeover.ts"

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises"
-import { readBootId } from "@stillframe/hypervisors/processes"
+import { readBootId } from "@stillframe/hypervisors/process/processes"
 import { writeDurably } from "@stillframe/storage/durable"
 
 interface Remembered {

@@ -14,7 +14,7 @@ import {
 import { hasVm, type Hypervisor as HypervisorName } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { captureQueue } from "@stillframe/domain/queues"
-import { readBootId } from "@stillframe/hypervisors/processes"
+import { readBootId } from "@stillframe/hypervisors/process/processes"
 import { useQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import type { Logger } from "@stillframe/runtime/logger"
 import { openProblems, type Problems } from "@stillframe/runtime/problems"

@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises"
-import { canOpenAs, canRunAs } from "@stillframe/hypervisors/run-as"
-import type { VmUser, VmUsers } from "@stillframe/hypervisors/vm-users"
+import { canOpenAs, canRunAs } from "@stillframe/hypervisors/process/run-as"
+import type { VmUser, VmUsers } from "@stillframe/hypervisors/process/vm-users"
 import { trialUid, type HostUsers } from "./host-users.ts"
 
 /** The users of a hypervisor's VMs, and the one of them that its trial runs as. */

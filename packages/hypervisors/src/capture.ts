@@ -1,6 +1,6 @@
 import type { CaptureMode } from "@stillframe/domain/snapshot"
-import type { Disk } from "./disks.ts"
-import type { SavedFile } from "./saved-files.ts"
+import type { Disk } from "./disks/disks.ts"
+import type { SavedFile } from "./file-vmm/saved-files.ts"
 
 /** What any capture is asked for, whatever runs the VM. */
 export interface CaptureRequest {

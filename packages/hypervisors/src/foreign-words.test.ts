@@ -3,9 +3,9 @@ import { unsavable } from "@stillframe/domain/restorable"
 import fc from "fast-check"
 import { expect, test } from "vitest"
 import { refusal } from "./cloud-hypervisor/refusal.ts"
-import { openDirectory } from "./open-directory.ts"
+import { openDirectory } from "./files/open-directory.ts"
+import { runProgram } from "./process/run-program.ts"
 import { refusedGuest } from "./refusal.ts"
-import { runProgram } from "./run-program.ts"
 
 const never = new AbortController().signal
 

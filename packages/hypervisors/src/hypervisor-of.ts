@@ -18,7 +18,7 @@ export async function hypervisorOf(tools: HypervisorTools): Promise<Hypervisor> 
 
 const loadQemu = () => import("./qemu/hypervisor.ts")
 
-const loadVmms = () => Promise.all([import("./vmms.ts"), import("./vmm-hypervisor.ts")])
+const loadVmms = () => Promise.all([import("./file-vmm/vmms.ts"), import("./file-vmm/hypervisor.ts")])
 
 /** Loads the adapter that most operations need, before the first one arrives. */
 export async function loadMostUsed(): Promise<void> {

@@ -1,11 +1,11 @@
 import type { Hypervisor as HypervisorName } from "@stillframe/domain/instance"
 import type { Capture, CaptureRequest } from "./capture.ts"
-import type { Disk } from "./disks.ts"
-import type { ImageStore } from "./image-store.ts"
+import type { Disk } from "./disks/disks.ts"
+import type { ImageStore } from "./disks/image-store.ts"
+import type { PreparePlace } from "./disks/launch-files.ts"
 import type { GuestConfig } from "./launch-config.ts"
-import type { PreparePlace } from "./launch-files.ts"
-import type { ProcessIdentity } from "./processes.ts"
-import type { VmUser, VmUsers } from "./vm-users.ts"
+import type { ProcessIdentity } from "./process/processes.ts"
+import type { VmUser, VmUsers } from "./process/vm-users.ts"
 import type { Watch } from "./watch.ts"
 
 /** What a host has of one hypervisor. Plain data: it travels with every order. */

@@ -1,5 +1,5 @@
 import { basename } from "node:path"
-import { processAlive } from "@stillframe/hypervisors/processes"
+import { processAlive } from "@stillframe/hypervisors/process/processes"
 import { describe, expect, test } from "vitest"
 import { openTapped, shared, type TappedScene } from "./subjects/scene.ts"
 import {

@@ -1,8 +1,8 @@
 import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { processAlive } from "@stillframe/hypervisors/processes"
-import { commitLeftover } from "@stillframe/hypervisors/qemu/commit-leftover"
+import { processAlive } from "@stillframe/hypervisors/process/processes"
+import { commitLeftover } from "@stillframe/hypervisors/qemu/attached/overlay/commit-leftover"
 import { expect, test } from "vitest"
 import {
   attach,

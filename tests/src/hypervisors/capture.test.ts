@@ -5,8 +5,8 @@ import { readFile, readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Captured } from "@stillframe/hypervisors/qemu/capture"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import type { Captured } from "@stillframe/hypervisors/qemu/capture/capture"
+import { withMonitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
 import { expect, test } from "vitest"
 import {
   capture,

@@ -1,7 +1,7 @@
 import { link, readdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { cloudHypervisor as vmm } from "@stillframe/hypervisors/cloud-hypervisor/vmm"
-import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
+import { endProcess, processAlive } from "@stillframe/hypervisors/process/processes"
 import { expect, test } from "vitest"
 import { fail, fakeVmm } from "./cloud-hypervisor-fake.ts"
 import { ground, never, pidsIn } from "./test-vm.ts"

@@ -1,7 +1,7 @@
 import { link, readdir, rename, rm, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
-import { openFiles, processAlive } from "@stillframe/hypervisors/processes"
+import { openFiles, processAlive } from "@stillframe/hypervisors/process/processes"
 import { expect, test } from "vitest"
 import { capture, fakeFirecracker, guest, restoreVm, setFault, startVm } from "./firecracker-vm.ts"
 import { ground, never, pidsIn } from "./test-vm.ts"

@@ -1,9 +1,9 @@
 import { join } from "node:path"
-import type { Disk } from "@stillframe/hypervisors/disks"
-import { hostImages, type ImageStore } from "@stillframe/hypervisors/image-store"
+import type { Disk } from "@stillframe/hypervisors/disks/disks"
+import { hostImages, type ImageStore } from "@stillframe/hypervisors/disks/image-store"
+import { openImporter, openLaunchFiles } from "@stillframe/hypervisors/disks/launch-files"
+import { layRawDisks } from "@stillframe/hypervisors/disks/raw-disks"
 import type { DiskConfig } from "@stillframe/hypervisors/launch-config"
-import { openImporter, openLaunchFiles } from "@stillframe/hypervisors/launch-files"
-import { layRawDisks } from "@stillframe/hypervisors/raw-disks"
 import { never, type Ground } from "./test-vm.ts"
 
 /** Where the images of a test's host lie. */

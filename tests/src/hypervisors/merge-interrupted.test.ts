@@ -1,5 +1,5 @@
 import { createReadStream } from "node:fs"
-import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
+import { mergeLayers } from "@stillframe/hypervisors/qemu/layers/merge"
 import { expect, test } from "vitest"
 import {
   BLOCKS,

@@ -1,9 +1,9 @@
 import { rm, statfs, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { blockNodes } from "@stillframe/hypervisors/qemu/block-nodes"
-import { sealLayers } from "@stillframe/hypervisors/qemu/layers"
-import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { sealLayers } from "@stillframe/hypervisors/qemu/layers/layers"
+import { mergeLayers } from "@stillframe/hypervisors/qemu/layers/merge"
+import { blockNodes } from "@stillframe/hypervisors/qemu/monitor/block-nodes"
+import { withMonitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
 import { expect, test } from "vitest"
 import {
   BLOCKS,

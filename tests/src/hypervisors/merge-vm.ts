@@ -3,13 +3,13 @@ import { once } from "node:events"
 import { copyFile, readFile, readdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { readDisks, type Disk } from "@stillframe/hypervisors/disks"
-import { processAlive } from "@stillframe/hypervisors/processes"
-import { blockNode } from "@stillframe/hypervisors/qemu/command"
-import { addOverlays } from "@stillframe/hypervisors/qemu/layers"
-import { startGuest } from "@stillframe/hypervisors/qemu/prepare-launch"
-import { launchQemu } from "@stillframe/hypervisors/qemu/process"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { readDisks, type Disk } from "@stillframe/hypervisors/disks/disks"
+import { processAlive } from "@stillframe/hypervisors/process/processes"
+import { addOverlays } from "@stillframe/hypervisors/qemu/layers/layers"
+import { withMonitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
+import { blockNode } from "@stillframe/hypervisors/qemu/process/command"
+import { launchQemu } from "@stillframe/hypervisors/qemu/process/launch"
+import { startGuest } from "@stillframe/hypervisors/qemu/process/prepare-launch"
 import { expect } from "vitest"
 import {
   capture,
@@ -148,7 +148,7 @@ export const slow = (vm: TestVm): { dir: string; layersMax: number; bytesPerSeco
 export async function killMerging(vm: TestVm): Promise<void> {
   const code = `
     import { flushCompileCache } from "node:module"
-    import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
+    import { mergeLayers } from "@stillframe/hypervisors/qemu/layers/merge"
     const onProgress = ({ bytes }) => bytes > 0 && process.stdout.write("copying")
     flushCompileCache()
     await mergeLayers({ ...${JSON.stringify(slow(vm))}, onProgress, signal: new AbortController().signal })`

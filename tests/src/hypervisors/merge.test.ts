@@ -1,12 +1,12 @@
 import { createReadStream } from "node:fs"
 import { stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { linkFiles } from "@stillframe/hypervisors/link-files"
-import { openFiles } from "@stillframe/hypervisors/processes"
-import { sealLayers } from "@stillframe/hypervisors/qemu/layers"
-import { mergeLayers } from "@stillframe/hypervisors/qemu/merge"
-import { immutableFiles } from "@stillframe/hypervisors/qemu/prepare-launch"
-import { readQcow2Header } from "@stillframe/hypervisors/qemu/qcow2-header"
+import { readQcow2Header } from "@stillframe/hypervisors/disks/qcow2-header"
+import { linkFiles } from "@stillframe/hypervisors/files/link-files"
+import { openFiles } from "@stillframe/hypervisors/process/processes"
+import { sealLayers } from "@stillframe/hypervisors/qemu/layers/layers"
+import { mergeLayers } from "@stillframe/hypervisors/qemu/layers/merge"
+import { immutableFiles } from "@stillframe/hypervisors/qemu/process/prepare-launch"
 import { expect, test } from "vitest"
 import {
   BLOCKS,

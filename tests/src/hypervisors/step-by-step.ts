@@ -1,7 +1,7 @@
 import { flushCompileCache } from "node:module"
 import { createInterface } from "node:readline"
-import type { AttachedVm } from "@stillframe/hypervisors/qemu/attach"
-import { captureAttached } from "@stillframe/hypervisors/qemu/attached-capture"
+import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
+import { captureAttached } from "@stillframe/hypervisors/qemu/attached/capture"
 import { captureOptions } from "./stranger-options.ts"
 
 /** A captor for a test to kill: captures an attached VM, says each step that it has taken, and goes on when it gets a line. */

@@ -1,6 +1,6 @@
 import { join } from "node:path"
-import type { AttachedVm, AttachOptions } from "@stillframe/hypervisors/qemu/attach"
-import type { AttachedCaptureOptions } from "@stillframe/hypervisors/qemu/attached-capture"
+import type { AttachedVm, AttachOptions } from "@stillframe/hypervisors/qemu/attached/attach"
+import type { AttachedCaptureOptions } from "@stillframe/hypervisors/qemu/attached/capture"
 import { heartbeat, never, qemu, type Ground } from "./test-vm.ts"
 
 /** How a test captures into `dir`, in its own process or in another one. */

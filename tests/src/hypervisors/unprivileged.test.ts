@@ -1,6 +1,6 @@
 import { chmod, copyFile, readdir, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { canRunAs } from "@stillframe/hypervisors/run-as"
+import { canRunAs } from "@stillframe/hypervisors/process/run-as"
 import { describe, expect, test } from "vitest"
 import { captureHosted, forkHosted, hosted, hostedTools, launchHosted, userOf } from "./hosted-vm.ts"
 import { firstGap, ground, heartbeat, never, serial, type Ground } from "./test-vm.ts"

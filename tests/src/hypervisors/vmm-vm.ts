@@ -1,10 +1,10 @@
 import { copyFile, link, mkdir, readdir, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { Disk } from "@stillframe/hypervisors/disks"
+import type { Disk } from "@stillframe/hypervisors/disks/disks"
+import type { VmControl } from "@stillframe/hypervisors/file-vmm/vm-control"
+import type { Vmm, VmmLaunch } from "@stillframe/hypervisors/file-vmm/vmm"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
-import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
-import type { VmControl } from "@stillframe/hypervisors/vm-control"
-import type { Vmm, VmmLaunch } from "@stillframe/hypervisors/vmm"
+import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { heartbeat, never, serial, untilTicks, type Ground } from "./test-vm.ts"
 
 /** A hypervisor under test: the program that the suites run against, and its adapter. */

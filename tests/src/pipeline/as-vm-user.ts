@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { findVms } from "@stillframe/hypervisors/find-vms"
-import type { ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { findVms } from "@stillframe/hypervisors/process/find-vms"
+import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import type { TestStack } from "./test-stack.ts"
 
 /** The process of an instance's VM, whatever runs it. */

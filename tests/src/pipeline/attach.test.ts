@@ -1,8 +1,8 @@
 import { readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { endProcess, processAlive } from "@stillframe/hypervisors/processes"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { endProcess, processAlive } from "@stillframe/hypervisors/process/processes"
+import { withMonitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest"
 import {
   asOwner,

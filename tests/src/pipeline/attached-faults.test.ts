@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { readIntent } from "@stillframe/capture-worker/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
-import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import {
   expectRunning,

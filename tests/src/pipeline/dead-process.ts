@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { identifyProcess, type ProcessIdentity } from "@stillframe/hypervisors/processes"
+import { identifyProcess, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 
 /** One that was there and is not any more. */
 export async function deadProcess(): Promise<ProcessIdentity> {

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs"
-import { endProcess, identifyProcess } from "@stillframe/hypervisors/processes"
-import { identityVariable } from "@stillframe/hypervisors/start-process"
+import { endProcess, identifyProcess } from "@stillframe/hypervisors/process/processes"
+import { identityVariable } from "@stillframe/hypervisors/process/start-process"
 
 /** VMs outlive their worker by design; those of a test end with it. Reads all processes in one go, which asking for each VM would not. */
 export async function endVms(cluster: string): Promise<void> {

@@ -6,7 +6,7 @@ import {
   identifyProcess,
   processAlive,
   type ProcessIdentity,
-} from "@stillframe/hypervisors/processes"
+} from "@stillframe/hypervisors/process/processes"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { qemu } from "../hypervisors/test-vm.ts"
 import { act } from "./instance-acts.ts"

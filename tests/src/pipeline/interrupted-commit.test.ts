@@ -12,7 +12,7 @@ import {
   findInstance,
   type InstanceRow,
 } from "@stillframe/db/instances/instances"
-import { writeOverlayRecord } from "@stillframe/hypervisors/qemu/overlay-record"
+import { writeOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
 import { createLogger } from "@stillframe/runtime/logger"
 import { exists } from "@stillframe/storage/exists"
 import { instanceDir } from "@stillframe/storage/layout"

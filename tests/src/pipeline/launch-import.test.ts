@@ -1,7 +1,7 @@
 import { readdir, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { hostImages, storedNames } from "@stillframe/hypervisors/image-store"
+import { hostImages, storedNames } from "@stillframe/hypervisors/disks/image-store"
 import { expect, test } from "vitest"
 import type { Reply } from "../api/test-api.ts"
 import { testStack, type TestStack } from "./test-stack.ts"

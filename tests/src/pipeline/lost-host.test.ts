@@ -1,6 +1,6 @@
 import { clockPlus } from "@stillframe/db/client"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { findQemu } from "@stillframe/hypervisors/qemu/find-process"
+import { findQemu } from "@stillframe/hypervisors/process/find-qemu"
 import { expect, test } from "vitest"
 import { testStack, type TestStack } from "./test-stack.ts"
 

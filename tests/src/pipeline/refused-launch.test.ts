@@ -1,6 +1,6 @@
 import { copyFile, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { runProgram } from "@stillframe/hypervisors/run-program"
+import { runProgram } from "@stillframe/hypervisors/process/run-program"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { qemu } from "../hypervisors/test-vm.ts"
 import { testStack, type TestStack } from "./test-stack.ts"

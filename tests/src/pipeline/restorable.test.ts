@@ -1,6 +1,6 @@
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { Monitor } from "@stillframe/hypervisors/qemu/qmp"
+import type { Monitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest"
 import { asOwner, expectRunning, startStranger } from "../hypervisors/stranger.ts"
 import { ground } from "../hypervisors/test-vm.ts"

@@ -1,6 +1,6 @@
 import type { Hypervisor } from "@stillframe/domain/instance"
-import type { Vmm } from "@stillframe/hypervisors/vmm"
-import { vmms } from "@stillframe/hypervisors/vmms"
+import type { Vmm } from "@stillframe/hypervisors/file-vmm/vmm"
+import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { mac } from "../hypervisors/mac.ts"
 

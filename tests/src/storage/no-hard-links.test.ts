@@ -10,7 +10,7 @@ const strace = spawnSync("strace", ["true"]).status === 0 ? "" : " (skipped: str
 
 const program = `
   const [dir] = process.argv.slice(1)
-  const { linkFiles } = await import(${JSON.stringify(import.meta.resolve("@stillframe/hypervisors/link-files"))})
+  const { linkFiles } = await import(${JSON.stringify(import.meta.resolve("@stillframe/hypervisors/files/link-files"))})
   const { createDurably } = await import(${JSON.stringify(import.meta.resolve("@stillframe/storage/durable"))})
   await linkFiles(["layer"], dir + "/from", dir + "/to", new AbortController().signal)
   await createDurably(dir + "/to/pool.json", "first")

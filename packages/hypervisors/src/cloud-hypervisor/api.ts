@@ -1,4 +1,4 @@
-import { askVmm, membersOf, untrusted } from "../vmm-http.ts"
+import { askVmm, membersOf, untrusted } from "../file-vmm/http.ts"
 import { vmFiles } from "./files.ts"
 import { refusal } from "./refusal.ts"
 

@@ -1,5 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import type { VmState } from "../vm-control.ts"
+import type { VmState } from "../file-vmm/vm-control.ts"
 import { vmState } from "./control.ts"
 import { vmFiles } from "./files.ts"
 

@@ -2,7 +2,7 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { counted } from "@stillframe/domain/text/counted"
 import { readRegular } from "@stillframe/storage/open-regular"
-import { fileSize } from "../file-size.ts"
+import { fileSize } from "../files/file-size.ts"
 import { jsonBytesMax, savedNames } from "./files.ts"
 
 interface SavedConfig {

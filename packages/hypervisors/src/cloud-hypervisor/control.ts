@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import type { VmControl, VmState } from "../file-vmm/vm-control.ts"
 import { logHasWhy } from "../refusal.ts"
-import type { VmControl, VmState } from "../vm-control.ts"
 import { order, readVm } from "./api.ts"
 import { assertWhole } from "./assert-whole.ts"
 import { saveVm } from "./save.ts"

@@ -1,7 +1,7 @@
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openRegular } from "@stillframe/storage/open-regular"
-import type { Disk } from "../disks.ts"
+import type { Disk } from "../disks/disks.ts"
 import { diskFile } from "./vm-config.ts"
 
 const signatureBytes = 8

@@ -1,6 +1,6 @@
 import { StillframeError, type ErrorCode } from "@stillframe/domain/errors"
+import type { VmmAnswer } from "../file-vmm/http.ts"
 import { logHasWhy, refusedGuest } from "../refusal.ts"
-import type { VmmAnswer } from "../vmm-http.ts"
 
 const reasonCharactersMax = 500
 

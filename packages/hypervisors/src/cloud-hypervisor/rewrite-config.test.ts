@@ -1,5 +1,5 @@
 import { expect, test } from "vitest"
-import type { Disk } from "../disks.ts"
+import type { Disk } from "../disks/disks.ts"
 import { rewriteConfig } from "./rewrite-config.ts"
 
 const guest = { memoryMib: 64, vcpus: 1, disks: [] }

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { counted } from "@stillframe/domain/text/counted"
-import type { Disk } from "../disks.ts"
+import type { Disk } from "../disks/disks.ts"
 import type { GuestConfig } from "../launch-config.ts"
 import { vmFiles } from "./files.ts"
 import { diskFile } from "./vm-config.ts"

@@ -1,4 +1,4 @@
-import type { Vmm } from "../vmm.ts"
+import type { Vmm } from "../file-vmm/vmm.ts"
 import { readVersion } from "./api.ts"
 import { controlVm } from "./control.ts"
 import { answerDeadlineMs } from "./deadline.ts"

@@ -1,5 +1,5 @@
+import type { VmControl, VmState } from "../file-vmm/vm-control.ts"
 import type { GuestConfig } from "../launch-config.ts"
-import type { VmControl, VmState } from "../vm-control.ts"
 import { call, deadlineMs, isTimeout, vmState } from "./api.ts"
 import { checkSaved } from "./check-saved.ts"
 import { setState } from "./requests.ts"

@@ -1,7 +1,7 @@
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
-import { runProgram } from "../run-program.ts"
-import type { VmUser } from "../vm-users.ts"
+import { runProgram } from "../process/run-program.ts"
+import type { VmUser } from "../process/vm-users.ts"
 import { parseVersion } from "./version.ts"
 
 /** Asks a binary what it is. Throws `hypervisor_unavailable` when it is missing, no Firecracker, or one of before 1.12. */

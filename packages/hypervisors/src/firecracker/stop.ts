@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { endProcess, processAlive, type ProcessIdentity } from "../processes.ts"
+import { endProcess, processAlive, type ProcessIdentity } from "../process/processes.ts"
 import { call, vmState } from "./api.ts"
 import { sendCtrlAltDel } from "./requests.ts"
 

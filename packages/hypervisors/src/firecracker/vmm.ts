@@ -1,4 +1,4 @@
-import type { Vmm } from "../vmm.ts"
+import type { Vmm } from "../file-vmm/vmm.ts"
 import { deadlineMs, runningVersion } from "./api.ts"
 import { firecrackerControl } from "./control.ts"
 import { savedNames } from "./files.ts"

@@ -1,5 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import type { VmControl, VmState } from "../vm-control.ts"
+import type { VmControl, VmState } from "../file-vmm/vm-control.ts"
 import { assertWhole, saveMachine } from "./save.ts"
 import { command, settledState, untilState, type Shim, type ShimCommand } from "./shim.ts"
 

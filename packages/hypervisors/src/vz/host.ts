@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto"
 import { release } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
-import { runProgram } from "../run-program.ts"
+import { runProgram } from "../process/run-program.ts"
 
 /** What decides whether Virtualization.framework can save and load machines here. */
 export interface VzHost {

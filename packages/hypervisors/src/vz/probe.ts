@@ -1,6 +1,6 @@
 import type { Capabilities } from "@stillframe/domain/capabilities"
 import { StillframeError } from "@stillframe/domain/errors"
-import { runProgram } from "../run-program.ts"
+import { runProgram } from "../process/run-program.ts"
 import { assertVzRuns, type VzHost } from "./host.ts"
 
 /** Throws `hypervisor_unavailable` where the host is no Mac that can save machines, or the binary is no shim. */

@@ -1,5 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Disk } from "../disks.ts"
+import type { Disk } from "../disks/disks.ts"
 import type { GuestConfig } from "../launch-config.ts"
 import { vzFiles } from "./files.ts"
 import type { Machine } from "./machine.ts"

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import { askVmm, type VmmAnswer } from "../file-vmm/http.ts"
 import { logHasWhy } from "../refusal.ts"
-import { askVmm, type VmmAnswer } from "../vmm-http.ts"
 import { vzFiles } from "./files.ts"
 
 /** The shim of one VM. Every request waits behind the one before it, so each may take as long as a save does. */

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { endProcess, processAlive, type ProcessIdentity } from "../processes.ts"
-import type { Vmm } from "../vmm.ts"
+import type { Vmm } from "../file-vmm/vmm.ts"
+import { endProcess, processAlive, type ProcessIdentity } from "../process/processes.ts"
 import { command, type Shim } from "./shim.ts"
 
 const pollMs = 20

@@ -1,6 +1,6 @@
 import { readdir } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { processAlive } from "@stillframe/hypervisors/processes"
+import { processAlive } from "@stillframe/hypervisors/process/processes"
 import { describe, expect, test } from "vitest"
 import { openScene, shared } from "../subjects/scene.ts"
 import {

@@ -1,4 +1,4 @@
-import { processAlive } from "@stillframe/hypervisors/processes"
+import { processAlive } from "@stillframe/hypervisors/process/processes"
 import { expect, test } from "vitest"
 import { captureVm, expectNothingLeft, openBench, startVm, stopVm } from "../subjects/subject-vm.ts"
 import type { Subject } from "../subjects/subject.ts"

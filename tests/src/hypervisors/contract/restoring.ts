@@ -1,6 +1,6 @@
 import { cp, readdir, readFile, rm, truncate } from "node:fs/promises"
 import { join } from "node:path"
-import { endProcess } from "@stillframe/hypervisors/processes"
+import { endProcess } from "@stillframe/hypervisors/process/processes"
 import { beforeAll, describe, expect, test } from "vitest"
 import { openScene, shared } from "../subjects/scene.ts"
 import {

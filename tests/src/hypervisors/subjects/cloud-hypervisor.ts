@@ -1,7 +1,7 @@
 import { controlVm } from "@stillframe/hypervisors/cloud-hypervisor/control"
 import { cloudHypervisor } from "@stillframe/hypervisors/cloud-hypervisor/vmm"
+import { vmmHypervisor } from "@stillframe/hypervisors/file-vmm/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
-import { vmmHypervisor } from "@stillframe/hypervisors/vmm-hypervisor"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { heartbeat, qemu, type Ground } from "../test-vm.ts"
 import { httpRefusal } from "./http-refusal.ts"

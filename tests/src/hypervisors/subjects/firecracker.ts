@@ -1,7 +1,7 @@
+import { vmmHypervisor } from "@stillframe/hypervisors/file-vmm/hypervisor"
 import { firecrackerControl } from "@stillframe/hypervisors/firecracker/control"
 import { firecracker } from "@stillframe/hypervisors/firecracker/vmm"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
-import { vmmHypervisor } from "@stillframe/hypervisors/vmm-hypervisor"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { heartbeat, qemu, type Ground } from "../test-vm.ts"
 import { httpRefusal } from "./http-refusal.ts"

@@ -1,6 +1,6 @@
 import { qemuHypervisor } from "@stillframe/hypervisors/qemu/hypervisor"
-import { probeQemu } from "@stillframe/hypervisors/qemu/probe"
-import { withMonitor } from "@stillframe/hypervisors/qemu/qmp"
+import { withMonitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
+import { probeQemu } from "@stillframe/hypervisors/qemu/probe/probe"
 import { findProgram } from "@stillframe/runtime/find-program"
 import { heartbeatConfig, never, qemu } from "../test-vm.ts"
 import { smallDisk, whyNoSmallDisk } from "./small-disk.ts"

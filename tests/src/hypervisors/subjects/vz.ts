@@ -1,4 +1,4 @@
-import { vmmHypervisor } from "@stillframe/hypervisors/vmm-hypervisor"
+import { vmmHypervisor } from "@stillframe/hypervisors/file-vmm/hypervisor"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { mac } from "../mac.ts"
 import { qemu } from "../test-vm.ts"
