@@ -12,9 +12,9 @@ import {
 } from "@stillframe/runtime/settings"
 import { spaceFloorBytes } from "@stillframe/storage/space"
 import { z } from "zod"
-import { assertRights } from "./root-rights.ts"
-import { stagingSetting } from "./staging-setting.ts"
-import { vmUidSetting, type UidRange } from "./vm-uid-setting.ts"
+import { assertRights } from "./host/root-rights.ts"
+import { stagingSetting } from "./host/staging-setting.ts"
+import { vmUidSetting, type UidRange } from "./host/vm-uid-setting.ts"
 
 export interface CaptureWorkerConfig {
   readonly databaseUrl: string

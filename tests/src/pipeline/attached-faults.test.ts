@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs"
 import { readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { readIntent } from "@stillframe/capture-worker/intent"
+import { readIntent } from "@stillframe/capture-worker/pause/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"

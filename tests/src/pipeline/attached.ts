@@ -1,7 +1,7 @@
 import { readdir, readFile, readlink, stat } from "node:fs/promises"
 import { join } from "node:path"
 import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
-import type { PauseIntent } from "@stillframe/capture-worker/intent"
+import type { PauseIntent } from "@stillframe/capture-worker/pause/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { expect } from "vitest"

@@ -1,6 +1,6 @@
 import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { PauseIntent } from "@stillframe/capture-worker/intent"
+import type { PauseIntent } from "@stillframe/capture-worker/pause/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { processAlive } from "@stillframe/hypervisors/process/processes"

@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, rm, stat, truncate, writeFile } from "node:fs/pr
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { watches, type Watches } from "@stillframe/capture-worker/watches"
+import { watches, type Watches } from "@stillframe/capture-worker/watch/watches"
 import { measureClock } from "@stillframe/db/hosts/measure-clock"
 import { heartbeat } from "@stillframe/db/hosts/register"
 import {

@@ -1,6 +1,6 @@
 import { uptime } from "node:os"
 import { join } from "node:path"
-import { writeIntent, type PauseIntent } from "@stillframe/capture-worker/intent"
+import { writeIntent, type PauseIntent } from "@stillframe/capture-worker/pause/intent"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { deadProcess } from "./dead-process.ts"
 import type { TestStack } from "./test-stack.ts"

@@ -98,7 +98,7 @@ test("no child of a worker has the worker's settings or secrets in its environme
   const running = await processes()
   const knowing = running.filter(({ environ }) => environ.includes(secret))
   expect(knowing.map(({ pid }) => pid)).toEqual([worker.pid])
-  for (const kind of ["captor.ts", "log-keeper.ts", vm.id])
+  for (const kind of ["executor/main.ts", "log-keeper.ts", vm.id])
     expect(running.some(({ cmdline }) => cmdline.includes(kind))).toBe(true)
 })
 
@@ -135,7 +135,9 @@ function limitDescriptors(pid: number, limit: number): Promise<unknown> {
 /** It was started while there were descriptors, and would take the next order. */
 async function endSpareCaptor(worker: number): Promise<void> {
   const spares = async () =>
-    (await processes()).filter(({ cmdline, parent }) => parent === worker && cmdline.includes("captor.ts"))
+    (await processes()).filter(
+      ({ cmdline, parent }) => parent === worker && cmdline.includes("executor/main.ts"),
+    )
   for (const { pid } of await spares()) process.kill(pid, "SIGKILL")
   await expect.poll(spares).toEqual([])
 }

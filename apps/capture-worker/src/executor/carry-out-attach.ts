@@ -1,0 +1,66 @@
+import { mkdir, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { openHostFile } from "@stillframe/hypervisors/disks/host-paths"
+import { hostImages } from "@stillframe/hypervisors/disks/image-store"
+import { importImage } from "@stillframe/hypervisors/disks/import-image"
+import { processAlive } from "@stillframe/hypervisors/process/processes"
+import { attachQemu, type AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
+import { commitLeftover } from "@stillframe/hypervisors/qemu/attached/overlay/commit-leftover"
+import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
+import { settleAttached } from "@stillframe/hypervisors/qemu/attached/take-over"
+import { qemuFiles } from "@stillframe/hypervisors/qemu/process/command"
+import { generationDir, instanceDir } from "@stillframe/storage/layout"
+import { readIntent, removeIntent } from "../pause/intent.ts"
+import { leaveAsFound } from "../pause/takeover.ts"
+import type { AttachOrder, ReleaseOrder } from "./orders.ts"
+import { secondPause } from "./save-attached.ts"
+
+/** Looks at a VM that someone else started. When it fails, nothing of the instance is left on the host. */
+export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): Promise<AttachedVm> {
+  const { dataDir, instanceId, generation, hypervisor, controlSocket, pid, binaries, hostPaths } = order
+  const rules = { hostPaths, dataDir }
+  try {
+    const vm = await attachQemu({
+      controlSocket,
+      ...(pid !== undefined && { pid }),
+      binaries,
+      launcher: hypervisor.binary,
+      ...(hypervisor.vmUsers !== undefined && { users: hypervisor.vmUsers }),
+      rules,
+    })
+    const dir = generationDir(dataDir, instanceId, generation)
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    // By the next capture its owner may have put a newer kernel under the same name.
+    const { kernel, initrd } = vm.launch.restorable ? vm.launch.config : {}
+    for (const [name, path] of [
+      [qemuFiles.kernel, kernel],
+      [qemuFiles.initrd, initrd],
+    ] as const) {
+      if (path === undefined) continue
+      await using file = await openHostFile(path, rules)
+      await importImage(file, join(dir, name), { store: hostImages(dataDir), signal })
+    }
+    return vm
+  } catch (error) {
+    await rm(instanceDir(dataDir, instanceId), { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** Leaves a VM that someone else started running as it ran, on its own files; one that has ended with all it wrote in them. */
+export async function carryOutRelease(order: ReleaseOrder, signal: AbortSignal): Promise<null> {
+  const { dataDir, instanceId, vm } = order
+  const { qemuImg } = order.hypervisor
+  const home = instanceDir(dataDir, instanceId)
+  const intent = await readIntent(home)
+  if (intent !== undefined) {
+    await leaveAsFound(dataDir, intent)
+    await removeIntent(home)
+  }
+  if ((await readOverlayRecord(home)) !== undefined) {
+    if (await processAlive(vm.process)) await settleAttached({ ...vm, home }, secondPause(order))
+    else await commitLeftover(home, { qemuImg, signal })
+  }
+  if (order.forget) await rm(home, { recursive: true, force: true })
+  return null
+}

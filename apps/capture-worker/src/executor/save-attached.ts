@@ -1,0 +1,45 @@
+import { join } from "node:path"
+import type { Capture } from "@stillframe/hypervisors/capture"
+import { captureAttached } from "@stillframe/hypervisors/qemu/attached/capture"
+import type { MergeHooks } from "@stillframe/hypervisors/qemu/attached/overlay/merge-overlays"
+import type { SaveOptions } from "@stillframe/hypervisors/qemu/capture/capture"
+import { instanceDir, rawMemoryName } from "@stillframe/storage/layout"
+import { announcePause } from "../pause/announce-pause.ts"
+import { removeIntent } from "../pause/intent.ts"
+import type { AttachedSource, CaptureOrder, ReleaseOrder } from "./orders.ts"
+
+/** Saves the memory of a VM that someone else started into `dir`, and copies of its disks. It runs again when this resolves, and when it fails. */
+export async function saveAttached(
+  order: CaptureOrder,
+  { vm, hostPaths }: AttachedSource,
+  { dir, options }: { dir: string; options: Omit<SaveOptions, "memoryFile"> },
+): Promise<Capture> {
+  const memoryFile = join(dir, rawMemoryName)
+  const { controlSocket, process, user, allowOverlay } = vm
+  const home = instanceDir(order.dataDir, order.instanceId)
+  const captured = await captureAttached({
+    ...options,
+    ...secondPause(order),
+    // Its disks are copied from here on, which takes as long as it takes and holds nobody up.
+    afterResume: () => removeIntent(home),
+    controlSocket,
+    process,
+    user,
+    allowOverlay,
+    order: vm.option === undefined ? order.launch.disks : [],
+    rules: { hostPaths, dataDir: order.dataDir },
+    dir,
+    home,
+    memoryFile,
+    qemuImg: order.hypervisor.qemuImg,
+  })
+  return { ...captured, files: [{ name: rawMemoryName, role: "memory" }] }
+}
+
+/** The stop in which a VM changes back to its owner's files. Its lease is not asked: to leave the VM on overlays of ours would be worse. */
+export function secondPause(order: CaptureOrder | ReleaseOrder): MergeHooks {
+  return {
+    beforeSecondPause: ({ wasRunning }) => announcePause(order, wasRunning),
+    afterSecondPause: () => removeIntent(instanceDir(order.dataDir, order.instanceId)),
+  }
+}

@@ -1,0 +1,107 @@
+import { StillframeError } from "@stillframe/domain/errors"
+import type { Capture } from "@stillframe/hypervisors/capture"
+import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { generationDir, instanceDir, rawMemoryName } from "@stillframe/storage/layout"
+import { announcePause } from "../pause/announce-pause.ts"
+import { readIntent, removeIntent } from "../pause/intent.ts"
+import { leaveAsFound } from "../pause/takeover.ts"
+import type { CaptureOrder, StandbyOrder } from "./orders.ts"
+import { saveAttached } from "./save-attached.ts"
+
+/** Less than this left of the lease, and the VM is not paused any more. */
+const leaseLeftMinMs = 10_000
+
+export interface Captor {
+  /** Whatever stops it. */
+  readonly signal: AbortSignal
+  /** Only that nobody wants its result. */
+  readonly cancelled: AbortSignal
+  /** From 0 to 1. */
+  readonly report: (progress: number) => void
+  readonly leaseRemainingMs: () => number
+}
+
+/**
+ * Saves a running VM's memory into `dir`; it runs again when this resolves, and when it fails. A captor that is stopped in
+ * a save that can't be called off goes through with it: the VM has been paused for it, and whoever comes next need not.
+ */
+export async function saveVm(order: CaptureOrder, captor: Captor, dir: string): Promise<Capture> {
+  const { signal, onPaused } = (await hypervisorOf(order.hypervisor)).canCancel
+    ? { signal: captor.signal, onPaused: () => {} }
+    : untilPaused(captor)
+  const captured = await withIntentRemoved(order, () =>
+    capture(order, { ...captor, signal }, { dir, keepPaused: false, onPaused }),
+  )
+  signal.throwIfAborted()
+  return captured
+}
+
+/** What stops a captor before it has paused the VM, and from then on only what makes its result useless. */
+function untilPaused({ signal, cancelled }: Captor): { signal: AbortSignal; onPaused: () => void } {
+  const stop = new AbortController()
+  const onStop = (): void => stop.abort(signal.reason)
+  if (signal.aborted) onStop()
+  signal.addEventListener("abort", onStop, { once: true })
+  return {
+    signal: AbortSignal.any([stop.signal, cancelled]),
+    onPaused: () => signal.removeEventListener("abort", onStop),
+  }
+}
+
+/**
+ * Saves a running VM's memory into `dir` and keeps it paused for `work`, which is to end it. When that fails the VM is put
+ * back as it was found, by this process or by whoever comes after it.
+ */
+export async function saveVmAndEnd<T>(
+  order: StandbyOrder,
+  captor: Captor,
+  { dir, work }: { dir: string; work: (captured: Capture) => Promise<T> },
+): Promise<T> {
+  return withIntentRemoved(order, async () => work(await capture(order, captor, { dir, keepPaused: true })))
+}
+
+async function withIntentRemoved<T>(order: CaptureOrder | StandbyOrder, work: () => Promise<T>): Promise<T> {
+  const home = instanceDir(order.dataDir, order.instanceId)
+  try {
+    const result = await work()
+    await removeIntent(home)
+    return result
+  } catch (error) {
+    const intent = await readIntent(home)
+    if (intent !== undefined) {
+      // Whatever went wrong, this process leaves the VM as it found it, or leaves the intent for the host's sweep.
+      await leaveAsFound(order.dataDir, intent)
+      await removeIntent(home)
+    }
+    throw error
+  }
+}
+
+async function capture(
+  order: CaptureOrder | StandbyOrder,
+  captor: Captor,
+  { dir, keepPaused, onPaused }: { dir: string; keepPaused: boolean; onPaused?: () => void },
+): Promise<Capture> {
+  const options = {
+    mode: order.kind === "capture" ? order.mode : undefined,
+    pauseExpectedMs: order.pauseExpectedMs,
+    pauseLimitMs: order.pauseLimitMs,
+    signal: captor.signal,
+    ...(onPaused !== undefined && { onPaused }),
+    onProgress: (bytes: number) => captor.report(Math.min(1, bytes / (order.memoryMib * 1024 ** 2))),
+    beforePause: async ({ wasRunning }: { wasRunning: boolean }) => {
+      await announcePause(order, wasRunning)
+      // The disks of a VM that stands still anyway are copied before, and that may take longer than a lease.
+      if (wasRunning && captor.leaseRemainingMs() < leaseLeftMinMs)
+        throw new StillframeError("lease_lost", "too little is left of the lease to pause the VM")
+    },
+  }
+  if (order.kind === "capture" && order.source.state === "Attached")
+    return saveAttached(order, order.source, { dir, options })
+  const vm = {
+    dir: generationDir(order.dataDir, order.instanceId, order.generation),
+    config: order.launch,
+  }
+  const into = { dir, memoryName: rawMemoryName }
+  return (await hypervisorOf(order.hypervisor)).capture(vm, into, { ...options, keepPaused })
+}

@@ -1,0 +1,46 @@
+import type { InstanceRow } from "@stillframe/db/instances/instances"
+import { createId } from "@stillframe/domain/ids"
+import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
+import { instanceDir } from "@stillframe/storage/layout"
+import { takeOver } from "../pause/takeover.ts"
+import { hostHypervisor, type Worker } from "../worker.ts"
+import { attachedInstance } from "./attached-instance.ts"
+import { pauseExpectedMs } from "./vm-order.ts"
+
+/**
+ * Makes sure that a VM that someone else started runs on its own files only, or has left all that it wrote in them; `forget` removes what
+ * we have of it. Nothing to do for a VM of ours. Throws `conflict` and the like with the reason where its owner has to decide.
+ */
+export async function release(
+  worker: Worker,
+  instance: InstanceRow,
+  { forget }: { forget: boolean },
+): Promise<void> {
+  const { captors, clusterId, config } = worker
+  const vm = attachedInstance(instance)
+  if (vm === undefined) return
+  // Mostly there is nothing to do, and no process to be started for it.
+  const home = instanceDir(config.dataDir, instance.id)
+  if (!forget && (await readOverlayRecord(home)) === undefined) return
+  await captors.order(
+    {
+      kind: "release",
+      clusterId,
+      dataDir: config.dataDir,
+      instanceId: instance.id,
+      generation: instance.generation,
+      token: createId(),
+      hypervisor: hostHypervisor(worker, instance.hypervisor).tools,
+      vm,
+      pauseExpectedMs: pauseExpectedMs(instance.memory_mib),
+      pauseLimitMs: config.pauseLimitMs,
+      forget,
+    },
+    {
+      signal: new AbortController().signal,
+      onLost: async () => {
+        await takeOver(config.dataDir, instance.id)
+      },
+    },
+  )
+}

@@ -1,0 +1,65 @@
+import { setTimeout as delay } from "node:timers/promises"
+import { toStillframeError } from "@stillframe/domain/errors"
+import { watchPid } from "@stillframe/hypervisors/process/watch-pid"
+import { openControlSocket } from "@stillframe/hypervisors/qemu/attached/control-socket"
+import { commitLeftover } from "@stillframe/hypervisors/qemu/attached/overlay/commit-leftover"
+import { standstillOf } from "@stillframe/hypervisors/qemu/monitor/standstill"
+import type { Standing } from "@stillframe/hypervisors/watch"
+import { instanceDir } from "@stillframe/storage/layout"
+import type { CaptureWorkerConfig } from "../config.ts"
+import type { AttachedInstance } from "../operations/attached-instance.ts"
+import { holdVmLock } from "../pause/vm-lock.ts"
+
+/** A captor that has lost its VM gives up within this. */
+const lockWaitMs = 60_000
+const retryMs = 1_000
+
+/** By its process: its monitor may be the only one, and is its owner's, so that it is opened for a look and closed again. */
+export function watchAttached({ process, controlSocket }: AttachedInstance): Standing & {
+  readonly ended: Promise<"ended_by_owner">
+  close(): void
+} {
+  const stop = new AbortController()
+  const ended = async (): Promise<"ended_by_owner"> => {
+    for (;;) {
+      try {
+        await watchPid(process, stop.signal)
+        return "ended_by_owner"
+      } catch {
+        // Of a watch that was closed nobody hears any more; a look that failed for want of a descriptor is repeated.
+        await (stop.signal.aborted ? never : delay(retryMs))
+      }
+    }
+  }
+  return {
+    ended: ended(),
+    async look() {
+      const monitor = await openControlSocket(controlSocket)
+      const standstill = await standstillOf(monitor).finally(() => monitor.close())
+      // Its owner may want it to stand still.
+      return standstill && { ...standstill, endsWithWrites: false }
+    },
+    resume: async () => {},
+    close: () => stop.abort(),
+  }
+}
+
+const never = new Promise<never>(() => {})
+
+/**
+ * Brings home what overlays of ours hold of the disks of an attached VM that has ended. Resolves with what stands against it, for the
+ * person who has to decide.
+ */
+export async function commitOverlays(
+  vm: { clusterId: string; instanceId: string },
+  { dataDir, qemuImg }: Pick<CaptureWorkerConfig, "dataDir" | "qemuImg">,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    await using _lock = await holdVmLock(vm, lockWaitMs)
+    await commitLeftover(instanceDir(dataDir, vm.instanceId), { qemuImg, signal })
+    return undefined
+  } catch (error) {
+    return toStillframeError(error).message
+  }
+}
