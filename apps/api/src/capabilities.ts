@@ -2,7 +2,7 @@ import { liveHosts } from "@stillframe/db/hosts/hosts"
 import { hypervisors } from "@stillframe/domain/instance"
 import { z } from "zod"
 import { contractMembers, inContractsWords } from "./contract-capabilities.ts"
-import { route, type ApiDeps, type Route } from "./route.ts"
+import { route, type ApiDeps, type Route } from "./http/route.ts"
 
 const reason = z.string().optional()
 

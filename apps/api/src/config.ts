@@ -12,9 +12,9 @@ import {
 } from "@stillframe/runtime/settings"
 import type { Resolve } from "@stillframe/runtime/webhook-addresses"
 import { z } from "zod"
-import { defaultCaptureLimits, type CaptureLimits } from "./capture-limits.ts"
-import type { RateLimits } from "./limit-rates.ts"
-import type { WebhookLimits } from "./webhook-limits.ts"
+import type { RateLimits } from "./access/limit-rates.ts"
+import { defaultCaptureLimits, type CaptureLimits } from "./snapshots/capture-limits.ts"
+import type { WebhookLimits } from "./webhooks/limits.ts"
 
 export interface ApiConfig {
   readonly databaseUrl: string

@@ -1,4 +1,4 @@
-import { defaultCaptureLimits, type CaptureLimits } from "@stillframe/api/capture-limits"
+import { defaultCaptureLimits, type CaptureLimits } from "@stillframe/api/snapshots/capture-limits"
 import { expect, test } from "vitest"
 import { statuses, testApi, type Reply, type TestApi } from "./test-api.ts"
 

@@ -1,4 +1,4 @@
-import { exampleNames, routeTexts } from "@stillframe/api/route-texts"
+import { exampleNames, routeTexts } from "@stillframe/api/openapi/route-texts"
 import { compressionHeartbeat } from "@stillframe/db/hosts/compression-workers"
 import { expect, test } from "vitest"
 import { asWorker } from "./as-worker.ts"

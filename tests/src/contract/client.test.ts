@@ -4,7 +4,7 @@ import Hypeman, {
   InternalServerError,
   NotFoundError,
 } from "@onkernel/hypeman"
-import { waitSecondsMax } from "@stillframe/api/prefer"
+import { waitSecondsMax } from "@stillframe/api/http/prefer"
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { testApi, token, type TestApi } from "../api/test-api.ts"
 import { untilTicks } from "../hypervisors/test-vm.ts"

@@ -1,0 +1,141 @@
+import type { Writable } from "node:stream"
+import type { OwnedDatabase } from "@stillframe/db/client"
+import type { Waker } from "@stillframe/db/connection/wake"
+import type { Made } from "@stillframe/db/snapshots/idempotency"
+import type { CompressionConfig } from "@stillframe/domain/compression"
+import type { Problem } from "@stillframe/domain/problem"
+import type { Scope } from "@stillframe/domain/scopes"
+import type { Logger } from "@stillframe/runtime/logger"
+import type { AddressRules, Resolve } from "@stillframe/runtime/webhook-addresses"
+import type { z } from "zod"
+import type { TokenRules } from "../access/auth.ts"
+import type { RateLimits } from "../access/limit-rates.ts"
+import type { EventTail } from "../events/tail.ts"
+import type { AdmitCapture } from "../snapshots/capture-limits.ts"
+import type { WebhookLimits } from "../webhooks/limits.ts"
+import type { Answered } from "./answered.ts"
+import type { Prefer } from "./prefer.ts"
+import type { RequestIdentity } from "./request-identity.ts"
+
+/** What the handlers work with. */
+export interface ApiDeps {
+  readonly db: OwnedDatabase
+  readonly waker: Waker
+  readonly log: Logger
+  readonly jwtSecret: string
+  readonly tokenRules?: TokenRules
+  readonly secretsKey: string
+  /** Where webhooks may lead; the API's own port is known once it listens. */
+  readonly webhookRules: () => AddressRules
+  readonly resolve: Resolve
+  readonly compression: CompressionConfig
+  /** `sync`: an answer to a create is the point in time, for clients that take it as that. */
+  readonly snapshotCreate: "async" | "sync"
+  readonly answered: Answered
+  readonly admitCapture: AdmitCapture
+  /** How long a request waits for the commit of an earlier one with the same `Idempotency-Key`. */
+  readonly twinWaitMs: number
+  readonly eventTail: EventTail
+  /** Why nothing new may be created at present; undefined while there is room on the database's disk. */
+  readonly databaseProblem?: (() => Problem | undefined) | undefined
+  /** Absent: no limits. */
+  readonly limits?: RateLimits | undefined
+  /** Absent: no limits. */
+  readonly webhookLimits?: WebhookLimits | undefined
+  /** The ranges of proxies whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies?: readonly string[] | undefined
+  /** How long an answer of `/ready` may be given again; 0 where it is absent. */
+  readonly readyCacheMs?: number | undefined
+  /** How often a stream shows that it lives. */
+  readonly streamHeartbeatMs: number
+  /** True until the rest of the process is up; only `/health` and `/ready` are answered until then. */
+  readonly starting: () => boolean
+  /** Aborted when the process is about to end: held answers are then given as if their time had run out. */
+  readonly stopping: AbortSignal
+}
+
+/** An answer as a value; without a body nothing is sent after the headers. */
+export interface Answer {
+  readonly status: number
+  readonly body?: object
+  /** In the place of `body`: it as JSON already. */
+  readonly json?: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** In the place of `body`: writes what has no end, until it ends or destroys `out` itself. Throws nothing. */
+  readonly stream?: (out: Writable) => void
+  /** Called when all of it was handed to the connection. */
+  readonly onSent?: () => void
+}
+
+/** A request that has passed every check that does not need the database. */
+export interface Call<Query, Body> {
+  /** Path and query as they were asked. */
+  readonly url: string
+  readonly params: Readonly<Record<string, string>>
+  readonly query: Query
+  readonly body: Body
+  readonly prefer: Prefer
+  readonly identity: RequestIdentity
+  /** A hash of who sent it: see `Bearer`. Empty on routes without a token. */
+  readonly caller: string
+  /** As it was sent, whatever it is. */
+  readonly lastEventId: string | undefined
+  /** True if the token allows the scope, which may be more than the route asks for. */
+  readonly allows: (scope: Scope) => boolean
+  /** How long the token was good when the request came; Infinity: for ever. */
+  readonly expiresInMs: number
+  /** Calls `listener` when the request's token is revoked, at once if it is, until the returned function is called. */
+  readonly onRevoked: (listener: () => void) => () => void
+  /** Aborted when the client is gone. */
+  readonly signal: AbortSignal
+}
+
+export interface AlsoScope<Body> {
+  readonly scope: Scope
+  // A method, as `handle` is.
+  /** Absent: for every body. */
+  when?(body: Body): boolean
+}
+
+export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType> {
+  readonly method: "get" | "post" | "patch" | "delete"
+  /** As Express writes it. */
+  readonly path: string
+  readonly operationId: string
+  /** One line of the reference. */
+  readonly summary: string
+  /** What answers look like, by status; null: without a body. */
+  readonly answers: Readonly<Record<number, z.ZodType | null>>
+  /** Errors beyond those that follow from the rest of the route. */
+  readonly errors?: readonly number[]
+  /** What the token must allow; absent: no token is asked for. */
+  readonly scope?: Scope
+  /** Enough in the place of `scope`; a refusal names `scope`, as the contract has it. */
+  readonly narrowerScope?: Scope
+  /** Must be allowed as well, for every body or for some. */
+  readonly alsoScope?: AlsoScope<z.output<Body>>
+  readonly query?: Query
+  /** Parameters of the query that must be there, though the handler is the one to say so. */
+  readonly judgesAbsent?: readonly string[]
+  /** The schema's `id` is the name that the validator's messages use. */
+  readonly body?: Body
+  /** What a request without a body says; absent: it must have one. */
+  readonly emptyBody?: object
+  /** The largest body in KiB, where its schema allows more than 64. */
+  readonly bodyKibMax?: number
+  /** Whether `Prefer` says how long the answer is held. */
+  readonly holds?: boolean
+  /** Whether answers are streams of server-sent events, which go on from `Last-Event-ID`. */
+  readonly streams?: boolean
+  // A method, not a property: a list holds routes of different queries and bodies.
+  handle(call: Call<z.output<Query>, z.output<Body>>): Promise<Answer>
+  /** Answers a request whose `Idempotency-Key` has made something before. */
+  replay?(call: Call<z.output<Query>, z.output<Body>>, made: Made): Promise<Answer>
+}
+
+/** Gives a route's handler the types of its schemas. */
+export function route<Query extends z.ZodObject = z.ZodObject, Body extends z.ZodType = z.ZodType>(
+  definition: Route<Query, Body>,
+): Route {
+  return definition
+}
