@@ -1,7 +1,7 @@
 import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
-import type { Client } from "@stillframe/stillframe/client"
+import type { Client } from "@stillframe/stillframe/demo/client"
 import type { Machine } from "./machine.ts"
 import { printComparisons } from "./measure.ts"
 import { scratch } from "./scratch.ts"

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { builtinImage } from "@stillframe/hypervisors/images"
 import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe/probe"
 import { findProgram } from "@stillframe/runtime/find-program"
-import { installImages } from "@stillframe/stillframe/install-images"
+import { installImages } from "@stillframe/stillframe/stack/install-images"
 
 /** What the measured guests run on. */
 export interface Machine extends QemuProbe {

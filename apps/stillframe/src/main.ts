@@ -1,8 +1,8 @@
 import { Command, InvalidArgumentError } from "commander"
-import type { CompressOptions, OutputOptions } from "./file-commands.ts"
+import type { CompressOptions, OutputOptions } from "./files/commands.ts"
 import type { StorageInitOptions } from "./storage-init.ts"
 import type { TokenOptions } from "./token-command.ts"
-import type { ListenOptions } from "./webhook-listen.ts"
+import type { ListenOptions } from "./webhooks/listen.ts"
 
 // Each verb imports what it needs when it runs: all of it together takes most of a second.
 const program = new Command("stillframe").description("VM snapshots as jobs")
@@ -11,7 +11,7 @@ program
   .command("start")
   .description("start the whole stack on this machine, with an embedded Postgres unless DATABASE_URL is set")
   .action(async () => {
-    const { start } = await import("./start.ts")
+    const { start } = await import("./stack/start.ts")
     await start()
   })
 
@@ -19,7 +19,7 @@ program
   .command("demo")
   .description("show the main job end to end: snapshot a running guest, receive the webhook, fork it")
   .action(async () => {
-    const { demo } = await import("./demo.ts")
+    const { demo } = await import("./demo/demo.ts")
     await demo()
   })
 
@@ -58,7 +58,7 @@ program
   .option("--force", "replace the output if it exists")
   .addHelpText("after", drafts + exitStatus)
   .action(async (file: string, options: CompressOptions) => {
-    const { compress } = await import("./file-commands.ts")
+    const { compress } = await import("./files/commands.ts")
     await compress(file, options)
   })
 
@@ -75,7 +75,7 @@ program
   .option("--force", "replace the output if it exists, or overwrite a block device")
   .addHelpText("after", drafts + exitStatus)
   .action(async (file: string, options: OutputOptions) => {
-    const { decompress } = await import("./file-commands.ts")
+    const { decompress } = await import("./files/commands.ts")
     await decompress(file, options)
   })
 
@@ -84,7 +84,7 @@ program
   .description("read a zstd or lz4 file (-: standard input) back from the device and check all of it")
   .addHelpText("after", exitStatus)
   .action(async (file: string) => {
-    const { verify } = await import("./file-commands.ts")
+    const { verify } = await import("./files/commands.ts")
     await verify(file)
   })
 
@@ -97,7 +97,7 @@ program
   .option("--offset <n>", "where the part begins, in bytes of the content")
   .option("--length <n>", "how many bytes it has at most")
   .action(async (file: string, range: { offset?: string; length?: string }) => {
-    const { cat } = await import("./file-commands.ts")
+    const { cat } = await import("./files/commands.ts")
     await cat(file, range)
   })
 
@@ -127,7 +127,7 @@ program
   .option("--types <type...>", "the event types of the webhook that --create makes; without it all", [])
   .option("--json", "print each verified event as a line of JSON")
   .action(async (options: ListenOptions) => {
-    const { listen } = await import("./webhook-listen.ts")
+    const { listen } = await import("./webhooks/listen.ts")
     await listen(options)
   })
 

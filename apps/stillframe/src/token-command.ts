@@ -7,8 +7,8 @@ import { parseDuration } from "@stillframe/domain/text/duration"
 import { parseEnv, processEnv, type Env } from "@stillframe/runtime/env"
 import { secretFile } from "@stillframe/runtime/secrets"
 import { secretSettings, storageSettings } from "@stillframe/runtime/settings"
+import { assertOpen } from "./files/standard-stream.ts"
 import { printLine } from "./print-line.ts"
-import { assertOpen } from "./standard-stream.ts"
 import { mintToken } from "./token.ts"
 
 export interface TokenOptions {

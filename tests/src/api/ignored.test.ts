@@ -1,4 +1,4 @@
-import { client } from "@stillframe/stillframe/client"
+import { client } from "@stillframe/stillframe/demo/client"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { testApi, token, type TestApi } from "./test-api.ts"
 

@@ -11,7 +11,7 @@ import { ensureRunning } from "@stillframe/hypervisors/qemu/monitor/resume"
 import { probeQemu } from "@stillframe/hypervisors/qemu/probe/probe"
 import { probeLiveCapture } from "@stillframe/hypervisors/qemu/probe/probe-live"
 import { counts } from "@stillframe/stillframe/console"
-import { installImages } from "@stillframe/stillframe/install-images"
+import { installImages } from "@stillframe/stillframe/stack/install-images"
 import { describe, expect, test } from "vitest"
 import { expectRunning, findLiveQemu, live, plainDisk, start, startLarge, status } from "./live-vm.ts"
 import {

@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises"
 import { createLogger } from "@stillframe/runtime/logger"
-import { startStack } from "@stillframe/stillframe/stack"
+import { startStack } from "@stillframe/stillframe/stack/stack"
 import { testDatabase } from "@stillframe/testing/database"
 import { scratchFolder } from "@stillframe/testing/scratch"
 import { sql } from "kysely"

@@ -1,5 +1,5 @@
 import { createId } from "@stillframe/domain/ids"
-import { installImages } from "@stillframe/stillframe/install-images"
+import { installImages } from "@stillframe/stillframe/stack/install-images"
 import { claimPool } from "@stillframe/storage/claim-pool"
 import { takeIn } from "@stillframe/storage/home"
 import type { KnownPool, PoolRegister } from "@stillframe/storage/known-pool"

@@ -1,5 +1,5 @@
 import type { EventEnvelope } from "@stillframe/domain/events"
-import { startWebhookReceiver, type WebhookReceiver } from "./webhook-receiver.ts"
+import { startWebhookReceiver, type WebhookReceiver } from "../webhooks/receiver.ts"
 
 /** A webhook receiver that is asked for what it received. */
 export interface Receiver extends WebhookReceiver {

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { SettingsError, type Env } from "@stillframe/runtime/env"
 import { createLogger } from "@stillframe/runtime/logger"
 import { expect, test } from "vitest"
-import { assertSettings } from "./stack-settings.ts"
+import { assertSettings } from "./settings.ts"
 import { startStack } from "./stack.ts"
 
 function mistakes(env: Env): readonly string[] {

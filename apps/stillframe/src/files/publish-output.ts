@@ -5,7 +5,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { cannotLink } from "@stillframe/domain/hard-links"
 import { syncDir } from "@stillframe/storage/durable"
 import { draftIn, removeStaleDrafts } from "./draft-names.ts"
-import type { Output } from "./file-output.ts"
+import type { Output } from "./output.ts"
 
 /** Makes the file beside its place, so that under its name there is all of it, what was there before, or nothing. */
 export async function publishOutput<Result>(

@@ -6,9 +6,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { zstdCompressSync } from "node:zlib"
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
-import { compressing, type CompressOptions, decompressing, verifying } from "./file-commands.ts"
+import { compressing, type CompressOptions, decompressing, verifying } from "./commands.ts"
 
-const main = join(import.meta.dirname, "main.ts")
+const main = join(import.meta.dirname, "../main.ts")
 const mib = 1024 ** 2
 // Neither all noise nor all zeros, and no whole number of frames.
 const content = Buffer.concat([randomBytes(mib), Buffer.alloc(mib), Buffer.from("snapshot ".repeat(40_000))])

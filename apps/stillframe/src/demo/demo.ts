@@ -8,13 +8,13 @@ import { processEnv } from "@stillframe/runtime/env"
 import { createLogger } from "@stillframe/runtime/logger"
 import { endSoon, logLevel } from "@stillframe/runtime/process"
 import { onStopSignals } from "@stillframe/runtime/stop-signals"
+import { counts, waitForCounts, type Count } from "../console.ts"
+import { startStack } from "../stack/stack.ts"
 import { client, type Client } from "./client.ts"
-import { counts, waitForCounts, type Count } from "./console.ts"
-import { startReceiver, type Receiver } from "./demo-receiver.ts"
-import { report, table } from "./demo-report.ts"
-import { startStack } from "./stack.ts"
+import { startReceiver, type Receiver } from "./receiver.ts"
+import { report, table } from "./report.ts"
 
-const defaultDataDir = resolve(import.meta.dirname, "../../../.stillframe/demo")
+const defaultDataDir = resolve(import.meta.dirname, "../../../../.stillframe/demo")
 /** Longer than anything here takes on a slow machine; then the demo has failed. */
 const deadlineMs = 5 * 60_000
 

@@ -4,7 +4,7 @@ import { link, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from "nod
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
-import { resolveOutput } from "./file-output.ts"
+import { resolveOutput } from "./output.ts"
 
 let dir: string
 beforeEach(async () => {

@@ -19,9 +19,9 @@ import { storageSettings } from "@stillframe/runtime/settings"
 import { openDataDir } from "@stillframe/storage/data-dir"
 import { writeDurably } from "@stillframe/storage/durable"
 import { inOwnDirectory, isFull } from "@stillframe/storage/own-directory"
+import { mintToken } from "../token.ts"
 import { installImages } from "./install-images.ts"
-import { assertSettings } from "./stack-settings.ts"
-import { mintToken } from "./token.ts"
+import { assertSettings } from "./settings.ts"
 
 /** All four processes in one, on one machine. */
 export interface Stack extends AsyncDisposable {

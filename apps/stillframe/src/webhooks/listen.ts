@@ -4,9 +4,9 @@ import { eventChoices } from "@stillframe/domain/events"
 import { parseEnv, processEnv } from "@stillframe/runtime/env"
 import { Webhook } from "standardwebhooks"
 import { z } from "zod"
-import { client, RequestError, type Client } from "./client.ts"
+import { client, RequestError, type Client } from "../demo/client.ts"
 import { deliveryLine } from "./delivery-line.ts"
-import { startWebhookReceiver, type Delivery, type WebhookReceiver } from "./webhook-receiver.ts"
+import { startWebhookReceiver, type Delivery, type WebhookReceiver } from "./receiver.ts"
 
 export interface ListenOptions {
   readonly port: string

@@ -1,5 +1,5 @@
 import { z } from "zod"
-import type { Delivery } from "./webhook-receiver.ts"
+import type { Delivery } from "./receiver.ts"
 
 /** A delivery for people: when, type, subject, sequence, and whether it was verified. */
 export function deliveryLine(delivery: Delivery, receivedAt: Date): string {

@@ -3,7 +3,7 @@ import { dirname, join, resolve } from "node:path"
 import { makeDirectory } from "@stillframe/storage/directory"
 import { inOwnDirectory, isFull } from "@stillframe/storage/own-directory"
 
-const checkout = resolve(import.meta.dirname, "../../..")
+const checkout = resolve(import.meta.dirname, "../../../..")
 
 /** Where the set-up leaves each guest, and where a launch looks for it below `DATA_DIR/images`. */
 const images: Readonly<Record<string, string>> = {

@@ -5,7 +5,7 @@ import { createInterface } from "node:readline"
 import { Webhook } from "standardwebhooks"
 import { afterEach, beforeEach, expect, test } from "vitest"
 
-const main = join(import.meta.dirname, "main.ts")
+const main = join(import.meta.dirname, "../main.ts")
 const secret = `whsec_${Buffer.from("thirty-two bytes of test secret!").toString("base64")}`
 const event = {
   id: "evt",

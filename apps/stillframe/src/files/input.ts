@@ -3,7 +3,7 @@ import { realpath, stat } from "node:fs/promises"
 import type { Readable } from "node:stream"
 import type { CompressedSource } from "@stillframe/codec/foreign/source"
 import { StillframeError } from "@stillframe/domain/errors"
-import { isAbsent } from "./file-output.ts"
+import { isAbsent } from "./output.ts"
 import { unlessAborted } from "./run-verb.ts"
 import { assertOpen } from "./standard-stream.ts"
 

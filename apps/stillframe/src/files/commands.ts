@@ -9,9 +9,9 @@ import { decompressAny, verifyAny } from "@stillframe/codec/frames/any-file"
 import { algorithms, defaultLevel, type Algorithm } from "@stillframe/domain/compression"
 import { StillframeError } from "@stillframe/domain/errors"
 import { counted } from "@stillframe/domain/text/counted"
-import { compressedInput, regularInput } from "./file-input.ts"
-import { type Output, type OutputOptions, resolveOutput } from "./file-output.ts"
-import { printLine } from "./print-line.ts"
+import { printLine } from "../print-line.ts"
+import { compressedInput, regularInput } from "./input.ts"
+import { type Output, type OutputOptions, resolveOutput } from "./output.ts"
 import { publishOutput } from "./publish-output.ts"
 import { runVerb, unlessAborted, type Work } from "./run-verb.ts"
 import { assertOpen } from "./standard-stream.ts"
@@ -19,7 +19,7 @@ import { openBlockDevice, writeInOrder } from "./write-in-order.ts"
 
 // The verbs for files outside the service: files in, files and an exit status out.
 
-export type { OutputOptions } from "./file-output.ts"
+export type { OutputOptions } from "./output.ts"
 
 export interface CompressOptions extends OutputOptions {
   readonly algorithm: string

@@ -16,9 +16,9 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, expect, test, vi } from "vitest"
-import { compressing, decompressing } from "./file-commands.ts"
+import { compressing, decompressing } from "./commands.ts"
 
-const main = join(import.meta.dirname, "main.ts")
+const main = join(import.meta.dirname, "../main.ts")
 const mib = 1024 ** 2
 const content = Buffer.concat([randomBytes(2 * mib), Buffer.alloc(mib)])
 
