@@ -1,7 +1,7 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { Problems } from "@stillframe/runtime/problems"
-import type { Place } from "@stillframe/storage/place"
+import type { Place } from "@stillframe/storage/places/place"
 import type { CompressionWorkerConfig } from "./config.ts"
 import type { StallGuard } from "./stall-guard.ts"
 

@@ -5,9 +5,9 @@ import { poolRegister } from "@stillframe/db/hosts/pools"
 import { lockSnapshot } from "@stillframe/db/snapshots/snapshots"
 import { requestVerification } from "@stillframe/db/snapshots/verifications"
 import { StillframeError } from "@stillframe/domain/errors"
-import { assertMayBecome, makePool, missingPayloads } from "@stillframe/storage/claim-pool"
-import { assertOwn, readHostId, takeIn } from "@stillframe/storage/home"
-import { readPoolFile } from "@stillframe/storage/pool-file"
+import { assertMayBecome, makePool, missingPayloads } from "@stillframe/storage/places/claim-pool"
+import { assertOwn, readHostId, takeIn } from "@stillframe/storage/places/home"
+import { readPoolFile } from "@stillframe/storage/places/pool-file"
 
 interface Asked {
   readonly dir: string

@@ -9,8 +9,8 @@ import { claimOperation, createOperation } from "@stillframe/db/operations/opera
 import { createSnapshot } from "@stillframe/db/snapshots/snapshots"
 import { createLogger } from "@stillframe/runtime/logger"
 import { openProblems } from "@stillframe/runtime/problems"
-import { makePool } from "@stillframe/storage/claim-pool"
-import { poolPlace } from "@stillframe/storage/place"
+import { makePool } from "@stillframe/storage/places/claim-pool"
+import { poolPlace } from "@stillframe/storage/places/place"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect, test } from "vitest"
 

@@ -1,7 +1,7 @@
 import { mkdir, rename, rmdir } from "node:fs/promises"
 import { join } from "node:path"
 import type { EventEnvelope } from "@stillframe/domain/events"
-import { homePlace, readHostId } from "@stillframe/storage/home"
+import { homePlace, readHostId } from "@stillframe/storage/places/home"
 import { expect, test } from "vitest"
 import { untilTicks } from "../hypervisors/test-vm.ts"
 import { act, processOf } from "./instance-acts.ts"

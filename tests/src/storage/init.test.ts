@@ -6,7 +6,7 @@ import { compressionHeartbeat } from "@stillframe/db/hosts/compression-workers"
 import { knownHost } from "@stillframe/db/hosts/hosts"
 import { heartbeat, registerHost } from "@stillframe/db/hosts/register"
 import { initHome, initPool } from "@stillframe/stillframe/init-place"
-import { claimHome } from "@stillframe/storage/home"
+import { claimHome } from "@stillframe/storage/places/home"
 import { expect, test } from "vitest"
 import { installation, refusal, snapshotIn } from "./installation.ts"
 

@@ -7,7 +7,7 @@ import { poolRegister } from "@stillframe/db/hosts/pools"
 import { createInstance } from "@stillframe/db/instances/instances"
 import { createSnapshot, publishCapture, startCapture } from "@stillframe/db/snapshots/snapshots"
 import { createId } from "@stillframe/domain/ids"
-import { claimPool } from "@stillframe/storage/claim-pool"
+import { claimPool } from "@stillframe/storage/places/claim-pool"
 import { testDatabase } from "@stillframe/testing/database"
 import { expect } from "vitest"
 

@@ -4,7 +4,7 @@ import { poolRegister } from "@stillframe/db/hosts/pools"
 import { createOperation } from "@stillframe/db/operations/operations"
 import { startDelete } from "@stillframe/db/snapshots/snapshots"
 import { compressQueue } from "@stillframe/domain/queues"
-import type { KnownPool } from "@stillframe/storage/known-pool"
+import type { KnownPool } from "@stillframe/storage/places/known-pool"
 import { expect, test } from "vitest"
 import { installation, oldDirectory, refusal, snapshotIn } from "./installation.ts"
 

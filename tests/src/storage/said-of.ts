@@ -1,9 +1,9 @@
 import { createId } from "@stillframe/domain/ids"
 import { installImages } from "@stillframe/stillframe/stack/install-images"
-import { claimPool } from "@stillframe/storage/claim-pool"
-import { takeIn } from "@stillframe/storage/home"
-import type { KnownPool, PoolRegister } from "@stillframe/storage/known-pool"
 import { makeOwnDirectory } from "@stillframe/storage/own-directory"
+import { claimPool } from "@stillframe/storage/places/claim-pool"
+import { takeIn } from "@stillframe/storage/places/home"
+import type { KnownPool, PoolRegister } from "@stillframe/storage/places/known-pool"
 
 const installation = createId()
 

@@ -1,7 +1,7 @@
 import { constants } from "node:fs/promises"
 import { sep } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { assertAccess, makeOwnDirectory } from "./own-directory.ts"
+import { assertAccess, makeOwnDirectory } from "../own-directory.ts"
 import { readPoolFile } from "./pool-file.ts"
 
 /**

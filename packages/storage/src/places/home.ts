@@ -1,11 +1,11 @@
 import { join } from "node:path"
 import { createId } from "@stillframe/domain/ids"
-import { makeDirectory, namesIn } from "./directory.ts"
-import { createDurably } from "./durable.ts"
+import { makeDirectory, namesIn } from "../directory.ts"
+import { createDurably } from "../durable.ts"
+import { inOwnDirectory } from "../own-directory.ts"
+import { unavailable } from "../unavailable.ts"
 import { clusterFileSchema, readIdFile } from "./id-file.ts"
-import { inOwnDirectory } from "./own-directory.ts"
 import { placeAt, type Place } from "./place.ts"
-import { unavailable } from "./unavailable.ts"
 
 /** The database's facts about a host. */
 export interface KnownHost {

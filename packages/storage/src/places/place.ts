@@ -1,9 +1,9 @@
 import { access, constants } from "node:fs/promises"
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
-import { exists } from "./exists.ts"
+import { exists } from "../exists.ts"
+import { plainReason, reasonOf, unavailable } from "../unavailable.ts"
 import { readPoolFile, type PoolFile } from "./pool-file.ts"
-import { plainReason, reasonOf, unavailable } from "./unavailable.ts"
 
 /** A directory that may go away, come back, or turn out to be another one than the database means. */
 export interface Place {

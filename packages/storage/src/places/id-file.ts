@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises"
 import { basename } from "node:path"
 import { z } from "zod"
-import { plainReason, reasonOf, unavailable } from "./unavailable.ts"
+import { plainReason, reasonOf, unavailable } from "../unavailable.ts"
 
 /**
  * A small JSON file that says whose a directory is. Undefined where there is none. Throws `storage_unavailable` for one that

@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import { z } from "zod"
-import { createDurably } from "./durable.ts"
+import { createDurably } from "../durable.ts"
 import { readIdFile } from "./id-file.ts"
 
 const poolFile = z.object({ id: z.string(), installation: z.string() })
