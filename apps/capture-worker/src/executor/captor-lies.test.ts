@@ -3,7 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createId } from "@stillframe/domain/ids"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { openCaptors } from "../operations/captors.ts"
+import { openCaptors } from "../operations/executors/captors.ts"
 import { messageBytesMax } from "./orders.ts"
 
 // A captor talks to hypervisors, and one that its guest has taken over may have broken into it.

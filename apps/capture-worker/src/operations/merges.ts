@@ -5,7 +5,7 @@ import { layersUnmergedMax } from "@stillframe/hypervisors/qemu/layers/merge"
 import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir } from "@stillframe/storage/layout"
 import type { MergeOrder, Order } from "../executor/orders.ts"
-import type { Captors } from "./captors.ts"
+import type { Captors } from "./executors/captors.ts"
 
 /** Where each layer more costs the guest more than a wait costs the next operation. */
 const layersBearable = 4 * layersUnmergedMax

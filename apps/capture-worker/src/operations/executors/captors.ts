@@ -1,7 +1,7 @@
 import { once } from "node:events"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import type { ImportProgress } from "@stillframe/hypervisors/disks/launch-files"
-import type { FromCaptor, Order, Results } from "../executor/orders.ts"
+import type { FromCaptor, Order, Results } from "../../executor/orders.ts"
 import { readResult } from "./captor-messages.ts"
 import { captorProgram, startCaptorProcess, type CaptorProcess } from "./captor-process.ts"
 import { orderDeadlines, watchDeadline, type OrderDeadlines } from "./order-deadline.ts"

@@ -1,7 +1,7 @@
 import { errorCodes, type ErrorCode } from "@stillframe/domain/errors"
 import { isManifest, type Manifest } from "@stillframe/storage/manifest-format"
 import { z } from "zod"
-import { wordsMax, type FromCaptor, type Order, type Results } from "../executor/orders.ts"
+import { wordsMax, type FromCaptor, type Order, type Results } from "../../executor/orders.ts"
 
 const textMax = 64 * 1024
 

@@ -1,5 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import type { Order } from "../executor/orders.ts"
+import type { Order } from "../../executor/orders.ts"
 import type { CaptorProcess } from "./captor-process.ts"
 
 const minuteMs = 60_000

@@ -11,10 +11,10 @@ import {
   wordsMax,
   type FromCaptor,
   type ToCaptor,
-} from "../executor/orders.ts"
+} from "../../executor/orders.ts"
 import { readMessage } from "./captor-messages.ts"
 
-export const captorProgram = join(import.meta.dirname, "../executor/main.ts")
+export const captorProgram = join(import.meta.dirname, "../../executor/main.ts")
 /** A captor reports its progress ten times a second. */
 const messagesPerSecondMax = 200
 
