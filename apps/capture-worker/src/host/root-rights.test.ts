@@ -5,7 +5,7 @@ import { expect, test } from "vitest"
 import { missingRights } from "./root-rights.ts"
 
 const isRoot = process.getuid?.() === 0
-const main = join(import.meta.dirname, "main.ts")
+const main = join(import.meta.dirname, "../main.ts")
 /** What Docker gives a container's root where nothing else is asked for. */
 const dockers = "00000000a80425fb"
 
