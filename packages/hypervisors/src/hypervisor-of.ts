@@ -1,5 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor, HypervisorTools } from "./hypervisor.ts"
+import { vmms } from "./vmms.ts"
 
 /**
  * How VMs of a hypervisor are handled. An adapter is loaded when it is first asked for: a process that carries out one
@@ -10,15 +11,17 @@ export async function hypervisorOf(tools: HypervisorTools): Promise<Hypervisor> 
     const { qemuHypervisor } = await loadQemu()
     return qemuHypervisor(tools)
   }
-  const [{ vmms }, { vmmHypervisor }] = await loadVmms()
-  const vmm = vmms.get(tools.name)
-  if (vmm !== undefined) return vmmHypervisor(vmm, tools)
+  const load = vmms.get(tools.name)
+  if (load !== undefined) {
+    const [vmm, { vmmHypervisor }] = await Promise.all([load(), loadVmmHypervisor()])
+    return vmmHypervisor(vmm, tools)
+  }
   throw new StillframeError("not_supported", `VMs of ${tools.name} can't be driven by this version`)
 }
 
 const loadQemu = () => import("./qemu/hypervisor.ts")
 
-const loadVmms = () => Promise.all([import("./file-vmm/vmms.ts"), import("./file-vmm/hypervisor.ts")])
+const loadVmmHypervisor = () => import("./file-vmm/hypervisor.ts")
 
 /** Loads the adapter that most operations need, before the first one arrives. */
 export async function loadMostUsed(): Promise<void> {
@@ -27,5 +30,5 @@ export async function loadMostUsed(): Promise<void> {
 
 /** Loads all adapters: resuming a paused VM must not depend on files that can be read at that moment. */
 export async function loadAdapters(): Promise<void> {
-  await Promise.all([loadQemu(), loadVmms()])
+  await Promise.all([loadQemu(), loadVmmHypervisor(), ...Array.from(vmms.values(), (load) => load())])
 }

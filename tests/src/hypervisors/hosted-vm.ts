@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { Capture, CaptureRequest } from "@stillframe/hypervisors/capture"
 import type { VmControl } from "@stillframe/hypervisors/file-vmm/vm-control"
-import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import { linkFile } from "@stillframe/hypervisors/files/link-files"
 import type { CapturedMemory, Hypervisor, HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
@@ -52,11 +52,11 @@ export async function launchHosted(
   const process = place.own(await hypervisor.launch(launch))
   await hypervisor.begin(dir)
   await untilTicks(dir, 3)
-  return { dir, config, hypervisor, process, control: controlOf(tools, dir, config) }
+  return { dir, config, hypervisor, process, control: await controlOf(tools, dir, config) }
 }
 
-function controlOf({ name }: HypervisorTools, dir: string, config: GuestConfig): VmControl {
-  const vmm = vmms.get(name)
+async function controlOf({ name }: HypervisorTools, dir: string, config: GuestConfig): Promise<VmControl> {
+  const vmm = await vmms.get(name)?.()
   if (vmm === undefined) throw new Error(`no adapter for ${name}`)
   return vmm.control(dir, config)
 }
@@ -99,7 +99,7 @@ export async function forkHosted(
   const process = place.own(await hypervisor.restore(launch))
   await hypervisor.begin(dir)
   await untilTicks(dir, 3)
-  return { dir, config, hypervisor, process, control: controlOf(tools, dir, config) }
+  return { dir, config, hypervisor, process, control: await controlOf(tools, dir, config) }
 }
 
 /** What goes wrong with its saves from now on, in the words of each stand-in. */

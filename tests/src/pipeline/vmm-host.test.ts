@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { readIntent } from "@stillframe/capture-worker/pause/intent"
 import { takeOver } from "@stillframe/capture-worker/pause/takeover"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import { readVmRecord } from "@stillframe/hypervisors/process/vm-record"
 import { isVmUser } from "@stillframe/hypervisors/process/vm-users"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
@@ -92,7 +92,7 @@ describe("a host that names a tmpfs", () => {
     const source = await launch(stack, "paused")
     const dir = stack.generationDir(source)
     const { config } = await readVmRecord(dir)
-    await vmms.get("firecracker")?.control(dir, config).pause()
+    await (await vmms.get("firecracker")?.())?.control(dir, config).pause()
     const left = join(staging, "saving-dead.64")
     await mkdir(left)
     const home = await leavePause(stack, source, {

@@ -2,7 +2,7 @@ import { join } from "node:path"
 import { pathToFileURL } from "node:url"
 import type { Hypervisor, InstanceResource } from "@stillframe/domain/instance"
 import type { Vmm as Adapter } from "@stillframe/hypervisors/file-vmm/vmm"
-import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import { vzOn } from "@stillframe/hypervisors/vz/vmm"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
 import { afterAll, vi } from "vitest"
@@ -14,9 +14,9 @@ export const onMacOptions = `--import ${pathToFileURL(join(import.meta.dirname, 
 
 /** For the file that says so this host is a Mac, where the stand-in of vz's shim runs. */
 export function onAMac(): void {
-  const adapters = vmms as Map<Hypervisor, Adapter>
+  const adapters = vmms as Map<Hypervisor, () => Promise<Adapter>>
   const own = vmms.get("vz")
-  adapters.set("vz", vzOn({ host: mac }))
+  adapters.set("vz", () => Promise.resolve(vzOn({ host: mac })))
   // A captor is a process of its own, and inherits this.
   vi.stubEnv("NODE_OPTIONS", onMacOptions)
   afterAll(() => {

@@ -4,7 +4,7 @@ import { readIntent } from "@stillframe/capture-worker/pause/intent"
 import { takeOver } from "@stillframe/capture-worker/pause/takeover"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
-import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import { findProcess } from "@stillframe/hypervisors/process/find-process"
 import { readVmRecord } from "@stillframe/hypervisors/process/vm-record"
 import { readManifest } from "@stillframe/storage/manifest"
@@ -82,7 +82,8 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
     const source = await launchOn(stack, hypervisor, "paused")
     const dir = stack.generationDir(source)
     const { config } = await readVmRecord(dir)
-    const control = vmms.get(hypervisor)!.control(dir, config)
+    const vmm = await vmms.get(hypervisor)!()
+    const control = vmm.control(dir, config)
     await control.pause()
     const home = await leavePause(stack, source, {
       hypervisor: { name: hypervisor, binary: "", qemuImg: "" },

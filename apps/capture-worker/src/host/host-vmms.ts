@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"
-import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import { canEnterAs } from "@stillframe/hypervisors/process/run-as"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "../config.ts"
@@ -23,7 +23,7 @@ export async function probeHostVmms(
       // A shim of vz runs as we do: macOS has no such users.
       const asUsers = name === "vz" ? {} : await vmUsers(binary, { name, kvm: config.kvmDevice, users })
       const { signal } = new AbortController()
-      const capabilities = await vmms.get(name)?.probe(binary, signal, asUsers.trialUser)
+      const capabilities = await (await vmms.get(name)?.())?.probe(binary, signal, asUsers.trialUser)
       if (capabilities === undefined) continue
       if (asUsers.asRoot !== undefined) log.warn({ hypervisor: name }, asUsers.asRoot)
       log.info({ hypervisor: name, version: capabilities.version }, "hypervisor found")

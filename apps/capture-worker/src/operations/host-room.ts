@@ -5,7 +5,7 @@ import { counted } from "@stillframe/domain/text/counted"
 import { writableBytes } from "@stillframe/hypervisors/disks/disk-growth"
 import type { Disk } from "@stillframe/hypervisors/disks/disks"
 import { launchBytes, launchGrowth, openLaunchFiles } from "@stillframe/hypervisors/disks/launch-files"
-import { vmms } from "@stillframe/hypervisors/file-vmm/vmms"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
@@ -64,7 +64,7 @@ export async function buildingRoom(
 ): Promise<RoomRequest> {
   const { payloadDir, memoryFile, launch, target } = payload
   // QEMU reads the frames as they are.
-  const asFile = vmms.get(hypervisor)?.memoryName !== undefined
+  const asFile = (await vmms.get(hypervisor)?.())?.memoryName !== undefined
   const linked = memoryFile === rawMemoryName && (await onFileSystemOf(config.dataDir, payloadDir))
   const unpacked = target === "Running" && memoryFile !== undefined && asFile && !linked
   const { disks } = await readManifest(payloadDir, payload.manifestSha256)

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises"
 import { isAbsolute, join } from "node:path"
 import { runProgram } from "../process/run-program.ts"
-import { blockNode } from "../qemu/process/command.ts"
+import { blockNode } from "./block-node.ts"
 import { assertSourcesUnchanged, isOverlay, type Disk, type DiskLayer } from "./disks.ts"
 import { openSource } from "./import-sources.ts"
 import { readQcow2Header } from "./qcow2-header.ts"

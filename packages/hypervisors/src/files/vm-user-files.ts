@@ -1,5 +1,5 @@
 import { constants } from "node:fs"
-import { chmod, lchown, lstat, open, readdir, rename, rm } from "node:fs/promises"
+import { chmod, lchown, lstat, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { pipeline } from "node:stream/promises"
 import { bootNames } from "../boot-names.ts"
@@ -68,4 +68,11 @@ export async function letReadLayer(path: string): Promise<void> {
   } finally {
     await layer.close()
   }
+}
+
+/** Gives a file that we made in a VM's directory to the user that the directory belongs to. */
+export async function giveToOwnerOf(dir: string, name: string): Promise<void> {
+  const [{ uid, gid }, file] = await Promise.all([stat(dir), lstat(join(dir, name))])
+  // That user may have given the name to another file: no link is followed.
+  if (file.uid !== uid) await lchown(join(dir, name), uid, gid)
 }

@@ -1,4 +1,4 @@
-import { lchown, link, lstat, readdir, rename, rm, stat } from "node:fs/promises"
+import { link, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { overlayName, overlayNumber, type Disk, type DiskLayer } from "../../disks/disks.ts"
 import type { CheckedDisk } from "../../disks/host-paths.ts"
@@ -124,11 +124,4 @@ export async function keepOverlay(
 /** Names of the files in a VM's directory that its disks' frozen chains need. */
 export function layerNames(disks: readonly Disk[]): string[] {
   return disks.flatMap(({ layers }) => layers.map(({ file }) => file).filter((file) => !file.startsWith("/")))
-}
-
-/** A root service runs QEMU as another user, to whom the VM's directory belongs: what we make in it must too. */
-export async function giveToOwnerOf(dir: string, name: string): Promise<void> {
-  const [{ uid, gid }, file] = await Promise.all([stat(dir), lstat(join(dir, name))])
-  // He may have given the name to something else.
-  if (file.uid !== uid) await lchown(join(dir, name), uid, gid)
 }

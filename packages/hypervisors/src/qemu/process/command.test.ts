@@ -1,7 +1,8 @@
 import { expect, test } from "vitest"
 import type { Disk } from "../../disks/disks.ts"
 import type { LaunchConfig } from "../../launch-config.ts"
-import { nodeName, qemuArguments } from "./command.ts"
+import { nodeName } from "../../disks/block-node.ts"
+import { qemuArguments } from "./command.ts"
 
 const config: LaunchConfig = {
   machine: "pc-q35-7.2",

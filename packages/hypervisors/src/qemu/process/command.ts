@@ -1,6 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import { bootFiles } from "../../boot-names.ts"
-import { overlayNumber, type Disk, type DiskLayer } from "../../disks/disks.ts"
+import { blockNode, nodeName } from "../../disks/block-node.ts"
+import type { Disk } from "../../disks/disks.ts"
 import type { LaunchConfig } from "../../launch-config.ts"
 
 /** Names in an instance's directory, which is QEMU's working directory; they are relative so that none depends on where it lies. */
@@ -49,12 +50,6 @@ export function qemuArguments(options: {
   ].flat()
 }
 
-/** The block node of a chain's first layer. Our overlays are named by their number, what lies below them by its height. */
-export function nodeName(disk: number, layers: readonly DiskLayer[]): string {
-  const number = overlayNumber(disk, layers[0]?.file ?? "")
-  return number === undefined ? `disk${disk}-base-${layers.length}` : `disk${disk}-${number}`
-}
-
 function monitor(path: string, id: string): string[] {
   return ["-chardev", `socket,id=${id},path=${path},server=on,wait=off`, "-mon", `chardev=${id},mode=control`]
 }
@@ -77,21 +72,6 @@ function diskArguments(disk: Disk, index: number, driver: string): string[] {
  */
 function onWriteError({ readonly }: Disk): object {
   return readonly ? {} : { werror: "stop" }
-}
-
-/** The whole chain is spelled out, so QEMU opens what we name and never what an image's header names. */
-/** A chain as QEMU's programs are told of it; relative names are of their working directory. */
-export function blockNode(disk: number, layers: readonly DiskLayer[], readonly: boolean): object {
-  const [top, ...below] = layers
-  if (top === undefined)
-    throw new StillframeError("internal_error", `disk ${disk} has a chain without an end`)
-  return {
-    driver: top.format,
-    "node-name": nodeName(disk, layers),
-    "read-only": readonly,
-    file: { driver: "file", filename: top.file },
-    ...(top.format === "qcow2" && { backing: below.length === 0 ? null : blockNode(disk, below, true) }),
-  }
 }
 
 const json = (option: string, value: object): string[] => [option, JSON.stringify(value)]
