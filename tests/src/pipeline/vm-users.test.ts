@@ -192,7 +192,7 @@ test.skipIf(!isRoot)(
   "a worker with the capabilities that SECURITY.md lists, and no other, launches, captures, stops and starts VMs",
   async () => {
     await using stack = await testStack()
-    const rights = ["chown", "dac_override", "kill", "setgid", "setuid", "sys_ptrace"]
+    const rights = ["chown", "dac_override", "fowner", "kill", "setgid", "setuid", "sys_ptrace"]
     const only = ["-all", ...rights.map((right) => `+${right}`)].join(",")
     await stack.spawn("capture-worker", {}, ["setpriv", "--bounding-set", only])
 

@@ -5,6 +5,7 @@ import { SettingsError } from "@stillframe/runtime/env"
 const needed = [
   { name: "CHOWN", bit: 0, use: "give the files of a VM to its user" },
   { name: "DAC_OVERRIDE", bit: 1, use: "read and write the files of its VMs" },
+  { name: "FOWNER", bit: 3, use: "make the files that a VM's user wrote read-only" },
   { name: "KILL", bit: 5, use: "end its VMs" },
   { name: "SETGID", bit: 6, use: "start each VM as a user of its own" },
   { name: "SETUID", bit: 7, use: "start each VM as a user of its own" },
