@@ -2,9 +2,9 @@ import { uptime } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
 import { identifyProcess } from "@stillframe/hypervisors/process/processes"
 import { instanceDir } from "@stillframe/storage/layout"
-import type { CaptureOrder, ReleaseOrder, StandbyOrder } from "../executor/orders.ts"
-import type { AttachedInstance } from "../operations/attached-instance.ts"
-import { writeIntent, type PauseIntent } from "./intent.ts"
+import { writeIntent, type PauseIntent } from "../pause/intent.ts"
+import type { AttachedInstance } from "./attached-instance.ts"
+import type { CaptureOrder, ReleaseOrder, StandbyOrder } from "./orders.ts"
 
 /** What the captor has beyond the pause limit to resume the VM by itself, before the host's sweep kills it. */
 const resumeGraceSeconds = 5

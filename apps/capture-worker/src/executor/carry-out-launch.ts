@@ -11,10 +11,11 @@ import { findVms } from "@stillframe/hypervisors/process/find-vms"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { exists } from "@stillframe/storage/exists"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
+import { findRecorded } from "../host/recorded-process.ts"
+import { identityOf } from "../host/vm-identity.ts"
 import { blamed, partsOf } from "./blame.ts"
 import { claimVmUser } from "./claim-vm-user.ts"
 import type { EndOrder, Launched, LaunchOrder, RestoreOrder, StartOrder, StopOrder } from "./orders.ts"
-import { findRecorded } from "./recorded-process.ts"
 
 const endGraceMs = 2_000
 
@@ -127,11 +128,6 @@ export async function carryOutEnd(order: EndOrder): Promise<null> {
       : [directoryOf(order), join(standbyDir(dataDir, instanceId), token)]
   for (const dir of made) await rm(dir, { recursive: true, force: true })
   return null
-}
-
-/** How the host finds the process again: by cluster and instance, never by the binary's name. */
-export function identityOf({ clusterId, instanceId }: { clusterId: string; instanceId: string }): string {
-  return `stillframe-${clusterId}-${instanceId}`
 }
 
 export function whoseVm(

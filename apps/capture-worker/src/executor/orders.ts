@@ -8,8 +8,8 @@ import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
 import type { Manifest } from "@stillframe/storage/manifest"
-import type { AttachedInstance } from "../operations/attached-instance.ts"
-import type { RecordedProcess } from "./recorded-process.ts"
+import type { RecordedProcess } from "../host/recorded-process.ts"
+import type { AttachedInstance } from "./attached-instance.ts"
 
 /** Which VM an order is for. A captor has no database and no queue: the order is all it knows. */
 interface VmPlace {

@@ -4,8 +4,8 @@ import { captureAttached } from "@stillframe/hypervisors/qemu/attached/capture"
 import type { MergeHooks } from "@stillframe/hypervisors/qemu/attached/overlay/merge-overlays"
 import type { SaveOptions } from "@stillframe/hypervisors/qemu/capture/capture"
 import { instanceDir, rawMemoryName } from "@stillframe/storage/layout"
-import { announcePause } from "../pause/announce-pause.ts"
 import { removeIntent } from "../pause/intent.ts"
+import { announcePause } from "./announce-pause.ts"
 import type { AttachedSource, CaptureOrder, ReleaseOrder } from "./orders.ts"
 
 /** Saves the memory of a VM that someone else started into `dir`, and copies of its disks. It runs again when this resolves, and when it fails. */

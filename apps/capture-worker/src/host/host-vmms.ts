@@ -1,7 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"
-import { vmms } from "@stillframe/hypervisors/vmms"
 import { canEnterAs } from "@stillframe/hypervisors/process/run-as"
+import { vmms } from "@stillframe/hypervisors/vmms"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "../config.ts"
 import type { HostHypervisor } from "../worker.ts"

@@ -1,4 +1,3 @@
-import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { databaseTime, monotonicMs, type ClockReading } from "@stillframe/domain/postgres/database-clock"
 import { identifyOlder, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 
@@ -9,7 +8,12 @@ export interface RecordedProcess {
   readonly runningMs: number
 }
 
-type Recorded = Partial<Pick<InstanceRow, "pid" | "started_at" | "attached">>
+/** The columns of an instance that say which process is its VM. */
+interface Recorded {
+  readonly pid?: number | null
+  readonly started_at?: Date | null
+  readonly attached?: object | null
+}
 
 /** Undefined for an instance without a process of ours. */
 export function recordedProcess(

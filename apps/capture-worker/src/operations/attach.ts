@@ -4,8 +4,8 @@ import { completeAttach, recordFound, type InstanceRow } from "@stillframe/db/in
 import { finishDone, type OperationContext } from "@stillframe/db/operations/run-operation"
 import { unlaunchable, unsavable } from "@stillframe/domain/restorable"
 import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
+import type { AttachedInstance, AttachRequest } from "../executor/attached-instance.ts"
 import type { Worker } from "../worker.ts"
-import type { AttachedInstance, AttachRequest } from "./attached-instance.ts"
 import { endVm } from "./end-vm.ts"
 import { vmOrder } from "./vm-order.ts"
 

@@ -1,5 +1,5 @@
 import type { OperationContext } from "@stillframe/db/operations/run-operation"
-import type { RecordedProcess } from "../executor/recorded-process.ts"
+import type { RecordedProcess } from "../host/recorded-process.ts"
 import type { Worker } from "../worker.ts"
 import { operationOrder, type PlacedVm } from "./vm-order.ts"
 

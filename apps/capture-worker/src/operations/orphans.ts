@@ -13,7 +13,7 @@ import { findVms } from "@stillframe/hypervisors/process/find-vms"
 import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
 import { namesIn, removeEmpty } from "@stillframe/storage/directory"
 import { instanceDir } from "@stillframe/storage/layout"
-import { identityOf } from "../executor/carry-out-launch.ts"
+import { identityOf } from "../host/vm-identity.ts"
 import type { Worker } from "../worker.ts"
 
 const intervalMs = 60_000

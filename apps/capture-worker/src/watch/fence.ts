@@ -3,7 +3,7 @@ import { findVms } from "@stillframe/hypervisors/process/find-vms"
 import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { watchPid } from "@stillframe/hypervisors/process/watch-pid"
 import type { VmEnd, Watch } from "@stillframe/hypervisors/watch"
-import { identityOf } from "../executor/carry-out-launch.ts"
+import { identityOf } from "../host/vm-identity.ts"
 import { openFindings } from "./findings.ts"
 import type { StandstillDeps, Vm } from "./see-standstill.ts"
 

@@ -7,7 +7,7 @@ import { standstillOf } from "@stillframe/hypervisors/qemu/monitor/standstill"
 import type { Standing } from "@stillframe/hypervisors/watch"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { CaptureWorkerConfig } from "../config.ts"
-import type { AttachedInstance } from "../operations/attached-instance.ts"
+import type { AttachedInstance } from "../executor/attached-instance.ts"
 import { holdVmLock } from "../pause/vm-lock.ts"
 
 /** A captor that has lost its VM gives up within this. */

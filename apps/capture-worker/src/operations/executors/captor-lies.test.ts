@@ -3,8 +3,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createId } from "@stillframe/domain/ids"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { openCaptors } from "../operations/executors/captors.ts"
-import { messageBytesMax } from "./orders.ts"
+import { messageBytesMax } from "../../executor/orders.ts"
+import { openCaptors } from "./captors.ts"
 
 // A captor talks to hypervisors, and one that its guest has taken over may have broken into it.
 

@@ -1,8 +1,8 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import { nodeName } from "../../disks/block-node.ts"
 import type { DiskLayer } from "../../disks/disks.ts"
 import { blockNodes } from "../monitor/block-nodes.ts"
 import type { Monitor } from "../monitor/qmp.ts"
-import { nodeName } from "../../disks/block-node.ts"
 
 /**
  * Makes QEMU write what it holds of a chain's active layer, its tables above all, to the device. QMP has no flush; reopening a node with

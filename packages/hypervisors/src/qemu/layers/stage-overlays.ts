@@ -1,9 +1,9 @@
 import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
+import { nodeName } from "../../disks/block-node.ts"
 import type { DiskFreeze } from "../../disks/disk-freeze.ts"
 import { assertSourcesUnchanged, readDisks } from "../../disks/disks.ts"
 import type { Monitor } from "../monitor/qmp.ts"
-import { nodeName } from "../../disks/block-node.ts"
 import { activeOverlays } from "./active-overlays.ts"
 import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest"
+import { nodeName } from "../../disks/block-node.ts"
 import type { Disk } from "../../disks/disks.ts"
 import type { LaunchConfig } from "../../launch-config.ts"
-import { nodeName } from "../../disks/block-node.ts"
 import { qemuArguments } from "./command.ts"
 
 const config: LaunchConfig = {
