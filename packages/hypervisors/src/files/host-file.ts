@@ -19,7 +19,8 @@ export async function openHostFileAt(path: string, shown = path): Promise<HostFi
   // O_NONBLOCK: the open of a FIFO in its place would wait for a writer.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(
     (error: NodeJS.ErrnoException) => {
-      throw refusedFile(shown, openFailure(error.code), error)
+      const why = openFailure(error.code)
+      throw why === undefined ? error : refusedFile(shown, why, error)
     },
   )
   try {
@@ -37,10 +38,14 @@ export async function openHostFileAt(path: string, shown = path): Promise<HostFi
   }
 }
 
-function openFailure(code: string | undefined): string {
+/** Undefined where the file is not to blame, as when this process has no descriptor left. */
+function openFailure(code: string | undefined): string | undefined {
   if (code === "ELOOP") return "it was replaced by a link while it was looked at"
   if (code === "ENXIO") return "it is not a regular file"
-  return `this host's worker cannot read it (${code}); change its rights or its owner`
+  if (code === "ENOENT") return "it was removed while it was looked at"
+  if (code === "EACCES" || code === "EPERM")
+    return `this host's worker cannot read it (${code}); change its rights or its owner`
+  return undefined
 }
 
 /** Where the descriptor leads now. Only Linux says that; elsewhere the path is resolved again. */
