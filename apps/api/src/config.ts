@@ -147,6 +147,8 @@ const compressionSettings = {
   COMPRESSION_LEVEL: wholeNumber({ min: 0, max: 19 }).optional(),
 }
 
+export const allSettings = { ...settingsOfApi, ...compressionSettings }
+
 function compressionFromEnv(env: Env): CompressionConfig {
   const settings = parseEnv(compressionSettings, env)
   const compression: CompressionConfig = {

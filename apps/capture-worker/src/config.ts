@@ -79,7 +79,7 @@ const absolutePaths = z
 
 const overcommitRule = "must be a number from 1 to 1000, such as 1.5"
 
-const settings = {
+export const settings = {
   ...databaseSettings,
   ...storageSettings,
   ...hostSettings,

@@ -27,7 +27,7 @@ export interface CompressionWorkerConfig {
 
 const dayMs = 24 * 3_600_000
 
-const settings = {
+export const settings = {
   ...databaseSettings,
   ...storageSettings,
   ...hostSettings,

@@ -30,7 +30,7 @@ export interface DispatcherConfig {
   readonly lookup?: Lookup | undefined
 }
 
-const settings = {
+export const settings = {
   ...databaseSettings,
   ...logSettings,
   SECRETS_KEY: secretSettings.SECRETS_KEY,

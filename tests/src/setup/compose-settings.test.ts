@@ -37,12 +37,12 @@ test("docker-compose.yml takes the settings that .env.example names, and no othe
   expect(taken).toEqual(named)
 })
 
-test("docker-compose.yml takes every setting of the README that a container does not decide", async () => {
-  const [, table = ""] = /\| variable \|([^]*?)\n\n/.exec(await textOf("README.md")) ?? []
-  const firstCells = [...table.matchAll(/^\| (`[^|]+) \|/gm)].map(([, cell = ""]) => cell).join("\n")
+test("docker-compose.yml takes every setting of docs/settings.md that a container does not decide", async () => {
   const taken = names(await textOf("docker-compose.yml"), /\$\{([A-Z_]+)/g)
 
-  const missing = names(firstCells, /`([A-Z_]+)`/g).filter((name) => !taken.includes(name))
+  const missing = names(await textOf("docs/settings.md"), /^\| `([A-Z_]+)` \|/gm).filter(
+    (name) => !taken.includes(name),
+  )
 
   expect(missing).toEqual(fixed)
 })
