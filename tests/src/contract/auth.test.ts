@@ -142,14 +142,14 @@ test("snapshot:create is enough to take a snapshot, and for nothing else", async
   expect(allowed).toEqual(["POST /instances/x/snapshots"])
 })
 
-test("README and the API's description say the same of each scope, from the routes", async () => {
+test("docs/api.md and the API's description say the same of each scope, from the routes", async () => {
   const { info } = (await api.ask("GET", "/spec.json", { claims: null })).body
   const [, table] = info.description.split("## Scopes\n\n")
-  const readme = await readFile(new URL("../../../README.md", import.meta.url), "utf8")
+  const page = await readFile(new URL("../../../docs/api.md", import.meta.url), "utf8")
 
   expect(table).toMatch(/^\| `snapshot:write` .*`POST \/snapshots\/\{id\}\/fork`/m)
   expect(table).toMatch(/^\| `host:attach` .*`POST \/instances` with `instance:write`/m)
-  expect(readme).toContain(`${table}\n`)
+  expect(page).toContain(`${table}\n`)
 })
 
 test("case 7: an unknown path is 404 and a wrong method 405, both before the token is looked at", async () => {
