@@ -18,7 +18,7 @@ const capabilitiesSchema = z
       .meta({ description: "The kinds of snapshots that can be taken of its VMs." }),
     disk_freeze: z.enum(["layers", "reflink", "none"]).meta({
       description:
-        "How the disks of a running VM are frozen: `layers` puts a new layer on each, `reflink` shares their blocks on a file system that can do so, `none` refuses disks that are written.",
+        "The way in which the disks of a running VM are frozen: `layers` puts a new layer on each, `reflink` shares their blocks on a file system that can do so, `none` refuses disks that are written.",
     }),
     attach: z
       .boolean()

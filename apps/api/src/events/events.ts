@@ -26,7 +26,7 @@ export function eventRoutes({ db }: ApiDeps): Route[] {
           .meta({ description: "The sequence of the last event that you have read. Defaults to 0." }),
         limit: numberInQuery({ min: 1, max: eventsPerAnswer.max })
           .optional()
-          .meta({ description: "How many events the answer holds at most. Defaults to 100." }),
+          .meta({ description: "The most events in the answer. Defaults to 100." }),
         types: listInQuery(eventChoices)
           .optional()
           .meta({ description: "Only events of these types; `snapshot.*` stands for all of a kind." }),

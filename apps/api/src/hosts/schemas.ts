@@ -19,7 +19,7 @@ const host = z.object({
         message: z.string().describe("The reason, and what you can do."),
       }),
     )
-    .describe("The problems that the host has told of. Empty when there are none."),
+    .describe("The problems that the host has reported. Empty when there are none."),
   instance_count: z.int().min(0).describe("The number of instances on the host."),
 })
 

@@ -9,13 +9,13 @@ import type { Answer } from "./route.ts"
 export const pageQuery = {
   limit: numberInQuery({ min: 1, max: listLimit })
     .optional()
-    .meta({ description: "How many resources the answer holds at most. Defaults to 10,000." }),
+    .meta({ description: "The most resources in the answer. Defaults to 10,000." }),
   cursor: z
     .string()
     .min(1)
     .max(512)
     .optional()
-    .meta({ description: "Where the page begins: the `X-Next-Cursor` of the page before." }),
+    .meta({ description: "The start of the page: the `X-Next-Cursor` of the previous page." }),
   sort: z
     .enum(["created_at", "-created_at"])
     .optional()

@@ -24,7 +24,7 @@ const startSchema = z
     cmd: z.array(z.string()).optional().describe("Accepted for clients of containers, and not used."),
     entrypoint: z.array(z.string()).optional().describe("Accepted for clients of containers, and not used."),
   })
-  .meta({ id: "StartInstanceRequest", description: "How the instance is started." })
+  .meta({ id: "StartInstanceRequest", description: "The options of a start." })
 const standbySchema = z
   .object({
     compression: compressionSchema
@@ -35,7 +35,7 @@ const standbySchema = z
       .optional()
       .meta({ examples: ["30s"], description: "A duration that is checked and has no effect." }),
   })
-  .meta({ id: "StandbyInstanceRequest", description: "How the instance is put into Standby." })
+  .meta({ id: "StandbyInstanceRequest", description: "The options of Standby." })
 
 /** `stop`, `start`, `standby` and `restore` out of it: each answers when the instance is in its new state. */
 export function instanceActionRoutes(deps: ApiDeps): Route[] {

@@ -89,7 +89,7 @@ const attachSchema = z
       .min(1)
       .max(pidMax)
       .optional()
-      .describe("The id of the VM's process. When it is not the one behind the socket, the attach fails."),
+      .describe("The id of the VM's process. If another process listens on the socket, the attach fails."),
     allow_overlay: z
       .boolean()
       .optional()

@@ -28,7 +28,7 @@ export function instanceWaitRoutes(deps: ApiDeps): Route[] {
           .min(1)
           .optional()
           .meta({
-            description: "How long to wait, such as `30s` or `2m`. At most 5m; defaults to 60s.",
+            description: "The longest wait, such as `30s` or `2m`. At most 5m; defaults to 60s.",
             examples: ["30s"],
           }),
       }),

@@ -21,7 +21,7 @@ export const errorTexts: Readonly<Record<number, string>> = {
   409: "The state of the resource does not allow it, or the name is taken.",
   413: "The body is larger than 64 KiB, or than 512 KiB where an instance is created.",
   422: "The Idempotency-Key was used with another body before.",
-  429: "The caller, or the address of a request without a valid token, asks too often or has too much open. Try again after `retry-after`.",
+  429: "The caller, or the address of a request without a valid token, sends too many requests or has too much open. Try again after `retry-after`.",
   500: "The work failed, or the server has a fault.",
   501: "The host or its hypervisor does not support this.",
   503: "The database, the host or the storage pool cannot be reached, or is still starting. Try again.",
@@ -38,7 +38,7 @@ export const headers: Json = {
   },
   "X-Warning": {
     description:
-      "Tells of trouble that may follow: the disks of the host's VMs may grow by more than is free in its `DATA_DIR`. Absent when there is nothing to tell, and from a 202 that comes before the host has looked: with `respond-async` the answer waits 250 ms for that.",
+      "Warns of later trouble: the disks of the host's VMs may grow by more than is free in its `DATA_DIR`. Absent without such trouble, and from a 202 that is sent before the host has looked: with `respond-async` the answer waits 250 ms for that.",
     schema: text,
   },
   Location: { description: "The path of the resource.", schema: text },
@@ -57,11 +57,11 @@ export const headers: Json = {
     schema: { enum: ["true", "false"] },
   },
   "retry-after": {
-    description: "How long to wait before sending the request again, in seconds.",
+    description: "The time to wait before sending the request again, in seconds.",
     schema: { type: "string", pattern: "^[0-9]+$" },
   },
   "retry-after-ms": {
-    description: "How long to wait before sending the request again, in milliseconds.",
+    description: "The time to wait before sending the request again, in milliseconds.",
     schema: { type: "string", pattern: "^[0-9]+$" },
   },
 }
@@ -84,14 +84,14 @@ export const parameters: Json = {
   LastEventId: {
     name: "Last-Event-ID",
     in: "header",
-    description: "The last `id` that you have read. The stream goes on after it, whatever `after` says.",
+    description: "The last `id` that you have read. The stream continues after it and ignores `after`.",
     schema: { type: "string", pattern: "^[0-9]{1,16}$" },
   },
   IdempotencyKey: {
     name: "Idempotency-Key",
     in: "header",
     description:
-      "A key of your own, 1 to 255 visible ASCII characters. The same request with the same key within 24 hours is not carried out again: it is answered with what the first one made, as it is now.",
+      "A key of your own, 1 to 255 visible ASCII characters. The same request with the same key within 24 hours is not executed again: the answer is the current state of the resource that the first one made.",
     schema: { type: "string", pattern: keyPattern.source },
   },
 }

@@ -54,7 +54,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     capture: z
       .enum(captureModes)
       .exactOptional()
-      .describe("How the request asked for the memory to be saved. Only for Standby snapshots."),
+      .describe("The `capture` of the request. Only for Standby snapshots."),
     compression: compression
       .exactOptional()
       .describe("The compression that applies, with all defaults filled in. Absent when there is none."),
@@ -76,7 +76,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       .exactOptional()
       .describe("The reason why the snapshot cannot be restored, and the remedy."),
     compressed_size_bytes: bytes("The size of the compressed memory file.").exactOptional(),
-    uncompressed_size_bytes: bytes("The size that the memory file had before.").exactOptional(),
+    uncompressed_size_bytes: bytes("The size of the memory file before compression.").exactOptional(),
     status: z
       .enum(snapshotStatuses)
       .describe(
@@ -87,18 +87,18 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
       .min(0)
       .max(1)
       .exactOptional()
-      .describe("How much of the capture or of the compression is done, from 0 to 1."),
+      .describe("The part of the capture or of the compression that is done, from 0 to 1."),
     error: z
       .object({ code: errorCode, message: z.string().describe("The reason, and what you can do.") })
       .exactOptional()
       .describe("The reason why the capture failed, or the files that are damaged."),
     captured_at: time("The point in time that the snapshot shows, by the database's clock").exactOptional(),
-    pause_ms: z.number().exactOptional().describe("How long the guest was paused, in milliseconds."),
+    pause_ms: z.number().exactOptional().describe("The length of the guest's pause, in milliseconds."),
     stored_bytes: bytes(
-      "The space that the files take on disk, blocks shared with others included.",
+      "The space that the files take on disk, including blocks shared with others.",
     ).exactOptional(),
     shared_bytes: bytes(
-      "How much of `stored_bytes` the snapshot shared with its VM, other snapshots or imported images when it was captured or compressed.",
+      "The part of `stored_bytes` that the snapshot shared with its VM, other snapshots or imported images when it was captured or compressed.",
     ).exactOptional(),
     verified_at: time("When all files were last read and found good").exactOptional(),
     corrupted_at: time(
@@ -107,7 +107,7 @@ export const snapshotSchema: z.ZodType<SnapshotResource> = z
     storage_error: z
       .string()
       .exactOptional()
-      .describe("The reason why the files cannot be reached at present. They are not lost."),
+      .describe("The reason why the files cannot be reached now. They are not lost."),
   })
   .meta({ id: "Snapshot", description: "The state of a VM at one moment.", examples: [exampleSnapshot] })
 
@@ -125,7 +125,7 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     state: z
       .enum(instanceStates)
       .describe(
-        "The state of the VM. `Paused`: it stands still by itself, and `state_error` says why. `Unknown`: its hypervisor does not answer, or breaks its protocol as one that its guest has taken over may, and `state_error` says which; or its host has not been heard of for 15 s, which makes no event.",
+        "The state of the VM. `Paused`: it stands still, without a capture, and `state_error` says why. `Unknown`: its hypervisor does not answer, or breaks its protocol because the guest may have taken it over, or its host has sent no heartbeat for 15 s, which makes no event. `state_error` says which.",
       ),
     state_error: z
       .string()
@@ -135,13 +135,13 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
       ),
     importing: z
       .object({
-        bytes: bytes("How much of the files was read."),
+        bytes: bytes("The number of bytes that were read."),
         total_bytes: bytes("The size of all files of the launch."),
         seconds_left: z
           .int()
           .min(0)
           .exactOptional()
-          .describe("How long the import still takes at its speed until now."),
+          .describe("The remaining time of the import at its average speed."),
       })
       .exactOptional()
       .describe("The progress of the import of the files of a launch, while the state is `Initializing`."),
@@ -172,8 +172,8 @@ export const instanceSchema: z.ZodType<InstanceResource> = z
     exit_code: z
       .int()
       .exactOptional()
-      .describe("The exit code of the VM's process, when it ended by itself."),
-    exit_message: z.string().exactOptional().describe("The reason of that end, as far as it is known."),
+      .describe("The exit code of the VM's process, if it was not ended by a request."),
+    exit_message: z.string().exactOptional().describe("The reason why the process ended, if it is known."),
     created_at: time("When the instance was requested"),
     started_at: time("When the VM was last started").exactOptional(),
     stopped_at: time("When the VM last stopped").exactOptional(),
@@ -186,7 +186,7 @@ const webhook = z.object({
   url: z
     .string()
     .describe(
-      "Where events are sent to. Only its origin in events, and in answers to tokens without `webhook:read`.",
+      "The address that events are sent to. Events, and answers to tokens without `webhook:read`, show its origin only.",
     ),
   description: z.string().exactOptional().describe("Your own words about the webhook."),
   event_types: z.array(z.string()).describe("The types of events that are sent. Empty: every type."),
@@ -202,11 +202,11 @@ const webhook = z.object({
       "The reason why Stillframe disabled the webhook. `gone`: its receiver answered 410. `failing`: for 5 days every attempt " +
         "failed, and then another delivery was given up.",
     ),
-  failing_since: time("Since when every attempt has failed").exactOptional(),
+  failing_since: time("The time since which every attempt has failed").exactOptional(),
   previous_secret_until: z.iso
     .datetime()
     .nullable()
-    .describe("Until when the secret before the last rotation signs as well. Null when it does not."),
+    .describe("The time until which the previous secret signs as well. Null when one secret signs."),
   created_at: time("When the webhook was created"),
 })
 export const webhookSchema: z.ZodType<WebhookResource> = webhook.meta({
@@ -256,8 +256,8 @@ export function eventSchemaOf(type: EventType): z.ZodType {
 export const eventStreamSchema = z.string().meta({
   description:
     "A stream of server-sent events. `id` is the sequence, `event` the type and `data` an Event as JSON. An `id` without data says that " +
-    "the feed has been read up to there. `reset` with `{oldest}` says that the place asked for is gone or was never reached; the stream " +
-    "goes on from the oldest event that is kept. `snapshot.progress` with a SnapshotProgress has no id, is in no log and may be lost. A stream ends when its token expires or is " +
+    "the feed has been read up to there. `reset` with `{oldest}` says that the requested position is no longer kept or does not exist yet; the stream " +
+    "continues from the oldest event that is kept. `snapshot.progress` with a SnapshotProgress has no id, is not in the feed and may be lost. A stream ends when its token expires or is " +
     "revoked; its last line is then a comment that says so.",
 })
 
@@ -286,14 +286,14 @@ export const waitedSchema = z
       .describe("The reason why the last action on the instance failed."),
     timed_out: z.boolean().describe("True when the instance did not get into the state in time."),
   })
-  .meta({ id: "WaitForStateResponse", description: "How a wait has ended." })
+  .meta({ id: "WaitForStateResponse", description: "The result of a wait." })
 
 export const errorSchema = z
   .object({
     code: z.string().describe("A code that programs can rely on."),
     message: z.string().describe("The failure, its reason, and what you can do."),
   })
-  .meta({ id: "Error", description: "The reason why a request was not carried out." })
+  .meta({ id: "Error", description: "The reason why a request failed." })
 
 export const eventsRemovedSchema = errorSchema
   .extend({ oldest: z.int().min(1).describe("The sequence of the oldest event that is kept.") })

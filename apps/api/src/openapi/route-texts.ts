@@ -69,7 +69,7 @@ export const routeTexts: Readonly<Record<string, RouteText>> = {
   },
   forkSnapshot: {
     description:
-      "Makes a new instance that goes on where the snapshot was captured. The snapshot and its instance stay as they are.",
+      "Makes a new instance that continues where the snapshot was captured. The snapshot and its instance do not change.",
     body: { name: "second" },
   },
   stopInstance: {
@@ -103,11 +103,11 @@ export const routeTexts: Readonly<Record<string, RouteText>> = {
   },
   testWebhook: { description: "Sends an event of type `webhook.test` to this webhook only." },
   recoverWebhook: {
-    description: "Sends the events of a time that were not delivered to the webhook.",
+    description: "Sends the events of a period that were not delivered to the webhook.",
     body: { since: "2025-01-01T00:00:00Z" },
   },
   replayWebhook: {
-    description: "Sends the events of a range of sequences, those that were delivered included.",
+    description: "Sends the events of a range of sequences, including delivered ones.",
     body: { from_sequence: 1, to_sequence: 100 },
   },
   listDeliveries: {
@@ -118,7 +118,7 @@ export const routeTexts: Readonly<Record<string, RouteText>> = {
   resendDelivery: { description: "Sends a delivery again, with the same `webhook-id`." },
   listEvents: {
     description:
-      "Lists events, oldest first. Go on with `after` set to the last `sequence` that you have read. Answers 410 when events after it are no longer kept.",
+      "Lists events, oldest first. To continue, set `after` to the last `sequence` that you have read. Answers 410 when events after it are no longer kept.",
     query: { after: 0, types: "snapshot.completed,snapshot.failed" },
   },
   streamEvents: {
@@ -132,7 +132,7 @@ export const routeTexts: Readonly<Record<string, RouteText>> = {
   },
   deleteInstance: {
     description:
-      "Ends the VM and deletes the instance; its snapshots stay. An attached VM goes on running, and the instance is forgotten.",
+      "Ends the VM and deletes the instance; its snapshots stay. An attached VM keeps running, and its instance is forgotten.",
     query: { graceful_shutdown: "true" },
   },
   forgetHost: {

@@ -13,10 +13,10 @@ const graceSeconds = { max: secretGraceMsMax / 1_000, unasked: 24 * 3_600 }
 const rotateSchema = z
   .object({
     grace_seconds: z.int().min(0).max(graceSeconds.max).default(graceSeconds.unasked).meta({
-      description: "For how many seconds the secret before signs as well. Defaults to a day.",
+      description: "Seconds that the previous secret signs as well. Defaults to a day.",
     }),
   })
-  .meta({ id: "RotateSecretRequest", description: "How the secret is rotated." })
+  .meta({ id: "RotateSecretRequest", description: "The options of a rotation." })
 
 /** What is done with a webhook beside reading and changing it. */
 export function webhookActionRoutes(deps: ApiDeps): Route[] {

@@ -22,12 +22,12 @@ const listQuery = z.object({
   state: z.enum(deliveryStates).optional().meta({ description: "Only deliveries in this state." }),
   limit: numberInQuery({ min: 1, max: deliveriesPerAnswer.max })
     .optional()
-    .meta({ description: "How many deliveries the answer holds at most. Defaults to 100." }),
+    .meta({ description: "The most deliveries in the answer. Defaults to 100." }),
   cursor: z
     .string()
     .regex(/^\d{1,15}$/, { error: "this API did not give it; begin without a cursor" })
     .optional()
-    .meta({ description: "Where the page begins: the `X-Next-Cursor` of the page before." }),
+    .meta({ description: "The start of the page: the `X-Next-Cursor` of the previous page." }),
 })
 
 /** What was sent, what is still to be sent, and what became of it. */

@@ -12,8 +12,12 @@ const delivery = z.object({
   sequence: z.int().min(1).describe("The position of the event in the feed."),
   event_id: z.string().describe("The id of the event, and the `webhook-id` of each attempt."),
   event_type: z.enum(eventTypes).describe("The type of the event."),
-  state: z.enum(deliveryStates).describe("The state of the delivery: still to be made, made, or given up."),
-  attempt_count: z.int().min(0).describe("The number of attempts, those before it was sent again included."),
+  state: z
+    .enum(deliveryStates)
+    .describe(
+      "`pending`: to be sent, or sent again. `delivered`: the receiver took it. `failed`: all attempts failed, or the webhook was disabled.",
+    ),
+  attempt_count: z.int().min(0).describe("The number of attempts, including those before it was sent again."),
   next_attempt_at: time.exactOptional().meta({
     description:
       "When the next attempt is due, while the delivery is pending. A time in the past means that it waits for its turn, or for the webhook to be enabled.",
@@ -24,13 +28,13 @@ const delivery = z.object({
 })
 export const deliverySchema: z.ZodType<DeliveryResource> = delivery.meta({
   id: "Delivery",
-  description: "The sending of one event to one webhook.",
+  description: "The delivery of one event to one webhook.",
 })
 
 const attemptSchema: z.ZodType<AttemptResource> = z
   .object({
     attempted_at: time.describe("When the attempt was made."),
-    duration_ms: z.int().min(0).describe("How long the attempt took, in milliseconds."),
+    duration_ms: z.int().min(0).describe("The duration of the attempt, in milliseconds."),
     response_status: status,
     response_body: z.string().exactOptional().describe("The first KiB of the receiver's answer, as text."),
     error,
@@ -47,7 +51,10 @@ export const deliveryWithAttemptsSchema: z.ZodType<
 
 export const redeliveredSchema = z
   .object({
-    deliveries: z.int().min(0).meta({ description: "How many deliveries this request has made due." }),
+    deliveries: z
+      .int()
+      .min(0)
+      .meta({ description: "The number of deliveries that this request has made due." }),
     last_sequence: z.int().min(0).meta({ description: "The sequence of the last event that was examined." }),
     complete: z.boolean().meta({
       description:

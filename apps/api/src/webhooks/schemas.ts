@@ -20,7 +20,7 @@ const fields = {
       format: "uri",
       pattern: "^https?://",
       description:
-        "Where events are sent to: a public `https://` address, or one in `WEBHOOK_ALLOWED_CIDRS`, also by `http://`.",
+        "The address that events are sent to: a public `https://` address, or one in `WEBHOOK_ALLOWED_CIDRS`, also by `http://`.",
     })
     .transform(toPlainUrl),
   event_types: z

@@ -69,7 +69,7 @@ export const createSnapshotSchema = z
       .enum(captureModes)
       .optional()
       .describe(
-        "How the memory of a running VM is saved. `paused`, the default, pauses the VM until its memory is saved. `live` pauses it for " +
+        "The way in which the memory of a running VM is saved. `paused`, the default, pauses the VM until its memory is saved. `live` pauses it for " +
           "some milliseconds and saves the memory as of that moment. Only for Standby snapshots, where the host's `live_capture` is true, and not of attached VMs.",
       ),
     compression: compressionSchema
@@ -102,7 +102,7 @@ export const forkSnapshotSchema = z
 
 export const restoreSnapshotSchema = z
   .object({ target_state: targetStateSchema, target_hypervisor: targetHypervisorSchema })
-  .meta({ id: "RestoreSnapshotRequest", description: "How an instance is put back to a snapshot." })
+  .meta({ id: "RestoreSnapshotRequest", description: "The options of a restore." })
 
 /** A whole number in a query's text. */
 export function numberInQuery({ min, max }: { min: number; max: number }): z.ZodType<number, string> {
