@@ -59,7 +59,7 @@ export function hostHypervisor<Host extends Pick<HostHypervisor, "tools">>(
   if (found === undefined)
     throw new StillframeError(
       "hypervisor_unavailable",
-      `this host does not offer hypervisor "${name}" any more: ${hostNeeds[name]}`,
+      `this host no longer offers hypervisor "${name}": ${hostNeeds[name]}`,
     )
   return found
 }

@@ -66,13 +66,16 @@ async function compress(worker: Worker, context: CompressContext): Promise<void>
   const { operation } = context
   const snapshot = await findSnapshot(worker.db, operation.snapshotId ?? "")
   if (snapshot === undefined || snapshot.compression_state !== "compressing")
-    throw new StillframeError("cancelled", "the snapshot does not wait for compression any more")
+    throw new StillframeError("cancelled", "the snapshot is not waiting for compression")
   requireSound(snapshot)
   const dir = payloadDir(worker.config.storageDir, snapshot.id, snapshot.payload ?? "")
   await requireFile(dir, snapshot.memory_file ?? rawMemoryName)
   await removeStale(worker, snapshot, dir)
   if (operation.attempt > operationAttempts.compress.max)
-    throw new StillframeError("lease_lost", "the worker died in each try to compress the memory; see its log")
+    throw new StillframeError(
+      "lease_lost",
+      "the compression-worker died in each attempt to compress the memory; see its log",
+    )
   const memoryFile = compressedMemoryName(operation.token, snapshot.compression?.algorithm ?? "zstd")
   try {
     const sizes = await compressAndVerify(worker, context, { snapshot, dir, memoryFile })

@@ -90,7 +90,7 @@ export function openStallGuard({
 function noProgress(stallMs: number): StillframeError {
   return new StillframeError(
     "timeout",
-    `no file of the snapshot could be read or written for ${stallMs / 1_000} s, so the work was given up; check the disk of STORAGE_DIR, or the file server that it is on`,
+    `no file of the snapshot could be read or written for ${stallMs / 1_000} s, so the work was abandoned; check the disk of STORAGE_DIR, or the file server that it is on`,
   )
 }
 

@@ -25,7 +25,10 @@ export function verifyHandler(worker: Worker): OperationHandler {
     },
     async run({ operation, signal }) {
       if (operation.attempt > operationAttempts.verify.max)
-        throw new StillframeError("lease_lost", "the worker died in each try to verify; see its log")
+        throw new StillframeError(
+          "lease_lost",
+          "the compression-worker died in each attempt to verify the snapshot; see its log",
+        )
       const snapshotId = operation.snapshotId ?? ""
       const trouble = openTrouble(log, { lost: `reader of snapshot ${snapshotId} not renewed` })
       await using reader = await openReader(db, snapshotId, {
@@ -53,7 +56,7 @@ export function verifyHandler(worker: Worker): OperationHandler {
         const judged = await recordVerdict(tx, snapshot, verdict)
         await finishDone(tx, operation)
         if (judged === undefined)
-          throw new StillframeError("unavailable", "the snapshot got other files while its own were read")
+          throw new StillframeError("unavailable", "the files of the snapshot changed while they were read")
         const { damage } = verdict
         await appendSnapshotEvent(
           tx,

@@ -103,7 +103,7 @@ const full: SystemError = {
 }
 const away: SystemError = {
   code: "storage_unavailable",
-  message: "the file system cannot be used at present; mount it again so that it can be written",
+  message: "the file system is read-only or unavailable; mount it again for writing",
 }
 const noDescriptors: SystemError = {
   code: "insufficient_resources",

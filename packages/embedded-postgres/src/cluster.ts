@@ -97,7 +97,7 @@ async function makeCluster(cluster: Cluster, options: ClusterOptions): Promise<v
   if (made !== undefined) {
     throw new StillframeError(
       "not_supported",
-      `${data} was made by Postgres ${made.trim()} and this is ${binaries.major}: run \`stillframe backup\` with the release that made it, then \`stillframe restore\` into a new data directory`,
+      `${data} was made by Postgres ${made.trim()} and this is ${binaries.major}: start the release of Stillframe that made it, or set DATA_DIR to a new directory`,
     )
   }
   await removeAbandoned(data)

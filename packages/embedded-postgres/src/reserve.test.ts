@@ -78,7 +78,7 @@ test("nothing new is created where the reserve cannot be written, and the log te
 
   expect(reserve.problem()).toMatchObject({ code: "insufficient_storage" })
   expect(lines).toEqual([
-    expect.stringContaining("takes no file of 64 MiB"),
+    expect.stringContaining("cannot hold the reserve of 64 MiB"),
     "the room on the database's disk is not known, or cannot be kept",
   ])
 })

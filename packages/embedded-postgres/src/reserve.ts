@@ -92,7 +92,7 @@ function diskFull(needed: number): Problem {
 
 const noReserve: Problem = {
   code: "insufficient_storage",
-  message: `the disk of the database takes no file of ${reserveBytes / mib} MiB, which is kept for deleting: look at its quota and at the owner of its directory; nothing new is created until then`,
+  message: `the disk of the database cannot hold the reserve of ${reserveBytes / mib} MiB that deletions need. Check its quota and the owner of its directory; the API refuses creates until then`,
 }
 
 async function freeOn(file: string): Promise<number> {

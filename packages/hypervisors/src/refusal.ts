@@ -18,7 +18,7 @@ export function refusedGuest(message: string, said: string): StillframeError {
   if (noRoom.test(said))
     return new StillframeError(
       "insufficient_storage",
-      "the host has no room for the VM's files; free some space and try again",
+      "the host has no space for the VM's files; free some space and try again",
       { said },
     )
   if (hostFault.test(said)) return new StillframeError("hypervisor_failed", message, { said })

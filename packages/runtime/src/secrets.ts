@@ -39,7 +39,7 @@ export async function secretFile(file: string): Promise<string> {
     if (existing.trim().length >= secretLengthMin) return existing.trim()
     throw new StillframeError(
       "invalid_request",
-      `${file} holds no secret of ${secretLengthMin} characters; delete it to have a new one made`,
+      `${file} holds no secret of ${secretLengthMin} characters; delete it to get a new one`,
     )
   }
   const own = `${file}.${process.pid}`

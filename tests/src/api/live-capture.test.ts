@@ -54,7 +54,7 @@ test("a VM that someone else started is not captured live", async () => {
   const { status, body } = await create(api, { capture: "live" })
 
   expect([status, body.code]).toEqual([501, "not_supported"])
-  expect(body.message).toContain("someone else started")
+  expect(body.message).toContain("an attached VM cannot be captured live")
 })
 
 test("a Stopped snapshot has no memory to save live, and shows no way of saving it", async () => {

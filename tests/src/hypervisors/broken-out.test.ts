@@ -57,7 +57,7 @@ describe("in the directory of a VM that was broken out of", () => {
       const stopped = keepRawDisks([disk], { dir, payload, store: storeIn(place), signal: never })
       await expect(stopped).rejects.toMatchObject({
         code: "hypervisor_failed",
-        message: expect.stringContaining("disk0.raw in the VM's directory is no file of its own"),
+        message: expect.stringContaining("disk0.raw in the VM's directory is a link or special file"),
       })
       const running = freezeRawDisks([disk], { dir, payload, signal: never })
       await expect(running).rejects.toMatchObject({ code: "hypervisor_failed" })

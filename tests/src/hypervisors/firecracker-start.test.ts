@@ -117,7 +117,7 @@ test("a snapshot of a VM with a disk is not restored as one without", async () =
   const dir = await place.folder("fork")
   await rename(join(payload, "disk0.raw"), join(dir, "disk0.raw"))
 
-  await expect(restoreVm(place, binary, payload)).rejects.toThrow("no disk of this VM")
+  await expect(restoreVm(place, binary, payload)).rejects.toThrow("not a disk of this VM")
 
   expect(await pidsIn(dir)).toEqual([])
 })

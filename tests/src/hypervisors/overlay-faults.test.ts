@@ -41,7 +41,7 @@ test.skipIf(whyNoSmallDisk !== undefined)(
 
     await expect(full).rejects.toMatchObject({
       code: "insufficient_storage",
-      message: expect.stringContaining("found no room"),
+      message: expect.stringContaining("found no space"),
     })
     expect(paused).toBe(false)
     expect((await readdir(dir)).sort()).toEqual(before.sort())

@@ -102,7 +102,7 @@ test("only its owner stops, starts or puts away an attached VM, and its disks al
   for (const action of ["stop", "start", "standby"])
     await expect(act(stack, theirs, action)).rejects.toMatchObject({
       status: 501,
-      body: expect.stringContaining("owner's means"),
+      body: expect.stringContaining("tools of the VM's owner"),
     })
   const inPlace = `/instances/${theirs.id}/snapshots/${id}/restore`
   await expect(stack.api.request("POST", inPlace, {})).rejects.toMatchObject({ status: 409 })

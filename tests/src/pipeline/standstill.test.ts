@@ -215,7 +215,7 @@ test("a VM whose process hangs is Unknown with the reason, is not captured, and 
   process.kill(pid, "SIGSTOP")
   expect(await capture()).toMatchObject({
     status: 409,
-    body: { code: "conflict", message: expect.stringMatching(/stopped or hangs.*let QEMU go on/) },
+    body: { code: "conflict", message: expect.stringMatching(/stopped or hangs.*continue QEMU/) },
   })
   expect(await shows(stack, vm, "Unknown")).toMatchObject(silent)
   expect(await capture()).toMatchObject({

@@ -171,7 +171,7 @@ test.skipIf(!isRoot)(
 
     await stack.startCaptureWorker()
 
-    expect((await asked).body.message).toContain("the worker died while it started the VM; try again")
+    expect((await asked).body.message).toContain("the capture-worker died while it started the VM; try again")
     expect(await processAlive(started)).toBe(false)
     expect(await readdir(join(stack.dataDir, "instances"))).toEqual([])
   },

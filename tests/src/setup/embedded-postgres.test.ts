@@ -108,7 +108,7 @@ test("data of another major version are refused with the way out", async () => {
 
   await expect(start()).rejects.toMatchObject({
     code: "not_supported",
-    message: expect.stringContaining("stillframe backup"),
+    message: expect.stringContaining("the release of Stillframe that made it"),
   })
 })
 

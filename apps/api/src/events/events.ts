@@ -66,6 +66,6 @@ function neverReached(after: number, head: number): StillframeError {
   return new StillframeError(
     "invalid_request",
     `the last event is ${head}, so after=${after} is from another feed or from before the database was restored; ` +
-      `read the resources anew and go on with after=${head}`,
+      `read the resources again and continue with after=${head}`,
   )
 }

@@ -70,7 +70,7 @@ function readCursor(cursor: string): Position {
     return { createdAt, id }
   } catch (cause) {
     const message =
-      'parameter "cursor" in query has an error: this API did not give it; begin without a cursor'
+      'parameter "cursor" in query has an error: it is not a cursor of this API; start without a cursor'
     throw new StillframeError("bad_request", message, { cause })
   }
 }

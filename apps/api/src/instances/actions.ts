@@ -115,7 +115,7 @@ export function action(
   if (instance.attached !== null && name !== "restore" && name !== "resume")
     throw new StillframeError(
       "not_supported",
-      `someone else started this VM, so its instance takes no ${name}; use its owner's means, or DELETE the instance to have it forgotten`,
+      `the instance is an attached VM, so it does not support ${name}. Use the tools of the VM's owner, or DELETE the instance to detach it`,
     )
   const allowed: readonly InstanceState[] = actionStates[name]
   if (allowed.includes(instance.state)) return { kind: name === "resume" ? "restore" : name }
@@ -141,7 +141,7 @@ export async function claimState(tx: Database, instanceId: string): Promise<Inst
   if (pending !== undefined)
     throw new StillframeError(
       "invalid_state",
-      `a ${pending.kind} of the instance is under way; wait for its end and look at its state`,
+      `a ${pending.kind} of the instance is in progress; wait until it ends, then check the state of the instance`,
     )
   return instance
 }

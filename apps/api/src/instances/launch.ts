@@ -144,7 +144,7 @@ export function originOf(body: z.output<typeof createInstanceSchema>): Origin {
   if ([...(body.volumes ?? []), ...(body.devices ?? [])].length > 0 || (body.gpu ?? null) !== null)
     throw new StillframeError(
       "not_supported",
-      'an instance has no volumes, no devices of the host and no GPU; leave them out, and name disks of its own in "launch.disks"',
+      'volumes, devices of the host and GPUs are not supported; omit them, and name disks in "launch.disks"',
     )
   if (body.attach !== undefined) return attachedAsItRuns(body, body.attach)
   const image = body.launch?.image ?? body.image

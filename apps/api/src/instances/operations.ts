@@ -117,6 +117,6 @@ export function workGoesOn(
 ): Answer {
   if (snapshotCreate === "async" || !held) return { status: 202, body, headers }
   const reason = "state_error" in body ? `: ${String(body.state_error)}` : ""
-  const message = `the work goes on; ask ${headers["Location"]} for its end${reason}`
+  const message = `the work continues; ask ${headers["Location"]} for the result${reason}`
   return problem("timeout", message, { retry: false })
 }

@@ -77,6 +77,6 @@ export function captureLimits(
 function tooMany(owner: string, limit: number, setting: string): StillframeError {
   return new StillframeError(
     "limit_reached",
-    `too many snapshots of ${owner} wait to be captured: the limit is ${limit}. Try again once some are captured, delete some that wait, or have the operator raise ${setting}`,
+    `too many snapshots of ${owner} wait to be captured: the limit is ${limit}. Try again once some are captured, delete some that wait, or ask the operator to raise ${setting}`,
   )
 }

@@ -65,14 +65,14 @@ async function judge(
   if (body.kind === "Stopped" && body.capture === "live")
     throw new StillframeError(
       "invalid_request",
-      '"capture": "live" is of Standby snapshots only: a stopped instance has no memory; leave it out',
+      '"capture": "live" is for Standby snapshots only, because a stopped instance has no memory. Omit it',
     )
   requireHost(instance)
   checkState(body.kind, instance)
   if (body.kind === "Stopped" && instance.attached !== null)
     throw new StillframeError(
       "not_supported",
-      "the disks of an attached VM that has ended are its owner's alone; take a Standby snapshot while it runs",
+      "the attached VM has ended, and its disks belong to its owner. Take a Standby snapshot while it runs",
     )
   if (body.capture === "live") await requireLiveCapture(deps.db, instance)
   return {

@@ -14,10 +14,7 @@ export async function requireLiveCapture(
   { attached, host, hypervisor, state }: InstanceRow,
 ): Promise<void> {
   if (attached !== null)
-    throw new StillframeError(
-      "not_supported",
-      `a VM that someone else started can't be captured live; ${remedy}`,
-    )
+    throw new StillframeError("not_supported", `an attached VM cannot be captured live; ${remedy}`)
   if (state === "Standby") return
   const offered = (await capabilitiesOf(db, host))?.[hypervisor]
   if (offered?.live_capture === true) return

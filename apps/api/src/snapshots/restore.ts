@@ -99,7 +99,7 @@ function requireOf<Row extends SnapshotRow>(snapshot: Row | undefined, instanceI
   if (snapshot.source_instance_id !== instanceId)
     throw new StillframeError(
       "invalid_request",
-      `snapshot ${snapshot.id} belongs to instance ${snapshot.source_instance_id}; fork it to make a new one`,
+      `snapshot ${snapshot.id} belongs to instance ${snapshot.source_instance_id}; fork it to make a new instance`,
     )
   return snapshot
 }

@@ -25,7 +25,7 @@ const listQuery = z.object({
     .meta({ description: "The most deliveries in the answer. Defaults to 100." }),
   cursor: z
     .string()
-    .regex(/^\d{1,15}$/, { error: "this API did not give it; begin without a cursor" })
+    .regex(/^\d{1,15}$/, { error: "it is not a cursor of this API; start without a cursor" })
     .optional()
     .meta({ description: "The start of the page: the `X-Next-Cursor` of the previous page." }),
 })
@@ -110,5 +110,8 @@ async function getDelivery(
 const deliveryIdPattern = /^[1-9]\d{0,14}$/
 
 function deliveryNotFound(): StillframeError {
-  return new StillframeError("not_found", "delivery not found; it goes with its webhook and with its event")
+  return new StillframeError(
+    "not_found",
+    "delivery not found; deliveries are deleted with their webhook and their event",
+  )
 }

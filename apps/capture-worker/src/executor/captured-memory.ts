@@ -30,7 +30,7 @@ export function capturedMemory(
   const path = join(dir, memoryFile ?? "")
   const raw = memoryFile === rawMemoryName
   if (!raw && !/\.(zst|lz4)$/.test(path))
-    throw new StillframeError("corrupted", `${path} is no memory file of ours`)
+    throw new StillframeError("corrupted", `${path} is not a memory file of Stillframe`)
   return {
     stream: () =>
       // Straight from the frames: nothing is unpacked to disk.

@@ -101,7 +101,7 @@ export async function requireDirectory(dir: string): Promise<void> {
   )
 }
 
-/** Done twice it is done. */
+/** Idempotent. */
 export async function carryOutStop(order: StopOrder, signal: AbortSignal): Promise<null> {
   const hypervisor = await hypervisorOf(order.hypervisor)
   const vm = await hypervisor.find(identityOf(order))
@@ -117,7 +117,7 @@ async function endRecorded({ recorded }: StopOrder | EndOrder): Promise<void> {
   if (process !== undefined) await endProcess(process, { graceMs: endGraceMs })
 }
 
-/** Ends the VM's process, however it is found, and removes its files. Done twice it is done. */
+/** Ends the VM's process, however it is found, and removes its files. Idempotent. */
 export async function carryOutEnd(order: EndOrder): Promise<null> {
   for (const running of await findVms(identityOf(order))) await endProcess(running, { graceMs: endGraceMs })
   await endRecorded(order)

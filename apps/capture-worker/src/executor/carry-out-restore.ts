@@ -131,7 +131,7 @@ async function assertAsCaptured(
 async function keepMemory(order: RestoreOrder, manifest: Manifest, signal: AbortSignal): Promise<null> {
   const { memoryFile } = order
   if (manifest.kind === "Stopped")
-    throw new StillframeError("invalid_request", "a snapshot without memory can't be put into Standby")
+    throw new StillframeError("invalid_request", "a snapshot without memory cannot be restored into Standby")
   const dir = join(standbyDir(order.dataDir, order.instanceId), order.token)
   await mkdir(dir, { recursive: true, mode: 0o700 })
   const files = manifest.files.map((file) =>

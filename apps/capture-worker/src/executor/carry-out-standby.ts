@@ -45,5 +45,5 @@ export async function carryOutStandby(order: StandbyOrder, captor: Captor): Prom
 }
 
 function cancelled(cause: unknown): StillframeError {
-  return new StillframeError("cancelled", "the way into Standby was cancelled and the VM resumed", { cause })
+  return new StillframeError("cancelled", "the standby was cancelled and the VM resumed", { cause })
 }

@@ -40,7 +40,7 @@ test("a link in a file's place is named, also where an adapter has wrapped the s
 
   expect(await place.said(refused)).toMatchObject({
     code: "hypervisor_failed",
-    message: expect.stringMatching(/^vm\.json in the VM's directory is no file of its own; /),
+    message: expect.stringMatching(/^vm\.json in the VM's directory is a link or special file\. /),
   })
 })
 

@@ -11,7 +11,7 @@ test("a hypervisor that is named and does not run here keeps the worker from sta
 
   await expect(probeHostVmms(config, { staging: undefined, log })).rejects.toMatchObject({
     code: "hypervisor_unavailable",
-    message: expect.stringMatching(/macOS 14 or later on Apple silicon|is no vz shim/),
+    message: expect.stringMatching(/macOS 14 or later on Apple silicon|is not a vz shim/),
   })
 })
 

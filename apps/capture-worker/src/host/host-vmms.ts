@@ -66,7 +66,7 @@ async function assertReached(
       continue
     throw new StillframeError(
       "invalid_request",
-      `CAPTURE_STAGING: VMs of ${name} run as users such as ${uid}, who can't walk to ${staging}; let all enter the directories above it (chmod o+x), or name another such as /dev/shm`,
+      `CAPTURE_STAGING: VMs of ${name} run as users such as ${uid}, who can't walk to ${staging}; allow all users to enter the directories above it (chmod o+x), or name another directory such as /dev/shm`,
     )
   }
 }

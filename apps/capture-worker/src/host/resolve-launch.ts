@@ -61,7 +61,7 @@ function onQemu(
 /** Likewise on a host's other hypervisors. */
 export function resolveGuest(stored: StoredLaunch, imagesDir: string): GuestConfig {
   if (stored.machine !== undefined)
-    throw new StillframeError("invalid_request", '"launch.machine" is of QEMU only; leave it out')
+    throw new StillframeError("invalid_request", '"launch.machine" is for QEMU only; omit it')
   const guest = guestOf(stored, imagesDir)
   checkGuestConfig(guest)
   return guest

@@ -71,7 +71,7 @@ async function capture(worker: Worker, context: OperationContext, snapshot: Snap
   if (operation.attempt > operationAttempts.capture.max)
     throw new StillframeError(
       "hypervisor_gone",
-      `${operationAttempts.capture.max} tries to capture the VM ended without a result; see the worker's log and ask again`,
+      `${operationAttempts.capture.max} attempts to capture the VM ended without a result. See the log of the capture-worker, then try again`,
     )
   const instance = await sourceOf(worker.db, snapshot)
   await assertRoom(worker, operation, snapshot, instance)

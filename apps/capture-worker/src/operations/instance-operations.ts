@@ -58,7 +58,10 @@ export function startHandler(worker: Worker): OperationHandler {
       const { attempt } = context.operation
       if (attempt > operationAttempts.start.max) {
         await stopQuietly(worker, context, instance)
-        throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
+        throw new StillframeError(
+          "hypervisor_gone",
+          "the capture-worker died while it started the VM; try again",
+        )
       }
       const launch = instance.launch as unknown as GuestConfig
       const order = async (warning = "") => {

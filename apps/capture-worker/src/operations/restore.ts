@@ -117,7 +117,7 @@ async function instanceToRestore(worker: Worker, context: OperationContext): Pro
   if (operation.attempt <= operationAttempts.restore.max) return instance
   const next = nextGeneration(instance, operation)
   await endVm(worker, context, next, "generation")
-  throw new StillframeError("hypervisor_gone", "the worker died while it restored the VM; try again")
+  throw new StillframeError("hypervisor_gone", "the capture-worker died while it restored the VM; try again")
 }
 
 async function commit(

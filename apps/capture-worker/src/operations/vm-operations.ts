@@ -173,7 +173,7 @@ async function instanceToStart(worker: Worker, context: OperationContext): Promi
   if (operation.attempt <= operationAttempts[operation.kind].max) return instance
   // A first try that vanished with its worker may have left a VM that runs, and nobody knows how far it came.
   await endVm(worker, context, instance, "instance")
-  throw new StillframeError("hypervisor_gone", "the worker died while it started the VM; try again")
+  throw new StillframeError("hypervisor_gone", "the capture-worker died while it started the VM; try again")
 }
 
 /** A start that failed leaves no instance: the caller has the reason, and the name is free for the next try. */

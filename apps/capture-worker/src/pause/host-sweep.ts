@@ -48,7 +48,7 @@ export async function sweepHost(
       try {
         const outcome = await takeOver(dataDir, instanceId, grown)
         if (outcome === "resumed" || outcome === "gone")
-          log.warn({ instanceId, outcome }, "took over from a dead captor")
+          log.warn({ instanceId, outcome }, "resumed a VM whose executor process had died")
       } catch (err) {
         // The next round tries again; a VM that stays paused must not go unheard.
         log.error({ err, instanceId }, "vm may be paused and could not be resumed")

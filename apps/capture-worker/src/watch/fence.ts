@@ -104,13 +104,13 @@ async function fence(
   vm: Vm,
   { reason, signal }: { reason: string; signal: AbortSignal },
 ): Promise<void> {
-  deps.log.error({ instanceId: vm.id, reason }, "a vm's hypervisor is not believed any more")
+  deps.log.error({ instanceId: vm.id, reason }, "fenced a VM whose hypervisor broke its protocol")
   const findings = openFindings(deps, vm)
   for (;;) {
     try {
       return await findings.record({ untrusted: reason })
     } catch (err) {
-      deps.log.warn({ err, instanceId: vm.id }, "could not record that a vm's hypervisor is not believed")
+      deps.log.warn({ err, instanceId: vm.id }, "could not record that a VM is fenced")
       await delay(retryMs, undefined, { signal })
     }
   }

@@ -41,7 +41,7 @@ async function record(
   if (changed === undefined) return
   committed()
   const status = statusOf(seen)
-  log.warn({ instanceId: vm.id, status }, "vm stopped, went on or fell silent by itself")
+  log.warn({ instanceId: vm.id, status }, "a VM stopped, resumed or fell silent without a request")
 }
 
 function statusOf(seen: Exclude<Seen, "busy">): string {

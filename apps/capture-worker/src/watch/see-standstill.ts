@@ -53,7 +53,7 @@ async function seeAndResume(
   }
   if (!seen.endsWithWrites || !(await resumption.isDue())) return seen
   await watch.resume()
-  log.info({ instanceId: vm.id, status: seen.status }, "let a vm try its failed writes again")
+  log.info({ instanceId: vm.id, status: seen.status }, "let a VM repeat its failed writes")
   await delay(stopsAgainMs)
   return look(watch)
 }

@@ -114,7 +114,7 @@ async function assertZeros(
 ): Promise<void> {
   if (found.algorithm === undefined && !found.endsInTable) throw isNoneOfThese(magic, end)
   for (let piece = magic; piece.length > 0; piece = await reader.some(1024 * 1024))
-    if (piece.some((byte) => byte !== 0)) throw corrupted("something follows a frame that is no frame")
+    if (piece.some((byte) => byte !== 0)) throw corrupted("the data after a frame is not a frame")
   if (!found.endsInTable)
     throw notSupported(
       `zeros follow its last frame, so that frames may be missing; if it is whole, cut them off with truncate -s ${startsAt}`,

@@ -10,7 +10,7 @@ interface FileFailure {
 const full: FileFailure = { code: "insufficient_storage", message: "no room is left; free some space" }
 const away: FileFailure = {
   code: "storage_unavailable",
-  message: "the file system cannot be used at present; mount it again so that it can be written",
+  message: "the file system is read-only or unavailable; mount it again for writing",
 }
 const failures: Readonly<Record<string, FileFailure>> = {
   ENOENT: { code: "not_found", message: "a file is missing; bring it back" },

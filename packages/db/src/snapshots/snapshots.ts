@@ -154,7 +154,7 @@ export function requireSound(snapshot: SnapshotRow): void {
   if (snapshot.corrupted_at === null) return
   throw new StillframeError(
     "conflict",
-    `snapshot ${snapshot.id} is corrupted: ${snapshot.error_message}. Its files are kept; put them right and POST to /snapshots/${snapshot.id}/verify, or delete it`,
+    `snapshot ${snapshot.id} is corrupted: ${snapshot.error_message}. Its files are kept; repair them and POST to /snapshots/${snapshot.id}/verify, or delete it`,
   )
 }
 

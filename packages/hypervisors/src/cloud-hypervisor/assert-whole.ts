@@ -65,5 +65,5 @@ function allInFiles({ memory }: SavedConfig): boolean {
 const cutShort = (name: string, what: string): StillframeError =>
   new StillframeError(
     "hypervisor_failed",
-    `what cloud-hypervisor saved is not whole: ${name} ${what}; see that the disk has room and save the VM again`,
+    `cloud-hypervisor saved incomplete files: ${name} ${what}. Check that the disk has space and save the VM again`,
   )

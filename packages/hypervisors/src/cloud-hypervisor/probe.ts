@@ -58,7 +58,7 @@ async function versionOf(binary: string, signal: AbortSignal, runAs?: VmUser): P
     if (error.code === "hypervisor_unavailable") throw error
     throw new StillframeError(
       "hypervisor_unavailable",
-      `${binary} is no cloud-hypervisor that runs here; check CLOUD_HYPERVISOR_BINARY and /dev/kvm`,
+      `${binary} is not a cloud-hypervisor that runs here; check CLOUD_HYPERVISOR_BINARY and /dev/kvm`,
       { cause: error, said: error.said ?? error.message },
     )
   } finally {

@@ -21,7 +21,7 @@ const kinds: readonly { words: RegExp; code: ErrorCode; message: string }[] = [
   {
     words: /\(os error (28|122)\)|No space left on device/,
     code: "insufficient_storage",
-    message: "cloud-hypervisor found no room for what it writes; free some space and try again",
+    message: "cloud-hypervisor found no space for its output; free some space and try again",
   },
   {
     words: /\(os error 12\)|Cannot allocate memory/,

@@ -87,7 +87,7 @@ async function withReason(error: unknown, dir: string): Promise<unknown> {
   const words = await lastWords(dir, vmFiles.log)
   return new StillframeError(
     "hypervisor_failed",
-    `cloud-hypervisor did not load the snapshot; verify it: if it is whole, ${logHasWhy}`,
+    `cloud-hypervisor did not load the snapshot; verify it: if it is intact, ${logHasWhy}`,
     { cause: error, said: `${error.said ?? error.message} (${words})` },
   )
 }

@@ -29,7 +29,7 @@ export function rewriteConfig(saved: Members, config: GuestConfig, disks: readon
   if (shared !== undefined)
     throw new StillframeError(
       "not_supported",
-      `the snapshot's VM has ${shared} of its host, which can't be given to another; restore it where it was saved`,
+      `the snapshot's VM has ${shared} of its host, which cannot be given to another; restore it where it was saved`,
     )
   assertSameShape(saved, config)
   return {

@@ -99,7 +99,7 @@ export async function readLaunched(dir: string): Promise<Disk[]> {
   if (strange === undefined) return ours ? disks : disks.map(withoutHashes)
   throw new StillframeError(
     "corrupted",
-    `${disksFile} names ${strange}, which is no file of the VM's; its process may have been broken out of, so end the VM`,
+    `${disksFile} names ${strange}, which is not a file of the VM. The guest may have escaped its VM: stop the instance`,
   )
 }
 

@@ -76,7 +76,7 @@ export async function openSource(source: DiskSource, from: string): Promise<Host
 function replacedSource({ path }: DiskSource, cause?: unknown): StillframeError {
   return new StillframeError(
     "conflict",
-    `${path} was replaced by a link, or by another file, since the VM was attached; bring the file itself back`,
+    `${path} was replaced by a link or another file since the VM was attached; put the file back`,
     { cause },
   )
 }

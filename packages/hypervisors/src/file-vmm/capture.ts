@@ -58,7 +58,7 @@ export async function unlessSilent<T>(ask: () => Promise<T>): Promise<T> {
     if (!(error instanceof StillframeError) || error.code !== "timeout") throw error
     throw new StillframeError(
       "hypervisor_silent",
-      "the VM's process does not answer: it is stopped or hangs; let it go on, or stop the instance, and ask again",
+      "the VM's process does not answer: it is stopped or hangs. Continue it or stop the instance, then try again",
       { cause: error },
     )
   }

@@ -114,14 +114,14 @@ export function untrusted(what: string, cause?: unknown): StillframeError {
 function late({ method, path, deadlineMs }: VmmRequest): StillframeError {
   return new StillframeError(
     "timeout",
-    `the VMM did not answer ${method} ${path} within ${deadlineMs / 1_000} s; it may still be at it`,
+    `the VMM did not answer ${method} ${path} within ${deadlineMs / 1_000} s; it may still be working`,
   )
 }
 
 function explained(error: unknown, what: string): unknown {
   const { code } = error as NodeJS.ErrnoException
   if (nobodyListens.has(code))
-    return new StillframeError("hypervisor_gone", `nobody hears ${what}: the VM's process has ended`, {
+    return new StillframeError("hypervisor_gone", `${what} was not received: the VM's process has ended`, {
       cause: error,
     })
   // An error of the HTTP parser.

@@ -52,7 +52,7 @@ export async function writeOwnFile(path: string, text: string): Promise<void> {
 export const noFileOfItsOwn = (path: string, cause?: unknown): StillframeError =>
   new StillframeError(
     "hypervisor_failed",
-    `${basename(path)} in the VM's directory is no file of its own; the VM's process may have been broken out of, so end the VM and restore the instance from one of its snapshots`,
+    `${basename(path)} in the VM's directory is a link or special file. The guest may have escaped its VM: stop the instance and restore one of its snapshots`,
     { cause },
   )
 

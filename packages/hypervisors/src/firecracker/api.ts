@@ -69,7 +69,7 @@ function refusal({ method, path }: FirecrackerRequest, said: string): Stillframe
   if (noSpace.test(said))
     return new StillframeError(
       "insufficient_storage",
-      "Firecracker found no room for what it writes; free some space and try again",
+      "Firecracker found no space for its output; free some space and try again",
       { said },
     )
   if (noMemory.test(said))

@@ -35,7 +35,7 @@ export async function probeFirecracker(
 const noFirecracker = (binary: string, cause?: unknown): StillframeError =>
   new StillframeError(
     "hypervisor_unavailable",
-    `${binary} is no working Firecracker; check FIRECRACKER_BINARY`,
+    `${binary} is not a working Firecracker; check FIRECRACKER_BINARY`,
     {
       cause,
     },

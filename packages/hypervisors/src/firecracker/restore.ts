@@ -58,7 +58,7 @@ async function load(
   if (foreign !== undefined)
     throw new StillframeError(
       "hypervisor_failed",
-      `the snapshot opened a file that is no disk of this VM, so the VM was ended; ${logHasWhy}`,
+      `the snapshot opened a file that is not a disk of this VM, so the VM was ended; ${logHasWhy}`,
       { said: foreign.path_on_host ?? "a disk without a file" },
     )
 }
@@ -74,7 +74,7 @@ async function withLastWords(error: unknown, dir: string): Promise<unknown> {
   const words = await lastWords(dir, firecrackerFiles.errors, firecrackerFiles.log)
   return new StillframeError(
     "hypervisor_failed",
-    `Firecracker ended while it loaded the snapshot; verify the snapshot: if it is whole, ${logHasWhy}`,
+    `Firecracker ended while it loaded the snapshot; verify the snapshot: if it is intact, ${logHasWhy}`,
     { cause: error, said: words },
   )
 }

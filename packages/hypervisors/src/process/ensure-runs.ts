@@ -28,7 +28,7 @@ export async function ensureRuns(control: VmControl): Promise<void> {
       refusal = error.said ?? error.message
     }
     if (performance.now() > until)
-      throw new StillframeError("timeout", `the VM does not run again; ${logHasWhy}`, { said: refusal })
+      throw new StillframeError("timeout", `the VM did not resume; ${logHasWhy}`, { said: refusal })
   }
 }
 

@@ -102,14 +102,14 @@ export function notReached(socketName: string, cause: unknown): StillframeError 
   if (code === "ENOENT" || code === "ECONNREFUSED")
     return new StillframeError(
       "hypervisor_gone",
-      `nobody listens on ${socketName}: the VM's process has ended`,
+      `no process listens on ${socketName}: the VM's process has ended`,
       { cause },
     )
   // Its backlog is full: others wait for their turn, or it has hung for as many connections.
   if (code === "EAGAIN")
     return new StillframeError(
       "hypervisor_silent",
-      `${socketName} takes no more connections: the VM's process is stopped, hangs or is busy with other programs; let it go on, and try again`,
+      `${socketName} takes no more connections: the VM's process is stopped, hangs or serves other programs; continue it and try again`,
       { cause },
     )
   return new StillframeError(

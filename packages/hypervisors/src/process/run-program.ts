@@ -39,7 +39,7 @@ export async function runProgram(
     throw full
       ? new StillframeError(
           "insufficient_storage",
-          `${basename(program)} found no room for what it writes; free some and try again`,
+          `${basename(program)} found no space for its output; free some space and try again`,
           { cause: error, said },
         )
       : new StillframeError("hypervisor_failed", `${basename(program)} failed; ${logHasWhy}`, {

@@ -9,7 +9,7 @@ export async function probeVz(host: VzHost, binary: string, signal: AbortSignal)
   if (!(await isShim(binary, signal)))
     throw new StillframeError(
       "hypervisor_unavailable",
-      `${binary} is no vz shim that can be executed; check VZ_SHIM_BINARY`,
+      `${binary} is not a vz shim that can be executed; check VZ_SHIM_BINARY`,
     )
   return {
     version: host.release,

@@ -49,9 +49,7 @@ async function begin(shim: Shim): Promise<void> {
   const state = await control.state()
   if (state === "paused") await control.resume()
   if (state === "other")
-    throw new StillframeError(
-      "hypervisor_failed",
-      "the VM ended before its guest could go on; start it again",
-      { said: await lastWords(shim.dir, vzFiles.log) },
-    )
+    throw new StillframeError("hypervisor_failed", "the VM ended before its guest resumed; start it again", {
+      said: await lastWords(shim.dir, vzFiles.log),
+    })
 }

@@ -55,7 +55,7 @@ const fullDisks = [
   playedFullDisk(
     "memory-ranges",
     { "vm.snapshot": { does: "full", file: "memory-ranges" } },
-    { code: "insufficient_storage", words: /no room/ },
+    { code: "insufficient_storage", words: /no space/ },
   ),
 ]
 

@@ -43,7 +43,7 @@ function subject(
 
 const fullDisks = [
   ...["enospc_state", "enospc_memory"].map((save) =>
-    playedFullDisk(save, { save }, { code: "insufficient_storage", words: /no room/ }),
+    playedFullDisk(save, { save }, { code: "insufficient_storage", words: /no space/ }),
   ),
   playedFullDisk("cut_state", { save: "cut_state" }, { code: "hypervisor_failed", words: /checksum/ }),
   playedFullDisk("cut_memory", { save: "cut_memory" }, { code: "hypervisor_failed", words: /16 MiB/ }),

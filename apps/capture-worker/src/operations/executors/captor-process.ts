@@ -112,7 +112,7 @@ function messageRate(): { count(): void } {
 function liar(sent: string, cause: unknown): StillframeError {
   return new StillframeError(
     "hypervisor_untrusted",
-    `the process that spoke to the hypervisor sent ${sent} and was ended; the VM's guest may have escaped it, so stop the instance`,
+    `the executor process sent ${sent} and was killed. The guest may have escaped its VM: stop the instance`,
     { cause, said: cause instanceof Error ? cause.message.slice(0, wordsMax) : undefined },
   )
 }

@@ -143,7 +143,7 @@ async function carryOut(
       if (reason !== undefined) throw reason
       throw new StillframeError(
         "hypervisor_failed",
-        "the process that spoke to the hypervisor died; the VM was resumed",
+        "the executor process died; the VM was resumed. Try again",
       )
     }
     if ("error" in message) {

@@ -63,6 +63,6 @@ export function watchDeadline(captor: CaptorProcess, order: Order, deadlines: Or
 function tooLate({ kind }: Order): StillframeError {
   return new StillframeError(
     "timeout",
-    `the ${kind} did not end in time and was given up; a disk or a network file system of the host may hang`,
+    `the ${kind} did not end in time and was abandoned; a disk or a network file system of the host may hang`,
   )
 }

@@ -75,7 +75,7 @@ async function assertForeign(controlSocket: string, { dataDir }: HostPathRules):
   if (!isInside(controlSocket, await realpath(dataDir).catch(() => dataDir))) return
   throw new StillframeError(
     "invalid_request",
-    `${controlSocket} lies in DATA_DIR, so its VM is one of ours already; use its instance`,
+    `${controlSocket} lies in DATA_DIR, so its VM already has an instance; use that`,
   )
 }
 
@@ -87,8 +87,8 @@ async function listener(controlSocket: string, pid: number | undefined): Promise
   throw new StillframeError(
     "conflict",
     pid === undefined
-      ? `no process that we can see listens on ${controlSocket}; its QEMU may have ended`
-      : `process ${pid} does not listen on ${controlSocket}; leave out pid to have it found`,
+      ? `no visible process listens on ${controlSocket}; its QEMU may have ended`
+      : `process ${pid} does not listen on ${controlSocket}; omit pid`,
   )
 }
 
@@ -100,7 +100,7 @@ async function assertConfigured(pid: number, binaries: readonly string[]): Promi
   }
   throw new StillframeError(
     "invalid_request",
-    `process ${pid} runs ${await readlink(`/proc/${pid}/exe`)}, which is none of the configured QEMU binaries; ask the operator to add it`,
+    `process ${pid} runs ${await readlink(`/proc/${pid}/exe`)}, which is not a configured QEMU; ask the operator to add it to ATTACH_BINARIES`,
   )
 }
 
@@ -116,7 +116,7 @@ async function userOf(
   if (ours || (users !== undefined && isVmUser(users, user.uid))) return user
   throw new StillframeError(
     "invalid_request",
-    `process ${pid} belongs to user ${user.uid}; only root's VMs and the service's own can be attached`,
+    `process ${pid} belongs to user ${user.uid}; only VMs of root, of the service's user or of VM_UID_RANGE can be attached`,
   )
 }
 
@@ -128,7 +128,7 @@ async function greeted(controlSocket: string): Promise<Monitor> {
     if (!(error instanceof StillframeError) || error.code !== "hypervisor_silent") throw error
     throw new StillframeError(
       "conflict",
-      `${controlSocket} gives no greeting: another program, such as libvirt, holds the VM's only monitor connection; give QEMU a -qmp socket of our own or end that program`,
+      `${controlSocket} gives no greeting: another program, such as libvirt, holds the VM's only monitor connection; give QEMU a second -qmp socket for Stillframe, or end that program`,
       { cause: error },
     )
   }
@@ -144,7 +144,7 @@ async function assertAccepted(
   if ([...now].some((inode) => !before.has(inode))) return
   throw new StillframeError(
     "conflict",
-    `${controlSocket} is answered by another process than ${pid}; leave out pid to have it found`,
+    `${controlSocket} is answered by another process than ${pid}; omit pid`,
   )
 }
 

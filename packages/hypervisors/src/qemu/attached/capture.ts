@@ -44,7 +44,7 @@ export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
 export async function captureAttached(options: AttachedCaptureOptions): Promise<Captured> {
   const { controlSocket } = options
   if (options.mode === "live")
-    throw new StillframeError("not_supported", "a VM that someone else started is never captured live")
+    throw new StillframeError("not_supported", "an attached VM cannot be captured live")
   await settleAttached(options, options)
   const bandwidth = await migrationBandwidth(controlSocket)
   try {

@@ -62,6 +62,6 @@ async function listens(
 const notThere = (path: string, cause?: unknown): StillframeError =>
   new StillframeError(
     "invalid_request",
-    `${JSON.stringify(path.slice(0, 200))} is no unix socket on this host; give the path of QEMU's -qmp socket`,
+    `${JSON.stringify(path.slice(0, 200))} is not a unix socket on this host; give the path of QEMU's -qmp socket`,
     { cause },
   )

@@ -85,7 +85,7 @@ function checkedSize(bytes: number): number {
 export function oddFigure(what: string): StillframeError {
   return new StillframeError(
     "invalid_request",
-    `the VM says that it has ${what}, which no VM can have; check the program behind its control socket`,
+    `the VM says that it has ${what}, which is impossible; check the program behind its control socket`,
   )
 }
 

@@ -38,7 +38,7 @@ export async function openAttachedFile({ path, identity }: AttachedFile): Promis
 function replaced(path: string, cause?: unknown): StillframeError {
   return new StillframeError(
     "conflict",
-    `${path} is not the file that the VM runs on any more, or cannot be read; bring that file back, or take the disk out of the VM`,
+    `${path} is no longer the file that the VM uses, or cannot be read. Put that file back, or remove the disk from the VM`,
     { cause },
   )
 }

@@ -81,7 +81,7 @@ export async function continueDuringSave(monitor: Monitor, readOn: () => void): 
       const [, { running, status }] = await Promise.all(asked)
       if (running) return
       if (performance.now() > end)
-        throw new StillframeError("timeout", `the VM does not go on during its save (it is ${status})`)
+        throw new StillframeError("timeout", `the VM does not resume during its save (it is ${status})`)
     }
   } finally {
     clearTimeout(late)

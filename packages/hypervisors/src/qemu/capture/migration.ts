@@ -41,7 +41,7 @@ export function migrationEnd(monitor: Monitor): { promise: Promise<void>; stop: 
     if (event !== "MIGRATION") return
     if (data?.["status"] === "completed") resolve()
     if (data?.["status"] === "cancelled")
-      reject(new StillframeError("hypervisor_failed", "the migration was cancelled by someone"))
+      reject(new StillframeError("hypervisor_failed", "another program cancelled the migration"))
     if (data?.["status"] === "failed") void failureOf(monitor).then(reject)
   })
   void monitor.closed.then((breach) =>

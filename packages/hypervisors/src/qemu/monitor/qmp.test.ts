@@ -63,9 +63,7 @@ test("a monitor that accepts and says nothing may be another program's, or of a 
 
   await expect(openMonitor(dir, "silent.sock")).rejects.toMatchObject({
     code: "hypervisor_silent",
-    message: expect.stringMatching(
-      /another program .*, or QEMU itself is stopped or hangs; .*let QEMU go on$/,
-    ),
+    message: expect.stringMatching(/another program .*, or QEMU is stopped or hangs; .*continue QEMU$/),
   })
 })
 

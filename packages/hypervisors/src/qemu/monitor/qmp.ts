@@ -198,7 +198,7 @@ async function greetingInTime(greeting: Promise<string>, socketName: string): Pr
     late.reject(
       new StillframeError(
         "hypervisor_silent",
-        `${socketName} accepted but sent no greeting: another program holds the VM's only monitor connection, or QEMU itself is stopped or hangs; end that program, or let QEMU go on`,
+        `${socketName} accepted but sent no greeting: another program holds the VM's only monitor connection, or QEMU is stopped or hangs; end that program, or continue QEMU`,
       ),
     )
   }, GREETING_TIMEOUT_MS)

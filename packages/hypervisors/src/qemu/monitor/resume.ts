@@ -63,7 +63,7 @@ export async function ensureRunning(monitor: Monitor): Promise<void> {
     // It ran, and has stopped by itself: to let it go on again is its watch's business.
     if (running || (accepted && stoppedByItself.has(status))) return
     if (performance.now() > end) {
-      throw new StillframeError("timeout", `the VM does not run again (it is ${status}); ${logHasWhy}`, {
+      throw new StillframeError("timeout", `the VM did not resume (it is ${status}); ${logHasWhy}`, {
         said: refusal,
       })
     }

@@ -169,6 +169,6 @@ async function boots(
 const noQemu = (binary: string, cause?: unknown): StillframeError =>
   new StillframeError(
     "hypervisor_unavailable",
-    `${binary} is no working QEMU for x86-64 PCs; check QEMU_BINARY`,
+    `${binary} is not a working QEMU for x86-64 PCs; check QEMU_BINARY`,
     { cause },
   )

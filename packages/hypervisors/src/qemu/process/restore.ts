@@ -96,7 +96,7 @@ async function withReason(error: unknown, dir: string): Promise<unknown> {
   if (error.code !== "hypervisor_gone" && error.code !== "hypervisor_failed") return error
   return new StillframeError(
     "hypervisor_failed",
-    `QEMU refused the snapshot's memory; verify the snapshot: if it is whole, ${logHasWhy}`,
+    `QEMU refused the snapshot's memory; verify the snapshot: if it is intact, ${logHasWhy}`,
     { cause: error, said: await lastWordsOfQemu(dir) },
   )
 }

@@ -70,7 +70,7 @@ async function commit(
   if (top === undefined || bottom === undefined || (await bottom.handle.stat()).ino !== base.inode) {
     throw new StillframeError(
       "conflict",
-      `${base.path} is not the file that ${overlay} belongs to; bring that back, or remove the overlay`,
+      `${base.path} is not the file that ${overlay} belongs to; put that file back, or remove the overlay`,
     )
   }
   if (!merging) await assertUntouched(base, bottom, overlay)
@@ -96,7 +96,7 @@ async function readable(
 ): Promise<string> {
   const file = await openHere(path)
   if (file !== undefined) return file.opened
-  throw new StillframeError("conflict", `${path} is no file any more that can be read; bring it back`)
+  throw new StillframeError("conflict", `${path} is missing or cannot be read; put the file back`)
 }
 
 /** A VM that was started again without its overlay has gone another way since; only its owner can say which of the two counts. */

@@ -207,6 +207,6 @@ function notMerged(
 ): StillframeError {
   return new StillframeError(
     "hypervisor_failed",
-    `${overlay} could not be merged into ${base.path} (${failures.get(job) ?? "the job ended without a reason"}); the VM goes on with both. See that the disk has room; it is tried again`,
+    `${overlay} could not be merged into ${base.path} (${failures.get(job) ?? "the job ended without a reason"}); the VM keeps using both. Check that the disk has space; Stillframe tries again`,
   )
 }

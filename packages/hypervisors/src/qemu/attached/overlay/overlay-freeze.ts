@@ -111,7 +111,7 @@ async function assertNoLeftovers({ disks }: OverlayRecord): Promise<void> {
     if (!(await fileExists(overlay))) continue
     throw new StillframeError(
       "conflict",
-      `${overlay} was left by an earlier capture that nothing here knows of; stop the VM and run qemu-img commit on it, then remove it`,
+      `${overlay} was left by an earlier capture that has no record; stop the VM and run qemu-img commit on it, then remove it`,
     )
   }
 }

@@ -28,7 +28,7 @@ export async function pausedFreeze(
   const take = async (): Promise<void> => {
     stopListening()
     if (!resumed) return
-    throw new StillframeError("conflict", "the VM was resumed while its disks were copied; ask again")
+    throw new StillframeError("conflict", "the VM was resumed while its disks were copied; try again")
   }
   try {
     await copyDisks(disks, { dir, signal })
