@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process"
-import { processEnv } from "@stillframe/runtime/env"
+import { childEnv } from "@stillframe/domain/child-env"
 import { expect, test } from "vitest"
 
 test("a caller's file is not to blame when this process has no file descriptor left", () => {
@@ -11,7 +11,7 @@ test("a caller's file is not to blame when this process has no file descriptor l
     process.stdout.write(thrown.code)`
   const limited = ["-c", 'ulimit -n 64; exec "$0" --input-type=module -e "$1"', process.execPath, script]
 
-  const code = execFileSync("sh", limited, { encoding: "utf8", env: { PATH: processEnv()["PATH"] } })
+  const code = execFileSync("sh", limited, { encoding: "utf8", env: childEnv() })
 
   expect(code).toBe("EMFILE")
 })
