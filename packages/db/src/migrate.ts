@@ -9,7 +9,7 @@ import { assertUsable } from "./requirements.ts"
 const migrationsDir = new URL("../../../migrations/", import.meta.url)
 
 /**
- * Applies the plain SQL files of `migrations/` in the order of their names. Processes that start together take turns
+ * Applies the numbered SQL files of `migrations/` in the order of their names. Processes that start together take turns
  * (Kysely's migrator holds a lock); a database that knows a migration which this program does not is refused.
  */
 export async function migrate(db: OwnedDatabase): Promise<void> {
@@ -29,7 +29,8 @@ export async function migrate(db: OwnedDatabase): Promise<void> {
 }
 
 async function getMigrations(): Promise<Record<string, Migration>> {
-  const names = (await readdir(migrationsDir)).filter((name) => name.endsWith(".sql")).sort()
+  // Beside them lies `schema.sql`, which is for readers.
+  const names = (await readdir(migrationsDir)).filter((name) => /^\d{4}_.+\.sql$/.test(name)).sort()
   const migrations = names.map(async (name) => {
     const text = await readFile(new URL(name, migrationsDir), "utf8")
     // The simple protocol without parameters takes a file of several statements.
