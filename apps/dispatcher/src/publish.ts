@@ -1,6 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { markLost, nextUnrelayedInMs, relayBatchMax, takeUnrelayed } from "@stillframe/db/operations/relay"
-import type { QueueEngine } from "@stillframe/queue/engine"
+import type { QueueEngine } from "@stillframe/queue/contract"
 
 /**
  * Puts operations that are due into their queues. When the queue is down the rows are taken back with a new wake, because

@@ -1,6 +1,6 @@
 import type { OwnedDatabase } from "@stillframe/db/client"
 import { markLost, relayBatchMax, relayedLongAgo } from "@stillframe/db/operations/relay"
-import type { QueueEngine } from "@stillframe/queue/engine"
+import type { QueueEngine } from "@stillframe/queue/contract"
 
 /** A job may take this long from the row's mark to the queue before anybody asks for it. */
 const relayGraceMs = 30_000

@@ -1,8 +1,8 @@
 import type { Problem } from "@stillframe/domain/problem"
 import type { BulkJobOptions, Job as BullJob } from "bullmq"
 import { startConsumer, type BullWorker } from "./consumer.ts"
+import type { ConsumeOptions, Consumer, Job, QueueEngine } from "./contract.ts"
 import { within } from "./deadline.ts"
-import type { ConsumeOptions, Consumer, Job, QueueEngine } from "./engine.ts"
 import { byQueue, toBullJob } from "./job.ts"
 
 const answerMs = 5_000

@@ -1,6 +1,6 @@
 import type { Job as BullJob } from "bullmq"
+import type { ConsumeOptions, Consumer } from "./contract.ts"
 import { within } from "./deadline.ts"
-import type { ConsumeOptions, Consumer } from "./engine.ts"
 import { operationIdOf } from "./job.ts"
 
 /** What a consumer needs of a BullMQ worker, on either backend. */

@@ -1,6 +1,6 @@
 import type { JobsOptions } from "bullmq"
 import { z } from "zod"
-import type { Job } from "./engine.ts"
+import type { Job } from "./contract.ts"
 
 /** Ids, never state: the row is the truth, the job only says "look now". */
 const payloadSchema = z.strictObject({ operationId: z.string().min(1).max(64) })

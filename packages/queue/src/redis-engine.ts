@@ -1,7 +1,7 @@
 import { Queue, Worker } from "bullmq"
 import { Redis } from "ioredis"
 import { engineOn, type BullBackend } from "./backend.ts"
-import type { QueueEngine } from "./engine.ts"
+import type { QueueEngine } from "./contract.ts"
 import { jobId } from "./job.ts"
 import { redisProblems } from "./redis-health.ts"
 import { inRedisWords } from "./redis-words.ts"

@@ -1,5 +1,6 @@
 import { createId } from "@stillframe/domain/ids"
-import { openQueueEngine, type QueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
+import type { QueueEngine } from "@stillframe/queue/contract"
+import { openQueueEngine, type QueueEngineOptions } from "@stillframe/queue/engine"
 import { Redis } from "ioredis"
 import { Client } from "pg"
 import { inject } from "vitest"

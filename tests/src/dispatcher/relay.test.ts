@@ -4,7 +4,7 @@ import { createOperation, claimOperation } from "@stillframe/db/operations/opera
 import { takeUnrelayed } from "@stillframe/db/operations/relay"
 import { publishOperations } from "@stillframe/dispatcher/publish"
 import { sweepLostJobs } from "@stillframe/dispatcher/sweep"
-import type { QueueEngine } from "@stillframe/queue/engine"
+import type { QueueEngine } from "@stillframe/queue/contract"
 import { testDatabase } from "@stillframe/testing/database"
 import { engineKinds, testQueue, type TestQueue } from "@stillframe/testing/queue-engines"
 import { describe, expect, test } from "vitest"

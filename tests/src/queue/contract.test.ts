@@ -1,7 +1,7 @@
 import { fork } from "node:child_process"
 import { once } from "node:events"
 import { createId } from "@stillframe/domain/ids"
-import type { Job } from "@stillframe/queue/engine"
+import type { Job } from "@stillframe/queue/contract"
 import { engineKinds, testQueue } from "@stillframe/testing/queue-engines"
 import { describe, expect, test, vi } from "vitest"
 
