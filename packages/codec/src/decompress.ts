@@ -103,7 +103,7 @@ async function* readInOrder(
     await run
   } finally {
     stop(control)
-    // What it failed with was thrown above, or the reader has left and does not ask.
+    // The failure was thrown above, or the reader has left.
     await run.catch(() => undefined)
   }
 }

@@ -13,8 +13,8 @@ import { fileError, shortened } from "./frames/files.ts"
 const pieceBytes = 1024 * 1024
 
 /**
- * The SHA-256 (hexadecimal) and size of a regular file. All of it is read, holes too: what is taken for a hole elsewhere is
- * found out by this. Hashed on the calling thread: a thread of its own takes longer to start (300 ms in a young process) than
+ * The SHA-256 (hexadecimal) and size of a regular file. Holes are read too, so the hash finds data that
+ * was taken for a hole. Hashed on the calling thread: a thread of its own takes longer to start (300 ms in a young process) than
  * a guest's memory to hash (70 ms for 108 MB). An abort throws the signal's reason.
  *
  * `fromDevice`: the bytes come past the page cache (O_DIRECT) where the file system can do that. `onBytes`: called with the number of

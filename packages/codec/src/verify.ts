@@ -12,9 +12,9 @@ import type { Ring } from "./threads/verify-task.ts"
 export interface Verified {
   /** Undefined for a file without a frame, which is empty in either. */
   readonly algorithm: Algorithm | undefined
-  /** Whether the bytes came past the page cache. */
+  /** True if the bytes were read past the page cache. */
   readonly fromDevice: boolean
-  /** Of the content, hexadecimal. */
+  /** The hash of the content, in hexadecimal. */
   readonly sha256: string
   readonly uncompressedBytes: number
 }

@@ -1,6 +1,6 @@
 import type { Hypervisor } from "./instance.ts"
 
-/** What a host can do with one hypervisor, as data: what callers are shown, and what requests are checked against. */
+/** The abilities of one hypervisor on a host. Callers see them, and requests are checked against them. */
 export interface Capabilities {
   /** Exact: of the binary, or of the system that is one. */
   readonly version: string
@@ -9,16 +9,16 @@ export interface Capabilities {
   readonly disk_freeze: "layers" | "reflink" | "none"
   readonly attach: boolean
   readonly fork: boolean
-  /** Whether a restored VM's disks may have other names than the captured one's. */
+  /** True if a restored VM's disks may have other names than the captured ones. */
   readonly disk_override: boolean
-  /** Whether the memory is a file that compresses, and why not: then its snapshots stay as they are. */
+  /** False if the memory is no file that compresses; its snapshots then stay uncompressed. */
   readonly compressible_memory: boolean
   readonly compressible_memory_reason?: string
   /** Which versions may load a snapshot: the very same, or that of the same machine type. */
   readonly restores: "same_version" | "same_machine"
-  /** Whether a save that is under way can be called off. Where not, one that would take too long is refused beforehand. */
+  /** False if a running save cannot be cancelled; a save that would take too long is then refused beforehand. */
   readonly cancel: boolean
-  /** Whether memory can be saved while the guest runs, and why not. */
+  /** True if memory can be saved while the guest runs. */
   readonly live_capture: boolean
   readonly live_capture_reason?: string
 }

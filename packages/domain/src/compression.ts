@@ -44,7 +44,7 @@ export function effectiveCompression(
   return config?.enabled ? compressionOf(config) : undefined
 }
 
-/** What a config means when it is on, every default filled in. */
+/** Fills in the defaults. */
 export function compressionOf({
   algorithm = "zstd",
   level = defaultLevel(algorithm),

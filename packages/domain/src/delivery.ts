@@ -3,7 +3,7 @@ import type { EventType } from "./events.ts"
 export const deliveryStates = ["pending", "delivered", "failed"] as const
 export type DeliveryState = (typeof deliveryStates)[number]
 
-/** What is needed to show a delivery: an event on its way to a webhook. */
+/** A delivery, which is one event on its way to one webhook, as callers see it. */
 export interface DeliveryRecord {
   readonly id: number
   readonly webhook_id: string
@@ -30,7 +30,7 @@ export interface DeliveryResource {
   /** While it is pending; in the past: as soon as there is room, or its webhook is enabled. */
   readonly next_attempt_at?: string
   readonly ended_at?: string
-  /** Of the last attempt, as `error` is. */
+  /** This and `error` are those of the last attempt. */
   readonly response_status?: number
   readonly error?: string
 }

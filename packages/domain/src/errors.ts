@@ -57,7 +57,7 @@ interface StillframeErrorOptions extends ErrorOptions {
   readonly said?: string | undefined
 }
 
-/** The one error class. `message` is for people and ends in what they can do; it never carries a secret. */
+/** The one error class. `message` is for people, ends in a remedy and never contains a secret. */
 export class StillframeError extends Error {
   override readonly name = "StillframeError"
   readonly code: ErrorCode

@@ -23,11 +23,11 @@ export const eventTypes = [
 ] as const
 export type EventType = (typeof eventTypes)[number]
 
-/** What stands for all types of a subject wherever types are chosen. */
+/** Each stands for all types of a subject. */
 const eventPatterns = ["snapshot.*", "instance.*", "webhook.*"] as const
 export const eventChoices = [...eventTypes, ...eventPatterns] as const
 
-/** The types that a choice of them, patterns included, means. What it names beside them is left out. */
+/** Expands patterns to event types. Unknown names are left out. */
 export function chosenEventTypes(choice: readonly string[]): EventType[] {
   return eventTypes.filter((type) => choice.includes(type) || choice.includes(patternOf(type)))
 }
@@ -47,16 +47,16 @@ export interface EventEnvelope {
 }
 
 /**
- * As JSON in UTF-8 no event is larger. The most that the limits of what it holds allow is some 58,000: tags 50 × 390, three
+ * As JSON in UTF-8 no event is larger. Its members' limits allow at most some 58,000: tags 50 × 390, three
  * reasons of 2,000 units × 6 bytes or a URL of 2,048 × 9, and little else.
  */
 export const eventBytesMax = 65_536
 
-/** What a reader of the feed asks for; what is absent narrows nothing. */
+/** Selects events of the feed. An absent member selects all. */
 export interface EventFilter {
   readonly types?: readonly EventType[] | undefined
   readonly subjectId?: string | undefined
-  /** Of the instance itself and of its snapshots, as webhooks filter. */
+  /** Selects events of the instance and of its snapshots, as in a webhook's filter. */
   readonly instanceId?: string | undefined
 }
 
@@ -72,7 +72,7 @@ export function matchesEvent(
   )
 }
 
-/** Where a stream's types are chosen, beside those of the log. */
+/** A type that only streams have. */
 export const progressType = "snapshot.progress"
 
 /** How far the work on a snapshot is. Sent to streams only: it is in no log, and one may be lost. */
@@ -85,7 +85,7 @@ export interface SnapshotProgress {
   readonly progress: number
 }
 
-/** Delivery schedule of Standard Webhooks' own recommendation: what to wait after the n-th failed try. */
+/** The delay after each failed try, as Standard Webhooks recommends. */
 export const deliveryRetryMs = [5, 300, 1_800, 7_200, 18_000, 36_000, 36_000].map((s) => s * 1_000)
 
 /** ±20 %, so that the receivers that failed together do not come back together. `random` is in [0, 1). */

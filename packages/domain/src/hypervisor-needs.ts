@@ -1,6 +1,6 @@
 import type { Hypervisor } from "./instance.ts"
 
-/** What a host needs before it can offer a hypervisor, as a sentence for people. */
+/** Requirements of each hypervisor, for error messages. */
 export const hostNeeds: Readonly<Record<Hypervisor, string>> = {
   "cloud-hypervisor":
     "cloud-hypervisor needs v48 or later on Linux with /dev/kvm; install it there, or name it in CLOUD_HYPERVISOR_BINARY",
@@ -14,7 +14,7 @@ export const hostNeeds: Readonly<Record<Hypervisor, string>> = {
 /** Firecracker's own limit. */
 const firecrackerVcpusMax = 32
 
-/** What hypervisors differ in when they are to boot a guest. */
+/** The members of a guest that some hypervisors require or limit. */
 interface GuestNeeds {
   readonly kernel?: unknown
   readonly vcpus: number

@@ -9,5 +9,5 @@ export function createId(): string {
   return firstCharacter() + otherCharacters()
 }
 
-/** What a path parameter must look like before it may be compared with an id. */
+/** A path parameter must match before it is compared with an id. */
 export const idPattern = /^[a-z][a-z0-9]{23}$/

@@ -1,4 +1,4 @@
-/** The guests that come with Stillframe, and what a launch of one takes when the caller says nothing else. */
+/** The guests that come with Stillframe, and the defaults of their launch. */
 export const builtinImages = {
   /** A Debian kernel with a small initramfs that counts on its serial console. */
   demo: { memory_mib: 256, vcpus: 1 },

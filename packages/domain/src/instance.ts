@@ -35,7 +35,7 @@ const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[
   Unknown: ["Running", "Paused", "Stopped", "Shutdown", "Standby", "Unknown"],
 }
 
-/** The states that may move to `to`: what the `WHERE` of the write names. */
+/** The states that may move to `to`, for the `WHERE` of an update. */
 export function instanceStatesBefore(to: InstanceState): InstanceState[] {
   return instanceStates.filter((from) => nextInstanceStates[from].includes(to))
 }
@@ -45,7 +45,7 @@ export function hasVm(state: InstanceState): boolean {
   return state === "Running" || state === "Paused" || state === "Unknown"
 }
 
-/** What the contract asks a snapshot's source to be in, by kind of snapshot. */
+/** The states that the contract requires of a snapshot's source. */
 export const captureStates = {
   Standby: ["Running", "Standby"],
   Stopped: ["Stopped"],
@@ -61,7 +61,7 @@ export function mayCapture(
   return states.includes(state) || (kind === "Standby" && hasVm(state) && attached)
 }
 
-/** What each call on an instance asks it to be in. */
+/** The states that each call on an instance requires. */
 export const actionStates = {
   stop: ["Running", "Paused", "Shutdown", "Unknown"],
   start: ["Stopped", "Shutdown"],
@@ -73,7 +73,7 @@ export const actionStates = {
 } as const satisfies Record<string, readonly InstanceState[]>
 export type InstanceAction = keyof typeof actionStates
 
-/** What a restore or a fork of a snapshot can end in. */
+/** The states that a restore or fork may end in. */
 export const targetStates = ["Stopped", "Standby", "Running"] as const
 export type TargetState = (typeof targetStates)[number]
 
@@ -91,14 +91,14 @@ export interface ImportState {
   readonly seconds_left?: number
 }
 
-/** What the rest of the system needs to know of an instance to show it. */
+/** An instance's row, as far as callers see it. */
 export interface InstanceRecord {
   readonly id: string
   readonly name: string
   readonly image: string
   readonly hypervisor: Hypervisor
   readonly host: string
-  /** What is known of a VM that someone else started; null for ours. */
+  /** Set for a VM that its owner started, not Stillframe. */
   readonly attached: object | null
   readonly state: InstanceState
   readonly state_error: string | null

@@ -23,7 +23,7 @@ export type OperationState = (typeof operationStates)[number]
 
 /**
  * How often a kind of work is tried and how long it waits in between. A capture pauses the VM, so it gets two tries;
- * what starts a VM has a caller waiting for the one answer; a removal of files goes on until it is done.
+ * a start of a VM gets one, because a caller waits for the answer; a removal of files is tried until it is done.
  */
 export const operationAttempts: Readonly<Record<OperationKind, { max: number; backoffMs: number }>> = {
   launch: { max: 1, backoffMs: 0 },

@@ -1,6 +1,6 @@
 import type { ErrorCode } from "./errors.ts"
 
-/** One thing that a running process cannot do at present. `message` says why and what to do. */
+/** A lasting failure of a running process. `message` gives the reason and the remedy. */
 export interface Problem {
   readonly code: ErrorCode
   readonly message: string

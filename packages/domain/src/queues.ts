@@ -1,9 +1,9 @@
-/** Where the work of one machine waits: capture, launch, fork and whatever else touches its VMs. */
+/** The queue of all work on the VMs of one host. */
 export function captureQueue(host: string): string {
   return `capture.${host}`
 }
 
-/** Where the work on one storage pool's files waits. */
+/** The queue of all work on the files of one pool. */
 export function compressQueue(pool: string): string {
   return `compress.${pool}`
 }

@@ -1,4 +1,4 @@
-/** What a token's `permissions` can allow; `*` is everything, and so is a token without the claim. */
+/** The values of a token's claim `permissions`. `*` or a missing claim allows everything. */
 export const scopes = [
   "snapshot:read",
   /** A part of `snapshot:write`: to take snapshots, and nothing else. */

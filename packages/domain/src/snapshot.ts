@@ -22,7 +22,7 @@ const nextSnapshotStatuses: Readonly<Record<SnapshotStatus, readonly SnapshotSta
   deleting: [],
 }
 
-/** The statuses that may move to `to`: what the `WHERE` of the write names. */
+/** The statuses that may move to `to`, for the `WHERE` of an update. */
 export function snapshotStatusesBefore(to: SnapshotStatus): SnapshotStatus[] {
   return snapshotStatuses.filter((from) => nextSnapshotStatuses[from].includes(to))
 }
@@ -30,17 +30,17 @@ export function snapshotStatusesBefore(to: SnapshotStatus): SnapshotStatus[] {
 export const compressionStates = ["none", "compressing", "compressed", "error"] as const
 export type CompressionState = (typeof compressionStates)[number]
 
-/** Whether a running VM stands still until its memory is saved, or only for a moment of which its memory is saved while it goes on. */
+/** `paused`: the VM stops until its memory is saved. `live`: it stops for some milliseconds only. */
 export const captureModes = ["paused", "live"] as const
 export type CaptureMode = (typeof captureModes)[number]
 
-/** What a restore or a fork of each kind can end in; the first is what it does when nothing is asked for. */
+/** The states that a restore or fork of each kind may end in; the first is the default. */
 export const snapshotTargets: Readonly<Record<SnapshotKind, readonly [TargetState, ...TargetState[]]>> = {
   Standby: ["Running", "Standby", "Stopped"],
   Stopped: ["Stopped", "Running"],
 }
 
-/** What the rest of the system needs to know of a snapshot to show it. */
+/** A snapshot's row, as far as callers see it. */
 export interface SnapshotRecord {
   readonly id: string
   readonly kind: SnapshotKind

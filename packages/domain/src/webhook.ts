@@ -10,7 +10,7 @@ export type DisabledReason = (typeof disabledReasons)[number]
 /** The secret before a rotation signs for at most so long. */
 export const secretGraceMsMax = 7 * 24 * 3_600_000
 
-/** What is needed to show a webhook. Never its secret. */
+/** A webhook as callers see it, without its secret. */
 export interface WebhookRecord {
   readonly id: string
   readonly url: string

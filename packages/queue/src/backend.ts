@@ -8,13 +8,13 @@ import { byQueue, toBullJob } from "./job.ts"
 const answerMs = 5_000
 const closeMs = 2_000
 
-/** What the engine needs of a BullMQ queue. */
+/** The part of a BullMQ queue that the engine uses. */
 export interface BullQueue {
   addBulk(jobs: { name: string; data: unknown; opts: BulkJobOptions }[]): Promise<unknown>
   close(): Promise<void>
 }
 
-/** What differs between Redis and Postgres. */
+/** The differences between Redis and Postgres. */
 export interface BullBackend {
   readonly kind: QueueEngine["kind"]
   openQueue(name: string): BullQueue
@@ -35,7 +35,7 @@ export interface WorkerSettings {
   readonly stalledInterval?: number
 }
 
-/** The engine around a backend: deadlines, and what is open. */
+/** Adds deadlines to a backend and closes its open queues and consumers. */
 export function engineOn(backend: BullBackend, onError: (error: Error) => void): QueueEngine {
   const queues = new Map<string, BullQueue>()
   const consumers = new Set<Consumer>()

@@ -3,7 +3,7 @@ import type { ConsumeOptions, Consumer } from "./contract.ts"
 import { within } from "./deadline.ts"
 import { operationIdOf } from "./job.ts"
 
-/** What a consumer needs of a BullMQ worker, on either backend. */
+/** The part of a BullMQ worker that both backends share. */
 export interface BullWorker {
   close(): Promise<void>
   disconnect(): Promise<void>

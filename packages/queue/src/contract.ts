@@ -12,8 +12,8 @@ export interface ConsumeOptions {
   /** Handlers at a time. */
   readonly concurrency: number
   /**
-   * Looks at one operation. `signal` is aborted when the consumer closes. The job ends with the promise either way: what
-   * a failure means is in the operation's row, so a rejection is reported to `onError` and nothing is tried again.
+   * Looks at one operation. `signal` is aborted when the consumer closes. The job ends with the promise either way: the
+   * operation's row says if it is tried again, so a rejection is only reported to `onError`.
    */
   readonly handler: (operationId: string, signal: AbortSignal) => Promise<void>
   /** How long a job of a worker that died stays with it. */

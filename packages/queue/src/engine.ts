@@ -7,7 +7,7 @@ export interface QueueEngineOptions {
   readonly redisUrl?: string | undefined
   /** Must reach Postgres itself, not a transaction-mode pooler: the backend listens and sets its `search_path`. */
   readonly databaseUrl: string
-  /** Of all keys in Redis; the PostgreSQL backend always lives in the schema `bullmq`. */
+  /** Begins all keys in Redis. The PostgreSQL backend always uses the schema `bullmq`. */
   readonly prefix?: string | undefined
   /** Called with whatever goes wrong in the background and with each handler's failure. */
   readonly onError: (error: Error) => void

@@ -10,7 +10,7 @@ export function jobId({ id, wake }: Job): string {
   return `${id}-${wake}`
 }
 
-/** What BullMQ's `addBulk` takes. Retries and delays are columns of the row, so BullMQ gets none. */
+/** BullMQ gets no retries and no delays: those are columns of the row. */
 export function toBullJob(job: Job): { name: string; data: { operationId: string }; opts: JobsOptions } {
   return {
     name: "look",

@@ -57,7 +57,7 @@ export function isOutOfConnections(error: Error & { code?: string }): boolean {
   return error.code === "53300"
 }
 
-/** Refusals of what the queue asks for, by the code of Postgres. */
+/** Refused statements of the queue, by the code of Postgres. */
 const demands: Readonly<Record<string, string>> = {
   // A pooler's answer to a startup parameter that it does not take.
   "08P01":
@@ -67,7 +67,7 @@ const demands: Readonly<Record<string, string>> = {
     "the database user lacks a privilege that the queue needs. Grant it CREATE on the database, or use REDIS_URL.",
 }
 
-/** Why the queue cannot reach Postgres, or what that refuses it, where it is known; the driver's own words are in `said`. */
+/** Explains why Postgres cannot be reached or refuses, where that is known. `said` has the driver's words. */
 export function inPostgresWords(error: Error & { code?: string }, url: string | undefined): Error {
   if (error instanceof StillframeError) return error
   const server = serverAt("Postgres", { url, setting: "DATABASE_URL or DATABASE_DIRECT_URL" })

@@ -84,7 +84,7 @@ export async function openPostgresEngine({
       return true
     },
     inWords,
-    // Each connection reports what it meets, and the database is looked at elsewhere.
+    // Each connection reports its own errors, and another part checks the database.
     problems: () => Promise.resolve([]),
     end() {
       closed.abort()

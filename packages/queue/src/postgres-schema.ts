@@ -1,13 +1,13 @@
 import { MIGRATION_ADVISORY_LOCK_KEY, runMigrations } from "bullmq"
 import type { Pool, PoolClient } from "pg"
 
-/** Where BullMQ's PostgreSQL backend keeps its tables; `runMigrations` makes it. */
+/** BullMQ's `runMigrations` makes this schema for its PostgreSQL backend. */
 export const bullSchema = "bullmq"
 
 // undefined_table, undefined_function, undefined_column, undefined_object, invalid_schema_name
 const schemaErrorCodes = new Set(["42P01", "42883", "42703", "42704", "3F000"])
 
-/** Whether an error says that the backend's tables or functions are not all there. */
+/** True if the error means that a table or function of the backend is missing. */
 export function isSchemaError(error: unknown): boolean {
   return schemaErrorCodes.has((error as { code?: string } | null)?.code ?? "")
 }
@@ -44,7 +44,7 @@ export function rebuildSchema(pool: Pool, expected: number): Promise<void> {
 
 async function rebuild(client: PoolClient, expected: number): Promise<void> {
   await client.query("begin")
-  // The lock of BullMQ's own migrator, so that nobody drops what another one has just built.
+  // The lock of BullMQ's own migrator: another process may just have built the tables.
   await client.query("select pg_advisory_xact_lock($1, hashtext($2))", [
     MIGRATION_ADVISORY_LOCK_KEY,
     bullSchema,
@@ -55,7 +55,7 @@ async function rebuild(client: PoolClient, expected: number): Promise<void> {
   await runMigrations(client, bullSchema)
 }
 
-/** On one connection of the pool, which is closed where the work fails: nobody knows what it is in the middle of. */
+/** Works on one connection of the pool and closes it after a failure, because its state is unknown. */
 async function withClient<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect()
   try {

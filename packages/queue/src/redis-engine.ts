@@ -13,7 +13,7 @@ export interface RedisEngineOptions {
   readonly onConnected?: (() => void) | undefined
 }
 
-/** BullMQ prints to the console what it thinks of a Redis; `problems()` tells it in our words. */
+/** BullMQ prints its opinion of a Redis to the console; `problems()` reports it instead. */
 const skipVersionCheck = true
 
 /** BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up. */

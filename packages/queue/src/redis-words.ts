@@ -23,7 +23,7 @@ const refusals: readonly (readonly [RegExp, Refusal])[] = [
   ],
 ]
 
-/** The beginning of Redis's answer to our words about what it cannot do. */
+/** Maps the beginning of an answer of Redis to our message. */
 const faults: readonly (readonly [RegExp, string])[] = [
   [/^NOPERM/, "the user of REDIS_URL lacks a right in Redis. Grant it all commands on all keys."],
   [/\bREADONLY\b/, "REDIS_URL leads to a replica, which takes no writes. Set it to the primary."],
@@ -42,8 +42,8 @@ const faults: readonly (readonly [RegExp, string])[] = [
 ]
 
 /**
- * An error of Redis or its client in words that say where, why and what to do, with its own in `said`; others as they are. Never
- * holds a password.
+ * Explains an error of Redis or its client with place, reason and remedy; `said` has the original. Returns other errors
+ * unchanged. Never contains a password.
  */
 export function inRedisWords(error: Error, url: string | undefined): Error {
   if (error instanceof StillframeError) return error

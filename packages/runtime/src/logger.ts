@@ -39,7 +39,7 @@ interface PlainError {
 
 const causesMax = 4
 
-/** What is known to be harmless of an error: libraries hang whole connections on theirs, with keys and parameters. */
+/** Copies only harmless members: libraries attach whole connections to errors, with keys and parameters. */
 function plainError(error: unknown, depth = 0): PlainError {
   if (!(error instanceof Error)) return { type: typeof error, message: String(error) }
   const { code, said } = error as NodeJS.ErrnoException & { readonly said?: string }

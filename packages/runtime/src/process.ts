@@ -9,10 +9,10 @@ import { onStopSignals, type StopRequest } from "./stop-signals.ts"
 /** After SIGTERM a process has this long; queues may be down, and closing one then never returns. */
 export const shutdownDeadlineMs = 20_000
 const lingerMs = 1_000
-/** A start that is told to stop has this long to give back what it holds. */
+/** A start that is told to stop has this long to release its resources. */
 const startEndMs = 3_000
 
-/** What a process starts from. What it puts on the stack is given back in reverse order when it stops. */
+/** `resources` are disposed of in reverse order when the process stops. */
 export interface Start {
   readonly env: Env
   readonly log: Logger

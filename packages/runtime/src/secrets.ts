@@ -45,7 +45,7 @@ export async function secretFile(file: string): Promise<string> {
   const own = `${file}.${process.pid}`
   await writeFile(own, randomBytes(32).toString("base64url"), { flag: "wx", mode: 0o600, flush: true })
   try {
-    // Of two makers one wins, and nobody ever reads a file that is not yet written.
+    // `link` is atomic: one of two makers wins, and a reader never sees half a file.
     await link(own, file).catch(alreadyThere)
   } finally {
     await unlink(own)

@@ -17,7 +17,7 @@ interface WatchOptions {
   readonly onBack: () => Promise<void>
 }
 
-/** Looks after a directory every 2 s: what keeps it from being used is among the process's problems for as long as that lasts. */
+/** Examines a directory every 2 s and lists a failure among the process's problems until it is over. */
 export function watchPlace(place: Watched, { problems, onBack }: WatchOptions): Disposable {
   let looking: Promise<void> | undefined
   let away = false

@@ -14,7 +14,7 @@ const wellKnownPortMax = 1_023
 export type Resolve = (hostname: string) => Promise<readonly string[]>
 
 /**
- * Why nothing would ever be sent to a URL, ending in what to do; undefined when something may. A name is looked up for
+ * The reason and remedy if nothing would ever be sent to a URL; otherwise undefined. A name is looked up for
  * `http://` only, which leads to no public address, and one that does not resolve now is not refused: each connection is
  * judged when it is opened.
  */
@@ -54,7 +54,7 @@ function knownAddresses(hostname: string): string[] | undefined {
   return /(^|\.)localhost\.?$/.test(hostname) ? ["127.0.0.1", "::1"] : undefined
 }
 
-/** Why a connection may not be opened, ending in what to do; undefined when it may. */
+/** The reason and remedy if a connection must not be opened; undefined if it may. */
 export function addressRefusal(
   { address, port, protocol }: { address: string; port: number; protocol: string },
   { allowedCidrs, stackPorts }: AddressRules,

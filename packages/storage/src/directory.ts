@@ -2,7 +2,7 @@ import { mkdir, readdir, rmdir } from "node:fs/promises"
 import { dirname } from "node:path"
 import { exists } from "./exists.ts"
 
-/** What a directory holds; nothing when there is none. */
+/** The names in a directory; empty where it does not exist. */
 export async function namesIn(dir: string): Promise<string[]> {
   return readdir(dir).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return []

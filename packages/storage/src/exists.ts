@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises"
 import { basename } from "node:path"
 import { plainReason, reasonOf, unavailable } from "./unavailable.ts"
 
-/** False only for what is not there. Throws `storage_unavailable` for what can't be looked at. */
+/** False only if the path does not exist. Throws `storage_unavailable` if it cannot be examined. */
 export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path)

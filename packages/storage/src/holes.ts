@@ -2,7 +2,7 @@ import koffi from "koffi"
 
 /** Tells which parts of one file the file system keeps no data for. Not shared between threads. */
 export interface Holes {
-  /** Whether these bytes, which begin within the file, are a hole and so zeros. False where nobody can tell. */
+  /** True if these bytes are a hole, and so zeros. False where the file system cannot tell. */
   cover(position: number, length: number): boolean
 }
 

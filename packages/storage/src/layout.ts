@@ -6,7 +6,7 @@ export const manifestName = "manifest.json"
 /** A payload's files that no VM opens by itself: VMs get memory through us, or a link that is opened for them when one is made. */
 export const payloadMode = 0o400
 
-/** Where a snapshot's attempts lie: one directory per fencing token, of which the row names the published one. */
+/** Holds one directory per fencing token; the row names the published one. */
 export function snapshotDir(storageDir: string, snapshotId: string): string {
   return join(storageDir, "snapshots", snapshotId)
 }
@@ -20,12 +20,12 @@ export function compressedMemoryName(token: string, algorithm: "zstd" | "lz4"): 
   return `${rawMemoryName}.${token}.${algorithm === "zstd" ? "zst" : "lz4"}`
 }
 
-/** Whether a payload's file holds its memory, in whatever form and of whichever try. */
+/** True for the memory in any form and of any try. */
 export function isMemoryFile(name: string): boolean {
   return name === rawMemoryName || name.startsWith(`${rawMemoryName}.`)
 }
 
-/** Where a compression of frames leaves their content for a while. */
+/** The content of frames while they are compressed again. */
 export function unpackedMemoryName(token: string): string {
   return `${rawMemoryName}.${token}.raw`
 }
@@ -35,7 +35,7 @@ export function instanceDir(dataDir: string, instanceId: string): string {
   return join(dataDir, "instances", instanceId)
 }
 
-/** Where the memory of an instance in Standby lies: a payload like a snapshot's, of which the row names the one that counts. */
+/** Holds payloads with the memory of an instance in Standby; the row names the current one. */
 export function standbyDir(dataDir: string, instanceId: string): string {
   return join(instanceDir(dataDir, instanceId), "standby")
 }

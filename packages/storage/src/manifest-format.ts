@@ -6,13 +6,13 @@ export interface ManifestFile {
   readonly name: string
   /** `state`: the devices' state, where it is not part of the memory's stream. */
   readonly role: (typeof roles)[number]
-  /** Of the file as it was sealed. */
+  /** The size of the sealed file. */
   readonly bytes: number
   /** The uncompressed content's. A caller's base file of an earlier version has none: `disks` has its size and times. */
   readonly sha256?: string | undefined
 }
 
-/** What a payload's `manifest.json` says: all that the row needs, so that a sealed payload can be taken in again from it alone. */
+/** The content of `manifest.json`: everything that the row needs, so a sealed payload can be adopted without it. */
 export interface Manifest {
   readonly format: 1
   /** Absent in the image of an instance in Standby. */
@@ -56,7 +56,7 @@ const manifestCheck = record({
   ),
 })
 
-/** Throws a `SyntaxError` for what is no manifest. */
+/** Throws a `SyntaxError` if the text is not a manifest. */
 export function parseManifest(json: string): Manifest {
   const manifest: unknown = JSON.parse(json)
   if (!isManifest(manifest)) throw new SyntaxError("not the fields of a manifest")

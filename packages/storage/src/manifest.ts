@@ -67,7 +67,7 @@ export async function sealedAttempt(dir: string): Promise<Manifest | undefined> 
 /** Throws `corrupted` naming a file of the payload that is not there. `memoryFile`: the present form of its memory. */
 export async function requireFiles(dir: string, manifest: Manifest, memoryFile?: string): Promise<void> {
   for (const { name, role } of manifest.files) {
-    // A caller's file is judged by what the manifest says of its source.
+    // A caller's file is compared with the record of its source in the manifest.
     if (role !== "base") await requireFile(dir, role === "memory" ? (memoryFile ?? name) : name)
   }
 }

@@ -5,7 +5,7 @@ import { makeDirectory } from "./directory.ts"
 
 /**
  * Makes the directory that a setting names, with its parents, and tries that it can be written to. Throws
- * `invalid_request` with one sentence that names the setting and says what to do.
+ * `invalid_request` with one sentence that names the setting and the remedy.
  */
 export async function makeOwnDirectory(setting: string, path: string): Promise<void> {
   try {

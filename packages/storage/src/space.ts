@@ -4,7 +4,7 @@ import { join } from "node:path"
 /** Left free on a pool whatever is asked: a full disk under the embedded database stops it. */
 export const spaceFloorBytes = 2 * 1024 ** 3
 
-/** What an unprivileged writer may still write to the file system of `path`. */
+/** The bytes that an unprivileged writer may still write to the file system of `path`. */
 export async function freeBytes(path: string): Promise<number> {
   const { bavail, bsize } = await statfs(path)
   return bavail * bsize

@@ -1,6 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** `storage_unavailable`: `what` can't be used now, `remedy` says how it can. */
+/** A `storage_unavailable` error that names the place, the reason and the remedy. */
 export function unavailable(
   what: string,
   remedy: string,

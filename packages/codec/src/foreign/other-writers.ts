@@ -4,7 +4,7 @@ import { xxh64Low32 } from "../zstd/xxh64.ts"
 
 // Files as other programs write them, byte by byte, for tests.
 
-/** A part of a file and what a seek table may say of it. */
+/** A part of a file, with its entry in a seek table if it has one. */
 export interface Part {
   readonly bytes: Buffer
   readonly content: Buffer

@@ -16,7 +16,7 @@ export interface ForeignSource extends AsyncDisposable {
   readonly fromDevice: boolean
 }
 
-/** Opens what any program wrote for reading it once from its start. */
+/** Opens a file of any program, to be read once from its start. */
 export async function openForeign(
   source: CompressedSource,
   { fromDevice = false } = {},

@@ -37,7 +37,7 @@ export function batchFrames({ batches }: Batched, batch: number): { first: numbe
   return { first: batches[batch] ?? 0, end: batches[batch + 1] ?? 0 }
 }
 
-/** Where its content begins. */
+/** The position of a batch's content. */
 export function batchPosition({ table, batches }: Batched, batch: number): number {
   return table.positions[batches[batch] ?? 0] ?? 0
 }

@@ -44,7 +44,7 @@ export function loadCodec(id: CodecId): FrameCodec {
   throw new StillframeError("codec_unavailable", `${id} does not load on this machine; install its library`)
 }
 
-/** Whether this machine has it. */
+/** True if this machine can load the codec. */
 export function loads(id: CodecId): boolean {
   return loadIfPresent(id) !== undefined
 }
@@ -57,7 +57,7 @@ function loadIfPresent(id: CodecId): FrameCodec | undefined {
   return loaded[id]
 }
 
-/** The codec that this process uses: the best one that loads, or what `chooseCodec` said. Its threads are told which. */
+/** The codec of this process: the best one that loads, or the one of `chooseCodec`. Threads get its id. */
 export function codecFor(algorithm: Algorithm): CodecId {
   return (inUse[algorithm] ??= codecIds[algorithm].find(loads) ?? codecIds[algorithm][0]!)
 }
@@ -69,7 +69,7 @@ export function chooseCodec(algorithm: Algorithm, id: CodecId): void {
 
 const inUse: Partial<Record<Algorithm, CodecId>> = {}
 
-/** Throws `invalid_request` outside the algorithm's range and `codec_unavailable` above what the loaded binding can do. */
+/** Throws `invalid_request` outside the algorithm's range and `codec_unavailable` above the binding's highest level. */
 export function assertLevel(
   algorithm: Algorithm,
   level: number,

@@ -53,8 +53,8 @@ export function contentBytes({ positions }: SeekTable, frame: number): number {
 }
 
 /**
- * Takes batches until none is left, reads each with one call and decodes its frames: into what `target` gives for the
- * frame, then `decoded` is called. `mayStart` blocks until there is room for the batch, `finished` ends it.
+ * Takes batches until none is left, reads each with one call and decodes its frames: into the buffer of `target`
+ * for the frame; then `decoded` is called. `mayStart` blocks until there is room for the batch, `finished` ends it.
  */
 export function decodeBatches(
   frames: Frames,

@@ -4,8 +4,8 @@ import { setTimeout as delay } from "node:timers/promises"
 const flushEveryMs = 20
 
 /**
- * Sends what is written on to the device while more is being made, so that little is left for the sync at the end.
- * Settles when `work` has, and throws what it or the file's sync threw.
+ * Flushes written data to the device while `work` writes more, so that the sync at the end has little left.
+ * Settles when `work` has, and throws the error of `work` or of the sync.
  */
 export async function flushAlong(file: FileHandle, work: Promise<unknown>): Promise<void> {
   const ended = Promise.allSettled([work]).then(() => true)

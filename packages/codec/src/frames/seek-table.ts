@@ -16,9 +16,9 @@ export interface SeekTable {
   frameCount: number
   /** Content of the largest frame. */
   frameBytesLargest: number
-  /** Where each frame starts in the file, and at the end where the last one stops. */
+  /** The start of each frame in the file, and last the end of the last frame. */
   offsets: Float64Array<SharedArrayBuffer>
-  /** Where each frame's content starts, and at the end the size of the whole. */
+  /** The start of each frame's content, and last the size of all content. */
   positions: Float64Array<SharedArrayBuffer>
   /** Undefined in files of other programs that leave them out. */
   checksums: Uint32Array<SharedArrayBuffer> | undefined
@@ -93,7 +93,7 @@ export function parseSeekTable(table: Uint8Array, framesBytes: number): SeekTabl
   return { frameCount, frameBytesLargest, offsets, positions, checksums }
 }
 
-/** Whether the last `footerBytes` of a file say that a seek table ends there. */
+/** True if the last `footerBytes` of a file are the footer of a seek table. */
 export function endsSeekTable(footer: Uint8Array): boolean {
   const view = new DataView(footer.buffer, footer.byteOffset, footer.length)
   return footer.length === footerBytes && view.getUint32(5, true) === seekableMagic
@@ -137,7 +137,7 @@ function checkSizes(frame: number, compressed: number, uncompressed: number): vo
   }
 }
 
-/** For a compressed file that may be whole and is not read here; `why` ends in what to do. */
+/** For a compressed file that may be whole and is not read here; `why` ends in a remedy. */
 export function notSupported(why: string, options?: ErrorOptions): StillframeError {
   return new StillframeError("not_supported", `the compressed file is not supported: ${why}`, options)
 }

@@ -55,7 +55,7 @@ async function readContent(
     const from = Math.max(offset - position, 0)
     const to = Math.min(end - position, contentBytes(table, frame))
     if (position + to - offset > result.length) result = grown(result, bytes)
-    // Zeros are what `result` was made of.
+    // `result` already consists of zeros.
     if (!zeros) content.copy(result, position + from - offset, from, to)
   }
   return result

@@ -2,7 +2,7 @@ import { xxh32 } from "./xxh32.ts"
 
 /** A frame that was decoded. */
 interface Lz4SmallFrame {
-  /** Where it ends in the compressed bytes, and its content in the destination. */
+  /** The ends of the block in the source and of its content in the destination. */
   readonly end: number
   readonly contentEnd: number
   /** The XXH32 of its content, if it has one. */

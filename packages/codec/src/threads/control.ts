@@ -1,11 +1,11 @@
 /**
- * What the threads of one run share. Threads take batches in order by an atomic counter and hand each other the turn
+ * State that the threads of one run share. They take batches in order by an atomic counter and hand each other the turn
  * without the main thread, whose event loop stays free.
  */
 export interface Control {
   /** Cells, see below. */
   cells: Int32Array<SharedArrayBuffer>
-  /** Where in the destination the batch whose turn it is begins. */
+  /** The position in the destination of the batch whose turn it is. */
   offset: BigInt64Array<SharedArrayBuffer>
 }
 

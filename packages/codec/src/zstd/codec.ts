@@ -73,7 +73,7 @@ export function zlibZstdCodec(): FrameCodec {
   }
 }
 
-/** What Node's types leave out: with `info`, the engine comes along and tells how much of the source it took. */
+/** With `info`, Node also returns the engine, which knows how much of the source it took. Node's types omit that. */
 const decompressWithInfo = zstdDecompressSync as unknown as (
   source: Uint8Array,
   options: ZstdOptions & { info: true },

@@ -5,7 +5,7 @@ const toleratedMs = 1_000
 
 /**
  * Tells by readings of the database's clock, in their order, whether times that it wrote may lie ahead: at the first reading, because
- * nobody watched before, and when it went back since the last one. That holds for the next reading too, for what was being written.
+ * nobody watched before, and when it went back since the last one. That holds for the next reading too, because writes were under way.
  */
 export function watchForStepsBack(): (reading: ClockReading) => boolean {
   let last: ClockReading | undefined

@@ -64,7 +64,7 @@ const byWords: readonly (readonly [RegExp, { readonly why: string; readonly reme
   ],
 ]
 
-/** Why Postgres cannot be reached or does not let us in, and what to do; undefined for an error of another kind. */
+/** The reason and remedy if Postgres cannot be reached or refuses a login; otherwise undefined. */
 export function postgresRefusal(server: Server, error: Error): string | undefined {
   const { code } = error as { readonly code?: string }
   const worded = byWords.find(([words]) => words.test(error.message))?.[1]

@@ -1,6 +1,6 @@
 /**
  * A setting of a Postgres session that Stillframe relies on. A database or a role may have other defaults, so each
- * connection sets it. `accepts` judges, from `pg_settings`, what a transaction-mode pooler does not let us set.
+ * connection sets it. `accepts` judges a value of `pg_settings` that a transaction-mode pooler keeps us from setting.
  */
 interface SessionSetting {
   readonly name: string

@@ -1,4 +1,4 @@
-/** Milliseconds of a Go duration such as `1h30m`, `2.5s` or `0`; undefined for what is none, or less than nothing. */
+/** Milliseconds of a Go duration such as `1h30m`, `2.5s` or `0`; undefined if it is malformed or negative. */
 export function parseDuration(text: string): number | undefined {
   if (text === "0") return 0
   if (!durationPattern.test(text)) return undefined

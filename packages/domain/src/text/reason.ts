@@ -1,7 +1,7 @@
-/** Of a reason that a resource shows, in UTF-16 units: with it every event has a largest size. */
+/** Limits a reason in a resource, in UTF-16 units, so that the size of events is bounded. */
 export const reasonLengthMax = 2_000
 
-/** What went wrong, cut where it is longer than anybody reads: a program's output may be in it. */
+/** Shortens a reason, which may contain the output of a program. */
 export function shownReason(text: string): string {
   // Half a pair is no text: a database refuses it.
   return text.length <= reasonLengthMax ? text : `${text.slice(0, reasonLengthMax - 1).toWellFormed()}…`

@@ -14,7 +14,7 @@ import { createPoolFile, readPoolFile, type PoolFile } from "./pool-file.ts"
 
 /**
  * Makes sure that `dir` is the pool that the database means, and resolves with its identity. A new pool gets its id here, and
- * so does one of an older version whose files are found. Throws `storage_unavailable` naming both ids and what to do.
+ * so does one of an older version whose files are found. Throws `storage_unavailable` with both ids and the remedy.
  */
 export async function claimPool(dir: string, register: PoolRegister): Promise<PoolFile> {
   const { id: known, installation } = await register.look()
@@ -28,7 +28,7 @@ export async function claimPool(dir: string, register: PoolRegister): Promise<Po
   return { id, installation }
 }
 
-/** Two machines may have had a directory each under one pool's name: what lies in this one is of this pool from now on. */
+/** Two machines may each have had a directory under one pool's name. The snapshots in this one now belong to this pool. */
 async function presentHere(dir: string, id: string, { pools, strays }: KnownPool): Promise<string[]> {
   const present: string[] = []
   // One directory under two names is both of them.

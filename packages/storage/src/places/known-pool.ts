@@ -29,7 +29,7 @@ export interface SettledPool {
 export interface PoolRegister {
   look(): Promise<KnownPool>
   /**
-   * Writes down what `decide` resolves with. It is called again with new facts where another process has settled a pool
+   * Records the result of `decide`. It is called again with new facts where another process has settled a pool
    * meanwhile, so it must be safe to repeat.
    */
   settle(decide: (known: KnownPool) => Promise<SettledPool>): Promise<string>

@@ -12,7 +12,7 @@ export interface Place {
   identify(): Promise<void>
   /** Throws as `identify` does, also where the directory cannot be written. */
   check(): Promise<void>
-  /** Does what looks at the directory. A failure counts only if the directory is there after it: else it is `storage_unavailable`. */
+  /** Runs work on the directory. If the directory is absent after a failure, the failure is `storage_unavailable`. */
   during<T>(work: () => Promise<T>): Promise<T>
 }
 
