@@ -1,12 +1,12 @@
-import { benchApi } from "./api.ts"
-import { benchBacklog } from "./backlog.ts"
-import { benchCompression } from "./compression.ts"
-import { benchEndToEnd } from "./end-to-end.ts"
-import { benchLive } from "./live.ts"
+import { benchApi } from "./api/api.ts"
+import { benchCompression } from "./compression/compression.ts"
 import { machineLine, thisMachine } from "./machine.ts"
-import { benchPause } from "./pause.ts"
-import { benchRecovery } from "./recovery.ts"
-import { benchWebhooks } from "./webhooks.ts"
+import { benchBacklog } from "./pipeline/backlog.ts"
+import { benchEndToEnd } from "./pipeline/end-to-end.ts"
+import { benchLive } from "./pipeline/live.ts"
+import { benchPause } from "./pipeline/pause.ts"
+import { benchRecovery } from "./pipeline/recovery.ts"
+import { benchWebhooks } from "./webhooks/webhooks.ts"
 
 const machine = await thisMachine()
 const benches = new Map([

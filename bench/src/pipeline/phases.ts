@@ -3,8 +3,8 @@ import { join } from "node:path"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { manifestName, snapshotDir } from "@stillframe/storage/layout"
-import type { LogLine } from "./program.ts"
-import type { Stack } from "./stack.ts"
+import type { LogLine } from "../program.ts"
+import type { Stack } from "../stack.ts"
 
 /** Where a snapshot's time went, in milliseconds. */
 export interface Phases {

@@ -3,8 +3,8 @@ import { join } from "node:path"
 import { withMonitor } from "@stillframe/hypervisors/qemu/monitor/qmp"
 import { qemuFiles } from "@stillframe/hypervisors/qemu/process/command"
 import { installImages } from "@stillframe/stillframe/stack/install-images"
-import { saveByHand, startGuest, type Guest } from "./guest.ts"
-import type { Machine } from "./machine.ts"
+import { saveByHand, startGuest, type Guest } from "../guest.ts"
+import type { Machine } from "../machine.ts"
 import { writeSyntheticImage } from "./synthetic-image.ts"
 
 /** A file of memory to be compressed. */

@@ -2,7 +2,7 @@ import { closeSync, openSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { lz4Part, type Part, zstdPart } from "@stillframe/codec/foreign/other-writers"
 import { verifyAny } from "@stillframe/codec/frames/any-file"
-import type { Step } from "./compression-steps.ts"
+import type { Step } from "./steps.ts"
 
 const frameCount = 1_000_000
 const differentFrames = 1_000

@@ -2,10 +2,10 @@ import { join } from "node:path"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import type { Client } from "@stillframe/stillframe/demo/client"
-import type { Machine } from "./machine.ts"
-import { printComparisons } from "./measure.ts"
-import { scratch } from "./scratch.ts"
-import { startWhole } from "./stack.ts"
+import type { Machine } from "../machine.ts"
+import { printComparisons } from "../measure.ts"
+import { scratch } from "../scratch.ts"
+import { startWhole } from "../stack.ts"
 
 const blocks = 3
 const roundsOfBlock = 7

@@ -4,11 +4,11 @@ import { inTransaction } from "@stillframe/db/client"
 import { appendSnapshotEvent, listEvents } from "@stillframe/db/events/events"
 import { createWebhook, deleteWebhook } from "@stillframe/db/webhooks/webhooks"
 import { sql } from "kysely"
+import { byTurns, median, printComparisons, wallClock } from "../measure.ts"
+import { startScript } from "../program.ts"
 import { cpuMs } from "./cpu.ts"
 import { finishedSnapshot } from "./finished-snapshot.ts"
-import { byTurns, median, printComparisons, wallClock } from "./measure.ts"
-import { startScript } from "./program.ts"
-import type { Sides } from "./webhooks-sides.ts"
+import type { Sides } from "./sides.ts"
 
 /** 100,000 deliveries after the warm-up, which has as many as a round. */
 const rate: Rate = { rounds: 10, events: 1_000, warmUps: 2, path: "/" }
@@ -30,7 +30,7 @@ interface Rate {
 
 /** How many are delivered in a second, what of the processors that takes, and whether memory stays where it is. */
 export async function benchRates(sides: Sides, resources: AsyncDisposableStack): Promise<void> {
-  const script = resources.use(await startScript("bench/src/webhooks-receiver.ts", {}))
+  const script = resources.use(await startScript("bench/src/webhooks/receiver.ts", {}))
   const url = String((await script.logged(({ msg }) => msg === "listening"))["url"])
   const receiver = { url, pid: script.pid }
   console.log(

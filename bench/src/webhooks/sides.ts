@@ -6,7 +6,7 @@ import { migrate } from "@stillframe/db/migrate"
 import { startEmbeddedPostgres } from "@stillframe/embedded-postgres/start"
 import { sealSecret } from "@stillframe/runtime/secrets"
 import { sql } from "kysely"
-import { startProgram, startScript, type Program } from "./program.ts"
+import { startProgram, startScript, type Program } from "../program.ts"
 
 /** The dispatcher and a bare loop, processes of their own on one Postgres, with a database each. */
 export interface Sides {
@@ -34,7 +34,7 @@ export async function startSides(resources: AsyncDisposableStack, dir: string): 
   const env = { DATABASE_URL: url, SECRETS_KEY: key, WEBHOOK_ALLOWED_CIDRS: "127.0.0.0/8" }
   const dispatcher = resources.use(await startProgram("dispatcher", env))
   const bareEnv = { DATABASE_URL: bareUrl.href, SECRET: secret }
-  resources.use(await startScript("bench/src/webhooks-bare.ts", bareEnv))
+  resources.use(await startScript("bench/src/webhooks/bare.ts", bareEnv))
   return { db, waker, dispatcher, bareDb, sealed: sealSecret(key, secret) }
 }
 

@@ -8,10 +8,10 @@ import { startEmbeddedPostgres } from "@stillframe/embedded-postgres/start"
 import { qemuCapabilities } from "@stillframe/hypervisors/qemu/probe/capabilities"
 import { mintToken } from "@stillframe/stillframe/token"
 import { sql } from "kysely"
+import { byTurns, median, printComparisons, type Comparison } from "../measure.ts"
+import { startProgram, startScript, type Program } from "../program.ts"
+import { scratch } from "../scratch.ts"
 import { load, type Load, type LoadRequest } from "./load.ts"
-import { byTurns, median, printComparisons, type Comparison } from "./measure.ts"
-import { startProgram, startScript, type Program } from "./program.ts"
-import { scratch } from "./scratch.ts"
 import { seedSnapshots, tagPairs } from "./seed-snapshots.ts"
 
 // Many and short: what disturbs the machine for a second then meets both sides.
@@ -138,7 +138,7 @@ async function startServer(
   const program: Program = resources.use(
     ours
       ? await startProgram("api", env)
-      : await startScript("bench/src/bare-api.ts", { ...env, INSTANCE: JSON.stringify(instance) }),
+      : await startScript("bench/src/api/bare-api.ts", { ...env, INSTANCE: JSON.stringify(instance) }),
   )
   const { url } = await program.logged(({ msg }) => msg === "listening")
   return { db, url: String(url), token: await mintToken(secret, 3_600), instanceId: id }

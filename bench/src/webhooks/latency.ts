@@ -6,9 +6,9 @@ import { appendSnapshotEvent } from "@stillframe/db/events/events"
 import { createWebhook, deleteWebhook } from "@stillframe/db/webhooks/webhooks"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import { sql } from "kysely"
+import { byTurns, median, printComparisons, printTimes } from "../measure.ts"
 import { finishedSnapshot } from "./finished-snapshot.ts"
-import { byTurns, median, printComparisons, printTimes } from "./measure.ts"
-import type { Sides } from "./webhooks-sides.ts"
+import type { Sides } from "./sides.ts"
 
 const latency = { rounds: 9, events: 300, perSecond: 100, warmUp: 200 }
 const keepAliveMs = 120_000

@@ -1,7 +1,7 @@
-import { scratch } from "./scratch.ts"
-import { benchLatency } from "./webhooks-latency.ts"
-import { benchRates } from "./webhooks-rate.ts"
-import { startSides } from "./webhooks-sides.ts"
+import { scratch } from "../scratch.ts"
+import { benchLatency } from "./latency.ts"
+import { benchRates } from "./rate.ts"
+import { startSides } from "./sides.ts"
 
 /** The dispatcher against a bare loop that POSTs. */
 export async function benchWebhooks(): Promise<void> {

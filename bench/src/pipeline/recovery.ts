@@ -6,12 +6,12 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { qemuFiles } from "@stillframe/hypervisors/qemu/process/command"
 import { generationDir, instanceDir, rawMemoryName, snapshotDir } from "@stillframe/storage/layout"
-import { hold } from "./guest.ts"
-import type { Machine } from "./machine.ts"
-import { printTimes } from "./measure.ts"
-import { spawnProgram, startProgram, type Program } from "./program.ts"
-import { scratch } from "./scratch.ts"
-import { startParts, type Parts } from "./stack.ts"
+import { hold } from "../guest.ts"
+import type { Machine } from "../machine.ts"
+import { printTimes } from "../measure.ts"
+import { spawnProgram, startProgram, type Program } from "../program.ts"
+import { scratch } from "../scratch.ts"
+import { startParts, type Parts } from "../stack.ts"
 
 const rounds = 7
 /** Of these QEMU reads every page within the pause, which makes it long enough to be hit. */

@@ -8,12 +8,12 @@ import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { generationDir } from "@stillframe/storage/layout"
 import { startReceiver, type Receiver } from "@stillframe/testing/receiver"
 import { Webhook } from "standardwebhooks"
-import { hold, release, saveByHand, startGuest, untilCounting, type Guest } from "./guest.ts"
-import { zstdVersion, type Machine } from "./machine.ts"
-import { byTurns, printComparisons, printTimes, wallClock } from "./measure.ts"
+import { hold, release, saveByHand, startGuest, untilCounting, type Guest } from "../guest.ts"
+import { zstdVersion, type Machine } from "../machine.ts"
+import { byTurns, printComparisons, printTimes, wallClock } from "../measure.ts"
+import { scratch } from "../scratch.ts"
+import { startWhole, type Stack } from "../stack.ts"
 import { phasesOf, type Phases } from "./phases.ts"
-import { scratch } from "./scratch.ts"
-import { startWhole, type Stack } from "./stack.ts"
 
 const rounds = 9
 const memoryMib = 512

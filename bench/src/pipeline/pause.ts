@@ -3,10 +3,10 @@ import { join } from "node:path"
 import type { DiskConfig } from "@stillframe/hypervisors/launch-config"
 import { captureQemu } from "@stillframe/hypervisors/qemu/capture/capture"
 import { installImages } from "@stillframe/stillframe/stack/install-images"
-import { saveByHand, startGuest, type Guest } from "./guest.ts"
-import type { Machine } from "./machine.ts"
-import { byTurns, printComparisons, range, type Comparison } from "./measure.ts"
-import { scratch } from "./scratch.ts"
+import { saveByHand, startGuest, type Guest } from "../guest.ts"
+import type { Machine } from "../machine.ts"
+import { byTurns, printComparisons, range, type Comparison } from "../measure.ts"
+import { scratch } from "../scratch.ts"
 
 const rounds = 11
 const memoryMib = 512

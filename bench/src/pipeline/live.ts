@@ -10,10 +10,10 @@ import { probeLiveCapture } from "@stillframe/hypervisors/qemu/probe/probe-live"
 import { qemuFiles } from "@stillframe/hypervisors/qemu/process/command"
 import { findProgram } from "@stillframe/runtime/find-program"
 import { installImages } from "@stillframe/stillframe/stack/install-images"
-import { startGuest, type Guest } from "./guest.ts"
-import type { Machine } from "./machine.ts"
-import { byTurns, median, printComparisons, printTimes, range } from "./measure.ts"
-import { scratch } from "./scratch.ts"
+import { startGuest, type Guest } from "../guest.ts"
+import type { Machine } from "../machine.ts"
+import { byTurns, median, printComparisons, printTimes, range } from "../measure.ts"
+import { scratch } from "../scratch.ts"
 
 const rounds = 9
 /** Each boots three guests. */
