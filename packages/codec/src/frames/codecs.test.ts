@@ -1,6 +1,7 @@
 import { expect, test } from "vitest"
-import { assertLevel, chooseCodec, codecFor, codecsInUse, type FrameCodec, loadCodec } from "./codecs.ts"
+import { assertLevel, chooseCodec, codecFor, codecsInUse, loadCodec } from "./codecs.ts"
 import { describeEachCodec } from "./each-codec.ts"
+import type { FrameCodec } from "./frame-codec.ts"
 
 const text = Buffer.from("the quick brown fox jumps over the lazy dog ".repeat(5000))
 const contents = [Buffer.alloc(0), Buffer.from("x"), text, Buffer.alloc(256 * 1024)]

@@ -1,6 +1,6 @@
 import koffi from "koffi"
 import { compressFrameSync, decompressFrameSync } from "lz4-napi"
-import type { FrameCodec } from "../frames/codecs.ts"
+import type { FrameCodec } from "../frames/frame-codec.ts"
 import { lz4ContentMax } from "./blocks.ts"
 
 /** LZ4F_VERSION of lz4frame.h, for LZ4F_createDecompressionContext. */

@@ -1,6 +1,7 @@
 import { holesOf } from "@stillframe/storage/holes"
-import { type CodecId, type FrameCodec, loadCodec } from "../frames/codecs.ts"
+import { type CodecId, loadCodec } from "../frames/codecs.ts"
 import { readFully, writeFully } from "../frames/files.ts"
+import type { FrameCodec } from "../frames/frame-codec.ts"
 import { entryWords } from "../frames/seek-table.ts"
 import { type Control, claim, countFrame, passTurn, throwIfStopped, turn, waitUntil } from "./control.ts"
 

@@ -9,7 +9,7 @@ import {
   runDecodeToFile,
   runDecodeToMessages,
 } from "./decompress-task.ts"
-import type { Answer } from "./threads.ts"
+import type { Answer } from "./messages.ts"
 import { type DecodeToRingTask, type HashRingTask, runDecodeToRing, runHashRing } from "./verify-task.ts"
 
 /** One thread's part of a run. File descriptors are the process's, shared by all its threads. */

@@ -1,22 +1,8 @@
 import { Worker } from "node:worker_threads"
-import { type ErrorCode, StillframeError } from "@stillframe/domain/errors"
+import { StillframeError } from "@stillframe/domain/errors"
 import { type Control, framesDone, stop } from "./control.ts"
 import type { Task } from "./main.ts"
-
-/** A message of a thread: once that it has loaded, then for each task any number of batches and one of the others. */
-export type Answer =
-  | { state: "loaded" }
-  | { state: "batch"; batch: number; content: ArrayBuffer | undefined }
-  | { state: "done"; result: string | undefined }
-  | { state: "stopped" }
-  /** `systemCode`: that of the system call that failed, such as `EPIPE`. */
-  | {
-      state: "failed"
-      code: ErrorCode
-      message: string
-      said: string | undefined
-      systemCode: string | undefined
-    }
+import type { Answer } from "./messages.ts"
 
 interface Run {
   control: Control

@@ -1,6 +1,6 @@
 import { createRequire } from "node:module"
 import { constants, zstdCompressSync, type ZstdOptions, zstdDecompressSync } from "node:zlib"
-import type { FrameCodec } from "../frames/codecs.ts"
+import type { FrameCodec } from "../frames/frame-codec.ts"
 
 /** The part of zstd-napi's low-level binding used here: it writes into buffers of ours, its high-level API allocates. */
 interface ZstdNapi {
