@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import type { KeyedRequest } from "@stillframe/db/snapshots/idempotency"
-import type { CreateTry } from "@stillframe/db/snapshots/repeated-creates"
+import type { CreateTry } from "@stillframe/db/snapshots/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 
 /** What tells a request that is sent again from a new one. */

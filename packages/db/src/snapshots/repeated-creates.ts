@@ -1,16 +1,10 @@
 import { sql } from "kysely"
 import { clock, clockPlus } from "../client.ts"
 import type { Database } from "../schema.ts"
-import type { SnapshotRow } from "./snapshots.ts"
+import type { CreateTry, SnapshotRow } from "./snapshots.ts"
 
 /** How old a create may be for a client's own retry to be the same request. */
 const retriedWithinMs = 2 * 60_000
-
-/** A create as a client that repeats requests by itself sent it: who, where and what as one hash, and which try it is. */
-export interface CreateTry {
-  readonly hash: string
-  readonly retry: number
-}
 
 /**
  * The snapshot that an earlier try of the same create has made, if this one may be answered with it: it still waits to be

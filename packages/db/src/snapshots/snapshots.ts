@@ -18,7 +18,12 @@ import { appendSnapshotEvent } from "../events/events.ts"
 import { captorUp, lostPool, poolContact } from "../hosts/contact.ts"
 import { cancelSnapshotWork } from "../operations/operations.ts"
 import type { Database, SnapshotsTable } from "../schema.ts"
-import type { CreateTry } from "./repeated-creates.ts"
+
+/** A create as a client that repeats requests by itself sent it: who, where and what as one hash, and which try it is. */
+export interface CreateTry {
+  readonly hash: string
+  readonly retry: number
+}
 
 export type SnapshotRow = Selectable<SnapshotsTable>
 
