@@ -1,17 +1,17 @@
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
-import type { Capture, CaptureRequest } from "../../capture.ts"
+import type { Capture } from "../../capture.ts"
 import type { DiskFreeze } from "../../disks/disk-freeze.ts"
 import { flushFiles } from "../../files/flush-files.ts"
 import { assertUndisturbed } from "../layers/assert-undisturbed.ts"
 import { cancelMerges } from "../layers/merge-job.ts"
 import { stageOverlays } from "../layers/stage-overlays.ts"
-import { openMonitor, type Monitor } from "../monitor/qmp.ts"
+import { openMonitor } from "../monitor/qmp.ts"
 import { qemuFiles } from "../process/command.ts"
 import { setUpLiveSave } from "./live-save.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
 import { assertWholeStream } from "./memory-stream.ts"
 import { setUpMigration } from "./migration.ts"
-import { pauseAndSave } from "./pause-and-save.ts"
+import { pauseAndSave, type CaptureTarget, type SaveOptions } from "./pause-and-save.ts"
 
 export interface CaptureOptions extends SaveOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
@@ -19,24 +19,6 @@ export interface CaptureOptions extends SaveOptions {
   qemuImg: string
   /** How long QEMU's answer to any command is waited for; for tests, which do not want to wait for it. */
   answerMs?: number | undefined
-}
-
-/** The deadlines bound a live save too. One that is kept paused is never live. */
-export interface SaveOptions extends CaptureRequest {
-  /** Absolute; must not exist. */
-  memoryFile: string
-  /**
-   * The VM is as it was before the pause, after a failure as well, and what follows may take long. Not called where it was left paused or
-   * could not be resumed.
-   */
-  afterResume?: () => void | Promise<void>
-}
-
-/** What differs between a VM of ours and one that someone else started. */
-export interface CaptureTarget {
-  openMonitor(): Promise<Monitor>
-  freezeDisks(monitor: Monitor): Promise<DiskFreeze>
-  openSink(): Promise<MemorySink>
 }
 
 /** What a capture came to, whose one file is the memory's. */

@@ -1,14 +1,32 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { monotonicMs } from "@stillframe/domain/postgres/database-clock"
+import type { CaptureRequest } from "../../capture.ts"
 import type { DiskFreeze } from "../../disks/disk-freeze.ts"
 import { pauseDeadline } from "../../file-vmm/pause-deadline.ts"
 import type { Monitor } from "../monitor/qmp.ts"
 import { endMigration, ensureRunning } from "../monitor/resume.ts"
-import type { CaptureTarget, SaveOptions } from "./capture.ts"
 import { continueDuringSave, untilStateSaved } from "./live-save.ts"
 import type { MemorySink } from "./memory-sink.ts"
 import { migrationEnd } from "./migration.ts"
+
+/** What differs between a VM of ours and one that someone else started. */
+export interface CaptureTarget {
+  openMonitor(): Promise<Monitor>
+  freezeDisks(monitor: Monitor): Promise<DiskFreeze>
+  openSink(): Promise<MemorySink>
+}
+
+/** The deadlines bound a live save too. One that is kept paused is never live. */
+export interface SaveOptions extends CaptureRequest {
+  /** Absolute; must not exist. */
+  memoryFile: string
+  /**
+   * The VM is as it was before the pause, after a failure as well, and what follows may take long. Not called where it was left paused or
+   * could not be resumed.
+   */
+  afterResume?: () => void | Promise<void>
+}
 
 export interface Save extends SaveOptions {
   target: CaptureTarget
