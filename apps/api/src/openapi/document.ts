@@ -3,7 +3,7 @@ import type { Scope } from "@stillframe/domain/scopes"
 import { z } from "zod"
 import type { Route } from "../http/route.ts"
 import { apiVersion } from "../version.ts"
-import { bearer, errorTexts, headers, parameters, pathTexts } from "./parts.ts"
+import { bearer, errorTexts, headers, parameters, pathTexts, type ToReference } from "./parts.ts"
 import { errorSchema, instanceSchema } from "./resources.ts"
 import { exampleNames, routeTexts } from "./route-texts.ts"
 import { scopeTable, templateOf } from "./scope-table.ts"
@@ -42,9 +42,6 @@ export async function openApiDocument(routes: readonly Route[]): Promise<Json> {
     components: { schemas, headers, parameters, securitySchemes: { bearer } },
   }
 }
-
-/** A schema as OpenAPI shows it; what has a name only as a pointer to where it stands. */
-export type ToReference = (schema: z.ZodType, io: "input" | "output") => unknown
 
 function operationOf(route: Route, reference: ToReference): Json {
   return {

@@ -1,5 +1,9 @@
 import { scopes } from "@stillframe/domain/scopes"
+import type { z } from "zod"
 import { keyPattern } from "../http/request-identity.ts"
+
+/** A schema as OpenAPI shows it; what has a name only as a pointer to where it stands. */
+export type ToReference = (schema: z.ZodType, io: "input" | "output") => unknown
 
 type Json = Readonly<Record<string, unknown>>
 

@@ -1,5 +1,5 @@
 import { eventBytesMax, eventTypes, type EventType } from "@stillframe/domain/events"
-import type { ToReference } from "./document.ts"
+import type { ToReference } from "./parts.ts"
 import { eventSchemaOf } from "./resources.ts"
 
 /** OpenAPI's `webhooks`: the request that each type of event makes to whoever asked for it. */
