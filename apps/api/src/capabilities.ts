@@ -2,7 +2,8 @@ import { liveHosts } from "@stillframe/db/hosts/hosts"
 import { hypervisors } from "@stillframe/domain/instance"
 import { z } from "zod"
 import { contractMembers, inContractsWords } from "./contract-capabilities.ts"
-import { route, type ApiDeps, type Route } from "./http/route.ts"
+import type { ApiDeps } from "./http/deps.ts"
+import { route, type Route } from "./http/route.ts"
 
 const reason = z.string().optional()
 

@@ -1,6 +1,7 @@
+import type { Logger } from "@stillframe/runtime/logger"
 import type { RequestHandler, Response } from "express"
 import { problem } from "../http/problem.ts"
-import type { Answer, ApiDeps } from "../http/route.ts"
+import type { Answer } from "../http/route.ts"
 import type { Authenticate, Bearer } from "./auth.ts"
 import { openBuckets } from "./buckets.ts"
 import { openClientAddress } from "./client-address.ts"
@@ -22,7 +23,7 @@ const noLimits: RateLimits = { perAddress: 0, perCaller: 0, streamsPerCaller: 0 
  * `/health` is left out: it costs no more than the refusal, and the machine's own supervisor asks it.
  */
 export function limitRates(
-  { limits = noLimits, log }: Pick<ApiDeps, "limits" | "log">,
+  { limits = noLimits, log }: { limits?: RateLimits | undefined; log: Logger },
   { authenticate, refuse }: { authenticate: Authenticate; refuse: (res: Response, answer: Answer) => void },
 ): RequestHandler {
   const ofAddress = openBuckets(limits.perAddress)

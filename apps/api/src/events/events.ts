@@ -3,9 +3,10 @@ import { readEventHead } from "@stillframe/db/events/head"
 import { StillframeError } from "@stillframe/domain/errors"
 import { chosenEventTypes, eventChoices } from "@stillframe/domain/events"
 import { z } from "zod"
+import type { ApiDeps } from "../http/deps.ts"
 import { idSchema, listInQuery, numberInQuery } from "../http/input/schemas.ts"
 import { problem } from "../http/problem.ts"
-import { route, type Answer, type ApiDeps, type Route } from "../http/route.ts"
+import { route, type Answer, type Route } from "../http/route.ts"
 import { eventSchema, eventsRemovedSchema } from "../openapi/resources.ts"
 
 const eventsPerAnswer = { max: 1_000, unasked: 100 }

@@ -1,7 +1,7 @@
 import { listEvents } from "@stillframe/db/events/events"
 import { readEventHead } from "@stillframe/db/events/head"
 import { matchesEvent, type EventFilter } from "@stillframe/domain/events"
-import type { ApiDeps } from "../http/route.ts"
+import type { ApiDeps } from "../http/deps.ts"
 import { eventFrame, resetFrame } from "./frames.ts"
 import type { Following } from "./tail.ts"
 import type { FramedEvent } from "./window.ts"

@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from "node:timers/promises"
 import type { EventHead } from "@stillframe/db/events/head"
 import type { EventFilter, SnapshotProgress } from "@stillframe/domain/events"
 import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
-import type { ApiDeps } from "../http/route.ts"
+import type { ApiDeps } from "../http/deps.ts"
 import { followEvents } from "./follow.ts"
 import { endingFrame, openingFrame, positionFrame, progressFrame, resetFrame } from "./frames.ts"
 

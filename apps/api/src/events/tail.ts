@@ -1,9 +1,10 @@
 import { listEvents } from "@stillframe/db/events/events"
 import { listenForProgress } from "@stillframe/db/operations/progress"
+import type { Database } from "@stillframe/db/schema"
 import type { EventEnvelope, SnapshotProgress } from "@stillframe/domain/events"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
-import type { ApiDeps } from "../http/route.ts"
-import { waitUntil } from "../http/wait.ts"
+import type { Logger } from "@stillframe/runtime/logger"
+import { type Waiting, waitUntil } from "../http/wait.ts"
 import { openWindow, type EventWindow } from "./window.ts"
 
 const afterFailureMs = 1_000
@@ -14,6 +15,11 @@ export interface Follower {
   /** The window has moved on. */
   wake(): void
   progress(progress: SnapshotProgress): void
+}
+
+interface TailDeps extends Waiting {
+  readonly db: Database
+  readonly log: Logger
 }
 
 /** The end of the feed, read once per process however many follow it, and not at all when nobody does. */
@@ -28,7 +34,7 @@ export interface Following {
   stop(): void
 }
 
-export function openEventTail(deps: Pick<ApiDeps, "db" | "waker" | "stopping" | "log">): EventTail {
+export function openEventTail(deps: TailDeps): EventTail {
   const followers = new Set<Follower>()
   let window = openWindow(0)
   let stopReading = (): void => {}
@@ -68,7 +74,7 @@ export function openEventTail(deps: Pick<ApiDeps, "db" | "waker" | "stopping" | 
 
 /** Reads what is new into the window until told to stop. Without a database it tries again: whoever follows needs no telling. */
 async function readOn(
-  { db, log, ...waiting }: Pick<ApiDeps, "db" | "waker" | "stopping" | "log">,
+  { db, log, ...waiting }: TailDeps,
   window: EventWindow,
   { signal, onRead }: { signal: AbortSignal; onRead: () => void },
 ): Promise<void> {

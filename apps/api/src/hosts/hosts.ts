@@ -4,8 +4,9 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { hostNamePattern } from "@stillframe/domain/text/names"
 import { z } from "zod"
 import { versionsOf } from "../health/health.ts"
+import type { ApiDeps } from "../http/deps.ts"
 import { numberInQuery } from "../http/input/schemas.ts"
-import { route, type ApiDeps, type Call, type Route } from "../http/route.ts"
+import { route, type Call, type Route } from "../http/route.ts"
 import { forgottenHostSchema, hostSchema, hostWithLeavesSchema, type HostResource } from "./schemas.ts"
 
 const instancesMax = 1_000_000

@@ -9,8 +9,9 @@ import {
   type Made,
 } from "@stillframe/db/snapshots/idempotency"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { ApiDeps } from "./deps.ts"
 import type { RequestIdentity } from "./request-identity.ts"
-import type { Answer, ApiDeps, Call, Route } from "./route.ts"
+import type { Answer, Call, Route } from "./route.ts"
 
 /** Runs `make` in a transaction that also keeps the request's `Idempotency-Key`, if it has one. */
 export async function once<T extends Made>(

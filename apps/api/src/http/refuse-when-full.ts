@@ -1,5 +1,6 @@
 import { StillframeError } from "@stillframe/domain/errors"
-import type { ApiDeps, Route } from "./route.ts"
+import type { ApiDeps } from "./deps.ts"
+import type { Route } from "./route.ts"
 
 // Their rows and files would take the room that deleting needs. Work that frees room is never refused.
 const creating: ReadonlySet<string> = new Set([

@@ -1,5 +1,10 @@
-import type { WakeChannel } from "@stillframe/db/connection/wake"
-import type { ApiDeps } from "./route.ts"
+import type { WakeChannel, Waker } from "@stillframe/db/connection/wake"
+
+export interface Waiting {
+  readonly waker: Waker
+  /** Aborted when the process is about to end. */
+  readonly stopping: AbortSignal
+}
 
 /** Covers a wake-up that was lost. */
 const pollMs = 1_000
@@ -9,7 +14,7 @@ const pollMs = 1_000
  * out, or the process is stopping. Throws the signal's reason when the client is gone.
  */
 export async function waitUntil<T>(
-  { waker, stopping }: Pick<ApiDeps, "waker" | "stopping">,
+  { waker, stopping }: Waiting,
   read: () => Promise<T | undefined>,
   { timeoutMs, signal, on = "events" }: { timeoutMs: number; signal: AbortSignal; on?: WakeChannel },
 ): Promise<T | undefined> {

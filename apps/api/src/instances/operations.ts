@@ -5,9 +5,10 @@ import { getOperation, type OperationView } from "@stillframe/db/operations/oper
 import type { Made } from "@stillframe/db/snapshots/idempotency"
 import { instanceResource } from "@stillframe/domain/instance"
 import type { OperationKind } from "@stillframe/domain/operation"
+import type { ApiDeps } from "../http/deps.ts"
 import { heldMs, waitSecondsMax } from "../http/prefer.ts"
 import { failedWork, problem } from "../http/problem.ts"
-import type { Answer, ApiDeps, Call } from "../http/route.ts"
+import type { Answer, Call } from "../http/route.ts"
 import { waitUntil } from "../http/wait.ts"
 
 /** How an operation ended; undefined when it has not within `timeoutMs`, or when no worker is up that could end it. */

@@ -5,10 +5,11 @@ import type { Database } from "@stillframe/db/schema"
 import { lockSnapshot } from "@stillframe/db/snapshots/snapshots"
 import { captureQueue } from "@stillframe/domain/queues"
 import type { z } from "zod"
+import type { ApiDeps } from "../http/deps.ts"
 import { forkSnapshotSchema } from "../http/input/schemas.ts"
 import { once } from "../http/once.ts"
 import { heldMs, waitSecondsMax } from "../http/prefer.ts"
-import { route, type Answer, type ApiDeps, type Call, type Route } from "../http/route.ts"
+import { route, type Answer, type Call, type Route } from "../http/route.ts"
 import {
   answerWithInstance,
   instanceWork,

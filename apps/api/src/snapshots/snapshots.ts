@@ -20,10 +20,11 @@ import {
   type SnapshotStatus,
 } from "@stillframe/domain/snapshot"
 import { z } from "zod"
+import type { ApiDeps } from "../http/deps.ts"
 import { createSnapshotSchema, listInQuery, tagsSchema } from "../http/input/schemas.ts"
 import { pageAnswer, pageQuery, pageRequest } from "../http/page.ts"
 import { heldMs } from "../http/prefer.ts"
-import { route, type Answer, type ApiDeps, type Call, type Route } from "../http/route.ts"
+import { route, type Answer, type Call, type Route } from "../http/route.ts"
 import { waitUntil } from "../http/wait.ts"
 import { snapshotSchema } from "../openapi/resources.ts"
 import { createSnapshot, replaySnapshot } from "./create.ts"

@@ -9,10 +9,11 @@ import {
 } from "@stillframe/domain/delivery"
 import { StillframeError } from "@stillframe/domain/errors"
 import { z } from "zod"
+import type { ApiDeps } from "../http/deps.ts"
 import { numberInQuery } from "../http/input/schemas.ts"
 import { once } from "../http/once.ts"
 import { nextPageHeaders } from "../http/page.ts"
-import { route, type Answer, type ApiDeps, type Call, type Route } from "../http/route.ts"
+import { route, type Answer, type Call, type Route } from "../http/route.ts"
 import { deliverySchema, deliveryWithAttemptsSchema } from "./delivery-schemas.ts"
 import { webhookDisabled, webhookIdOf, webhookNotFound } from "./id.ts"
 

@@ -4,8 +4,9 @@ import type { Made } from "@stillframe/db/snapshots/idempotency"
 import { findSealedSecret, findWebhook, type WebhookRow } from "@stillframe/db/webhooks/webhooks"
 import { webhookResource, type WebhookResource } from "@stillframe/domain/webhook"
 import { openSecret, sealSecret } from "@stillframe/runtime/secrets"
+import type { ApiDeps } from "../http/deps.ts"
 import { once } from "../http/once.ts"
-import type { Answer, ApiDeps, Call } from "../http/route.ts"
+import type { Answer, Call } from "../http/route.ts"
 import { shownTo } from "./shown.ts"
 
 type Caller = Pick<Call<unknown, unknown>, "allows" | "identity">

@@ -1,7 +1,7 @@
 import { lookup } from "node:dns/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 import { urlRefusal, type Resolve } from "@stillframe/runtime/webhook-addresses"
-import type { ApiDeps } from "../http/route.ts"
+import type { ApiDeps } from "../http/deps.ts"
 
 const lookupMs = 2_000
 
