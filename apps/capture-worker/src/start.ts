@@ -28,6 +28,7 @@ import { poolPlace, type Place } from "@stillframe/storage/places/place"
 import type { CaptureWorkerConfig } from "./config.ts"
 import { openDiskGrowths } from "./host/disk-growths.ts"
 import { holdHome, holdHostId } from "./host/home-lock.ts"
+import type { HostHypervisor } from "./host/host-hypervisor.ts"
 import { probeHostQemu } from "./host/host-qemu.ts"
 import { openHostUsers } from "./host/host-users.ts"
 import { probeHostVmms } from "./host/host-vmms.ts"
@@ -49,7 +50,7 @@ import { deleteHandler, forkHandler, launchHandler } from "./operations/vm-opera
 import { startHostSweep } from "./pause/host-sweep.ts"
 import type { Growth } from "./pause/takeover.ts"
 import { watches as openWatches } from "./watch/watches.ts"
-import type { HostHypervisor, Worker } from "./worker.ts"
+import type { Worker } from "./worker.ts"
 
 const heartbeatIntervalMs = 5_000
 

@@ -9,7 +9,7 @@ import { qemuCapabilities } from "@stillframe/hypervisors/qemu/probe/capabilitie
 import { probeAccel, probeQemu, type QemuProbe } from "@stillframe/hypervisors/qemu/probe/probe"
 import type { Logger } from "@stillframe/runtime/logger"
 import type { CaptureWorkerConfig } from "../config.ts"
-import type { HostHypervisor } from "../worker.ts"
+import type { HostHypervisor } from "./host-hypervisor.ts"
 import type { HostUsers } from "./host-users.ts"
 import { liveCaptureOfHost } from "./live-capture-of-host.ts"
 import { remembered } from "./remembered.ts"

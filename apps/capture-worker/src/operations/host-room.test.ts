@@ -2,7 +2,8 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { expect, test } from "vitest"
-import { savingRoom, withHostRoom, type HostRoom } from "./host-room.ts"
+import type { HostRoom } from "../worker.ts"
+import { savingRoom, withHostRoom } from "./host-room.ts"
 
 const mib = 1024 ** 2
 const users = { first: 70_000, last: 70_063, gid: 70_000, confined: false }

@@ -13,12 +13,10 @@ import { rawMemoryName } from "@stillframe/storage/layout"
 import { readManifest } from "@stillframe/storage/manifest"
 import { freeBytes } from "@stillframe/storage/space"
 import type { CaptureWorkerConfig } from "../config.ts"
-import { hostHypervisor, type Worker } from "../worker.ts"
+import { hostHypervisor } from "../host/host-hypervisor.ts"
+import type { HostRoom, Worker } from "../worker.ts"
 import type { Payload } from "./payload.ts"
 import type { PlacedVm } from "./vm-order.ts"
-
-/** By instance, the bytes that what is under way may still write into this host's `DATA_DIR`. */
-export type HostRoom = Map<string, number>
 
 export interface RoomRequest {
   readonly instanceId: string

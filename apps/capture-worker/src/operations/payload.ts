@@ -11,7 +11,8 @@ import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import { payloadDir } from "@stillframe/storage/layout"
 import { readManifest, requireFiles } from "@stillframe/storage/manifest"
 import type { RestoreOrder } from "../executor/orders.ts"
-import { hostHypervisor, type Worker } from "../worker.ts"
+import { hostHypervisor } from "../host/host-hypervisor.ts"
+import type { Worker } from "../worker.ts"
 
 /** What an instance is built from. */
 export type Payload = Pick<

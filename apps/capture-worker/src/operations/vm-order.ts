@@ -2,7 +2,8 @@ import type { InstanceRow } from "@stillframe/db/instances/instances"
 import type { OperationContext } from "@stillframe/db/operations/run-operation"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { OperationOrder, SaveOrder, VmOrder } from "../executor/orders.ts"
-import { hostHypervisor, type Worker } from "../worker.ts"
+import { hostHypervisor } from "../host/host-hypervisor.ts"
+import type { Worker } from "../worker.ts"
 import { attachedInstance } from "./attached-instance.ts"
 
 /** A VM of this host, or what is to become one. */

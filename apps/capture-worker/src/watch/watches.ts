@@ -1,18 +1,20 @@
 import { setTimeout as delay } from "node:timers/promises"
+import type { OwnedDatabase } from "@stillframe/db/client"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Hypervisor } from "@stillframe/domain/instance"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { findVms } from "@stillframe/hypervisors/process/find-vms"
+import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir } from "@stillframe/storage/layout"
 import type { Place } from "@stillframe/storage/places/place"
 import type { CaptureWorkerConfig } from "../config.ts"
+import { hostHypervisor, type HostHypervisor } from "../host/host-hypervisor.ts"
 import { findRecorded, recordedProcess } from "../host/recorded-process.ts"
 import { identityOf } from "../host/vm-identity.ts"
 import { attachedInstance } from "../operations/attached-instance.ts"
 import type { HostClock } from "../operations/host-clock.ts"
 import { recordEnd, type End, type WatchedInstance } from "../operations/record-end.ts"
-import { hostHypervisor, type HostHypervisor, type Worker } from "../worker.ts"
 import { withTrueEnd } from "./fence.ts"
 import { openFindings } from "./findings.ts"
 import type { Seen } from "./see-standstill.ts"
@@ -34,7 +36,11 @@ interface HeldWatch {
 
 const retryMs = 1_000
 
-type WatchDeps = Pick<Worker, "db" | "clusterId" | "committed" | "log"> & {
+interface WatchDeps {
+  readonly db: OwnedDatabase
+  readonly clusterId: string
+  readonly committed: () => void
+  readonly log: Logger
   readonly hypervisors: ReadonlyMap<Hypervisor, Pick<HostHypervisor, "tools">>
   readonly home: Pick<Place, "identify">
   readonly clock: Pick<HostClock, "reading">
