@@ -33,9 +33,9 @@ export interface ApiConfig {
   /** Has the ids of revoked tokens, one on each line. */
   readonly jwtRevokedFile?: string | undefined
   readonly secretsKey: string
-  /** Where webhooks may lead beside public addresses. */
+  /** Networks that webhooks may reach beside public addresses. */
   readonly webhookAllowedCidrs: readonly string[]
-  /** What applies when neither the request nor the instance says anything. */
+  /** The default for requests and instances that set none. */
   readonly compression: CompressionConfig
   readonly snapshotCreate: "async" | "sync"
   /** `defaultCaptureLimits` where it is absent. */

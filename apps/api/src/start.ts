@@ -24,7 +24,7 @@ export interface RunningApi extends AsyncDisposable {
   readonly port: number
 }
 
-/** What answers in hand may take of a process's shutdown; the rest is for the connections below them. */
+/** Running requests get this part of the shutdown; the rest is for the connections below them. */
 const answersDeadlineMs = shutdownDeadlineMs - 5_000
 
 export interface StartApiOptions {

@@ -34,7 +34,7 @@ import { removeSupersededMemory } from "./pool-sweep.ts"
 import type { GuardedWork } from "./stall-guard.ts"
 import type { Worker } from "./worker.ts"
 
-/** Of the work, how much is compressing; the rest is reading back. Roughly as their times stand to each other. */
+/** The share of the progress that is compressing, as measured; the rest is reading back. */
 const compressShare = 0.7
 
 /**
@@ -157,7 +157,7 @@ async function compressAndVerify(
   return sizes
 }
 
-/** Where the memory lies uncompressed: as it was captured, or unpacked for as long as it is needed. */
+/** The uncompressed memory: the captured file, or one that is unpacked while it is needed. */
 async function rawMemory(
   { config: { threads } }: Worker,
   { operation: { token }, signal, reached }: CompressContext,

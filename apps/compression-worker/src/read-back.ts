@@ -15,7 +15,7 @@ interface Reading extends GuardedWork {
   readonly threads: number
 }
 
-/** What says that a file is not what it was, and not only that it can't be read just now. */
+/** Errors that mean damage. All others mean that the file cannot be read just now. */
 const damageCodes: ReadonlySet<ErrorCode> = new Set(["corrupted", "not_found", "conflict"])
 
 /**

@@ -5,7 +5,7 @@ import type { Place } from "@stillframe/storage/places/place"
 import type { CompressionWorkerConfig } from "./config.ts"
 import type { StallGuard } from "./stall-guard.ts"
 
-/** What the handlers of one compression-worker work with. */
+/** Dependencies of the handlers of one compression-worker. */
 export interface Worker {
   readonly config: CompressionWorkerConfig
   /** `STORAGE_DIR`. */

@@ -16,7 +16,7 @@ export interface DispatcherConfig {
   /** Most connections of the pool. */
   readonly databaseConnections?: number | undefined
   readonly redisUrl?: string | undefined
-  /** Of the engine's keys in Redis; tests have one each. */
+  /** Begins the keys in Redis; each test has its own. */
   readonly queuePrefix?: string | undefined
   readonly secretsKey: string
   readonly webhooks: AddressRules
@@ -37,7 +37,7 @@ export const settings = {
   ...webhookSettings,
   // In days.
   EVENT_RETENTION: wholeNumber({ min: 1, max: 36_500 }).default(30),
-  // Where the API listens, if on this machine: a port that webhooks never reach.
+  // The API's port, if it runs on this machine: webhooks never reach it.
   PORT: wholeNumber({ min: 1, max: 65_535 }).default(8080),
 }
 

@@ -17,7 +17,7 @@ import { openSigningKeys } from "./signing-keys.ts"
 /** In flight from one dispatcher, to all webhooks. Much more than to one, so that slow receivers leave room for others. */
 const concurrencyMax = 256
 
-/** What Standard Webhooks recommends for an attempt. */
+/** Standard Webhooks recommends this for an attempt. */
 const attemptMs = 15_000
 
 export interface DelivererOptions {

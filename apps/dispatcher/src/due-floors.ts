@@ -1,12 +1,12 @@
 import type { DueFloors } from "@stillframe/db/webhooks/deliveries"
 
-/** What was committed too late to be seen below a floor waits this long at most. */
+/** A delivery that was committed too late for a floor waits at most this long. */
 const keptMs = 1_000
 
 export interface FloorKeeper {
   /** For the next turn; now and then none. */
   current(): DueFloors
-  /** What that turn found. */
+  /** Takes the result of that turn. */
   raise(floors: DueFloors): void
 }
 

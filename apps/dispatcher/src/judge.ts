@@ -8,7 +8,7 @@ export const goneStatus = 410
 
 type Judgement = Omit<DeliveryOutcome, "durationMs">
 
-/** What an answer means to a delivery: any 2xx is success, a redirect is none. `attempt` counts from 1. */
+/** Any 2xx is success, and a redirect is not. `attempt` counts from 1. */
 export function judgeAnswer(attempt: number, { status, body, retryAfterMs = 0 }: Answer): Judgement {
   const what = { responseStatus: status, responseBody: body }
   if (status >= 200 && status < 300) return { delivered: true, ...what }
@@ -21,7 +21,7 @@ export function judgeAnswer(attempt: number, { status, body, retryAfterMs = 0 }:
   }
 }
 
-/** Likewise when there was no answer. */
+/** Judges an attempt that got no answer. */
 export function judgeError(attempt: number, error: unknown): Judgement {
   return { delivered: false, error: textOf(error), retryMs: retryMs(attempt) }
 }

@@ -70,7 +70,7 @@ export function startLoop({ name, everyMs, turn, log }: LoopOptions): Loop {
   return {
     wake() {
       woken = true
-      // What failed is likely to be down still, so being woken is no reason to hurry.
+      // The failed service is probably still down, so a wake-up is no reason to hurry.
       if (failures === 0) endPause()
     },
     stop() {

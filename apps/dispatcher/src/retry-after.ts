@@ -1,9 +1,9 @@
 import { retryAfterMsMax } from "@stillframe/domain/delivery"
 
 /**
- * What an answer's `Retry-After` asks for, in milliseconds, as RFC 9110 has it: seconds, or a date, which is measured by
- * the answer's own clock. Undefined when it asks for nothing that can be read, or for a date without showing its clock: this
- * machine's may be another.
+ * The delay in `Retry-After` in milliseconds (RFC 9110): seconds, or a date, which is measured by the
+ * answer's own clock. Undefined for an unreadable value, or for a date without the clock: this machine's may
+ * differ.
  */
 export function retryAfterMs(
   headers: Readonly<Record<string, string | string[] | undefined>>,

@@ -28,7 +28,7 @@ const expiredEveryMs = 5_000
 const lostEveryMs = 15_000
 /** A VM may be held up for so long after the database's clock was put right. */
 const timesEveryMs = 15_000
-/** What a dispatcher that died has left. */
+/** Looks for the leftovers of a dead dispatcher. */
 const leftoversEveryMs = 5_000
 const queueCheckEveryMs = 60_000
 /** While something is wrong with the queue, so that `/ready` says soon that it is over. */
@@ -150,7 +150,7 @@ function startRelay(
   })
 }
 
-/** What rules remove from the database. */
+/** Removes rows that are past their retention. */
 function startRemoval(
   opened: AsyncDisposableStack,
   { db, log, config }: Pick<Duties, "db" | "log"> & { config: DispatcherConfig },

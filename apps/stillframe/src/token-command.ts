@@ -12,7 +12,7 @@ import { printLine } from "./print-line.ts"
 import { mintToken } from "./token.ts"
 
 export interface TokenOptions {
-  /** None: everything. */
+  /** Empty: the token allows everything. */
   readonly scope: readonly string[]
   /** A duration such as `24h`. */
   readonly expires: string

@@ -5,14 +5,14 @@ import { errors, jwtVerify, type JWTPayload } from "jose"
 import { LRUCache } from "lru-cache"
 import { sha256 } from "../http/request-identity.ts"
 
-/** Of the clocks of whoever made the token, in seconds. */
+/** The tolerated difference to the clock of the token's maker. */
 const leewaySeconds = 30
 /** How many tokens are remembered, and for how long at most. */
 const knownMax = 1_000
 const knownSecondsMax = 300
 const algorithms = ["HS256", "HS384", "HS512"]
 
-/** What a token's bearer may do. */
+/** The rights of a token's bearer. */
 export interface Bearer {
   /** A hash of who it is: of the token's subject, else of the token. */
   readonly caller: string

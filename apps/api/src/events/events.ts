@@ -62,7 +62,10 @@ function tooLate(oldest: number): Answer {
   return { ...answer, body: { ...answer.body, oldest } }
 }
 
-/** What the reader has seen is in another feed: it would wait for the same numbers, and miss what they stand for here. */
+/**
+ * The reader is ahead of this feed, so it has read another one: it would wait for the same numbers, and miss
+ * their events.
+ */
 function neverReached(after: number, head: number): StillframeError {
   return new StillframeError(
     "invalid_request",

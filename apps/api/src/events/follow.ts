@@ -66,7 +66,7 @@ async function fromPostgres(
   after: number,
 ): Promise<EventBatch> {
   const { head } = window
-  // None can match, and Postgres would look at each.
+  // No event can match, and Postgres would look at each.
   if (filter.types?.length === 0) return { frames: "", position: head }
   const events = await listEvents(db, { ...filter, after, limit: eventsPerList })
   const { oldest } = await readEventHead(db)

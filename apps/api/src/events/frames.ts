@@ -17,7 +17,7 @@ export function eventFrame(event: EventEnvelope): string {
   return `id: ${event.sequence}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`
 }
 
-/** What lies before `oldest` is gone. */
+/** Events before `oldest` are gone. */
 export function resetFrame(oldest: number): string {
   return `id: ${oldest - 1}\nevent: reset\ndata: ${JSON.stringify({ oldest })}\n\n`
 }

@@ -12,7 +12,7 @@ export interface StreamRequest {
   readonly after: number
   readonly filter: EventFilter
   readonly withProgress: boolean
-  /** Where the feed begins and ends now. */
+  /** The present bounds of the feed. */
   readonly head: EventHead
   /** Infinity: never. */
   readonly expiresInMs: number
@@ -21,7 +21,7 @@ export interface StreamRequest {
   readonly signal: AbortSignal
 }
 
-// What setTimeout takes; a client that is sent away after 24 days comes again.
+// The maximum of setTimeout. A client that is disconnected after 24 days connects again.
 const timerMsMax = 2 ** 31 - 1
 
 /**
@@ -60,7 +60,7 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
   try {
     out.write(openingFrame(position))
     if (position > request.head.sequence) {
-      // What the client has seen is in another feed, such as that of a database before it was restored.
+      // The client has read another feed, such as that of a database before it was restored.
       out.write(resetFrame(request.head.oldest))
       position = request.head.oldest - 1
     }

@@ -29,7 +29,7 @@ export interface EventTail {
 }
 
 export interface Following {
-  /** What is up to its head is visible to every later query. */
+  /** Events up to its head are visible to every later query. */
   readonly window: Omit<EventWindow, "append">
   stop(): void
 }

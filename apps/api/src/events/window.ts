@@ -1,7 +1,7 @@
 import type { EventEnvelope } from "@stillframe/domain/events"
 import { eventFrame } from "./frames.ts"
 
-/** Of the feed's end in memory, and so how far behind a reader may be that stands still. */
+/** Limits the end of the feed in memory, and so how far a slow reader may fall behind. */
 const windowLimits = { eventsMax: 1_000, bytesMax: 1024 ** 2 }
 
 export interface FramedEvent {
@@ -12,9 +12,9 @@ export interface FramedEvent {
 
 /** The newest events, within its limits and without a gap. */
 export interface EventWindow {
-  /** Of the newest event. */
+  /** The sequence of the newest event. */
   readonly head: number
-  /** Whether every event from the one after `position` to the head is here. */
+  /** True if every event after `position` up to the head is here. */
   holds(position: number): boolean
   /** Up to `limit` events after a position that it holds. */
   after(position: number, limit: number): readonly FramedEvent[]

@@ -4,7 +4,7 @@ import { notHeardOf, type LostHost } from "@stillframe/domain/lost-host"
 import { skewProblem, type ClockSkew } from "@stillframe/domain/postgres/clock-skew"
 import type { Problem } from "@stillframe/domain/problem"
 
-/** Where a problem was found: `host <name>`, `pool <name>`, `database`, `queue` or `api`. */
+/** `where` is `host <name>`, `pool <name>`, `database`, `queue` or `api`. */
 export interface PlacedProblem extends Problem {
   readonly where: string
 }

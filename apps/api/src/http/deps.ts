@@ -11,7 +11,7 @@ import type { AdmitCapture } from "../snapshots/capture-limits.ts"
 import type { WebhookLimits } from "../webhooks/limits.ts"
 import type { Answered } from "./answered.ts"
 
-/** What the handlers work with. */
+/** Dependencies of the handlers. */
 export interface ApiDeps {
   readonly db: OwnedDatabase
   readonly waker: Waker
@@ -19,7 +19,7 @@ export interface ApiDeps {
   readonly jwtSecret: string
   readonly tokenRules?: TokenRules
   readonly secretsKey: string
-  /** Where webhooks may lead; the API's own port is known once it listens. */
+  /** Addresses that webhooks may reach; the API's own port is known once it listens. */
   readonly webhookRules: () => AddressRules
   readonly resolve: Resolve
   readonly compression: CompressionConfig

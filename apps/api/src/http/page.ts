@@ -5,7 +5,7 @@ import { z } from "zod"
 import { listLimit, numberInQuery } from "./input/schemas.ts"
 import type { Answer } from "./route.ts"
 
-/** What every list takes beside its filters. */
+/** Parameters that every list has beside its filters. */
 export const pageQuery = {
   limit: numberInQuery({ min: 1, max: listLimit })
     .optional()

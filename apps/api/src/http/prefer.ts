@@ -1,7 +1,7 @@
 /** How long an answer may be held: below the 60 s after which the official clients give up. */
 export const waitSecondsMax = 55
 
-/** What the header `Prefer` (RFC 7240) says that we know. */
+/** The preferences of the header `Prefer` (RFC 7240) that we support. */
 export interface Prefer {
   readonly respondAsync: boolean
   /** 0 to 55. */
@@ -26,7 +26,7 @@ export function heldMs(prefer: Prefer, unasked: { seconds: number }): number {
   return (prefer.waitSeconds ?? (prefer.respondAsync ? 0 : unasked.seconds)) * 1_000
 }
 
-/** What `Preference-Applied` says of a request whose answer could be held. */
+/** The header `Preference-Applied` of a request whose answer could be held. */
 export function appliedPreference({ respondAsync, waitSeconds }: Prefer): string | undefined {
   if (waitSeconds !== undefined) return `wait=${waitSeconds}`
   return respondAsync ? "respond-async" : undefined

@@ -3,8 +3,8 @@ import { isConnectionLoss } from "@stillframe/domain/postgres/connection-loss"
 import type { Answer } from "./route.ts"
 
 /**
- * What each code looks like outside. The contract has two vocabularies: HTTP's reason phrases for what is judged before
- * a handler runs, lower-case words for what handlers say.
+ * Maps each code to the contract's. The contract has two vocabularies: HTTP's reason phrases for checks
+ * before a handler runs, and lower-case words for handlers.
  */
 const problems: Record<ErrorCode, { readonly status: number; readonly code: string }> = {
   bad_request: { status: 400, code: "Bad Request" },
@@ -60,7 +60,7 @@ export function problem(
   const { status, code: shown } = problems[code]
   return {
     status,
-    // What nobody foresaw may name paths or rows: it goes to the log only.
+    // An unforeseen error may name paths or rows: it goes to the log only.
     body: { code: shown, message: code === "internal_error" ? "internal error" : message },
     headers: {
       ...(status === 429 && { "retry-after": String(Math.ceil((retryAfterMs ?? limitRetryMs) / 1_000)) }),
@@ -95,7 +95,7 @@ interface Foreign {
   readonly limit: number
 }
 
-/** What was thrown on the way to an answer, as one of ours. */
+/** Turns any error of a request into one of ours. */
 export function thrownProblem(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
   const { status, type, code, limit } = thrown as Partial<Foreign>

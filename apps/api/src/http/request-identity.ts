@@ -3,11 +3,11 @@ import type { KeyedRequest } from "@stillframe/db/snapshots/idempotency"
 import type { CreateTry } from "@stillframe/db/snapshots/snapshots"
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** What tells a request that is sent again from a new one. */
+/** Tells a repeated request from a new one. */
 export interface RequestIdentity {
   /** With an `Idempotency-Key`. */
   readonly keyed?: KeyedRequest
-  /** Of a client that repeats by itself and says so, without a key. */
+  /** Set for a client that repeats by itself and says so, without a key. */
   readonly createTry?: CreateTry
 }
 
@@ -40,7 +40,6 @@ export function identifyRequest({
   return { createTry: { hash: sha256(`${caller} ${method} ${path} ${bodyHash}`), retry: Number(retryCount) } }
 }
 
-/** What an `Idempotency-Key` looks like. */
 export const keyPattern = /^[\x21-\x7e]{1,255}$/
 
 export function sha256(text: string): string {

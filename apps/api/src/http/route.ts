@@ -55,11 +55,11 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly operationId: string
   /** One line of the reference. */
   readonly summary: string
-  /** What answers look like, by status; null: without a body. */
+  /** Schemas of the answers by status; null: without a body. */
   readonly answers: Readonly<Record<number, z.ZodType | null>>
   /** Errors beyond those that follow from the rest of the route. */
   readonly errors?: readonly number[]
-  /** What the token must allow; absent: no token is asked for. */
+  /** The scope that the token must have; absent: no token is required. */
   readonly scope?: Scope
   /** Enough in the place of `scope`; a refusal names `scope`, as the contract has it. */
   readonly narrowerScope?: Scope
@@ -70,13 +70,13 @@ export interface Route<Query extends z.ZodObject = z.ZodObject, Body extends z.Z
   readonly judgesAbsent?: readonly string[]
   /** The schema's `id` is the name that the validator's messages use. */
   readonly body?: Body
-  /** What a request without a body says; absent: it must have one. */
+  /** Stands for a missing body; absent: a body is required. */
   readonly emptyBody?: object
   /** The largest body in KiB, where its schema allows more than 64. */
   readonly bodyKibMax?: number
-  /** Whether `Prefer` says how long the answer is held. */
+  /** True if `Prefer` can hold the answer. */
   readonly holds?: boolean
-  /** Whether answers are streams of server-sent events, which go on from `Last-Event-ID`. */
+  /** True if answers are streams of server-sent events, which go on from `Last-Event-ID`. */
   readonly streams?: boolean
   // A method, not a property: a list holds routes of different queries and bodies.
   handle(call: Call<z.output<Query>, z.output<Body>>): Promise<Answer>

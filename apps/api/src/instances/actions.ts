@@ -101,10 +101,9 @@ export function instanceActionRoutes(deps: ApiDeps): Route[] {
   ]
 }
 
-/** What is to be done to an instance, once its state allows it. */
 interface Action {
   readonly kind: OperationKind
-  /** Of a restore. */
+  /** Set for a restore. */
   readonly target?: TargetState
 }
 

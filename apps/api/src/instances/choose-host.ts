@@ -4,8 +4,8 @@ import { hostNeeds } from "@stillframe/domain/hypervisor-needs"
 import type { Hypervisor } from "@stillframe/domain/instance"
 
 /**
- * Where a launch goes: to the host that it names, or to the only one. Throws `unavailable` while none is up,
- * `not_supported` where the hypervisor is not offered, `invalid_request` where the host is not said or not up.
+ * Chooses the named host, or the only one. Throws `unavailable` while none is up, `not_supported` if the
+ * hypervisor is not offered, and `invalid_request` if the host is not named or not up.
  */
 export function chooseHost(
   hosts: readonly LiveHost[],

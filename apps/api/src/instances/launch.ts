@@ -24,9 +24,9 @@ const vcpusSchema = z
   .max(vcpusMax)
   .describe("The number of virtual processors. Defaults to the image's, else to 1.")
 
-// Of a path only the shape is judged here; what lies there is known on the host alone, and so is what it allows.
-// A comma, a colon or a backslash would mean something to QEMU. The patterns are shown in the API's description, and
-// control characters as ranges are what every language's expressions can read.
+// Only the form of a path is checked here, because the file is on the host. A comma, a colon or a backslash
+// would have a meaning to QEMU. The description of the API shows the patterns, so control characters are
+// ranges, which every language's expressions can read.
 const pathSchema = z
   .string()
   .max(pathLengthMax)
@@ -133,10 +133,10 @@ export const createInstanceSchema = z
   })
   .meta({ id: "CreateInstanceRequest", description: "The VM to launch, or to attach to." })
 
-/** What an instance is to be, as it is stored for the host's worker. */
+/** The part of a new instance that the host's worker reads. */
 type Origin = Pick<NewInstance, "launch" | "attached" | "image" | "vcpus" | "memoryMib">
 
-/** What an instance without a built-in image shows as its `image`, which the contract requires. */
+/** The contract requires `image`; an instance with files of its own shows this. */
 const ownFiles = "custom"
 
 /** Settles what is to be launched from both ways of saying it, or attached to. Throws `invalid_request` or `not_supported`. */
@@ -158,7 +158,7 @@ export function originOf(body: z.output<typeof createInstanceSchema>): Origin {
   return { launch: { ...launch, memory_mib: memoryMib, vcpus }, image: image ?? ownFiles, memoryMib, vcpus }
 }
 
-/** What it is made of is known when the host's worker has found it. */
+/** The host's worker finds out the rest. */
 function attachedAsItRuns(
   body: z.output<typeof createInstanceSchema>,
   attached: z.output<typeof attachSchema>,

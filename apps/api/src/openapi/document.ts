@@ -108,7 +108,7 @@ function parametersOf(route: Route, reference: ToReference): unknown[] {
     in: "query",
     required: route.judgesAbsent?.includes(name) === true || !schema.safeParse(undefined).success,
     description: z.globalRegistry.get(schema)?.description,
-    // What the text means: a number, a list. How it is written is the style's to say.
+    // The schema is that of the parsed value; the style says how the text is written.
     schema: reference(schema, "output"),
     ...withExample(routeTexts[route.operationId]?.query?.[name]),
     ...(name === "tags" && { style: "deepObject", explode: true }),
@@ -146,7 +146,7 @@ function answerOf(
 
 const retryHeaders = ["x-should-retry", "retry-after-ms"]
 
-/** What can go wrong with a request follows from what is asked of it. */
+/** Derives the possible errors from the requirements of the route. */
 function errorsOf(route: Route): number[] {
   const statuses = [
     400,
@@ -205,7 +205,7 @@ function pointHere(value: unknown): unknown {
     Object.entries(value)
       // The schema's own name, not a member that is called so.
       .filter(([key, inner]) => key !== "id" || typeof inner !== "string")
-      // What we show may grow; clients are not to refuse what they do not know.
+      // Answers may get more members: clients must not refuse unknown ones.
       .filter(([key, inner]) => key !== "additionalProperties" || inner !== false)
       .map(([key, inner]) => {
         if (key === "$ref" && typeof inner === "string")

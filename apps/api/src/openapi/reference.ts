@@ -20,7 +20,7 @@ export function mountReference(app: Express, routes: readonly Route[]): void {
   }
   app.get("/spec.json", serve("application/json", json))
   app.get("/spec.yaml", serve("application/yaml", yaml))
-  // Where the contract's own server has its page.
+  // Hypeman's server has its page at these paths.
   for (const path of ["/", "/swagger"]) app.get(path, (_req, res) => res.redirect(302, "/docs"))
   app.get("/docs", pagePolicy, (_req, res) => void res.type("html").send(page))
   app.get("/docs/start.js", (_req, res) => void res.type("text/javascript").send(startScript))

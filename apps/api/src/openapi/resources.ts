@@ -13,7 +13,7 @@ import { disabledReasons, type WebhookResource } from "@stillframe/domain/webhoo
 import { z } from "zod"
 import { exampleEvent, exampleInstance, exampleSnapshot, exampleWebhook } from "./example-resources.ts"
 
-// What answers look like. They are not validated: the types prove that what is described is what is shown.
+// Schemas of answers. Answers are not validated: their types are derived from these schemas.
 
 const id = z.string().meta({
   description: "The id: 24 lower-case letters and digits, the first a letter.",

@@ -43,7 +43,7 @@ export async function createSnapshot(deps: ApiDeps, call: CreateCall): Promise<A
   const requested = await judge(deps, call)
   const { queue, instance } = requested
   await deps.admitCapture({ instanceId: instance.id, queue, caller: call.caller })
-  // Whoever is gone by now asks again, and must not find two.
+  // A client that has left will ask again, and must not find two snapshots.
   call.signal.throwIfAborted()
   const created = await insert(deps, call, requested)
   deps.waker.wake("operations")
@@ -56,7 +56,7 @@ export async function replaySnapshot(deps: ApiDeps, call: CreateCall, { made, bo
   return snapshot === undefined ? { status: 202, body } : answer(deps, call, snapshot)
 }
 
-/** What to insert, once the contract's order of checks is through. */
+/** Checks the request in the contract's order and returns the row to insert. */
 async function judge(
   deps: ApiDeps,
   { params: { id = "" }, body, identity, caller }: CreateCall,

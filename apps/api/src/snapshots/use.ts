@@ -14,7 +14,7 @@ import { waitUntil } from "../http/wait.ts"
 import { offeredBy } from "../instances/choose-host.ts"
 import { requireCaptor } from "../instances/require-host.ts"
 
-/** What a client that may not wait any longer for a capture should wait before it asks again. */
+/** A client whose wait for a capture is over should ask again after this time. */
 const retryAfterMs = 1_000
 
 /**
@@ -51,7 +51,7 @@ export function requireRestorable({ restorable_reason }: Pick<SnapshotRow, "rest
   if (restorable_reason !== null) throw new StillframeError("not_supported", shownReason(restorable_reason))
 }
 
-/** What is to become of a snapshot. */
+/** The target of a fork or restore. */
 export interface SnapshotUse {
   readonly target: TargetState
   readonly hypervisor: Hypervisor

@@ -19,7 +19,6 @@ const rotateSchema = z
   })
   .meta({ id: "RotateSecretRequest", description: "The options of a rotation." })
 
-/** What is done with a webhook beside reading and changing it. */
 export function webhookActionRoutes(deps: ApiDeps): Route[] {
   return [
     route({

@@ -31,7 +31,6 @@ const listQuery = z.object({
     .meta({ description: "The start of the page: the `X-Next-Cursor` of the previous page." }),
 })
 
-/** What was sent, what is still to be sent, and what became of it. */
 export function deliveryRoutes(deps: ApiDeps): Route[] {
   const { db } = deps
   return [

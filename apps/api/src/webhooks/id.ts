@@ -12,7 +12,7 @@ export function webhookNotFound(): StillframeError {
   return new StillframeError("not_found", "webhook not found")
 }
 
-/** What would only wait is not begun. */
+/** Refused, because a disabled webhook would only let it wait. */
 export function webhookDisabled(): StillframeError {
   return new StillframeError(
     "conflict",

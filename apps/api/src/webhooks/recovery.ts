@@ -27,7 +27,7 @@ const replaySchema = z
   })
   .meta({ id: "ReplayWebhookRequest", description: "The range of events to send again." })
 
-/** What a receiver has missed, or wants once more. */
+/** Sends events again that a receiver has missed or wants once more. */
 export function webhookRecoveryRoutes(deps: ApiDeps): Route[] {
   const replay: Route["replay"] = async (_call, { body }) => ({ status: 202, body })
   return [

@@ -11,7 +11,7 @@ const description = z
   .max(descriptionLengthMax)
   .refine((text) => !text.includes("\0"), { error: "string must not hold a NUL character" })
 
-/** What a webhook's owner says of it. */
+/** The members that a webhook's owner sets. */
 const fields = {
   url: z
     .string()
@@ -44,7 +44,7 @@ export const createWebhookSchema = z
   .object({ ...fields, description: description.optional().describe("Your own words about the webhook.") })
   .meta({ id: "CreateWebhookRequest", description: "The webhook to create." })
 
-/** What is absent stays as it is. */
+/** Absent members stay unchanged. */
 export const updateWebhookSchema = z
   .object({
     ...fields,

@@ -109,7 +109,7 @@ async function update(
     return updateWebhook(tx, id, { ...changes, eventTypes, instanceIds })
   })
   if (row === undefined) throw webhookNotFound()
-  // What has waited while it was disabled is due.
+  // Deliveries that waited while it was disabled are due.
   if (changes.enabled === true) deps.waker.wake("deliveries")
   return { status: 200, body: shownTo(call, webhookResource(row)) }
 }

@@ -5,7 +5,7 @@ import { inOwnDirectory, isFull } from "@stillframe/storage/own-directory"
 
 const checkout = resolve(import.meta.dirname, "../../../..")
 
-/** Where the set-up leaves each guest, and where a launch looks for it below `DATA_DIR/images`. */
+/** Maps a path below `DATA_DIR/images`, which launches read, to the file that the set-up made. */
 const images: Readonly<Record<string, string>> = {
   "demo/vmlinuz": join(checkout, ".tools/guests/demo/vmlinuz"),
   "demo/initramfs.cpio.gz": join(checkout, ".tools/guests/demo/initramfs.cpio.gz"),

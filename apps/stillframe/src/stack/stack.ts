@@ -101,7 +101,7 @@ interface OwnServices {
   readonly databaseProblem?: ApiConfig["databaseProblem"]
 }
 
-/** What the caller did not configure: an embedded database, and with it secrets of its own. */
+/** Starts an embedded database with secrets of its own if the caller configured none. */
 async function ownServices(
   resources: AsyncDisposableStack,
   {

@@ -20,7 +20,10 @@ interface Claims {
   readonly sequence: number | string
 }
 
-/** What a body that was not verified says of itself. Only words of our form: no stranger's text moves the terminal. */
+/**
+ * The id and type that an unverified body claims, if they have our form: a stranger's text must not move the
+ * terminal.
+ */
 function claimsOf(body: string): Claims {
   try {
     return claimsSchema.parse(JSON.parse(body))

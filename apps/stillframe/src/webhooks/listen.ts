@@ -14,7 +14,7 @@ export interface ListenOptions {
   readonly secret?: string
   /** Makes a webhook for itself and deletes it at the end. */
   readonly create?: boolean
-  /** Of the webhook that it makes; none: every type. */
+  /** The types of the webhook that it makes; empty: every type. */
   readonly types: readonly string[]
   /** Prints verified bodies instead of lines for people. */
   readonly json?: boolean

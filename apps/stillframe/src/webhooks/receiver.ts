@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import { Webhook } from "standardwebhooks"
 
-/** What came, and what the `standardwebhooks` library says of it. */
+/** A request as the `standardwebhooks` library judges it. */
 export type Delivery =
   | { readonly event: EventEnvelope }
   /** Why it was refused, and the text as it came: nobody knows whose. */

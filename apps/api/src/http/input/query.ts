@@ -32,7 +32,7 @@ const tagPattern = /^tags\[(.*)\]$/s
 /** Such a key would be dropped on the way, and what was asked for silently not be done. */
 export const protoKeyMessage = 'the key "__proto__" is not allowed; choose another'
 
-/** Where in a body a member stands (RFC 6901); long keys are cut. */
+/** The JSON pointer of a member (RFC 6901); long keys are cut. */
 export function jsonPointer(path: readonly PropertyKey[]): string {
   const steps = path.map(
     (key) => `/${String(key).slice(0, keyShownMax).replaceAll("~", "~0").replaceAll("/", "~1")}`,
