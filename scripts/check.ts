@@ -1,8 +1,8 @@
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding, type SpawnSyncReturns } from "node:child_process"
 import { checkout } from "./setup/paths.ts"
 
-// All that can be said about the code without running it; `--fix` repairs what tools can repair. Each command is spelled
-// out as a call, which is how the search for unused dependencies sees that it is used.
+// All that can be said about the code without running it; `--fix` repairs what tools can repair. Each command
+// is spelled out as a call, which is how the search for unused dependencies sees that it is used.
 
 const options: SpawnSyncOptionsWithStringEncoding = {
   cwd: checkout,
@@ -16,11 +16,13 @@ const checks: Record<string, () => SpawnSyncReturns<string>> = {
   "oxlint --deny-warnings": () => spawnSync("oxlint", ["--deny-warnings"], options),
   tsc: () => spawnSync("tsc", [], options),
   "turbo boundaries": () => spawnSync("turbo", ["boundaries"], options),
+  style: () => spawnSync(process.execPath, ["scripts/style.ts"], options),
   notices: () => spawnSync(process.execPath, ["scripts/notices.ts", "--check"], options),
   "knip --treat-config-hints-as-errors": () => spawnSync("knip", ["--treat-config-hints-as-errors"], options),
 }
 const fixes: typeof checks = {
   notices: () => spawnSync(process.execPath, ["scripts/notices.ts"], options),
+  style: () => spawnSync(process.execPath, ["scripts/style.ts", "--fix"], options),
   oxfmt: () => spawnSync("oxfmt", [], options),
   "oxlint --fix": () => spawnSync("oxlint", ["--fix"], options),
 }

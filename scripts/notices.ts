@@ -1,8 +1,10 @@
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { checkout } from "./setup/paths.ts"
+import { widthMax, wrap } from "./wrap.ts"
 
-// Whose work comes with Stillframe: `docs/third-party-notices.md`, from the lock file. `--check` says whether it is true.
+// Whose work comes with Stillframe: `docs/third-party-notices.md`, from the lock file. `--check` says whether
+// it is true.
 
 interface Locked {
   readonly packages: Readonly<
@@ -21,7 +23,7 @@ const shipped = Object.entries(packages)
   )
 const byLicense = Map.groupBy(shipped, ([, license]) => license)
 
-const text = `# Third-party notices
+const written = `# Third-party notices
 
 Stillframe is under the Apache License 2.0. It comes with these packages from npm, each under its own licence, whose text lies in
 the package:
@@ -34,6 +36,8 @@ ${[...byLicense]
 The set-up of \`npm run demo\`, \`npm test\` and \`npm start\` fetches QEMU (GPL-2.0), Redis (BSD-3-Clause, tests only) and a Linux kernel
 (GPL-2.0) as packages of the machine's own distribution; none of them is part of Stillframe.
 `
+
+const text = wrap(written.split("\n"), widthMax).join("\n")
 
 if (!process.argv.includes("--check")) writeFileSync(page, text)
 else if (readFileSync(page, "utf8") !== text) {

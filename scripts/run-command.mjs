@@ -10,8 +10,9 @@ const ECHO_MS = 500
 const PARENT_POLL_MS = 500
 
 /**
- * Resolves to the command's exit status, or 128 and the number of the signal that ended it. The command has a session of
- * its own, so a Ctrl-C reaches it once, from here. `toGroup`: signals also reach the command's own children.
+ * Resolves to the command's exit status, or 128 and the number of the signal that ended it. The command has a
+ * session of its own, so a Ctrl-C reaches it once, from here. `toGroup`: signals also reach the command's own
+ * children.
  */
 export function runCommand([command, ...args], { env = process.env, toGroup = false } = {}) {
   const words = [command, ...args]
@@ -46,11 +47,15 @@ function handOnSignals(send) {
   }
 }
 
-/** npm that is killed outright, or by SIGHUP, hands nothing on. Started by hand, a process may outlive its shell. */
+/**
+ * npm that is killed outright, or by SIGHUP, hands nothing on. Started by hand, a process may outlive its
+ * shell.
+ */
 function watchParent(onGone) {
   const parent = process.ppid
   if (process.env.npm_lifecycle_event === undefined) return undefined
-  // npm may have ended before this process could look. A script of npm is in npm's process group and does not lead it.
+  // npm may have ended before this process could look. A script of npm is in npm's process group and does not
+  // lead it.
   const group = groupOf("self")
   const orphaned = group !== String(process.pid) && group !== groupOf(parent)
   const timer = setInterval(() => {

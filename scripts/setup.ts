@@ -15,8 +15,9 @@ import {
   redis,
 } from "./setup/programs.ts"
 
-// Finds or fetches what `npm start`, `npm run demo` and `npm test` run beside Node. Called by with-node.mjs, which
-// holds the set-up's lock: two at once wait for each other, and a killed one left its waste in `unfinished` only.
+// Finds or fetches what `npm start`, `npm run demo` and `npm test` run beside Node. Called by with-node.mjs,
+// which holds the set-up's lock: two at once wait for each other, and a killed one left its waste in
+// `unfinished` only.
 
 const programsOf: Readonly<Record<string, readonly Program[]>> = {
   start: [qemu],

@@ -1,7 +1,7 @@
-// Runs a command of this checkout with everything it needs, on a machine that may have nothing but some Node >= 18:
-//   node scripts/with-node.mjs <start|demo|test|check> -- <command...>
-// Brings Node 24, the dependencies and (except for `check`) QEMU, Redis and the guests, then becomes the command.
-// Plain JavaScript of Node 18 without dependencies, because it is what runs before any of them is there.
+// Runs a command of this checkout with everything it needs, on a machine that may have nothing but some Node
+// >= 18: node scripts/with-node.mjs <start|demo|test|check> -- <command...> Brings Node 24, the dependencies
+// and (except for `check`) QEMU, Redis and the guests, then becomes the command. Plain JavaScript of Node 18
+// without dependencies, because it is what runs before any of them is there.
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import {
@@ -58,8 +58,8 @@ async function main(words) {
 }
 
 /**
- * Prepares under a lock that the kernel lets go of when its holder ends, however it ends. Resolves to the exit status.
- * Without flock (macOS) two first runs at once are not kept apart.
+ * Prepares under a lock that the kernel lets go of when its holder ends, however it ends. Resolves to the
+ * exit status. Without flock (macOS) two first runs at once are not kept apart.
  */
 async function prepareAlone(mode) {
   mkdirSync(tools, { recursive: true })
@@ -129,8 +129,8 @@ function bringNode() {
 }
 
 /**
- * `npm ci` when the lock file is another one than at the last install. Development tools that are there stay there;
- * adding them later leaves what is installed in place, for a stack may be running from it.
+ * `npm ci` when the lock file is another one than at the last install. Development tools that are there stay
+ * there; adding them later leaves what is installed in place, for a stack may be running from it.
  */
 function bringDependencies(mode) {
   const lock = createHash("sha256")
@@ -161,7 +161,10 @@ function readInstalled() {
   }
 }
 
-/** npm writes its own list as the last thing of an install: newer than the lock file, it stands for a whole one. */
+/**
+ * npm writes its own list as the last thing of an install: newer than the lock file, it stands for a whole
+ * one.
+ */
 function installedByHand(lock) {
   const list = statSync(join(checkout, "node_modules", ".package-lock.json"), { throwIfNoEntry: false })
   if (list === undefined || list.mtimeMs < statSync(join(checkout, "package-lock.json")).mtimeMs)

@@ -34,7 +34,9 @@ Dir::State::status "/var/lib/dpkg/status";
 
 /** Packages of Debian and Ubuntu, fetched and unpacked without being installed; for root and user alike. */
 export interface Apt {
-  /** What installing `packages` would add to this machine, themselves included and recommendations left out. */
+  /**
+   * What installing `packages` would add to this machine, themselves included and recommendations left out.
+   */
   closure(packages: readonly string[]): string[]
   dependencies(name: string): string[]
   /** Fetches exactly these packages and unpacks all of them into `folder`. */
@@ -45,14 +47,16 @@ export function hasApt(): boolean {
   return isExecutable(APT_GET)
 }
 
-/** Reads the machine's package sources into a private folder; its own lists and packages are left as they are. */
+/**
+ * Reads the machine's package sources into a private folder; its own lists and packages are left as they are.
+ */
 export function openApt(): Apt {
   return openAptIn(join(unfinished, "apt"), "")
 }
 
 /**
- * The same with Debian's backports of the running release preferred, from the mirror that the machine has the release itself
- * from. Throws where the machine runs another distribution.
+ * The same with Debian's backports of the running release preferred, from the mirror that the machine has the
+ * release itself from. Throws where the machine runs another distribution.
  */
 export function openBackports(): Apt {
   const release = runningDebian()
@@ -86,7 +90,8 @@ function mirrorOf(release: string): string {
 
 function openAptIn(folder: string, settings: string): Apt {
   const run = aptRunner(folder, settings)
-  // One unreachable third-party source fails the update as a whole; what counts is whether our packages are found.
+  // One unreachable third-party source fails the update as a whole; what counts is whether our packages are
+  // found.
   const update = run(APT_GET, ["update"])
   const read = (tool: string, words: readonly string[], cwd?: string): string => {
     const result = run(tool, words, cwd)

@@ -13,7 +13,8 @@ const FILE = 0o100000
 
 /**
  * A cpio archive as the kernel unpacks it from an initramfs ("newc", magic 070701; described in the kernel's
- * Documentation/driver-api/early-userspace/buffer-format.rst). Owner root, time 0: the same input gives the same bytes.
+ * Documentation/driver-api/early-userspace/buffer-format.rst). Owner root, time 0: the same input gives the
+ * same bytes.
  */
 export function cpioArchive(members: readonly CpioMember[]): Buffer {
   const parts = members.flatMap((member, index) => memberBytes(member, index + 1))

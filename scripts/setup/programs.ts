@@ -109,7 +109,10 @@ function writeWrapper(command: string, program: Program, root: string): void {
     throw new SetupProblem(`${name} was fetched but does not run: ${trial.stderr.trim()}`)
 }
 
-/** Folders with shared libraries, relative to `root`; some packages keep theirs one level below the usual place. */
+/**
+ * Folders with shared libraries, relative to `root`; some packages keep theirs one level below the usual
+ * place.
+ */
 function libraryFolders(root: string, depth: number, under = ""): string[] {
   const entries = readdirSync(join(root, under), { withFileTypes: true })
   const here = entries.some((entry) => /^lib.+\.so\.\d/.test(entry.name)) ? [under] : []
