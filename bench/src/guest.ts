@@ -24,8 +24,8 @@ const bootMsMax = 120_000
 const retryMs = 2
 
 /**
- * Boots the demo image, and waits until it counts. It is started as a launch starts it but without QEMU's sandbox, which
- * forbids the `exec:` of the reference.
+ * Boots the demo image, and waits until it counts. It is started as a launch starts it but without QEMU's
+ * sandbox, which forbids the `exec:` of the reference.
  */
 export async function startGuest(
   machine: Machine,
@@ -99,7 +99,10 @@ export async function release(dir: string): Promise<void> {
   await untilCounting(dir)
 }
 
-/** Saves the guest's memory as one would by hand. Resolves with the pause: from before `stop` to the state reading as running. */
+/**
+ * Saves the guest's memory as one would by hand. Resolves with the pause: from before `stop` to the state
+ * reading as running.
+ */
 export async function saveByHand(guest: Guest, file: string): Promise<number> {
   return withMonitor(guest.dir, qemuFiles.command, async (monitor) => {
     await setUpMigration(monitor)

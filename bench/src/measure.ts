@@ -1,4 +1,7 @@
-/** One line of a comparison: both sides' medians, and the ratio of the medians with that of the single rounds beside it. */
+/**
+ * One line of a comparison: both sides' medians, and the ratio of the medians with that of the single rounds
+ * beside it.
+ */
 export interface Comparison {
   readonly what: string
   readonly ours: readonly number[]
@@ -18,7 +21,10 @@ export function range(values: readonly number[]): string {
   return `${Math.round(Math.min(...values))}–${Math.round(Math.max(...values))}`
 }
 
-/** Ours and theirs by turns, each first in every other round, so that whatever else the machine does falls on both. */
+/**
+ * Ours and theirs by turns, each first in every other round, so that whatever else the machine does falls on
+ * both.
+ */
 export async function byTurns<Ours, Theirs>(
   rounds: number,
   ours: (round: number) => Promise<Ours>,
@@ -70,7 +76,9 @@ function twoPlaces(value: number): number {
   return Math.round(value * 100) / 100
 }
 
-/** Now, in milliseconds since 1970 with fractions: comparable with other processes' clocks on this machine. */
+/**
+ * Now, in milliseconds since 1970 with fractions: comparable with other processes' clocks on this machine.
+ */
 export function wallClock(): number {
   return performance.timeOrigin + performance.now()
 }

@@ -13,7 +13,10 @@ export interface LogLine {
 /** One of our apps as a process of its own. */
 export interface Program extends AsyncDisposable {
   readonly pid: number
-  /** The first line for which this holds, already written or still to come. Rejects when the program ends before. */
+  /**
+   * The first line for which this holds, already written or still to come. Rejects when the program ends
+   * before.
+   */
   logged(matches: (line: LogLine) => boolean): Promise<LogLine>
   /** Kills it, and resolves when it is gone. */
   kill(): Promise<void>
@@ -46,7 +49,8 @@ function spawnScript(
   void ended.then(() => process.off("exit", killNow))
   const lines: string[] = []
   const waiting = new Set<() => void>()
-  // Parsed when somebody asks: the process that measures has better things to do with a line for every request.
+  // Parsed when somebody asks: the process that measures has better things to do with a line for every
+  // request.
   createInterface(child.stderr).on("line", (text) => {
     lines.push(text)
     for (const look of waiting) look()

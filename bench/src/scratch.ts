@@ -7,7 +7,10 @@ export interface Scratch extends Disposable {
   readonly dir: string
 }
 
-/** With the folder goes every process that works in it: VMs outlive the worker that started them. Ctrl-C included. */
+/**
+ * With the folder goes every process that works in it: VMs outlive the worker that started them. Ctrl-C
+ * included.
+ */
 export function scratch(name: string): Scratch {
   const dir = mkdtempSync(join(process.env["BENCH_DIR"] ?? tmpdir(), `bench-${name}-`))
   const clear = (): void => {

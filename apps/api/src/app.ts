@@ -189,7 +189,8 @@ function identify(log: Logger): RequestHandler {
     const requestId = requestIdPattern.test(given) ? given : createId()
     res.set("X-Request-Id", requestId)
     res.locals["log"] = log.child({ requestId })
-    // Express would answer `If-None-Match: *` with a 304 that has no body; only the page's files have a validator.
+    // Express would answer `If-None-Match: *` with a 304 that has no body; only the page's files have a
+    // validator.
     if (!req.path.startsWith("/docs/")) delete req.headers["if-none-match"]
     const started = performance.now()
     res.once("close", () => {

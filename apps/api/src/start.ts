@@ -28,15 +28,17 @@ export interface RunningApi extends AsyncDisposable {
 const answersDeadlineMs = shutdownDeadlineMs - 5_000
 
 export interface StartApiOptions {
-  /** Until it resolves, calls are refused as something to be tried again: what they need is still starting. */
+  /**
+   * Until it resolves, calls are refused as something to be tried again: what they need is still starting.
+   */
   readonly ready?: Promise<void>
   /** The one to share; without it the API opens its own. */
   readonly database?: OpenedDatabase
 }
 
 /**
- * Brings the schema up to date, opens the pool and listens. Disposing it stops accepting, ends every held answer as if
- * its time had run out, and waits for the answers in hand.
+ * Brings the schema up to date, opens the pool and listens. Disposing it stops accepting, ends every held
+ * answer as if its time had run out, and waits for the answers in hand.
  */
 export async function startApi(
   config: ApiConfig,

@@ -51,7 +51,10 @@ export interface CaptureWorkerConfig {
   readonly mergeQuietMs: number
   /** Stays free on the pool whatever is asked. */
   readonly spaceFloorBytes: number
-  /** The disks of this host's VMs may grow by at most so many times the free room; undefined: by more, with a warning beyond once. */
+  /**
+   * The disks of this host's VMs may grow by at most so many times the free room; undefined: by more, with a
+   * warning beyond once.
+   */
   readonly diskOvercommit: number | undefined
   /** A VM that a full disk has stopped goes on once its file system has this much room. */
   readonly resumeRoomBytes: number
@@ -168,7 +171,10 @@ function vmmBinaries(
 
 const programSettings = ["QEMU_BINARY", "QEMU_IMG", ...vmmPrograms.map(({ setting }) => setting)]
 
-/** Refuses a program that a setting names and that cannot be executed; one that is just not installed is no setting's fault. */
+/**
+ * Refuses a program that a setting names and that cannot be executed; one that is just not installed is no
+ * setting's fault.
+ */
 function assertPrograms(env: Env): void {
   const mistakes = programSettings
     .filter((setting) => env[setting] !== undefined && !isProgram(env[setting], env["PATH"]))

@@ -61,9 +61,10 @@ interface Shared {
 }
 
 /**
- * Starts the worker of one host. VMs that an earlier worker left paused are resumed first, before there is a database;
- * then it registers the host and takes work from `capture.<host>`. Disposing of it stops taking work, cancels what is
- * under way (each VM is resumed and its operation queued again), and leaves the VMs running.
+ * Starts the worker of one host. VMs that an earlier worker left paused are resumed first, before there is a
+ * database; then it registers the host and takes work from `capture.<host>`. Disposing of it stops taking
+ * work, cancels what is under way (each VM is resumed and its operation queued again), and leaves the VMs
+ * running.
  */
 export async function startCaptureWorker(
   config: CaptureWorkerConfig,
@@ -231,7 +232,10 @@ async function registration(
   }
 }
 
-/** Registers the host and says that it lives: every 5 s, and when its problems change. Throws when another machine holds the name. */
+/**
+ * Registers the host and says that it lives: every 5 s, and when its problems change. Throws when another
+ * machine holds the name.
+ */
 async function keepRegistered(
   db: OwnedDatabase,
   host: HostRegistration,

@@ -6,13 +6,17 @@ import { fileTimeMs } from "@stillframe/storage/file-time"
 import { manifestName, snapshotDir } from "@stillframe/storage/layout"
 import type { Worker } from "./worker.ts"
 
-/** Younger ones may belong to a capture that is under way and not yet, or not any more, in the database's view. */
+/**
+ * Younger ones may belong to a capture that is under way and not yet, or not any more, in the database's
+ * view.
+ */
 const attemptAgeMsMin = 3_600_000
 
 /**
- * Removes what captures have left whose workers died for good: attempts without a manifest, older than an hour by the
- * file system's clock, whose token no operation holds. One with a manifest is a whole snapshot and never touched. A snapshot's directory
- * goes once it has held nothing for an hour and no operation of the snapshot is open.
+ * Removes what captures have left whose workers died for good: attempts without a manifest, older than an
+ * hour by the file system's clock, whose token no operation holds. One with a manifest is a whole snapshot
+ * and never touched. A snapshot's directory goes once it has held nothing for an hour and no operation of the
+ * snapshot is open.
  */
 export async function removeDeadAttempts({ db, config, pool, log }: Omit<Worker, "guard">): Promise<void> {
   const snapshotIds = await readdir(join(config.storageDir, "snapshots")).catch(none)

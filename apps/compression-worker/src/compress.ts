@@ -38,8 +38,8 @@ import type { Worker } from "./worker.ts"
 const compressShare = 0.7
 
 /**
- * Turns a snapshot's memory into frames, reads them back from the device against the hash that was taken at capture, and
- * only then names them in the row. The file before goes afterwards, by a step of its own.
+ * Turns a snapshot's memory into frames, reads them back from the device against the hash that was taken at
+ * capture, and only then names them in the row. The file before goes afterwards, by a step of its own.
  */
 export function compressHandler(worker: Worker): OperationHandler {
   return {
@@ -197,8 +197,8 @@ async function publish(
 }
 
 /**
- * Removes what tries of workers that died have left: the row does not name it, and their tokens are no longer current.
- * While somebody may still read an earlier form of the memory, all of it stays for the pool's sweep.
+ * Removes what tries of workers that died have left: the row does not name it, and their tokens are no longer
+ * current. While somebody may still read an earlier form of the memory, all of it stays for the pool's sweep.
  */
 async function removeStale({ db }: Worker, snapshot: SnapshotRow, dir: string): Promise<void> {
   if (snapshot.superseded && (await hasReaders(db, snapshot.id))) return

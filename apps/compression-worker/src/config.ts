@@ -19,7 +19,10 @@ export interface CompressionWorkerConfig {
   readonly host: string
   readonly pool: string
   readonly threads: number
-  /** A snapshot whose last verification is longer ago is verified again when nothing else is to be done; 0: never. */
+  /**
+   * A snapshot whose last verification is longer ago is verified again when nothing else is to be done; 0:
+   * never.
+   */
   readonly scrubIntervalMs: number
   /** How long work may make no progress. Absent: five minutes. */
   readonly stallMs?: number

@@ -9,8 +9,8 @@ import { snapshotDir } from "@stillframe/storage/layout"
 import type { Worker } from "./worker.ts"
 
 /**
- * Removes the files of a snapshot that is gone for everybody outside, then its row. What other snapshots and VMs share
- * with it lives on in their own hard links.
+ * Removes the files of a snapshot that is gone for everybody outside, then its row. What other snapshots and
+ * VMs share with it lives on in their own hard links.
  */
 export function deleteHandler({ db, config, pool, guard }: Worker): OperationHandler {
   return {

@@ -17,8 +17,9 @@ const scrubMs = 60_000
 const imageSweepMs = 600_000
 
 /**
- * Removes memory files whose other form is published and which nobody reads: the raw one after its compression, a
- * compressed one after another. Any number of workers may do it at once: a file that is gone already counts as removed.
+ * Removes memory files whose other form is published and which nobody reads: the raw one after its
+ * compression, a compressed one after another. Any number of workers may do it at once: a file that is gone
+ * already counts as removed.
  */
 export async function removeSupersededMemory({
   db,
@@ -39,15 +40,18 @@ export async function removeSupersededMemory({
   }
 }
 
-/** Removes the pool's images that no payload has a link to any more. A pool on the file system of DATA_DIR has none of its own. */
+/**
+ * Removes the pool's images that no payload has a link to any more. A pool on the file system of DATA_DIR has
+ * none of its own.
+ */
 async function removePoolImages({ config, log }: Worker): Promise<void> {
   const removed = await removeUnusedImages({ dir: join(config.storageDir, "images") })
   if (removed > 0) log.info({ removed }, "unused images removed")
 }
 
 /**
- * Looks every few seconds for memory files that a reader has held until now, every minute for a snapshot to verify again,
- * and every ten for dead attempts and unused images.
+ * Looks every few seconds for memory files that a reader has held until now, every minute for a snapshot to
+ * verify again, and every ten for dead attempts and unused images.
  */
 export function startPoolSweep(worker: Worker): AsyncDisposable {
   const trouble = openTrouble(worker.log, { lost: "pool not swept", back: "the pool is swept again" })

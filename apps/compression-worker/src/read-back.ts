@@ -19,22 +19,24 @@ interface Reading extends GuardedWork {
 const damageCodes: ReadonlySet<ErrorCode> = new Set(["corrupted", "not_found", "conflict"])
 
 /**
- * Reads every file of a sealed payload and compares it with its hash: the memory in whatever form the row names, each
- * disk layer and image, and a caller's disk that an earlier version linked with the hash of its first verification. Throws what says nothing about the files: a
- * failing device, an abort.
+ * Reads every file of a sealed payload and compares it with its hash: the memory in whatever form the row
+ * names, each disk layer and image, and a caller's disk that an earlier version linked with the hash of its
+ * first verification. Throws what says nothing about the files: a failing device, an abort.
  */
 export async function readBack(dir: string, reading: Reading): Promise<Verdict> {
   const baseSha256 = { ...reading.snapshot.base_sha256 }
   try {
     const manifest = await readManifest(dir, reading.snapshot.manifest_sha256)
-    // Snapshots of earlier versions. Where there is no link, the file is its host's alone, and its restore looks at it.
+    // Snapshots of earlier versions. Where there is no link, the file is its host's alone, and its restore
+    // looks at it.
     const disks = (manifest.disks as unknown as Disk[]).map((disk) => ({
       ...disk,
       sources: disk.sources.filter(({ link }) => link !== undefined),
     }))
     const untold = new Set<string>()
     await currentSources(dir, disks, async (link) => {
-      // Another time with a known hash: the read below compares. Without one nothing says what it held; its use is refused.
+      // Another time with a known hash: the read below compares. Without one nothing says what it held; its
+      // use is refused.
       if (baseSha256[link] === undefined) untold.add(link)
       return true
     })
@@ -74,7 +76,10 @@ async function readMemory(
     })
 }
 
-/** Resolves with its hash. `sha256` and `bytes`: what the file must have; without a hash any content is as good. */
+/**
+ * Resolves with its hash. `sha256` and `bytes`: what the file must have; without a hash any content is as
+ * good.
+ */
 async function readFile(
   dir: string,
   { name, role, bytes, sha256: expected }: ManifestFile,

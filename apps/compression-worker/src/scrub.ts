@@ -1,7 +1,10 @@
 import { startScrub } from "@stillframe/db/snapshots/verifications"
 import type { Worker } from "./worker.ts"
 
-/** Has the snapshot verified again whose last verification is the longest ago, if that is too long and the pool is idle. */
+/**
+ * Has the snapshot verified again whose last verification is the longest ago, if that is too long and the
+ * pool is idle.
+ */
 export async function scrub({
   config: { pool, scrubIntervalMs },
   db,

@@ -18,9 +18,10 @@ export interface StallGuard {
   /**
    * Does work on the pool's files and gives it up with `timeout` when it makes no progress.
    *
-   * A thread in a call to a file system that hangs cannot be ended, and closing its files would give their numbers to other files, which
-   * it would then write. So its work is left as it is, with its files open, and ends when the call returns. Until then further work
-   * fails with `storage_unavailable`, which waits: threads and memory of the process stay bounded.
+   * A thread in a call to a file system that hangs cannot be ended, and closing its files would give their
+   * numbers to other files, which it would then write. So its work is left as it is, with its files open, and
+   * ends when the call returns. Until then further work fails with `storage_unavailable`, which waits:
+   * threads and memory of the process stay bounded.
    */
   run<T>(signal: AbortSignal, work: (guarded: GuardedWork) => Promise<T>): Promise<T>
 }

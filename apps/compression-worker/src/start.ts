@@ -37,8 +37,8 @@ interface Shared {
 }
 
 /**
- * Starts a worker of one storage pool; any number may share it. Disposing of it hands back what is under way, which the
- * next worker starts again.
+ * Starts a worker of one storage pool; any number may share it. Disposing of it hands back what is under way,
+ * which the next worker starts again.
  */
 export async function startCompressionWorker(
   config: CompressionWorkerConfig,
@@ -93,7 +93,9 @@ async function takeUp({ db, config, committed }: Pick<Worker, "db" | "config" | 
   committed()
 }
 
-/** Says every 5 s that the worker lives, what it compresses with, and at once when its problems have changed. */
+/**
+ * Says every 5 s that the worker lives, what it compresses with, and at once when its problems have changed.
+ */
 async function keepRegistered(
   { config: { host: name, pool }, db, log, problems }: Worker,
   codecs: Readonly<Record<Algorithm, string>>,

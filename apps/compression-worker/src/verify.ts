@@ -14,8 +14,8 @@ import type { Worker } from "./worker.ts"
 const lookForWorkMs = 2_000
 
 /**
- * Reads all files of a snapshot and writes down whether they are what was captured. Damage is a result, not a failure:
- * only what may pass, such as a disk that can't be read, fails the operation.
+ * Reads all files of a snapshot and writes down whether they are what was captured. Damage is a result, not a
+ * failure: only what may pass, such as a disk that can't be read, fails the operation.
  */
 export function verifyHandler(worker: Worker): OperationHandler {
   const { config, db, guard, log, pool } = worker

@@ -23,8 +23,9 @@ export interface Agents {
 }
 
 /**
- * Agents that connect to public addresses by `https://`, and to allowed ranges, and nowhere else. The check is made on
- * each address that a connection is about to be opened to, so a name that changes its mind after a check is no way in.
+ * Agents that connect to public addresses by `https://`, and to allowed ranges, and nowhere else. The check
+ * is made on each address that a connection is about to be opened to, so a name that changes its mind after a
+ * check is no way in.
  */
 export function guardedAgents(rules: AddressRules, lookup: Lookup = systemLookup): Agents {
   const connect = guardedConnector(rules, lookup)

@@ -14,7 +14,10 @@ import { postSigned, type Answer } from "./post-signed.ts"
 import { openRecorder } from "./record.ts"
 import { openSigningKeys } from "./signing-keys.ts"
 
-/** In flight from one dispatcher, to all webhooks. Much more than to one, so that slow receivers leave room for others. */
+/**
+ * In flight from one dispatcher, to all webhooks. Much more than to one, so that slow receivers leave room
+ * for others.
+ */
 const concurrencyMax = 256
 
 /** Standard Webhooks recommends this for an attempt. */
@@ -28,7 +31,10 @@ export interface DelivererOptions {
   /** An attempt may take this long; 15 s unless told otherwise. */
   readonly attemptMs?: number | undefined
   readonly log: Logger
-  /** Called when another turn is worth while: attempts have ended, so there is room for others, or an event waits. */
+  /**
+   * Called when another turn is worth while: attempts have ended, so there is room for others, or an event
+   * waits.
+   */
   readonly onWork: () => void
   /** Called when events got their numbers: whoever reads them finds them now. */
   readonly onNumbered: () => void
@@ -38,11 +44,14 @@ export interface DelivererOptions {
 
 export interface Deliverer {
   /**
-   * Numbers the events that wait and starts an attempt for each delivery that is due, as far as there is room. Returns in
-   * how many milliseconds there is more to do.
+   * Numbers the events that wait and starts an attempt for each delivery that is due, as far as there is
+   * room. Returns in how many milliseconds there is more to do.
    */
   turn(): Promise<number | undefined>
-  /** Ends the attempts that run, which don't count and are made again, and waits for what has ended to be recorded. */
+  /**
+   * Ends the attempts that run, which don't count and are made again, and waits for what has ended to be
+   * recorded.
+   */
   stop(): Promise<void>
 }
 

@@ -31,8 +31,8 @@ subscribe("undici:request:error", (message) => {
 const closeCodes: ReadonlySet<string | undefined> = new Set(["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"])
 
 /**
- * True when a request of undici failed because its connection, kept from an earlier request, was closed before an
- * answer: the receiver may have closed it just when the request was sent.
+ * True when a request of undici failed because its connection, kept from an earlier request, was closed
+ * before an answer: the receiver may have closed it just when the request was sent.
  */
 export function wasClosedWhileKept(error: unknown): boolean {
   return (

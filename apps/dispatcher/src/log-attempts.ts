@@ -1,7 +1,9 @@
 import type { EndedAttempt } from "@stillframe/db/webhooks/delivery-outcomes"
 import type { Logger } from "@stillframe/runtime/logger"
 
-/** Tells what attempts came to. `deleted`: the webhooks that are gone by now, of which nothing is tried again. */
+/**
+ * Tells what attempts came to. `deleted`: the webhooks that are gone by now, of which nothing is tried again.
+ */
 export function logAttempts(
   log: Logger,
   attempts: readonly EndedAttempt[],

@@ -6,7 +6,10 @@ export interface LoopOptions {
   readonly name: string
   /** At the latest this long after the last turn, woken or not. */
   readonly everyMs: number
-  /** One turn. May return in how many milliseconds it wants the next one. `signal` asks a long one to end early. */
+  /**
+   * One turn. May return in how many milliseconds it wants the next one. `signal` asks a long one to end
+   * early.
+   */
   readonly turn: (signal: AbortSignal) => Promise<number | undefined | void>
   readonly log: Logger
 }
@@ -21,8 +24,8 @@ export interface Loop {
 const failurePauseMsMax = 15_000
 
 /**
- * Turns one after the other: when woken, when the last one asked for it, else every so often. A turn that fails is logged
- * and tried again, at first after `everyMs`, then less and less often.
+ * Turns one after the other: when woken, when the last one asked for it, else every so often. A turn that
+ * fails is logged and tried again, at first after `everyMs`, then less and less often.
  */
 export function startLoop({ name, everyMs, turn, log }: LoopOptions): Loop {
   const stopping = new AbortController()

@@ -29,8 +29,9 @@ const keptBytesMax = 1_024
 const answerBytesMax = 64 * 1_024
 
 /**
- * One attempt by the rules of Standard Webhooks: signed over the very bytes that are sent, no redirect followed. A kept
- * connection that the receiver closes before it answers is replaced by a new one, within the same attempt. The answer's body is read up to a limit, so that the connection can be used again.
+ * One attempt by the rules of Standard Webhooks: signed over the very bytes that are sent, no redirect
+ * followed. A kept connection that the receiver closes before it answers is replaced by a new one, within the
+ * same attempt. The answer's body is read up to a limit, so that the connection can be used again.
  */
 export async function postSigned(post: SignedPost): Promise<Answer> {
   const { timeoutMs, signal } = post

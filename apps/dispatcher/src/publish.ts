@@ -3,8 +3,8 @@ import { markLost, nextUnrelayedInMs, relayBatchMax, takeUnrelayed } from "@stil
 import type { QueueEngine } from "@stillframe/queue/contract"
 
 /**
- * Puts operations that are due into their queues. When the queue is down the rows are taken back with a new wake, because
- * nobody knows which jobs had arrived. Returns when the next operation is due.
+ * Puts operations that are due into their queues. When the queue is down the rows are taken back with a new
+ * wake, because nobody knows which jobs had arrived. Returns when the next operation is due.
  */
 export async function publishOperations(
   db: OwnedDatabase,

@@ -13,8 +13,8 @@ import { goneStatus } from "./judge.ts"
 import { logAttempts } from "./log-attempts.ts"
 
 /**
- * A webhook that took nothing for this long is disabled when it lets a delivery's last try fail too: where events are rare,
- * two failures are all there was in that time.
+ * A webhook that took nothing for this long is disabled when it lets a delivery's last try fail too: where
+ * events are rare, two failures are all there was in that time.
  */
 const failingMsMax = 5 * 24 * 3_600_000
 
@@ -33,7 +33,9 @@ export interface Recorder {
   flush(): Promise<void>
 }
 
-/** Writes attempts down, and what follows for their webhooks. What ends during a write makes up the next one. */
+/**
+ * Writes attempts down, and what follows for their webhooks. What ends during a write makes up the next one.
+ */
 export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOptions): Recorder {
   let waiting: EndedAttempt[] = []
   const markedFailing = new Set<string>()
@@ -75,8 +77,9 @@ export function openRecorder({ db, log, onRecorded, onDisabled }: RecorderOption
   }
 
   /**
-   * Returns the webhooks of `failed` that were deleted meanwhile. Most batches change nothing: their webhooks were well when they were claimed for, and are. That another dispatcher has
-   * seen one fail since then is put right by the next success.
+   * Returns the webhooks of `failed` that were deleted meanwhile. Most batches change nothing: their webhooks
+   * were well when they were claimed for, and are. That another dispatcher has seen one fail since then is
+   * put right by the next success.
    */
   async function recordChange(
     batch: readonly EndedAttempt[],

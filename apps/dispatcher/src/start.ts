@@ -44,7 +44,10 @@ interface Shared {
   readonly engine?: QueueEngine
 }
 
-/** Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may run. */
+/**
+ * Publishes operations, numbers events, delivers webhooks and sweeps rows, until disposed of. Any number may
+ * run.
+ */
 export async function startDispatcher(
   config: DispatcherConfig,
   log: Logger,

@@ -6,9 +6,9 @@ import type { QueueEngine } from "@stillframe/queue/contract"
 const relayGraceMs = 30_000
 
 /**
- * Finds queued operations whose job the queue no longer has (wiped, restored, evicted, taken by a worker that died before
- * its claim) and marks them for relaying. After the queue's own tables had to be built again, that is all of them.
- * Returns how many.
+ * Finds queued operations whose job the queue no longer has (wiped, restored, evicted, taken by a worker that
+ * died before its claim) and marks them for relaying. After the queue's own tables had to be built again,
+ * that is all of them. Returns how many.
  */
 export async function sweepLostJobs(db: OwnedDatabase, engine: QueueEngine): Promise<number> {
   const wiped = await engine.repair()

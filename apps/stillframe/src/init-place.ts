@@ -16,7 +16,10 @@ interface Asked {
   readonly replaceLost: boolean
 }
 
-/** Makes `dir` the pool of that name; resolves with what was done, for people. Throws `conflict` for what would lose snapshots unasked. */
+/**
+ * Makes `dir` the pool of that name; resolves with what was done, for people. Throws `conflict` for what
+ * would lose snapshots unasked.
+ */
 export async function initPool(db: OwnedDatabase, { dir, name, replaceLost }: Asked): Promise<string> {
   const [hosts, workers] = await Promise.all([liveHosts(db), liveCompressionWorkers(db)])
   assertStopped([...hosts, ...workers].filter(({ pool }) => pool === name).map((worker) => worker.name))

@@ -1,4 +1,6 @@
-/** Prints a line on standard output. Rejects with the system's error, but not where a pipe's reader has left. */
+/**
+ * Prints a line on standard output. Rejects with the system's error, but not where a pipe's reader has left.
+ */
 export function printLine(line: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const end = (error?: NodeJS.ErrnoException | null): void =>

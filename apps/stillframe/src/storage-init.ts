@@ -23,7 +23,10 @@ const settings = {
   ...hostSettings,
 }
 
-/** `storage init`: says that STORAGE_DIR, or with `--host` DATA_DIR, is the right directory though the database means another. */
+/**
+ * `storage init`: says that STORAGE_DIR, or with `--host` DATA_DIR, is the right directory though the
+ * database means another.
+ */
 export async function storageInit({ host = false, replaceLost = false }: StorageInitOptions): Promise<void> {
   try {
     await printLine(await init(processEnv(), { host, replaceLost }))

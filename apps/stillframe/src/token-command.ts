@@ -37,7 +37,9 @@ export async function printToken({ scope, expires, subject }: TokenOptions): Pro
   }
 }
 
-/** The secret of the API that `npm start` runs with this environment, found as it finds it. None is made here. */
+/**
+ * The secret of the API that `npm start` runs with this environment, found as it finds it. None is made here.
+ */
 async function signingSecret(env: Env): Promise<{ secret: string; from: string }> {
   if (env["JWT_SECRET"] === undefined && env["DATABASE_URL"] === undefined) {
     const file = join(parseEnv({ DATA_DIR: storageSettings.DATA_DIR }, env).DATA_DIR, "jwt-secret")

@@ -24,9 +24,9 @@ const warmUps = 1_000
 const openCapturesMax = "1000000"
 
 /**
- * The API against a bare Express handler that checks the same token and runs the same SQL: two processes of their own, a
- * database each on one Postgres, loaded by this process over connections that are kept alive. Nothing else runs: no
- * dispatcher numbers the events, no worker takes the operations.
+ * The API against a bare Express handler that checks the same token and runs the same SQL: two processes of
+ * their own, a database each on one Postgres, loaded by this process over connections that are kept alive.
+ * Nothing else runs: no dispatcher numbers the events, no worker takes the operations.
  */
 export async function benchApi(): Promise<void> {
   using place = scratch("api")

@@ -7,8 +7,8 @@ import { jwtVerify } from "jose"
 import { Pool } from "pg"
 import { createSql, listSql } from "./by-hand.ts"
 
-// The reference that the API is measured against, a process of its own: a token checked, one statement, an answer. It
-// checks nothing else, logs nothing and finds no instance: it has been told which one.
+// The reference that the API is measured against, a process of its own: a token checked, one statement, an
+// answer. It checks nothing else, logs nothing and finds no instance: it has been told which one.
 
 const { DATABASE_URL, JWT_SECRET = "", INSTANCE } = process.env
 const instance = JSON.parse(INSTANCE ?? "") as { id: string; name: string; host: string; pool: string }

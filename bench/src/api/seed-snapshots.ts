@@ -10,8 +10,8 @@ export const tagPairs = {
 } as const
 
 /**
- * 100,000 captured and compressed snapshots of 1,000 instances, one a minute, the same in every run, a twentieth of them
- * failed; each with five tags, of which `env` has 3 values and `build` 2,000.
+ * 100,000 captured and compressed snapshots of 1,000 instances, one a minute, the same in every run, a
+ * twentieth of them failed; each with five tags, of which `env` has 3 values and `build` 2,000.
  */
 export async function seedSnapshots(db: OwnedDatabase): Promise<void> {
   await db.connection().execute(async (connection) => {

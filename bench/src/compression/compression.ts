@@ -17,9 +17,9 @@ const threads = availableParallelism()
 const { signal } = new AbortController()
 
 /**
- * Compression, verification and decompression of three memory images against `zstd -1` and `lz4 -1` on the same files.
- * A turn begins with the same files in place on both sides and leaves none behind; its own output is synced and removed
- * before the other side's turn.
+ * Compression, verification and decompression of three memory images against `zstd -1` and `lz4 -1` on the
+ * same files. A turn begins with the same files in place on both sides and leaves none behind; its own output
+ * is synced and removed before the other side's turn.
  */
 export async function benchCompression(machine: Machine): Promise<void> {
   using place = scratch("compression")

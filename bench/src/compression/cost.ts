@@ -3,7 +3,10 @@ import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import { setTimeout as delay } from "node:timers/promises"
 
-/** What a piece of work took: wall time, and the processors' time of this process and of the commands it waited for. */
+/**
+ * What a piece of work took: wall time, and the processors' time of this process and of the commands it
+ * waited for.
+ */
 export interface Cost {
   readonly ms: number
   readonly cpuMs: number
@@ -34,8 +37,8 @@ export function runCommand([program, ...args]: Command): void {
 }
 
 /**
- * The most memory a command had resident, in MiB, as last seen before its end: looked up about every millisecond, so
- * growth of the last one is missed. Rejects when the command fails.
+ * The most memory a command had resident, in MiB, as last seen before its end: looked up about every
+ * millisecond, so growth of the last one is missed. Rejects when the command fails.
  */
 export async function peakMebibytes([program, ...args]: Command): Promise<number> {
   // Not the maxRSS of a child that was waited for: Linux starts that at what its parent had.

@@ -20,8 +20,8 @@ const memoryBytes = memoryMib * 2 ** 20
 const dumpMsMax = 60_000
 
 /**
- * The synthetic image, and a freshly booted demo guest's memory twice: raw, every byte of it written as Firecracker and
- * Cloud Hypervisor write it, and as QEMU saves it, where pages of zeros are only named.
+ * The synthetic image, and a freshly booted demo guest's memory twice: raw, every byte of it written as
+ * Firecracker and Cloud Hypervisor write it, and as QEMU saves it, where pages of zeros are only named.
  */
 export async function writeMemoryImages(machine: Machine, dir: string): Promise<MemoryImage[]> {
   const synthetic = { what: "synthetic, 512 MiB", path: join(dir, "synthetic"), isRawMemory: false }

@@ -1,6 +1,9 @@
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs"
 
-/** Half zeros in runs of 64 KiB to 8 MiB, a sixth each of machine code (this Node), text and noise. Holds no holes. */
+/**
+ * Half zeros in runs of 64 KiB to 8 MiB, a sixth each of machine code (this Node), text and noise. Holds no
+ * holes.
+ */
 export function writeSyntheticImage(path: string, imageBytes: number): void {
   const next = noise(42)
   const code = readFileSync(process.execPath)

@@ -7,7 +7,9 @@ import type { Step } from "./steps.ts"
 const frameCount = 1_000_000
 const differentFrames = 1_000
 
-/** A file as a logger writes it that compresses each line by itself, verified by us and tested by the tool. */
+/**
+ * A file as a logger writes it that compresses each line by itself, verified by us and tested by the tool.
+ */
 export function tinyFramesStep(algorithm: "zstd" | "lz4", dir: string, threads: number): Step {
   const path = join(dir, `a-million-frames.${algorithm}`)
   const write = { zstd: (line: Buffer) => zstdPart(line, { checksum: true }), lz4: lz4Part }[algorithm]

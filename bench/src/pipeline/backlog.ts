@@ -14,8 +14,8 @@ const connections = 16
 const memoryMib = 64
 
 /**
- * From a create to its 201 for one VM, while 2,000 snapshots of another VM wait, against the same while none does. Both VMs
- * are on the same host and run all the time, so the difference is the backlog's.
+ * From a create to its 201 for one VM, while 2,000 snapshots of another VM wait, against the same while none
+ * does. Both VMs are on the same host and run all the time, so the difference is the backlog's.
  */
 export async function benchBacklog(machine: Machine): Promise<void> {
   console.log(`\nsnapshot of one VM with ${backlog} of another waiting, against none waiting; ms`)

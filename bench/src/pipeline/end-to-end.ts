@@ -19,9 +19,9 @@ const rounds = 9
 const memoryMib = 512
 
 /**
- * From the request to the verified `snapshot.completed` at the receiver, against the same by hand: QMP stop, `exec:cat`,
- * cont, then `zstd -1` and `zstd -t`. One guest each, of the same kind on the same file system; the one that is not being
- * measured stands still.
+ * From the request to the verified `snapshot.completed` at the receiver, against the same by hand: QMP stop,
+ * `exec:cat`, cont, then `zstd -1` and `zstd -t`. One guest each, of the same kind on the same file system;
+ * the one that is not being measured stands still.
  */
 export async function benchEndToEnd(machine: Machine): Promise<void> {
   console.log("\nrequest → snapshot.completed verified at the receiver, 512 MiB demo guest, zstd 1; ms")

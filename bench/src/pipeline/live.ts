@@ -23,9 +23,10 @@ const settleMs = 100
 const { signal } = new AbortController()
 
 /**
- * How long a live capture stands still a guest: `captureQemu` called directly, against `stop`, a background `migrate` and `cont` by hand,
- * against a background `migrate` that stops the guest by itself, and against a paused capture. First each on a process of its own, then
- * by turns on one: a live save splits the huge pages that a guest's memory lies in, and the kernel takes minutes to join them again.
+ * How long a live capture stands still a guest: `captureQemu` called directly, against `stop`, a background
+ * `migrate` and `cont` by hand, against a background `migrate` that stops the guest by itself, and against a
+ * paused capture. First each on a process of its own, then by turns on one: a live save splits the huge pages
+ * that a guest's memory lies in, and the kernel takes minutes to join them again.
  */
 export async function benchLive(plain: Machine): Promise<void> {
   using place = scratch("live")
@@ -96,7 +97,10 @@ async function measure(what: string, rounds: number, { machine, memoryFile, on }
   console.log(`live ${range(ours)} ms (median ${median(ours).toFixed(1)}), paused ${range(paused)} ms`)
 }
 
-/** The same steps without disks, sink or safeguards. Resolves with the pause: from before `stop` to the answer of `cont`. */
+/**
+ * The same steps without disks, sink or safeguards. Resolves with the pause: from before `stop` to the answer
+ * of `cont`.
+ */
 async function saveByHand(guest: Guest, file: string): Promise<number> {
   return await withMonitor(guest.dir, qemuFiles.command, async (monitor) => {
     await setUpLiveSave(monitor)
@@ -117,7 +121,9 @@ async function saveByHand(guest: Guest, file: string): Promise<number> {
   })
 }
 
-/** QEMU's own stop, which leaves no moment to freeze a disk in. Resolves with the time between its two events. */
+/**
+ * QEMU's own stop, which leaves no moment to freeze a disk in. Resolves with the time between its two events.
+ */
 async function saveByItself(guest: Guest, file: string): Promise<number> {
   return await withMonitor(guest.dir, qemuFiles.command, async (monitor) => {
     await setUpLiveSave(monitor)

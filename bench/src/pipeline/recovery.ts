@@ -21,9 +21,10 @@ const lookMs = 1
 const statusMs = 50
 
 /**
- * How long a VM stays paused after SIGKILL has hit, in the middle of the save, its captor, the capture-worker, or both.
- * The end of each pause is the first growth of the guest's console, which it writes to all the time: later than the VM's
- * resumption by a line of the guest and a look of ours, a millisecond or two.
+ * How long a VM stays paused after SIGKILL has hit, in the middle of the save, its captor, the
+ * capture-worker, or both. The end of each pause is the first growth of the guest's console, which it writes
+ * to all the time: later than the VM's resumption by a line of the guest and a look of ours, a millisecond or
+ * two.
  */
 export async function benchRecovery(machine: Machine): Promise<void> {
   using place = scratch("recovery")
@@ -146,7 +147,10 @@ function loadMs(): number {
   return performance.now() - startedAt
 }
 
-/** Resolves once bytes of the guest's memory have reached the attempt's file: the VM is paused and its save under way. */
+/**
+ * Resolves once bytes of the guest's memory have reached the attempt's file: the VM is paused and its save
+ * under way.
+ */
 async function inTheSave(
   { dataDir }: Parts,
   instance: InstanceResource,

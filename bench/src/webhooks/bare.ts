@@ -2,8 +2,9 @@ import { Client } from "pg"
 import { Webhook } from "standardwebhooks"
 import { Agent, request } from "undici"
 
-// The reference that the dispatcher is measured against, a process of its own. On a NOTIFY of `bare_event` it reads the row
-// and POSTs it; on one of `bare_run` it signs and POSTs the same body so many times. No retry, no record, no guard, no log.
+// The reference that the dispatcher is measured against, a process of its own. On a NOTIFY of `bare_event` it
+// reads the row and POSTs it; on one of `bare_run` it signs and POSTs the same body so many times. No retry,
+// no record, no guard, no log.
 
 const { DATABASE_URL, SECRET = "" } = process.env
 const agent = new Agent()

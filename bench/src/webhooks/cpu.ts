@@ -1,6 +1,9 @@
 import { readdirSync, readFileSync } from "node:fs"
 
-/** Milliseconds that the threads of these processes have run on a processor. One that has ended counts for nothing. */
+/**
+ * Milliseconds that the threads of these processes have run on a processor. One that has ended counts for
+ * nothing.
+ */
 export function cpuMs(pids: readonly number[]): number {
   return pids.flatMap(threadsOf).reduce((sum, schedstat) => sum + runNs(schedstat) / 1e6, 0)
 }

@@ -28,7 +28,10 @@ interface Rate {
   readonly path: string
 }
 
-/** How many are delivered in a second, what of the processors that takes, and whether memory stays where it is. */
+/**
+ * How many are delivered in a second, what of the processors that takes, and whether memory stays where it
+ * is.
+ */
 export async function benchRates(sides: Sides, resources: AsyncDisposableStack): Promise<void> {
   const script = resources.use(await startScript("bench/src/webhooks/receiver.ts", {}))
   const url = String((await script.logged(({ msg }) => msg === "listening"))["url"])

@@ -3,8 +3,9 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { wallClock } from "../measure.ts"
 
-// Where the measured deliveries go, a process of its own: each POST is read and answered 204, below `/slow` after 20 ms. GET
-// says how many there were since the last GET that asked for as many as there are now, and when the first and the last came.
+// Where the measured deliveries go, a process of its own: each POST is read and answered 204, below `/slow`
+// after 20 ms. GET says how many there were since the last GET that asked for as many as there are now, and
+// when the first and the last came.
 
 const slowMs = 20
 let count = 0

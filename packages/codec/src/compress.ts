@@ -27,9 +27,9 @@ interface Sizes {
 }
 
 /**
- * Compresses `source` into `destination`, which must not exist, as independent frames and a seek table.
- * All reading, compressing and writing is done by `threads` threads with about 12 MiB each. On failure or abort the
- * destination is gone; an abort throws the signal's reason.
+ * Compresses `source` into `destination`, which must not exist, as independent frames and a seek table. All
+ * reading, compressing and writing is done by `threads` threads with about 12 MiB each. On failure or abort
+ * the destination is gone; an abort throws the signal's reason.
  */
 export async function compressFile(
   options: Compressing & {
@@ -52,7 +52,10 @@ export async function compressFile(
   )
 }
 
-/** Compresses into `fd`, which takes bytes only in order: a pipe or a character device that is open for writing. */
+/**
+ * Compresses into `fd`, which takes bytes only in order: a pipe or a character device that is open for
+ * writing.
+ */
 export async function compressToPipe(options: Compressing & { readonly fd: number }): Promise<Sizes> {
   return withSource(options, (source) =>
     compressInto(source, options, { fd: options.fd, inOrder: true, during: (work) => work }),

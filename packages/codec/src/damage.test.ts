@@ -143,7 +143,8 @@ test("a destination that exists is refused and left alone", async () => {
 
 test("an abort on the way removes the destination and throws the signal's reason", async () => {
   const large = join(folder, "large")
-  // Noise of five bits a byte: level 19 takes seconds, so that the first report of progress comes in the middle.
+  // Noise of five bits a byte: level 19 takes seconds, so that the first report of progress comes in the
+  // middle.
   writeFileSync(
     large,
     randomBytes(24 * 2 ** 20).map((byte) => byte & 0x1f),

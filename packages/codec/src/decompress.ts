@@ -7,8 +7,8 @@ import { createControl, passTurn, stop } from "./threads/control.ts"
 import { runThreads } from "./threads/threads.ts"
 
 /**
- * Decompresses `source` into `destination`, which must not exist; frames of zeros become holes. On
- * failure (`corrupted` for damaged bytes) or abort the destination is gone; an abort throws the signal's reason.
+ * Decompresses `source` into `destination`, which must not exist; frames of zeros become holes. On failure
+ * (`corrupted` for damaged bytes) or abort the destination is gone; an abort throws the signal's reason.
  */
 export async function decompressFile(options: {
   source: string
@@ -46,9 +46,9 @@ export async function decompressFile(options: {
 }
 
 /**
- * The content in order, in pieces of about 2 MiB that belong to the reader. Threads run at most `batchesAheadPerThread`
- * pieces each ahead of it. A piece comes only after all of it was checked: throws `corrupted` before anything of a bad
- * frame is yielded.
+ * The content in order, in pieces of about 2 MiB that belong to the reader. Threads run at most
+ * `batchesAheadPerThread` pieces each ahead of it. A piece comes only after all of it was checked: throws
+ * `corrupted` before anything of a bad frame is yielded.
  */
 export async function* decompressFrames(options: {
   path: string

@@ -13,12 +13,12 @@ import { fileError, shortened } from "./frames/files.ts"
 const pieceBytes = 1024 * 1024
 
 /**
- * The SHA-256 (hexadecimal) and size of a regular file. Holes are read too, so the hash finds data that
- * was taken for a hole. Hashed on the calling thread: a thread of its own takes longer to start (300 ms in a young process) than
- * a guest's memory to hash (70 ms for 108 MB). An abort throws the signal's reason.
+ * The SHA-256 (hexadecimal) and size of a regular file. Holes are read too, so the hash finds data that was
+ * taken for a hole. Hashed on the calling thread: a thread of its own takes longer to start (300 ms in a
+ * young process) than a guest's memory to hash (70 ms for 108 MB). An abort throws the signal's reason.
  *
- * `fromDevice`: the bytes come past the page cache (O_DIRECT) where the file system can do that. `onBytes`: called with the number of
- * bytes that have been read, after each piece.
+ * `fromDevice`: the bytes come past the page cache (O_DIRECT) where the file system can do that. `onBytes`:
+ * called with the number of bytes that have been read, after each piece.
  */
 export async function sha256File(path: string, reading: FileReading): Promise<FileHash> {
   return await hashFile(path, plainHash, reading)
@@ -36,8 +36,9 @@ interface FileHash {
 }
 
 /**
- * The hash of a disk's or an image's file, as `sha256File`: from `sparseBytesMin` on that of its content, whose holes are not read.
- * `expected`: the hash that it should have; a file that has it as its plain SHA-256, as earlier versions kept it, resolves with that.
+ * The hash of a disk's or an image's file, as `sha256File`: from `sparseBytesMin` on that of its content,
+ * whose holes are not read. `expected`: the hash that it should have; a file that has it as its plain
+ * SHA-256, as earlier versions kept it, resolves with that.
  */
 export async function diskHash(
   path: string,

@@ -70,7 +70,10 @@ test.skipIf(linux)(
   timeoutMs,
 )
 
-/** The most memory in bytes that a process held which did nothing else than this call on a module of the package. */
+/**
+ * The most memory in bytes that a process held which did nothing else than this call on a module of the
+ * package.
+ */
 function peakOf(module: string, call: string): number {
   const url = new URL(`${module}.ts`, import.meta.url).href
   // Not resourceUsage().maxRSS: Linux starts that at what the parent had.

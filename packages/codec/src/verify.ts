@@ -20,12 +20,13 @@ export interface Verified {
 }
 
 /**
- * Reads a compressed file back, decompresses all of it and compares its SHA-256 (hexadecimal) and size where they are
- * known; without them, frames and table are held against each other and their checksums. Throws `corrupted` when
- * anything differs; an abort throws the signal's reason. `threads` threads decode and one more hashes in order.
+ * Reads a compressed file back, decompresses all of it and compares its SHA-256 (hexadecimal) and size where
+ * they are known; without them, frames and table are held against each other and their checksums. Throws
+ * `corrupted` when anything differs; an abort throws the signal's reason. `threads` threads decode and one
+ * more hashes in order.
  *
- * `fromDevice` says whether the bytes came past the page cache (O_DIRECT), as they must before anything is deleted on
- * the strength of them; false where the file system cannot do that (tmpfs).
+ * `fromDevice` says whether the bytes came past the page cache (O_DIRECT), as they must before anything is
+ * deleted on the strength of them; false where the file system cannot do that (tmpfs).
  */
 export async function verifyFile(options: {
   path: string

@@ -13,7 +13,9 @@ export interface DatabaseOptions {
   readonly connectionsMax?: number
   /** A pooler in transaction mode: the next statement may meet another connection, so none is prepared. */
   readonly pooled?: boolean
-  /** Called with the error of a connection that broke while nobody used it; the pool replaces it by itself. */
+  /**
+   * Called with the error of a connection that broke while nobody used it; the pool replaces it by itself.
+   */
   readonly onIdleError: (error: Error) => void
   /** How long a query waits for a connection; 10 s unless told otherwise. */
   readonly acquireMsMax?: number
@@ -44,7 +46,7 @@ export function openDatabase({
     fallback_application_name: "stillframe",
     types: { getTypeParser },
     Client: pooled ? PooledClient : PreparingClient,
-    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
+    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it
     onConnect: pooled ? reachPostgres : prepareSession,
     ...(clockOffset !== undefined && {
       options: `-c stillframe.clock_offset=${clockOffset.replaceAll(" ", "\\ ")}`,
@@ -99,9 +101,9 @@ export function clockPlus(ms: number): ReturnType<typeof sql<Date>> {
 }
 
 /**
- * Runs `work` in one transaction; `work` gets the database to hand to the stores. Rows are locked in the order instance,
- * snapshot, operation. Two transactions that touch several operations may still meet in a deadlock: the one that
- * Postgres ends is run again, so `work` must do nothing but talk to the database.
+ * Runs `work` in one transaction; `work` gets the database to hand to the stores. Rows are locked in the
+ * order instance, snapshot, operation. Two transactions that touch several operations may still meet in a
+ * deadlock: the one that Postgres ends is run again, so `work` must do nothing but talk to the database.
  */
 export function inTransaction<T>(db: OwnedDatabase, work: (tx: Database) => Promise<T>): Promise<T> {
   // Said each time: a transaction-mode pooler's connections keep the database's default.

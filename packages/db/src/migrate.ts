@@ -9,8 +9,9 @@ import { assertUsable } from "./requirements.ts"
 const migrationsDir = new URL("../../../migrations/", import.meta.url)
 
 /**
- * Applies the numbered SQL files of `migrations/` in the order of their names. Processes that start together take turns
- * (Kysely's migrator holds a lock); a database that knows a migration which this program does not is refused.
+ * Applies the numbered SQL files of `migrations/` in the order of their names. Processes that start together
+ * take turns (Kysely's migrator holds a lock); a database that knows a migration which this program does not
+ * is refused.
  */
 export async function migrate(db: OwnedDatabase): Promise<void> {
   await assertUsable(db)

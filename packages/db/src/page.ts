@@ -1,6 +1,9 @@
 import { sql, type RawBuilder, type SelectQueryBuilder } from "kysely"
 
-/** Where one page of a list ends and the next begins: a row's time of creation, to the microsecond, and its id. */
+/**
+ * Where one page of a list ends and the next begins: a row's time of creation, to the microsecond, and its
+ * id.
+ */
 export interface Position {
   /** RFC 3339 in UTC, as Postgres wrote it. A `Date` would round it, and rows would be skipped. */
   readonly createdAt: string
@@ -27,12 +30,15 @@ interface Positioned {
   readonly position_at: string
 }
 
-/** To be selected with each row of a paged list. A tenth of what `to_char` takes, for rows that are then sorted away as well. */
+/**
+ * To be selected with each row of a paged list. A tenth of what `to_char` takes, for rows that are then
+ * sorted away as well.
+ */
 export const positionAt: RawBuilder<string> = sql`replace((created_at at time zone 'UTC')::text, ' ', 'T') || 'Z'`
 
 /**
- * Reads one page of a query that selects `positionAt`. Cheap where an index on (created_at, id) is of use: a page begins in
- * the middle of it.
+ * Reads one page of a query that selects `positionAt`. Cheap where an index on (created_at, id) is of use: a
+ * page begins in the middle of it.
  */
 export async function readPage<Schema, Tables extends keyof Schema, Row extends Positioned>(
   query: SelectQueryBuilder<Schema, Tables, Row>,

@@ -8,8 +8,8 @@ import type { Database } from "./schema.ts"
 const versionMin = 14
 
 /**
- * Refuses a transaction-mode pooler that the settings do not tell of: what one connection sets there, the next one has,
- * and neither prepared statements nor notifications work.
+ * Refuses a transaction-mode pooler that the settings do not tell of: what one connection sets there, the
+ * next one has, and neither prepared statements nor notifications work.
  */
 export async function assertOwnSessions(db: OwnedDatabase): Promise<void> {
   const mark = createId()
@@ -40,7 +40,9 @@ interface Found {
   readonly settings: Readonly<Record<string, string>>
 }
 
-/** Refuses, with `unavailable` and a remedy, a database on which Stillframe would work wrongly or not at all. */
+/**
+ * Refuses, with `unavailable` and a remedy, a database on which Stillframe would work wrongly or not at all.
+ */
 export async function assertUsable(db: Database): Promise<void> {
   const mistake = mistakeIn(await lookAt(db))
   if (mistake !== undefined) throw new StillframeError("unavailable", mistake)

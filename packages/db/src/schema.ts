@@ -33,7 +33,8 @@ export interface Schema {
   delivery_attempts: DeliveryAttemptsTable
 }
 
-// pg gives and takes parsed JSON for objects; arrays must be given as text, or pg makes Postgres arrays of them.
+// pg gives and takes parsed JSON for objects; arrays must be given as text, or pg makes Postgres arrays of
+// them.
 type Json<T extends object> = JSONColumnType<T>
 type Defaulted<T> = ColumnType<T, T | undefined, T>
 

@@ -5,7 +5,10 @@ export interface Capabilities {
   /** Exact: of the binary, or of the system that is one. */
   readonly version: string
   readonly kinds: readonly ("Standby" | "Stopped")[]
-  /** How the disks of a running VM are kept: by layers of our own, by sharing blocks inside the pause, or not at all. */
+  /**
+   * How the disks of a running VM are kept: by layers of our own, by sharing blocks inside the pause, or not
+   * at all.
+   */
   readonly disk_freeze: "layers" | "reflink" | "none"
   readonly attach: boolean
   readonly fork: boolean
@@ -16,7 +19,9 @@ export interface Capabilities {
   readonly compressible_memory_reason?: string
   /** Which versions may load a snapshot: the very same, or that of the same machine type. */
   readonly restores: "same_version" | "same_machine"
-  /** False if a running save cannot be cancelled; a save that would take too long is then refused beforehand. */
+  /**
+   * False if a running save cannot be cancelled; a save that would take too long is then refused beforehand.
+   */
   readonly cancel: boolean
   /** True if memory can be saved while the guest runs. */
   readonly live_capture: boolean

@@ -10,7 +10,10 @@ const inherited = [
   "NODE_COMPILE_CACHE",
 ] as const
 
-/** The environment of a child process. Ours holds secrets, and a child may be broken out of or show it in `/proc`. */
+/**
+ * The environment of a child process. Ours holds secrets, and a child may be broken out of or show it in
+ * `/proc`.
+ */
 export function childEnv(): Record<string, string> {
   const { env } = process
   return Object.fromEntries(

@@ -20,7 +20,10 @@ const compressionLevels: Readonly<Record<Algorithm, { min: number; max: number; 
   lz4: { min: 0, max: 9, default: 0 },
 }
 
-/** The contract's sentence for a level outside its algorithm's range, or undefined when the config is in order. */
+/**
+ * The contract's sentence for a level outside its algorithm's range, or undefined when the config is in
+ * order.
+ */
 export function compressionMistake(config: CompressionConfig): string | undefined {
   const algorithm = config.algorithm ?? "zstd"
   const { min, max } = compressionLevels[algorithm]

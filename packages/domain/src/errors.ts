@@ -1,6 +1,6 @@
 /**
- * Every code a caller, an event or a row can carry. `retry` says whether doing the very same thing again can help:
- * it decides both the attempts of an operation and the `x-should-retry` header.
+ * Every code a caller, an event or a row can carry. `retry` says whether doing the very same thing again can
+ * help: it decides both the attempts of an operation and the `x-should-retry` header.
  */
 export const errorCodes = {
   // Answers to a request: the contract's vocabulary.
@@ -36,7 +36,8 @@ export const errorCodes = {
   storage_failed: { retry: true },
   // A directory is absent or is not the one that the database means; its files may be whole elsewhere.
   storage_unavailable: { retry: true },
-  // Problems of hosts and workers: a clock that differs from the database's, and files that no instance names.
+  // Problems of hosts and workers: a clock that differs from the database's, and files that no instance
+  // names.
   clock_skew: { retry: true },
   orphaned_instances: { retry: false },
   pause_limit_exceeded: { retry: false },
@@ -71,13 +72,17 @@ export class StillframeError extends Error {
   }
 }
 
-/** True where the process or the host has no file descriptor left, which no program or file is to blame for. */
+/**
+ * True where the process or the host has no file descriptor left, which no program or file is to blame for.
+ */
 export function isOutOfDescriptors(thrown: unknown): boolean {
   const { code = "" } = (thrown ?? {}) as NodeJS.ErrnoException
   return code === "EMFILE" || code === "ENFILE"
 }
 
-/** Turns an error of a library or the system into a `StillframeError` with our words; its own are in `said`. */
+/**
+ * Turns an error of a library or the system into a `StillframeError` with our words; its own are in `said`.
+ */
 export function toStillframeError(thrown: unknown): StillframeError {
   if (thrown instanceof StillframeError) return thrown
   const { code, message } = systemErrors[(thrown as NodeJS.ErrnoException | null)?.code ?? ""] ?? unforeseen

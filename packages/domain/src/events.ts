@@ -36,7 +36,10 @@ function patternOf(type: string): string {
   return `${type.split(".", 1).join("")}.*`
 }
 
-/** One line of the feed and the body of a webhook. `sequence` is dense over all events; `data` is the whole resource as it was. */
+/**
+ * One line of the feed and the body of a webhook. `sequence` is dense over all events; `data` is the whole
+ * resource as it was.
+ */
 export interface EventEnvelope {
   readonly id: string
   readonly sequence: number

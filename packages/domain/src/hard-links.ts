@@ -1,4 +1,7 @@
-/** The answers of a file system that makes no hard links, or no more of a file: FAT, FUSE, some network file systems, a full link count. */
+/**
+ * The answers of a file system that makes no hard links, or no more of a file: FAT, FUSE, some network file
+ * systems, a full link count.
+ */
 const withoutLinks: ReadonlySet<string | undefined> = new Set([
   "EXDEV",
   // Also the kernel's protected_hardlinks.

@@ -20,7 +20,9 @@ interface GuestNeeds {
   readonly vcpus: number
 }
 
-/** Why a hypervisor can't boot a guest that another one has booted, with the remedy; undefined where it can. */
+/**
+ * Why a hypervisor can't boot a guest that another one has booted, with the remedy; undefined where it can.
+ */
 export function guestObstacle(hypervisor: Hypervisor, { kernel, vcpus }: GuestNeeds): string | undefined {
   const isQemu = hypervisor === "qemu" || hypervisor === "qemu-microvm"
   if (kernel === undefined && !isQemu)

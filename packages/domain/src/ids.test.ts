@@ -27,7 +27,10 @@ function counts(text: string): number[] {
   return [...found.values()]
 }
 
-/** Of the count that is furthest off, in standard deviations: never six by chance, more than seven for bytes taken modulo. */
+/**
+ * Of the count that is furthest off, in standard deviations: never six by chance, more than seven for bytes
+ * taken modulo.
+ */
 function deviations(text: string): number {
   const ofEach = counts(text)
   const expected = text.length / ofEach.length

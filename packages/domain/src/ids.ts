@@ -4,7 +4,10 @@ const letters = "abcdefghijklmnopqrstuvwxyz"
 const firstCharacter = customAlphabet(letters, 1)
 const otherCharacters = customAlphabet(`0123456789${letters}`, 23)
 
-/** A new id in the form of a cuid2: 24 lower-case alphanumerics, the first a letter. Used for every id and every fencing token. */
+/**
+ * A new id in the form of a cuid2: 24 lower-case alphanumerics, the first a letter. Used for every id and
+ * every fencing token.
+ */
 export function createId(): string {
   return firstCharacter() + otherCharacters()
 }

@@ -20,7 +20,10 @@ export const instanceStates = [
 ] as const
 export type InstanceState = (typeof instanceStates)[number]
 
-/** A state may only move to those on its right. `Paused`: the VM stands still and no capture is why, which shows `Running`. `Unknown`: its hypervisor does not answer. */
+/**
+ * A state may only move to those on its right. `Paused`: the VM stands still and no capture is why, which
+ * shows `Running`. `Unknown`: its hypervisor does not answer.
+ */
 const nextInstanceStates: Readonly<Record<InstanceState, readonly InstanceState[]>> = {
   Created: ["Initializing", "Stopped"],
   Initializing: ["Running", "Standby", "Stopped", "Shutdown", "Unknown"],
@@ -51,7 +54,10 @@ export const captureStates = {
   Stopped: ["Stopped"],
 } as const satisfies Record<string, readonly InstanceState[]>
 
-/** The contract's rule; beyond it, an attached VM is captured as it stands, and tells itself whether it answers again. */
+/**
+ * The contract's rule; beyond it, an attached VM is captured as it stands, and tells itself whether it
+ * answers again.
+ */
 export function mayCapture(
   kind: keyof typeof captureStates,
   state: InstanceState,
@@ -114,7 +120,10 @@ export interface InstanceRecord {
   readonly created_at: Date
   readonly started_at: Date | null
   readonly stopped_at: Date | null
-  /** Set when its host is not heard of. Absent where that was not asked, as in events: then the stored state is shown. */
+  /**
+   * Set when its host is not heard of. Absent where that was not asked, as in events: then the stored state
+   * is shown.
+   */
   readonly lost?: LostContact | null
 }
 
@@ -144,7 +153,10 @@ export function shownStateError({
     : `${words}. Start the host's capture-worker, or forget the host with DELETE /hosts/${host}`
 }
 
-/** The contract's `Instance`; `expires_at` is always there, the other optional members are left out. `host` and `attached` are ours. */
+/**
+ * The contract's `Instance`; `expires_at` is always there, the other optional members are left out. `host`
+ * and `attached` are ours.
+ */
 export interface InstanceResource {
   readonly id: string
   readonly name: string

@@ -1,17 +1,26 @@
-/** A host without a heartbeat of late. `since`: its last heartbeat, RFC 3339; null for a host that the database does not know. */
+/**
+ * A host without a heartbeat of late. `since`: its last heartbeat, RFC 3339; null for a host that the
+ * database does not know.
+ */
 export interface LostHost {
   readonly name: string
   readonly since: string | null
 }
 
-/** The beginning of a sentence about it, such as `host "web-1" has not been heard of since 2026-11-30T10:00:00.000Z`. */
+/**
+ * The beginning of a sentence about it, such as
+ * `host "web-1" has not been heard of since 2026-11-30T10:00:00.000Z`.
+ */
 export function notHeardOf({ name, since }: LostHost): string {
   return since === null
     ? `host "${name}" is not known`
     : `host "${name}" has not been heard of since ${since}`
 }
 
-/** A storage pool that no host serves at present. `since`: the last heartbeat of the last one, RFC 3339; null if the database knows none. */
+/**
+ * A storage pool that no host serves at present. `since`: the last heartbeat of the last one, RFC 3339; null
+ * if the database knows none.
+ */
 export interface LostPool {
   readonly name: string
   readonly since: string | null

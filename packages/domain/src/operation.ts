@@ -22,8 +22,9 @@ export const operationStates = ["queued", "running", "done", "failed", "cancelle
 export type OperationState = (typeof operationStates)[number]
 
 /**
- * How often a kind of work is tried and how long it waits in between. A capture pauses the VM, so it gets two tries;
- * a start of a VM gets one, because a caller waits for the answer; a removal of files is tried until it is done.
+ * How often a kind of work is tried and how long it waits in between. A capture pauses the VM, so it gets two
+ * tries; a start of a VM gets one, because a caller waits for the answer; a removal of files is tried until
+ * it is done.
  */
 export const operationAttempts: Readonly<Record<OperationKind, { max: number; backoffMs: number }>> = {
   launch: { max: 1, backoffMs: 0 },
@@ -46,7 +47,10 @@ const storageWaitMs = 15_000
 /** No operation is put off for longer. */
 export const retryDelayMsMax = Math.max(backoffMsMax, storageWaitMs)
 
-/** When a failed try may be repeated: milliseconds from now, or undefined when this failure ends the operation. `attempt` counts from 1. */
+/**
+ * When a failed try may be repeated: milliseconds from now, or undefined when this failure ends the
+ * operation. `attempt` counts from 1.
+ */
 export function retryDelayMs(kind: OperationKind, attempt: number, code: ErrorCode): number | undefined {
   const { max, backoffMs } = operationAttempts[kind]
   // However long it takes. Work with one try has a caller who waits, and is told.
@@ -60,7 +64,10 @@ export function countsAsTry(code: ErrorCode): boolean {
   return code !== "storage_unavailable"
 }
 
-/** How long a claim holds without being renewed, by the database's clock. A worker trusts its own for two thirds of it. */
+/**
+ * How long a claim holds without being renewed, by the database's clock. A worker trusts its own for two
+ * thirds of it.
+ */
 export const leaseMs = 30_000
 export const leaseRenewalMs = 2_000
 export const leaseTrustedMs = (leaseMs * 2) / 3

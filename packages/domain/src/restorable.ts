@@ -1,13 +1,19 @@
 import { shownReason } from "./text/reason.ts"
 
-/** Why snapshots of a VM cannot be restored or forked: an option of its owner's command line, or a device, that a VM of ours cannot have. */
+/**
+ * Why snapshots of a VM cannot be restored or forked: an option of its owner's command line, or a device,
+ * that a VM of ours cannot have.
+ */
 export function unlaunchable(option: string): string {
   return `the VM runs with ${option}, which Stillframe cannot recreate, so its snapshots cannot be restored or forked. Restart the VM without it and attach it again.`
 }
 
 const device = /^non-migratable device: (.+)$/
 
-/** Why a VM cannot be captured at all, from its hypervisor's own reasons, which may name the paths of its host. */
+/**
+ * Why a VM cannot be captured at all, from its hypervisor's own reasons, which may name the paths of its
+ * host.
+ */
 export function unsavable(reasons: readonly string[]): string {
   const devices = reasons.flatMap((reason) => device.exec(reason)?.[1] ?? [])
   const what = devices.length > 0 ? `the device ${devices.join(", ")}` : "one of its devices or settings"

@@ -15,7 +15,10 @@ export const scopes = [
 ] as const
 export type Scope = (typeof scopes)[number]
 
-/** The most that a token with the scope alone can do, indirect effects included. One sentence or more, in Markdown. */
+/**
+ * The most that a token with the scope alone can do, indirect effects included. One sentence or more, in
+ * Markdown.
+ */
 export const scopeEffects: Readonly<Record<Scope, string>> = {
   "snapshot:read": "Sees every snapshot, with its tags and the name of its VM.",
   "snapshot:create":

@@ -15,7 +15,8 @@ export type SnapshotStatus = (typeof snapshotStatuses)[number]
 /** The whole life of a snapshot: a status may only move to those on its right. */
 const nextSnapshotStatuses: Readonly<Record<SnapshotStatus, readonly SnapshotStatus[]>> = {
   queued: ["capturing", "failed", "deleting"],
-  // Back to queued: a worker that stops hands its capture back. Capturing again: the next worker, after one whose lease ran out.
+  // Back to queued: a worker that stops hands its capture back. Capturing again: the next worker, after one
+  // whose lease ran out.
   capturing: ["queued", "capturing", "ready", "failed", "deleting"],
   ready: ["deleting"],
   failed: ["deleting"],
@@ -75,7 +76,10 @@ export interface SnapshotRecord {
   readonly lost_pool?: LostPool | null
 }
 
-/** The resource as every answer and every event shows it: optional members are left out, never null. Times are RFC 3339, sizes bytes. */
+/**
+ * The resource as every answer and every event shows it: optional members are left out, never null. Times are
+ * RFC 3339, sizes bytes.
+ */
 export interface SnapshotResource {
   readonly id: string
   readonly kind: SnapshotKind

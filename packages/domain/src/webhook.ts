@@ -1,8 +1,8 @@
 import type { Tags } from "./text/tags.ts"
 
 /**
- * Why a webhook was disabled that its owner had enabled: its receiver answered 410, or there were nothing but failures for
- * days and then a delivery was given up.
+ * Why a webhook was disabled that its owner had enabled: its receiver answered 410, or there were nothing but
+ * failures for days and then a delivery was given up.
  */
 export const disabledReasons = ["gone", "failing"] as const
 export type DisabledReason = (typeof disabledReasons)[number]

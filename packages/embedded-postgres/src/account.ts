@@ -15,9 +15,9 @@ export interface Account {
 }
 
 /**
- * How to run Postgres here: as ourselves, or as root in a user namespace where root's files stay reachable, or
- * (where namespaces are refused, as in a container with default settings) as `nobody`.
- * `asNobody`: the data already belong to `nobody`.
+ * How to run Postgres here: as ourselves, or as root in a user namespace where root's files stay reachable,
+ * or (where namespaces are refused, as in a container with default settings) as `nobody`. `asNobody`: the
+ * data already belong to `nobody`.
  */
 export async function chooseAccount(asNobody: boolean): Promise<Account> {
   // The kernel itself ends Postgres with its parent, also when that one is killed outright.

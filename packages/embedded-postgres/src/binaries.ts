@@ -65,7 +65,9 @@ function packageFolder(name: string): string {
   }
 }
 
-/** npm packages hold no symbolic links; the package makes them at its install, which may have been forbidden. */
+/**
+ * npm packages hold no symbolic links; the package makes them at its install, which may have been forbidden.
+ */
 async function linkLibraries(folder: string): Promise<void> {
   const links = JSON.parse(await readFile(join(folder, "native", "pg-symlinks.json"), "utf8")) as {
     target: string

@@ -22,7 +22,10 @@ import { isAlive } from "./running.ts"
 
 const run = promisify(execFile)
 
-/** In the data directory, where the data themselves lie elsewhere: the folder that holds them and the binaries. */
+/**
+ * In the data directory, where the data themselves lie elsewhere: the folder that holds them and the
+ * binaries.
+ */
 const LOCATION_FILE = "stillframe-location"
 
 export interface Cluster {
@@ -40,7 +43,10 @@ export interface ClusterOptions {
   readonly signal: AbortSignal | undefined
 }
 
-/** Opens the cluster of `dataDir`, made first where there is none. Throws `not_supported` on another major version. */
+/**
+ * Opens the cluster of `dataDir`, made first where there is none. Throws `not_supported` on another major
+ * version.
+ */
 export async function openCluster(options: ClusterOptions): Promise<Cluster> {
   await mkdir(options.dataDir, { recursive: true, mode: 0o700 })
   const dataDir = await realpath(options.dataDir)

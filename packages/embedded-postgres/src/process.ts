@@ -34,7 +34,10 @@ export interface PostgresProcess {
   readonly ended: Promise<string>
 }
 
-/** Starts one Postgres and resolves when it answers. Throws the reason, with nothing left running, when it does not. */
+/**
+ * Starts one Postgres and resolves when it answers. Throws the reason, with nothing left running, when it
+ * does not.
+ */
 export async function startPostgresProcess(
   cluster: Cluster,
   options: ProcessOptions,
@@ -75,8 +78,8 @@ function spawnPostgres(cluster: Cluster, options: ProcessOptions, log: FileHandl
     String(options.port),
   ]
   for (const [name, value] of Object.entries(settings)) words.push("-c", `${name}=${value}`)
-  // Not in our folder: `nobody` may not be allowed to be there. A session of its own: a Ctrl-C in a terminal would stop
-  // it before those that still write to it.
+  // Not in our folder: `nobody` may not be allowed to be there. A session of its own: a Ctrl-C in a terminal
+  // would stop it before those that still write to it.
   const stdio = ["ignore", log.fd, log.fd] as const
   const child = spawn(words[0] ?? "", words.slice(1), {
     cwd: "/",
@@ -128,7 +131,10 @@ async function makeDatabase(port: number, password: string): Promise<void> {
   }
 }
 
-/** SIGINT: Postgres's fast shutdown, with a checkpoint. SIGQUIT: without one, so that the next start replays the log. */
+/**
+ * SIGINT: Postgres's fast shutdown, with a checkpoint. SIGQUIT: without one, so that the next start replays
+ * the log.
+ */
 export async function stopPostgresProcess(child: ChildProcess): Promise<void> {
   if (child.pid === undefined || !isRunning(child)) return
   const ended = once(child, "exit")

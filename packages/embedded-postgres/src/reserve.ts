@@ -30,8 +30,9 @@ export interface ReserveOptions {
 }
 
 /**
- * Looks every second. Makes the reserve when there is room for it and the floor, and gives it up when the disk is full and fills
- * no further. Without a whole reserve there is a problem: what is created then could take the room that deleting needs.
+ * Looks every second. Makes the reserve when there is room for it and the floor, and gives it up when the
+ * disk is full and fills no further. Without a whole reserve there is a problem: what is created then could
+ * take the room that deleting needs.
  */
 export function openReserve({ file, log, freeBytes = () => freeOn(file) }: ReserveOptions): DiskReserve {
   let problem: Problem | undefined

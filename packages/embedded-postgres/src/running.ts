@@ -10,8 +10,8 @@ const STOPPING_MS_MAX = 60_000
 const POLL_MS = 20
 
 /**
- * Returns when no Postgres runs on `data`; one that is about to end is waited for. Throws `conflict` with the pid of one
- * that stays.
+ * Returns when no Postgres runs on `data`; one that is about to end is waited for. Throws `conflict` with the
+ * pid of one that stays.
  */
 export async function waitUntilFree(data: string, signal?: AbortSignal): Promise<void> {
   const startedMs = performance.now()
@@ -74,7 +74,8 @@ async function runningPostgres(data: string): Promise<{ pid: number; stopping: b
   const found = await readPidFile(data)
   if (found === undefined || !isAlive(found.pid)) return undefined
   if (!(await isPostgresOn(found.pid, data))) {
-    // Left by a machine or container that went down; Postgres itself refuses to start while that pid lives as anything.
+    // Left by a machine or container that went down; Postgres itself refuses to start while that pid lives as
+    // anything.
     await rm(join(data, "postmaster.pid"), { force: true })
     return undefined
   }

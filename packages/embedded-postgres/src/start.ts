@@ -45,9 +45,10 @@ export interface EmbeddedPostgres extends AsyncDisposable {
 }
 
 /**
- * Starts the Postgres that npm installed and waits until it answers. It ends with the thread that started it, however
- * that ends (Linux). Throws `conflict` where another one runs on `dataDir`, `not_supported` where another major version
- * made it, `invalid_request` where the password is another one, `unavailable` where it does not start.
+ * Starts the Postgres that npm installed and waits until it answers. It ends with the thread that started it,
+ * however that ends (Linux). Throws `conflict` where another one runs on `dataDir`, `not_supported` where
+ * another major version made it, `invalid_request` where the password is another one, `unavailable` where it
+ * does not start.
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const { dataDir, password, sync = true, signal, keep } = options

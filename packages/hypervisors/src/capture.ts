@@ -7,12 +7,15 @@ export interface CaptureRequest {
   /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
   readonly beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
   /**
-   * `live`: a VM that runs is paused for the state of its devices only, and its memory is saved while it runs. Where that can't
-   * be, it is `not_supported`, never a paused capture instead. Default `paused`.
+   * `live`: a VM that runs is paused for the state of its devices only, and its memory is saved while it
+   * runs. Where that can't be, it is `not_supported`, never a paused capture instead. Default `paused`.
    */
   readonly mode?: CaptureMode | undefined
   readonly onPaused?: () => void
-  /** Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again all the same. */
+  /**
+   * Leaves the VM paused after a save that succeeded, for whoever ends it then. After a failure it runs again
+   * all the same.
+   */
   readonly keepPaused?: boolean
   /** Bytes of memory saved so far. */
   readonly onProgress?: (bytes: number) => void
@@ -25,14 +28,17 @@ export interface CaptureRequest {
 
 /** What a capture came to. */
 export interface Capture {
-  /** From before the pausing command to the VM reading as running; for a VM that was paused already, the length of the save. */
+  /**
+   * From before the pausing command to the VM reading as running; for a VM that was paused already, the
+   * length of the save.
+   */
   readonly pauseMs: number
   /** The moment of the guest's state, by `monotonicMs`. */
   readonly capturedAtMs: number
   readonly wasRunning: boolean
   /**
-   * Exact, of the process that ran the VM: its binary may have been replaced since it started. Absent where that is no program but the
-   * host's system.
+   * Exact, of the process that ran the VM: its binary may have been replaced since it started. Absent where
+   * that is no program but the host's system.
    */
   readonly hypervisorVersion?: string
   /** In the directory that was asked for. */

@@ -1,10 +1,15 @@
-/** What the heartbeat guest prints: one line for each time that it has added its memory up, `<tick> <sum>` in 8 hex digits each. */
+/**
+ * What the heartbeat guest prints: one line for each time that it has added its memory up, `<tick> <sum>` in
+ * 8 hex digits each.
+ */
 export interface Heartbeat {
   tick: number
   sum: string
 }
 
-/** The whole lines of a serial log; an unfinished last one is left out. Any other line has `NaN` for its tick. */
+/**
+ * The whole lines of a serial log; an unfinished last one is left out. Any other line has `NaN` for its tick.
+ */
 export function heartbeats(log: string): Heartbeat[] {
   return log
     .split("\n")
@@ -15,7 +20,10 @@ export function heartbeats(log: string): Heartbeat[] {
     })
 }
 
-/** Where the ticks do not go on by one with the same sum, as two lines for people; undefined when nothing is wrong. */
+/**
+ * Where the ticks do not go on by one with the same sum, as two lines for people; undefined when nothing is
+ * wrong.
+ */
 export function heartbeatGap(log: string): string | undefined {
   const beats = heartbeats(log)
   const [first] = beats

@@ -3,8 +3,9 @@ import type { Hypervisor, HypervisorTools } from "./hypervisor.ts"
 import { vmms } from "./vmms.ts"
 
 /**
- * How VMs of a hypervisor are handled. An adapter is loaded when it is first asked for: a process that carries out one
- * operation needs only one. Throws `not_supported` for a hypervisor that this program cannot drive.
+ * How VMs of a hypervisor are handled. An adapter is loaded when it is first asked for: a process that
+ * carries out one operation needs only one. Throws `not_supported` for a hypervisor that this program cannot
+ * drive.
  */
 export async function hypervisorOf(tools: HypervisorTools): Promise<Hypervisor> {
   if (tools.name === "qemu") {

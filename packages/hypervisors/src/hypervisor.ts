@@ -23,7 +23,10 @@ export interface HypervisorTools {
   readonly vmUsers?: VmUsers | undefined
   /** The one of them that is this VM's, in the captor that starts it. */
   readonly runAs?: VmUser | undefined
-  /** Absolute; on a tmpfs. Where saves are written before they are brought into their payloads; QEMU's need no such place. */
+  /**
+   * Absolute; on a tmpfs. Where saves are written before they are brought into their payloads; QEMU's need no
+   * such place.
+   */
   readonly staging?: string | undefined
 }
 
@@ -42,7 +45,10 @@ export interface VmLaunch {
 export interface CapturedMemory {
   /** In order. */
   stream(): AsyncIterable<Uint8Array>
-  /** Makes it a file, which must not exist. Nobody changes it as long as it is there; it may be one that the payload has too. */
+  /**
+   * Makes it a file, which must not exist. Nobody changes it as long as it is there; it may be one that the
+   * payload has too.
+   */
   place(path: string): Promise<void>
   /** Where its other files lie, and their names. */
   readonly state: { readonly dir: string; readonly names: readonly string[] }
@@ -64,33 +70,42 @@ export interface Kept {
   readonly files: readonly KeptFile[]
 }
 
-/** A file of a payload. `base`: an image of ours, whose SHA-256 its layer names; `boot`: kernel and initial RAM disk. */
+/**
+ * A file of a payload. `base`: an image of ours, whose SHA-256 its layer names; `boot`: kernel and initial
+ * RAM disk.
+ */
 export interface KeptFile {
   readonly name: string
   readonly role: "disk" | "base" | "boot"
 }
 
 /**
- * What is done to a VM of ours, whatever runs it. It holds no connection and no state: whatever it is asked, it looks. What
- * is refused because a hypervisor can't do it is `not_supported`, with the reason.
+ * What is done to a VM of ours, whatever runs it. It holds no connection and no state: whatever it is asked,
+ * it looks. What is refused because a hypervisor can't do it is `not_supported`, with the reason.
  */
 export interface Hypervisor {
-  /** Whether a save that is under way can be called off; otherwise a capture that is cancelled ends when its save does. */
+  /**
+   * Whether a save that is under way can be called off; otherwise a capture that is cancelled ends when its
+   * save does.
+   */
   readonly canCancel: boolean
   find(identity: string): Promise<ProcessIdentity | undefined>
 
-  /** Checks all that a launch names, and lays out the directory of a new VM. Throws `invalid_request`, before anything is made. */
+  /**
+   * Checks all that a launch names, and lays out the directory of a new VM. Throws `invalid_request`, before
+   * anything is made.
+   */
   prepare(config: GuestConfig, place: PreparePlace): Promise<Disk[]>
   /** The disks of a VM that is to boot again in its own directory. */
   renew(dir: string, signal: AbortSignal): Promise<Disk[]>
   /**
-   * Bytes that `bring` may have to write into a directory like `to`, because another hypervisor's disks are not as this one's
-   * are, or because the file systems share no blocks.
+   * Bytes that `bring` may have to write into a directory like `to`, because another hypervisor's disks are
+   * not as this one's are, or because the file systems share no blocks.
    */
   roomToBring(frozen: readonly Disk[], place: { from: string; to: string }): Promise<number>
   /**
-   * Brings what a payload holds beside the memory into another directory. Resolves with the disks as they lie there: those of
-   * another hypervisor in a form that this one has.
+   * Brings what a payload holds beside the memory into another directory. Resolves with the disks as they lie
+   * there: those of another hypervisor in a form that this one has.
    */
   bring(frozen: readonly Disk[], place: KeepPlace): Promise<readonly Disk[]>
   /** What a VM can write to, on top of what was brought. */
@@ -99,8 +114,9 @@ export interface Hypervisor {
   /** The disks of a VM that does not run. */
   disksAtRest(dir: string): Promise<Disk[]>
   /**
-   * Brings what a restore needs beside the memory into a payload's directory, where a capture may have left some of it, so
-   * that nobody changes it any more. Nothing is synced but images. Throws `conflict` for a caller's file that was changed since.
+   * Brings what a restore needs beside the memory into a payload's directory, where a capture may have left
+   * some of it, so that nobody changes it any more. Nothing is synced but images. Throws `conflict` for a
+   * caller's file that was changed since.
    */
   keep(frozen: readonly Disk[], place: KeepPlace): Promise<Kept>
 
@@ -109,11 +125,13 @@ export interface Hypervisor {
   /** Starts a process and loads a captured memory; its guest does not run yet. On a failure none is left. */
   restore(vm: VmLaunch & { readonly memory: CapturedMemory }): Promise<ProcessIdentity>
   /**
-   * Saves a VM's memory and freezes its disks into the payload's directory `into.dir`, the memory as `into.memoryName`. The
-   * VM runs again afterwards whatever happens, if it ran before; on a failure nothing of the capture is left.
+   * Saves a VM's memory and freezes its disks into the payload's directory `into.dir`, the memory as
+   * `into.memoryName`. The VM runs again afterwards whatever happens, if it ran before; on a failure nothing
+   * of the capture is left.
    *
-   * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`, `storage_failed`,
-   * `cancelled`, `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`, `not_supported`.
+   * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`,
+   * `storage_failed`, `cancelled`, `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`,
+   * `hypervisor_gone`, `not_supported`.
    */
   capture(
     vm: { dir: string; config: GuestConfig },
@@ -123,9 +141,10 @@ export interface Hypervisor {
   /** Lets a guest boot or go on, and reads back that it runs. */
   begin(dir: string): Promise<void>
   /**
-   * Leaves a VM as a capture found it that died, failed or hung: what it began is called off or waited for, and what it left
-   * outside of its payload, the directory of that name, is removed. `onPresent` is called once the VM is known to be there,
-   * before its guest goes on. Throws `hypervisor_gone` when its process has ended.
+   * Leaves a VM as a capture found it that died, failed or hung: what it began is called off or waited for,
+   * and what it left outside of its payload, the directory of that name, is removed. `onPresent` is called
+   * once the VM is known to be there, before its guest goes on. Throws `hypervisor_gone` when its process has
+   * ended.
    */
   settle(
     dir: string,
@@ -133,7 +152,10 @@ export interface Hypervisor {
   ): Promise<void>
   /** Watches a VM's process until it ends. One at a time. Throws `hypervisor_gone` when it has. */
   watch(dir: string): Promise<Watch>
-  /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */
+  /**
+   * Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves
+   * when it is gone.
+   */
   stop(
     dir: string,
     vm: ProcessIdentity,

@@ -5,7 +5,10 @@ import type { LaunchConfig } from "./launch-config.ts"
 
 export type BuiltinImage = Pick<LaunchConfig, "kernel" | "initrd" | "cmdline" | "memoryMib">
 
-/** The guests that come with us, with defaults for what a caller leaves out. Throws `invalid_request` for another name. */
+/**
+ * The guests that come with us, with defaults for what a caller leaves out. Throws `invalid_request` for
+ * another name.
+ */
 export function builtinImage(name: string, imagesDir: string): BuiltinImage {
   if (name === "heartbeat")
     return { kernel: join(imagesDir, "heartbeat.elf"), memoryMib: builtinImages.heartbeat.memory_mib }

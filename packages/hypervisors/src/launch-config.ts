@@ -1,6 +1,9 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** What any hypervisor needs to know of a guest: stored in the register and in every manifest, so only data that a person can read and re-enter. */
+/**
+ * What any hypervisor needs to know of a guest: stored in the register and in every manifest, so only data
+ * that a person can read and re-enter.
+ */
 export interface GuestConfig {
   memoryMib: number
   vcpus: number
@@ -12,7 +15,10 @@ export interface GuestConfig {
 
 /** How a VM is launched on QEMU. */
 export interface LaunchConfig extends GuestConfig {
-  /** An exact machine type of the binary (`pc-q35-7.2`, `pc-i440fx-7.2`) or `microvm`; an alias would change with the binary. */
+  /**
+   * An exact machine type of the binary (`pc-q35-7.2`, `pc-i440fx-7.2`) or `microvm`; an alias would change
+   * with the binary.
+   */
   machine: string
   accel: "tcg" | "kvm"
   cpu: (typeof cpuModels)[number]
@@ -23,13 +29,19 @@ export interface DiskConfig {
   path: string
   format: "raw" | "qcow2"
   readonly: boolean
-  /** Names the image that it was imported as; absent before the launch, and for a disk that the VM writes in place. */
+  /**
+   * Names the image that it was imported as; absent before the launch, and for a disk that the VM writes in
+   * place.
+   */
   sha256?: string
 }
 
 const cpuModels = ["qemu64", "max", "host"] as const
 
-/** The versioned machine types of a host's QEMU (`probeQemu` reads them): the newest of each family, and all of them. */
+/**
+ * The versioned machine types of a host's QEMU (`probeQemu` reads them): the newest of each family, and all
+ * of them.
+ */
 export interface MachineTypes {
   q35: string
   pc: string
@@ -45,7 +57,10 @@ const exactMachine = /^(pc-q35-\d{1,2}\.\d{1,2}|pc-i440fx-\d{1,2}\.\d{1,2}|micro
 // oxlint-disable-next-line no-control-regex -- control characters are the very thing that is refused
 const controlCharacter = /[\u0000-\u001f\u007f]/
 
-/** The exact machine type behind a caller's short name; exact names that the binary has pass unchanged. Throws `invalid_request` for any other. */
+/**
+ * The exact machine type behind a caller's short name; exact names that the binary has pass unchanged. Throws
+ * `invalid_request` for any other.
+ */
 export function pinMachine(machine: string, types: MachineTypes): string {
   if (machine === "q35") return types.q35
   if (machine === "pc") return types.pc
@@ -91,8 +106,8 @@ export function checkSize({ memoryMib, vcpus }: Pick<GuestConfig, "memoryMib" | 
 }
 
 /**
- * Characters a host path may have: no comma or colon (option separators and protocol prefixes of QEMU), no backslash, no control
- * character. Throws `invalid_request`.
+ * Characters a host path may have: no comma or colon (option separators and protocol prefixes of QEMU), no
+ * backslash, no control character. Throws `invalid_request`.
  */
 export function checkPathShape(path: string): void {
   const shown = JSON.stringify(path.slice(0, 200))

@@ -4,8 +4,8 @@ import { StillframeError } from "@stillframe/domain/errors"
 export const logHasWhy = "the log of the capture-worker says why"
 
 /**
- * A hypervisor looked at the guest that it was given and refused it, as opposed to a crash: `hypervisor_failed`, whose cause may be
- * what the caller gave.
+ * A hypervisor looked at the guest that it was given and refused it, as opposed to a crash:
+ * `hypervisor_failed`, whose cause may be what the caller gave.
  */
 export class GuestRefusal extends StillframeError {
   constructor(message: string, said: string) {
@@ -13,7 +13,10 @@ export class GuestRefusal extends StillframeError {
   }
 }
 
-/** The error for a hypervisor that did not take its guest: a `GuestRefusal` unless its words are about the host. */
+/**
+ * The error for a hypervisor that did not take its guest: a `GuestRefusal` unless its words are about the
+ * host.
+ */
 export function refusedGuest(message: string, said: string): StillframeError {
   if (noRoom.test(said))
     return new StillframeError(

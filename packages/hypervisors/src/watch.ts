@@ -7,20 +7,22 @@ export interface Standstill {
   readonly status: string
   /** For people: why, and what to do. */
   readonly reason: string
-  /** True when the VM can go on once the host takes its writes again; otherwise nothing of ours resumes it. */
+  /**
+   * True when the VM can go on once the host takes its writes again; otherwise nothing of ours resumes it.
+   */
   readonly endsWithWrites: boolean
 }
 
 /** Tells whether a VM stands still. */
 export interface Standing {
   /**
-   * Calls back when the VM may have stopped or gone on, until the returned function is called. Absent where the hypervisor
-   * has no events: then the VM is looked at from time to time.
+   * Calls back when the VM may have stopped or gone on, until the returned function is called. Absent where
+   * the hypervisor has no events: then the VM is looked at from time to time.
    */
   readonly onChange?: (listener: () => void) => () => void
   /**
-   * Undefined while the VM runs. To be asked, like `resume`, only by the holder of the VM's lock while no capture is under
-   * way. Throws `hypervisor_gone` when the process has ended.
+   * Undefined while the VM runs. To be asked, like `resume`, only by the holder of the VM's lock while no
+   * capture is under way. Throws `hypervisor_gone` when the process has ended.
    */
   look(): Promise<Standstill | undefined>
   /** Lets the VM go on, once. */
@@ -30,11 +32,13 @@ export interface Standing {
 /** Holds a VM in view until it ends. */
 export interface Watch extends Standing {
   /**
-   * Resolves when the process has ended, or says so: one that its guest has taken over may only have closed its socket. `gone`: it did
-   * without a word (killed, crashed). Never after `close`.
+   * Resolves when the process has ended, or says so: one that its guest has taken over may only have closed
+   * its socket. `gone`: it did without a word (killed, crashed). Never after `close`.
    */
   readonly ended: Promise<VmEnd>
-  /** After `ended`: why the hypervisor is not believed any more, for people. Undefined where it broke no rule. */
+  /**
+   * After `ended`: why the hypervisor is not believed any more, for people. Undefined where it broke no rule.
+   */
   readonly breach?: () => string | undefined
   close(): void
 }

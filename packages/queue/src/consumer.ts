@@ -13,8 +13,8 @@ const handlersEndMs = 14_000
 const connectionEndMs = 2_000
 
 /**
- * Starts a worker made by `open` around the handler, and closes it by our own rules: BullMQ's `close()` never returns
- * while the engine is unreachable.
+ * Starts a worker made by `open` around the handler, and closes it by our own rules: BullMQ's `close()` never
+ * returns while the engine is unreachable.
  */
 export function startConsumer(
   { handler }: ConsumeOptions,

@@ -1,8 +1,8 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * Settles with `work`, or rejects with `unavailable` after `ms`, which counts as a lost connection; the work itself is not ended by
- * that.
+ * Settles with `work`, or rejects with `unavailable` after `ms`, which counts as a lost connection; the work
+ * itself is not ended by that.
  */
 export async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>()

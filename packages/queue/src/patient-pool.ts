@@ -17,8 +17,9 @@ interface BullPool {
 }
 
 /**
- * `pool` as a worker of BullMQ needs it. Such a worker asks again at once after most failures, and for ever fails when
- * its first connection did, so here a connection is awaited until there is one. `onError` hears of each attempt.
+ * `pool` as a worker of BullMQ needs it. Such a worker asks again at once after most failures, and for ever
+ * fails when its first connection did, so here a connection is awaited until there is one. `onError` hears of
+ * each attempt.
  */
 export function patientPool(pool: Pool, signal: AbortSignal, onError: (error: Error) => void): BullPool {
   async function connect(): Promise<PoolClient> {

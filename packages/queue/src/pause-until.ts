@@ -7,9 +7,9 @@ export interface PausableWorker {
 }
 
 /**
- * A worker whose tables or connections are gone asks again without any pause, which can keep the event loop from ever
- * noticing that a connection has ended. So it is stopped until the tables are there. `signal`: the engine is closed, and its
- * workers are left as they are.
+ * A worker whose tables or connections are gone asks again without any pause, which can keep the event loop
+ * from ever noticing that a connection has ended. So it is stopped until the tables are there. `signal`: the
+ * engine is closed, and its workers are left as they are.
  */
 export function pauseUntil(
   worker: PausableWorker,

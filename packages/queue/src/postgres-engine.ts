@@ -22,7 +22,10 @@ export interface PostgresEngineOptions {
   readonly onError: (error: Error) => void
 }
 
-/** BullMQ on its PostgreSQL backend; migrates it first, because a worker on a missing schema blocks the event loop for good. */
+/**
+ * BullMQ on its PostgreSQL backend; migrates it first, because a worker on a missing schema blocks the event
+ * loop for good.
+ */
 export async function openPostgresEngine({
   databaseUrl,
   ...options
@@ -94,7 +97,10 @@ export async function openPostgresEngine({
   return engineOn(backend, onError)
 }
 
-/** Made here and not by BullMQ, which leaves the errors of connections that are being closed to end the process. */
+/**
+ * Made here and not by BullMQ, which leaves the errors of connections that are being closed to end the
+ * process.
+ */
 function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
   const pool = new Pool({
     connectionString: databaseUrl,
@@ -104,7 +110,7 @@ function bullPool(databaseUrl: string, onError: (error: Error) => void): Pool {
     fallback_application_name: "stillframe queue",
     // Not by a statement: a transaction-mode pooler would hand it on to others.
     options: `-c search_path=${bullSchema}`,
-    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it, which its types do not tell
+    // oxlint-disable-next-line typescript/no-misused-promises -- the pool awaits it
     onConnect: prepareSession,
   })
   pool.on("error", onError)

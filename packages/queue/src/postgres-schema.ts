@@ -12,7 +12,10 @@ export function isSchemaError(error: unknown): boolean {
   return schemaErrorCodes.has((error as { code?: string } | null)?.code ?? "")
 }
 
-/** How many relations and functions the schema holds: fewer than after its migration means that some were lost. */
+/**
+ * How many relations and functions the schema holds: fewer than after its migration means that some were
+ * lost.
+ */
 export async function countObjects(client: Pick<PoolClient, "query">): Promise<number> {
   const { rows } = await client.query<{ count: number }>(
     `select ((select count(*) from pg_class where relnamespace = to_regnamespace($1))
@@ -22,7 +25,10 @@ export async function countObjects(client: Pick<PoolClient, "query">): Promise<n
   return rows[0]?.count ?? 0
 }
 
-/** Brings the schema up to date; processes that start together take turns. Returns how many objects it then holds. */
+/**
+ * Brings the schema up to date; processes that start together take turns. Returns how many objects it then
+ * holds.
+ */
 export function migrateSchema(pool: Pool): Promise<number> {
   return withClient(pool, async (client) => {
     await runMigrations(client, bullSchema)

@@ -16,13 +16,15 @@ export interface RedisEngineOptions {
 /** BullMQ prints its opinion of a Redis to the console; `problems()` reports it instead. */
 const skipVersionCheck = true
 
-/** BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up. */
+/**
+ * BullMQ on Redis. Opens at once: a Redis that is down shows in `onError`, and `add` throws until it is up.
+ */
 export function openRedisEngine({ redisUrl, prefix, ...options }: RedisEngineOptions): QueueEngine {
   const inWords = (error: Error): Error => inRedisWords(error, redisUrl)
   const onError = (error: Error): void => options.onError(inWords(error))
   const onConnected = options.onConnected ?? (() => undefined)
-  // One connection for all that is added and asked; a worker has two of its own. Here a command fails while Redis is
-  // down, since its caller tries again; a worker's must wait.
+  // One connection for all that is added and asked; a worker has two of its own. Here a command fails while
+  // Redis is down, since its caller tries again; a worker's must wait.
   const redis = new Redis(redisUrl, { maxRetriesPerRequest: 1 })
   redis.on("error", onError).on("ready", onConnected)
 

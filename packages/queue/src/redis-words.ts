@@ -42,8 +42,8 @@ const faults: readonly (readonly [RegExp, string])[] = [
 ]
 
 /**
- * Explains an error of Redis or its client with place, reason and remedy; `said` has the original. Returns other errors
- * unchanged. Never contains a password.
+ * Explains an error of Redis or its client with place, reason and remedy; `said` has the original. Returns
+ * other errors unchanged. Never contains a password.
  */
 export function inRedisWords(error: Error, url: string | undefined): Error {
   if (error instanceof StillframeError) return error

@@ -2,8 +2,8 @@ import { format } from "node:util"
 import type { Logger } from "./logger.ts"
 
 /**
- * Libraries print some warnings to the console, where a reader of JSON lines stumbles over them: from here on they are
- * lines of the log. Returns how to undo it.
+ * Libraries print some warnings to the console, where a reader of JSON lines stumbles over them: from here on
+ * they are lines of the log. Returns how to undo it.
  */
 export function logConsole(log: Logger): () => void {
   const { warn, error } = console

@@ -1,6 +1,6 @@
 /**
- * Ends this process, by a signal where one of its threads is at work: `process.exit` joins all threads, and one that is in a call to a
- * file system whose server is gone never ends.
+ * Ends this process, by a signal where one of its threads is at work: `process.exit` joins all threads, and
+ * one that is in a call to a file system whose server is gone never ends.
  */
 export function endNow(status?: number): never {
   // A call to a file system, and a worker thread that something waits for.

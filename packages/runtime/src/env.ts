@@ -3,7 +3,9 @@ import { z } from "zod"
 
 export type Env = Readonly<Record<string, string | undefined>>
 
-/** The process's environment: the only place that names it. A variable that is set to nothing counts as unset. */
+/**
+ * The process's environment: the only place that names it. A variable that is set to nothing counts as unset.
+ */
 export function processEnv(): Env {
   return Object.fromEntries(Object.entries(process.env).filter(([, value]) => value !== ""))
 }
@@ -32,7 +34,10 @@ export function parseEnv<Shape extends z.ZodRawShape>(shape: Shape, env: Env): z
   throw new SettingsError(result.error.issues.map(({ path, message }) => ({ name: path.join("."), message })))
 }
 
-/** Calls every reader of settings. Throws one `SettingsError` with the mistakes of all, the first of each setting. */
+/**
+ * Calls every reader of settings. Throws one `SettingsError` with the mistakes of all, the first of each
+ * setting.
+ */
 export function assertReadable(...readers: readonly (() => unknown)[]): void {
   const mistakes = new Map<string, SettingMistake>()
   for (const read of readers) {

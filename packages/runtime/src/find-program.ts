@@ -1,7 +1,10 @@
 import { accessSync, constants, statSync } from "node:fs"
 import { delimiter, isAbsolute, join } from "node:path"
 
-/** The absolute path of a program, looked for in the folders of `path` as a shell does; the name itself if it is in none. */
+/**
+ * The absolute path of a program, looked for in the folders of `path` as a shell does; the name itself if it
+ * is in none.
+ */
 export function findProgram(name: string, path = ""): string {
   if (isAbsolute(name)) return name
   const candidates = path

@@ -3,8 +3,8 @@ import { pino, type DestinationStream, type Logger as PinoLogger } from "pino"
 export type Logger = PinoLogger
 
 /**
- * One line of JSON per event on standard error, so that standard output stays a command's own. Never pass it secrets,
- * URLs with credentials, or payload bodies; `redact` is the net below that rule.
+ * One line of JSON per event on standard error, so that standard output stays a command's own. Never pass it
+ * secrets, URLs with credentials, or payload bodies; `redact` is the net below that rule.
  */
 export function createLogger({
   service,

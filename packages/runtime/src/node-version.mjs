@@ -1,4 +1,5 @@
-// The oldest Node that runs the TypeScript. Plain JavaScript of Node 18: what is too old must be able to read this.
+// The oldest Node that runs the TypeScript. Plain JavaScript of Node 18: what is too old must be able to read
+// this.
 import process from "node:process"
 
 const NODE_MIN = [24, 12]

@@ -22,8 +22,9 @@ export interface Start {
 }
 
 /**
- * The life of a process: start, run until SIGTERM, SIGINT or SIGHUP, give everything back, exit 0. A mistake at the start
- * ends in one sentence and status 1. A signal during the start ends it, and a second signal ends the process at once.
+ * The life of a process: start, run until SIGTERM, SIGINT or SIGHUP, give everything back, exit 0. A mistake
+ * at the start ends in one sentence and status 1. A signal during the start ends it, and a second signal ends
+ * the process at once.
  */
 export async function runProcess(service: string, start: (from: Start) => Promise<void>): Promise<void> {
   const env = processEnv()
@@ -78,7 +79,10 @@ async function settlesWithin(ms: number, work: Promise<void>): Promise<boolean> 
   return Promise.race([settled, late]).finally(() => clearTimeout(timer))
 }
 
-/** The level that the settings ask for; a wrong one is reported with the other mistakes, by the logger that this makes. */
+/**
+ * The level that the settings ask for; a wrong one is reported with the other mistakes, by the logger that
+ * this makes.
+ */
 export function logLevel(env: Env, fallback = "info"): string {
   return logSettings.LOG_LEVEL.catch("info").parse(env["LOG_LEVEL"] ?? fallback)
 }

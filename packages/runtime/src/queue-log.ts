@@ -4,8 +4,8 @@ import { openOutage } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "./logger.ts"
 
 /**
- * For `openQueueEngine`: tells a lost Redis once, and so any trouble that the engine has words for. A queue in Postgres is
- * lost with the database, which tells it itself.
+ * For `openQueueEngine`: tells a lost Redis once, and so any trouble that the engine has words for. A queue
+ * in Postgres is lost with the database, which tells it itself.
  */
 export function queueLog(
   log: Logger,

@@ -32,7 +32,10 @@ function derive(key: string): Buffer {
   return createHash("sha256").update("stillframe secrets\0").update(key).digest()
 }
 
-/** The secret in `file`, made (32 random bytes, mode 0600) if there is none. Processes that start together agree on one. */
+/**
+ * The secret in `file`, made (32 random bytes, mode 0600) if there is none. Processes that start together
+ * agree on one.
+ */
 export async function secretFile(file: string): Promise<string> {
   const existing = await readFile(file, "utf8").catch(absent)
   if (existing !== undefined) {

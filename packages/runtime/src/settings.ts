@@ -74,7 +74,10 @@ export function wholeNumber({ min, max }: { min: number; max: number }): z.ZodCo
   return z.coerce.number({ error }).int(error).min(min, error).max(max, error)
 }
 
-/** The URL of a database or queue. Its mistakes show the form that it must have and never the value, which holds a password. */
+/**
+ * The URL of a database or queue. Its mistakes show the form that it must have and never the value, which
+ * holds a password.
+ */
 function serviceUrl(protocol: RegExp, form: string): z.ZodURL {
   return z.url({
     protocol,

@@ -15,8 +15,8 @@ export type Resolve = (hostname: string) => Promise<readonly string[]>
 
 /**
  * The reason and remedy if nothing would ever be sent to a URL; otherwise undefined. A name is looked up for
- * `http://` only, which leads to no public address, and one that does not resolve now is not refused: each connection is
- * judged when it is opened.
+ * `http://` only, which leads to no public address, and one that does not resolve now is not refused: each
+ * connection is judged when it is opened.
  */
 export async function urlRefusal(
   url: URL,

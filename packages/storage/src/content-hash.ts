@@ -12,7 +12,10 @@ const sparseScheme =
   "stillframe: SHA-256 of the blocks that are not zeros, each after its position, and of the size\0"
 
 export interface ContentHash {
-  /** Takes pieces in order, each at a multiple of `zeroBlockBytes`. Holes need not be handed in where `skipsZeros` is true. */
+  /**
+   * Takes pieces in order, each at a multiple of `zeroBlockBytes`. Holes need not be handed in where
+   * `skipsZeros` is true.
+   */
   update(piece: Uint8Array, position: number): void
   /** In hexadecimal, of a file that ends at `bytes`. */
   digest(bytes: number): string
@@ -20,8 +23,9 @@ export interface ContentHash {
 }
 
 /**
- * The hash of a disk's or an image's content, however it is stored: SHA-256 of a file below `sparseBytesMin`; above, the zeros are left
- * out, so that a sparse file costs as much as its data. `bytes`: the size of the file.
+ * The hash of a disk's or an image's content, however it is stored: SHA-256 of a file below `sparseBytesMin`;
+ * above, the zeros are left out, so that a sparse file costs as much as its data. `bytes`: the size of the
+ * file.
  */
 export function contentHash(bytes: number): ContentHash {
   return bytes < sparseBytesMin ? plainHash() : sparseHash()
@@ -62,7 +66,10 @@ export function isZeros(block: Uint8Array): boolean {
   return zeros.subarray(0, block.length).equals(block)
 }
 
-/** Steps over the pieces of a file that lie in its holes: resolves a position to the next one that is to be read. */
+/**
+ * Steps over the pieces of a file that lie in its holes: resolves a position to the next one that is to be
+ * read.
+ */
 export function holeSteps(
   { fd }: FileHandle,
   { bytes, pieceBytes }: { bytes: number; pieceBytes: number },

@@ -18,8 +18,9 @@ export async function removeEmpty(dir: string): Promise<void> {
 }
 
 /**
- * Makes a directory that only we may enter unless `mode` says otherwise, and those above it that are missing. Node's own way of that
- * never ends below `/proc`, and says on a read-only file system that something is missing.
+ * Makes a directory that only we may enter unless `mode` says otherwise, and those above it that are missing.
+ * Node's own way of that never ends below `/proc`, and says on a read-only file system that something is
+ * missing.
  */
 export async function makeDirectory(dir: string, mode = 0o700): Promise<void> {
   if ((await refusalToMake(dir, mode)) === undefined) return

@@ -14,14 +14,19 @@ export async function syncDir(dir: string): Promise<void> {
   })
 }
 
-/** Makes a file's content survive a loss of power. An fsync that failed is never repeated: the caller throws the file away. */
+/**
+ * Makes a file's content survive a loss of power. An fsync that failed is never repeated: the caller throws
+ * the file away.
+ */
 export async function syncFile(path: string): Promise<void> {
   // For reading: layers and images are read-only by now, to their owner too.
   await using handle = await openRegular(path)
   await handle.sync()
 }
 
-/** Makes a small file that only one of several processes can make. One that is there already stays as it is. */
+/**
+ * Makes a small file that only one of several processes can make. One that is there already stays as it is.
+ */
 export async function createDurably(path: string, content: string): Promise<void> {
   // Without a draft, which a full disk has no room for.
   if (await exists(path)) return

@@ -12,9 +12,10 @@ const seekData = 3
 const noSuchAddress = 6
 
 /**
- * The answers come from SEEK_DATA, which moves the offset of `fd`: read it by position only. `fileBytes` is the size that
- * the file had when it was opened; behind the end of one that became shorter there are no holes. A file system that calls
- * data a hole is found out by the SHA-256 of the source, which is taken by reading all of it.
+ * The answers come from SEEK_DATA, which moves the offset of `fd`: read it by position only. `fileBytes` is
+ * the size that the file had when it was opened; behind the end of one that became shorter there are no
+ * holes. A file system that calls data a hole is found out by the SHA-256 of the source, which is taken by
+ * reading all of it.
  */
 export function holesOf(fd: number, fileBytes: number): Holes {
   const seek = loadSeek()

@@ -1,4 +1,5 @@
-// By hand, because a captor reads such files: it starts for every operation, and zod is a third of what it would load.
+// By hand, because a captor reads such files: it starts for every operation, and zod is a third of what it
+// would load.
 /** True for a value of parsed JSON that has the form which is asked for. */
 export type Check = (value: unknown) => boolean
 

@@ -3,7 +3,10 @@ import { join } from "node:path"
 /** Name of the raw memory file in every payload. */
 export const rawMemoryName = "memory"
 export const manifestName = "manifest.json"
-/** A payload's files that no VM opens by itself: VMs get memory through us, or a link that is opened for them when one is made. */
+/**
+ * A payload's files that no VM opens by itself: VMs get memory through us, or a link that is opened for them
+ * when one is made.
+ */
 export const payloadMode = 0o400
 
 /** Holds one directory per fencing token; the row names the published one. */

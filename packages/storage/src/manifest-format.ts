@@ -8,11 +8,17 @@ export interface ManifestFile {
   readonly role: (typeof roles)[number]
   /** The size of the sealed file. */
   readonly bytes: number
-  /** The uncompressed content's. A caller's base file of an earlier version has none: `disks` has its size and times. */
+  /**
+   * The uncompressed content's. A caller's base file of an earlier version has none: `disks` has its size and
+   * times.
+   */
   readonly sha256?: string | undefined
 }
 
-/** The content of `manifest.json`: everything that the row needs, so a sealed payload can be adopted without it. */
+/**
+ * The content of `manifest.json`: everything that the row needs, so a sealed payload can be adopted without
+ * it.
+ */
 export interface Manifest {
   readonly format: 1
   /** Absent in the image of an instance in Standby. */
@@ -25,7 +31,9 @@ export interface Manifest {
   readonly launch: Record<string, unknown>
   /** Why there is none: the first option of its owner's command line that a launch can't say. */
   readonly not_restorable?: string | undefined
-  /** Why it has no memory file: its hypervisor keeps the memory in its state, where nobody else can read it. */
+  /**
+   * Why it has no memory file: its hypervisor keeps the memory in its state, where nobody else can read it.
+   */
   readonly opaque_memory?: string | undefined
   readonly disks: Record<string, unknown>[]
   readonly captured_at: string

@@ -15,8 +15,8 @@ const manifestBytesMax = 8 * 1024 ** 2
 export type { Manifest, ManifestFile } from "./manifest-format.ts"
 
 /**
- * `sha256`: of the manifest as its snapshot was published; without it any is taken. Throws `corrupted` when there is none, it can't be
- * understood or has another hash, and the system's error when it can't be read.
+ * `sha256`: of the manifest as its snapshot was published; without it any is taken. Throws `corrupted` when
+ * there is none, it can't be understood or has another hash, and the system's error when it can't be read.
  */
 export async function readManifest(dir: string, sha256?: string | null): Promise<Manifest> {
   try {
@@ -39,7 +39,9 @@ export async function readManifest(dir: string, sha256?: string | null): Promise
 const nothingThere = (cause: unknown): StillframeError =>
   new StillframeError("corrupted", "all files are missing; bring them back from a backup", { cause })
 
-/** The SHA-256 of a payload's manifest, in hexadecimal. Throws as `readManifest` does when it can't be read. */
+/**
+ * The SHA-256 of a payload's manifest, in hexadecimal. Throws as `readManifest` does when it can't be read.
+ */
 export async function hashManifest(dir: string): Promise<string> {
   return hashOf(await readManifestText(dir))
 }
@@ -49,7 +51,10 @@ const readManifestText = (dir: string): Promise<string> =>
 
 const hashOf = (text: string): string => createHash("sha256").update(text).digest("hex")
 
-/** The last step of sealing: from here on the directory holds a whole snapshot. Everything else in it is durable already. */
+/**
+ * The last step of sealing: from here on the directory holds a whole snapshot. Everything else in it is
+ * durable already.
+ */
 export async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
   await writeDurably(join(dir, manifestName), `${JSON.stringify(manifest, undefined, 2)}\n`, payloadMode)
   await syncDir(join(dir, ".."))
@@ -64,7 +69,10 @@ export async function sealedAttempt(dir: string): Promise<Manifest | undefined> 
   return undefined
 }
 
-/** Throws `corrupted` naming a file of the payload that is not there. `memoryFile`: the present form of its memory. */
+/**
+ * Throws `corrupted` naming a file of the payload that is not there. `memoryFile`: the present form of its
+ * memory.
+ */
 export async function requireFiles(dir: string, manifest: Manifest, memoryFile?: string): Promise<void> {
   for (const { name, role } of manifest.files) {
     // A caller's file is compared with the record of its source in the manifest.
@@ -87,7 +95,10 @@ export const missingFile = (name: string, cause?: unknown): StillframeError =>
 export const strangeFile = (name: string, cause?: unknown): StillframeError =>
   new StillframeError("corrupted", `${name}: ${notRegular().message}`, { cause })
 
-/** The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws `corrupted` when it should have one and has not. */
+/**
+ * The memory file's entry; undefined for kind Stopped, and where the memory is in the state. Throws
+ * `corrupted` when it should have one and has not.
+ */
 export function memoryEntry(manifest: Manifest): (ManifestFile & { sha256: string }) | undefined {
   if (manifest.kind === "Stopped" || manifest.opaque_memory !== undefined) return undefined
   const entry = manifest.files.find(({ role }) => role === "memory")

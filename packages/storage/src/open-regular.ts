@@ -5,9 +5,10 @@ import { StillframeError } from "@stillframe/domain/errors"
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
 
 /**
- * Opens a file that another user could have put there, for reading, and judges it by its descriptor: the open of a pipe would wait for
- * its other end, and a link may lead anywhere. `flags`: more of them, such as `O_DIRECT`. Throws `corrupted` if it is not a regular
- * file, and the system's error when it cannot be opened.
+ * Opens a file that another user could have put there, for reading, and judges it by its descriptor: the open
+ * of a pipe would wait for its other end, and a link may lead anywhere. `flags`: more of them, such as
+ * `O_DIRECT`. Throws `corrupted` if it is not a regular file, and the system's error when it cannot be
+ * opened.
  */
 export async function openRegular(path: string, flags = 0): Promise<FileHandle> {
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | flags).catch(

@@ -20,8 +20,8 @@ export async function makeOwnDirectory(setting: string, path: string): Promise<v
 }
 
 /**
- * Throws as `makeOwnDirectory` does for a directory that the access `mode` of `node:fs` is refused to, and for a file in its place.
- * An absent one passes, and one whose disk fails: its disk may be away.
+ * Throws as `makeOwnDirectory` does for a directory that the access `mode` of `node:fs` is refused to, and
+ * for a file in its place. An absent one passes, and one whose disk fails: its disk may be away.
  */
 export async function assertAccess(setting: string, path: string, mode: number): Promise<void> {
   try {
@@ -33,7 +33,10 @@ export async function assertAccess(setting: string, path: string, mode: number):
   }
 }
 
-/** Does `work` in the directory that a setting names, and throws as `makeOwnDirectory` does where that directory refuses it. */
+/**
+ * Does `work` in the directory that a setting names, and throws as `makeOwnDirectory` does where that
+ * directory refuses it.
+ */
 export async function inOwnDirectory<T>(setting: string, path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()

@@ -11,8 +11,9 @@ export async function freeBytes(path: string): Promise<number> {
 }
 
 /**
- * Measures a payload, less the files that are left out: `sizeBytes` as files show it, `storedBytes` as blocks on disk, holes left out, and
- * `sharedBytes` those of them in files that have other names too: the VM's, other snapshots', or an image store's.
+ * Measures a payload, less the files that are left out: `sizeBytes` as files show it, `storedBytes` as blocks
+ * on disk, holes left out, and `sharedBytes` those of them in files that have other names too: the VM's,
+ * other snapshots', or an image store's.
  */
 export async function measureDir(
   dir: string,

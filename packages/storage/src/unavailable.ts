@@ -9,7 +9,10 @@ export function unavailable(
   return new StillframeError("storage_unavailable", `${what}. ${remedy}`, options)
 }
 
-/** The system's own words for an error of a file, which name its path: for the log, and for who starts a process. */
+/**
+ * The system's own words for an error of a file, which name its path: for the log, and for who starts a
+ * process.
+ */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }

@@ -10,8 +10,8 @@ export interface ContainerServices extends AsyncDisposable {
 }
 
 /**
- * Postgres and Redis in containers, from the images that `POSTGRES_IMAGE` and `REDIS_IMAGE` name: for trying other
- * versions than the ones that come with us. Needs a container engine.
+ * Postgres and Redis in containers, from the images that `POSTGRES_IMAGE` and `REDIS_IMAGE` name: for trying
+ * other versions than the ones that come with us. Needs a container engine.
  */
 export async function startContainers(): Promise<ContainerServices> {
   const password = randomBytes(16).toString("hex")

@@ -31,7 +31,8 @@ export interface TestServices extends AsyncDisposable {
 
 /**
  * One Postgres and one Redis for a run: those of `TEST_DATABASE_URL` and `TEST_REDIS_URL`, else containers if
- * `TEST_SERVICES=containers` asks for them, else their own in a temporary folder, with a database that is migrated and has the tables of BullMQ's PostgreSQL backend.
+ * `TEST_SERVICES=containers` asks for them, else their own in a temporary folder, with a database that is
+ * migrated and has the tables of BullMQ's PostgreSQL backend.
  */
 export async function startTestServices(): Promise<TestServices> {
   await using opened = new AsyncDisposableStack()
@@ -92,8 +93,8 @@ export interface TestDatabase extends AsyncDisposable {
 }
 
 /**
- * A migrated database of the test's own, dropped when disposed of. `clockOffset` moves the clock of `db`, such as `1 hour`;
- * `clockOfAll` that of every connection to it.
+ * A migrated database of the test's own, dropped when disposed of. `clockOffset` moves the clock of `db`,
+ * such as `1 hour`; `clockOfAll` that of every connection to it.
  */
 export async function testDatabase({
   clockOfAll,
@@ -122,7 +123,10 @@ export async function testDatabase({
   }
 }
 
-/** Connections that were closed a moment ago may still be ending; what a failed test left open is cut off in the end. */
+/**
+ * Connections that were closed a moment ago may still be ending; what a failed test left open is cut off in
+ * the end.
+ */
 async function dropOnceUnused(server: string, name: string): Promise<void> {
   const deadline = performance.now() + unusedMs
   const users = "select from pg_stat_activity where datname = $1"
@@ -140,7 +144,10 @@ async function administer(server: string, statement: string): Promise<void> {
 
 const administrators = new Map<string, Pool>()
 
-/** One connection for all tests of a process, which may end with it open: a new one takes longer than what it is for. */
+/**
+ * One connection for all tests of a process, which may end with it open: a new one takes longer than what it
+ * is for.
+ */
 function administrator(server: string): Pool {
   const known = administrators.get(server)
   if (known !== undefined) return known

@@ -5,7 +5,10 @@ import { promisify } from "node:util"
 import { startEmbeddedPostgres } from "@stillframe/embedded-postgres/start"
 import { scratchFolder } from "./scratch.ts"
 
-/** The data of a Postgres that was started once and stopped, for tests that are about its later starts: to make them costs most. */
+/**
+ * The data of a Postgres that was started once and stopped, for tests that are about its later starts: to
+ * make them costs most.
+ */
 export interface MadeCluster extends AsyncDisposable {
   /** The port of its one start. */
   readonly port: number

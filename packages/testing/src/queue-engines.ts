@@ -21,7 +21,9 @@ export interface TestQueue extends AsyncDisposable {
 export type EngineKind = QueueEngine["kind"]
 export const engineKinds: readonly EngineKind[] = ["redis", "postgres"]
 
-/** An engine that shares nothing with other tests. Redis: keys of its own. Postgres: a database of its own. */
+/**
+ * An engine that shares nothing with other tests. Redis: keys of its own. Postgres: a database of its own.
+ */
 export async function testQueue(kind: EngineKind): Promise<TestQueue> {
   await using opened = new AsyncDisposableStack()
   const database = opened.use(await testDatabase())

@@ -32,7 +32,10 @@ export interface Receiver extends AsyncDisposable {
   received(count: number): Promise<ReceivedRequest[]>
 }
 
-/** An HTTP server that keeps what it is sent. `host` is an address of loopback; a free port unless one is named. */
+/**
+ * An HTTP server that keeps what it is sent. `host` is an address of loopback; a free port unless one is
+ * named.
+ */
 export async function startReceiver({ host = "127.0.0.1", port: wanted = 0 } = {}): Promise<Receiver> {
   const requests: ReceivedRequest[] = []
   const answers: (ScriptedAnswer | Respond)[] = []

@@ -21,7 +21,10 @@ export interface Redis extends AsyncDisposable {
   stop(): Promise<void>
 }
 
-/** A Redis of its own on a free loopback port, set as BullMQ wants it; it ends with the thread that started it. */
+/**
+ * A Redis of its own on a free loopback port, set as BullMQ wants it; it ends with the thread that started
+ * it.
+ */
 export async function startRedis(options: {
   dir: string
   /** Settings of redis-server beside the usual ones, or in their place. */

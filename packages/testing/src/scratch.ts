@@ -6,8 +6,8 @@ const memory = "/dev/shm"
 const neededBytes = 4 * 1024 ** 3
 
 /**
- * A new folder for the data of a service that the tests start: in memory where there is room, since most of what a test's
- * database costs is the making and removing of its files.
+ * A new folder for the data of a service that the tests start: in memory where there is room, since most of
+ * what a test's database costs is the making and removing of its files.
  */
 export async function scratchFolder(prefix: string): Promise<string> {
   return mkdtemp(join((await hasRoom()) ? memory : tmpdir(), prefix))

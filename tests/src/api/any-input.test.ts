@@ -4,7 +4,9 @@ import { testApi, type Ask, type TestApi } from "./test-api.ts"
 
 const runs = { numRuns: 100 }
 
-/** What is wrong with an answer, whatever was asked. 501 is a proper one: the thing exists, but not yet here. */
+/**
+ * What is wrong with an answer, whatever was asked. 501 is a proper one: the thing exists, but not yet here.
+ */
 async function mistakes(api: TestApi, method: string, path: string, ask: Ask = {}): Promise<string[]> {
   const headers = { prefer: "respond-async", ...ask.headers }
   const reply = await api.ask(method, path, { ...ask, headers })

@@ -19,7 +19,10 @@ export interface EventReader extends AsyncDisposable {
   readonly response: IncomingMessage
   /** The next block; undefined: the stream has ended, as it should or not. */
   next(): Promise<Frame | undefined>
-  /** The blocks with an event up to the first of any that satisfies `isLast`; throws when the stream ends before. */
+  /**
+   * The blocks with an event up to the first of any that satisfies `isLast`; throws when the stream ends
+   * before.
+   */
   until(isLast: (frame: Frame) => boolean): Promise<Frame[]>
   /** The blocks with an event up to the end of the stream. */
   rest(): Promise<Frame[]>

@@ -10,7 +10,10 @@ beforeAll(async () => {
 })
 afterAll(() => api[Symbol.asyncDispose]())
 
-/** Sends a part of a request and nothing more. Resolves with what the API answers until it closes the connection. */
+/**
+ * Sends a part of a request and nothing more. Resolves with what the API answers until it closes the
+ * connection.
+ */
 async function answerTo(part: string): Promise<string> {
   const socket = connect(api.api.port, "127.0.0.1")
   await once(socket, "connect")

@@ -3,10 +3,10 @@ import { monitorEventLoopDelay } from "node:perf_hooks"
 export const heldTries = 5
 
 /**
- * How long a request holds the event loop at a time, at most, in milliseconds of an idle machine. That is the smaller of
- * the clock's and this thread's processor time, in the best of five tries: a busy machine, the first run of a function and a
- * garbage collection hold the loop as well. A processor that others keep busy is slower too, so the time counts by how long
- * the yardstick took just then.
+ * How long a request holds the event loop at a time, at most, in milliseconds of an idle machine. That is the
+ * smaller of the clock's and this thread's processor time, in the best of five tries: a busy machine, the
+ * first run of a function and a garbage collection hold the loop as well. A processor that others keep busy
+ * is slower too, so the time counts by how long the yardstick took just then.
  */
 export async function heldMs(ask: () => Promise<unknown>): Promise<number> {
   let best = Infinity

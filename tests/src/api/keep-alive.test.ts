@@ -4,7 +4,10 @@ import { connect } from "node:net"
 import { expect, test } from "vitest"
 import { testApi } from "./test-api.ts"
 
-/** Asks for `/health` and keeps the connection. Resolves with the answer's hint and how many connections were opened. */
+/**
+ * Asks for `/health` and keeps the connection. Resolves with the answer's hint and how many connections were
+ * opened.
+ */
 async function ask(agent: Agent, url: string): Promise<{ hint: string | undefined; reused: boolean }> {
   const asked = request(`${url}/health`, { agent }).end()
   const [answer] = (await once(asked, "response")) as [NodeJS.ReadableStream & { headers: object }]

@@ -36,7 +36,10 @@ export function largestLegal(schema: JsonSchema, named: Readonly<Record<string, 
   return schema.type === "integer" ? String(Number.MAX_SAFE_INTEGER) : "null"
 }
 
-/** Some clients write every character that is not of ASCII as `\uXXXX`. A text that its pattern alone bounds is of ASCII. */
+/**
+ * Some clients write every character that is not of ASCII as `\uXXXX`. A text that its pattern alone bounds
+ * is of ASCII.
+ */
 function largestText({ maxLength, pattern = "" }: JsonSchema): string {
   if (maxLength !== undefined) return `"${String.raw`\u00e9`.repeat(maxLength)}"`
   const lengths = [...pattern.matchAll(/\{\d+,(\d+)\}/g)].map(([, length]) => Number(length))

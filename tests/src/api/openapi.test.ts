@@ -250,7 +250,10 @@ async function attempted(delivery: string): Promise<void> {
 }
 
 /** By operation and status: what its body must be, no member more. */
-/** Each is compiled when it is first asked for: all at once would block this process, API included, for seconds. */
+/**
+ * Each is compiled when it is first asked for: all at once would block this process, API included, for
+ * seconds.
+ */
 function bodyValidators(): Pick<Map<string, ValidateFunction>, "get"> {
   const ajv = addFormats.default(new Ajv2020({ strict: false, allErrors: true }))
   ajv.addSchema(closed(document) as object, "api")

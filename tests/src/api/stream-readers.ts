@@ -2,7 +2,10 @@ import { once } from "node:events"
 import { get, type IncomingMessage } from "node:http"
 import { parentPort, workerData } from "node:worker_threads"
 
-/** How a thread of clients follows `/events/stream`; it is theirs alone, so that their work holds no loop but their own. */
+/**
+ * How a thread of clients follows `/events/stream`; it is theirs alone, so that their work holds no loop but
+ * their own.
+ */
 export interface StreamReaders {
   readonly url: string
   readonly authorizations: readonly string[]

@@ -53,11 +53,17 @@ export interface TestApi extends AsyncDisposable {
   readonly databaseUrl: string
   readonly waker: Waker
   ask(method: string, path: string, ask?: Ask): Promise<Reply>
-  /** Registers a host that is up for as long as a test takes, with a QEMU that is `hostQemu` where it isn't said otherwise. */
+  /**
+   * Registers a host that is up for as long as a test takes, with a QEMU that is `hostQemu` where it isn't
+   * said otherwise.
+   */
   host(name: string, change?: Partial<Capabilities>): Promise<void>
   /** The last heartbeat of a host is a minute ago. */
   loseHost(name: string): Promise<void>
-  /** Registers an instance on the host `h1`, whose pool has a compression-worker; running unless told otherwise. */
+  /**
+   * Registers an instance on the host `h1`, whose pool has a compression-worker; running unless told
+   * otherwise.
+   */
   instance(name: string, options?: { state?: InstanceState; policy?: SnapshotPolicy }): Promise<InstanceRow>
 }
 
@@ -68,13 +74,19 @@ export const hostQemu = qemuCapabilities(
 
 const lifeMs = 3_600_000
 
-/** Longer than a busy machine stands still: `fetch` does not repeat what it sent into a connection that was just being closed. */
+/**
+ * Longer than a busy machine stands still: `fetch` does not repeat what it sent into a connection that was
+ * just being closed.
+ */
 export const keepAliveMs = 120_000
 
 /** Enough for a commit, and not for a test's patience. */
 const twinWaitMs = 500
 
-/** An API of its own, over HTTP, on a database of its own. Webhooks may lead to loopback unless told otherwise. */
+/**
+ * An API of its own, over HTTP, on a database of its own. Webhooks may lead to loopback unless told
+ * otherwise.
+ */
 export async function testApi({
   compression = { enabled: false },
   snapshotCreate = "async",

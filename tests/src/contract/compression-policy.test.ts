@@ -4,7 +4,8 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { testStack, type TestStack } from "../pipeline/test-stack.ts"
 import { captured } from "./contract-stack.ts"
 
-// The server's own default is on, with another algorithm than the contract's, so that it shows where it comes from.
+// The server's own default is on, with another algorithm than the contract's, so that it shows where it comes
+// from.
 let stack: TestStack
 beforeAll(async () => {
   stack = await testStack({ api: { compression: { enabled: true, algorithm: "lz4" } } })

@@ -4,7 +4,9 @@ import { expect } from "vitest"
 import type { Ask, Reply } from "../api/test-api.ts"
 import type { TestStack } from "../pipeline/test-stack.ts"
 
-/** Asks for a snapshot and waits for its capture, as the contract's own create does: 201 is then its success. */
+/**
+ * Asks for a snapshot and waits for its capture, as the contract's own create does: 201 is then its success.
+ */
 export function create(stack: TestStack, instance: string, body: object = {}, ask: Ask = {}): Promise<Reply> {
   const headers = { prefer: "wait=55", ...ask.headers }
   return stack.ask("POST", `/instances/${instance}/snapshots`, {

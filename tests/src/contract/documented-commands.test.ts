@@ -114,7 +114,9 @@ function obstacle({ notRun, needs }: Commands, offered: ReadonlySet<string>): st
   return needs === undefined || offered.has(needs) ? undefined : `this host does not offer ${needs}`
 }
 
-/** Runs blocks in one shell, up to the first command that fails; the last place in its output is that block's. */
+/**
+ * Runs blocks in one shell, up to the first command that fails; the last place in its output is that block's.
+ */
 async function shell(
   blocks: readonly Commands[],
   cwd: string,

@@ -124,7 +124,9 @@ test("a description that leaves out a member in use does not type-check", async 
   expect(mistakes).toContain("'captured_at' does not exist")
 })
 
-/** What the compiler says of the program, as strict as it can be, when its types are made from `described`. */
+/**
+ * What the compiler says of the program, as strict as it can be, when its types are made from `described`.
+ */
 async function mistakesAgainst(described: OpenAPI3): Promise<string> {
   await writeFile(join(dir, "api.ts"), astToString(await openapiTS(described)))
   const compiler = join(modules, "typescript/bin/tsc")

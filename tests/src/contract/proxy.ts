@@ -32,7 +32,10 @@ export interface Proxy extends AsyncDisposable {
   treat(...treatments: Treatment[]): void
 }
 
-/** A proxy between a client and the server at `target`. Like other proxies it gives a request up when its client does. */
+/**
+ * A proxy between a client and the server at `target`. Like other proxies it gives a request up when its
+ * client does.
+ */
 export async function startProxy(target: string): Promise<Proxy> {
   const requests: { method: string; path: string; headers: IncomingHttpHeaders }[] = []
   const treatments: Treatment[] = []

@@ -133,7 +133,8 @@ test("case 54: a restored instance is who it was, and its memory and its disk ar
   const restored = await lifeDir(stack, source.id)
   await untilTicks(restored, 3)
   const [, second] = ticks(await serial(restored))
-  // The capture's answer may come some lines after the capture; the twenty lines written since are not among them.
+  // The capture's answer may come some lines after the capture; the twenty lines written since are not among
+  // them.
   expect(second?.tick).toBeLessThan(printedThen + 3)
   expect(second?.sum).toBe(first?.sum)
   await move(stack, source.id, "stop")

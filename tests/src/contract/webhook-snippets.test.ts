@@ -65,7 +65,10 @@ function snippet(language: string): string {
   return found
 }
 
-/** What a receiver said that was sent something forged, with the answer 401, and then an event, with one that counts. */
+/**
+ * What a receiver said that was sent something forged, with the answer 401, and then an event, with one that
+ * counts.
+ */
 async function taken(start: (env: NodeJS.ProcessEnv) => ChildProcess): Promise<string[]> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}/`

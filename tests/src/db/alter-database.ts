@@ -1,6 +1,9 @@
 import { Client } from "pg"
 
-/** Gives a database other defaults, such as `datestyle = 'German'`; connections that are opened later start with them. */
+/**
+ * Gives a database other defaults, such as `datestyle = 'German'`; connections that are opened later start
+ * with them.
+ */
 export async function alterDatabase(url: string, ...settings: readonly string[]): Promise<void> {
   const client = new Client({ connectionString: url })
   await client.connect()

@@ -3,7 +3,10 @@ import { testDatabase } from "@stillframe/testing/database"
 import { sql } from "kysely"
 import { expect, test } from "vitest"
 
-/** A function of the database that fails as a conflict so many times; a sequence counts also what is rolled back. */
+/**
+ * A function of the database that fails as a conflict so many times; a sequence counts also what is rolled
+ * back.
+ */
 async function conflicting(db: OwnedDatabase, failures: number, code: string): Promise<void> {
   await sql`create sequence tries`.execute(db)
   await sql

@@ -15,7 +15,8 @@ test("of two transactions that meet in a deadlock both are done, one of them aft
   const [aLocked, bLocked] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   let tries = 0
 
-  // A second try that is quicker than Postgres hands the lock on has it again, and meets the other in another deadlock.
+  // A second try that is quicker than Postgres hands the lock on has it again, and meets the other in another
+  // deadlock.
   const first: Promise<string> = inTransaction(db, async (tx) => {
     tries += 1
     if (tries > 2) await second

@@ -177,7 +177,9 @@ test.each(["done", "failed", "cancelled"] as const)(
   },
 )
 
-/** A worker's consumer as the capture-worker has it; `work` stands for what is done with the VM of that id. */
+/**
+ * A worker's consumer as the capture-worker has it; `work` stands for what is done with the VM of that id.
+ */
 async function testWorker(
   { engine, database: { db } }: TestQueue,
   { concurrency, work }: { concurrency: number; work: (instanceId: string) => Promise<void> },

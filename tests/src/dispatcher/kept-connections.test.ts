@@ -12,7 +12,10 @@ interface RawReceiver extends AsyncDisposable {
   readonly connections: readonly number[]
 }
 
-/** A receiver that is nothing but sockets. `answer` gets the number of each request and the connection it came on. */
+/**
+ * A receiver that is nothing but sockets. `answer` gets the number of each request and the connection it came
+ * on.
+ */
 async function rawReceiver(answer: (request: number, socket: Socket) => void): Promise<RawReceiver> {
   const connections: number[] = []
   const sockets = new Set<Socket>()

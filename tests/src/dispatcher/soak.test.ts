@@ -77,8 +77,8 @@ async function end(child: ChildProcess, signal: "SIGKILL" | "SIGTERM"): Promise<
 }
 
 /**
- * Everybody's, as nobody knows whose are those of the dead: what is in flight now may come twice. In the order in which
- * outcomes are written, so that nobody meets in a deadlock.
+ * Everybody's, as nobody knows whose are those of the dead: what is in flight now may come twice. In the
+ * order in which outcomes are written, so that nobody meets in a deadlock.
  */
 async function endClaims(db: OwnedDatabase): Promise<void> {
   await sql`

@@ -2,7 +2,10 @@ import type { OwnedDatabase } from "@stillframe/db/client"
 import { sql } from "kysely"
 import { expect } from "vitest"
 
-/** Resolves once each of `works` has ended or waits for a lock that somebody else holds. They may not do both in turn. */
+/**
+ * Resolves once each of `works` has ended or waits for a lock that somebody else holds. They may not do both
+ * in turn.
+ */
 export async function endedOrWaiting(
   db: OwnedDatabase,
   ...works: readonly Promise<unknown>[]

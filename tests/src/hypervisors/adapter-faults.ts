@@ -16,7 +16,10 @@ import type { Subject } from "./subjects/subject.ts"
 const answerMs = 1_000
 const givenUp = { code: expect.stringMatching(/^(timeout|pause_limit_exceeded)$/) }
 
-/** What a captor of any hypervisor must survive: a VM that ran runs, there is no half snapshot, and the reason is told. */
+/**
+ * What a captor of any hypervisor must survive: a VM that ran runs, there is no half snapshot, and the reason
+ * is told.
+ */
 export function adapterFaults(subject: Subject): void {
   describe(`on ${subject.title}`, () => {
     describe("a VM outlives", () => {

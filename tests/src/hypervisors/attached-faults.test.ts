@@ -130,7 +130,10 @@ test("another QEMU that answers on the same socket does not make the overlays go
   expect(await bytesOf(place)).toEqual([0x11, 0x22, 7, 7])
 })
 
-/** A VM with 0x11 written before its capture, and `second` after the copying or, if it never came to that, after its captor's death. */
+/**
+ * A VM with 0x11 written before its capture, and `second` after the copying or, if it never came to that,
+ * after its captor's death.
+ */
 async function killCaptorAt(
   place: Ground,
   last: OverlayStep,

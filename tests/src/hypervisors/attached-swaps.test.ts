@@ -16,7 +16,8 @@ const replaced = {
   message: expect.stringContaining("a.raw is not the file that the VM runs on any more"),
 }
 
-// The owner of an attached VM, or a guest that has escaped, may give a disk's name to anything between our look and our use.
+// The owner of an attached VM, or a guest that has escaped, may give a disk's name to anything between our
+// look and our use.
 
 interface Swapped {
   /** Gives the disk its name back. */

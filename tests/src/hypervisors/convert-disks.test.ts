@@ -11,7 +11,10 @@ const run = promisify(execFile)
 const diskBytes = 64 * 1024 ** 2
 const writtenBytes = 1024 ** 2
 
-/** A base of zeros with an overlay, into whose first bytes a guest has written. `named`: what the overlay's header calls its base. */
+/**
+ * A base of zeros with an overlay, into whose first bytes a guest has written. `named`: what the overlay's
+ * header calls its base.
+ */
 async function chain(place: Ground, { named = "disk0.base" } = {}): Promise<{ dir: string; disk: Disk }> {
   const dir = await place.folder("payload")
   await run("truncate", ["-s", String(diskBytes), join(dir, "disk0.base")])

@@ -39,7 +39,10 @@ const oldest = read("v1.10.1")
 const newest = read("v1.16.1")
 const checks = new Map<number, (exchange: Exchange) => string[]>()
 
-/** What is wrong with an exchange by the official description of its version; what was refused may have been wrong. */
+/**
+ * What is wrong with an exchange by the official description of its version; what was refused may have been
+ * wrong.
+ */
 export function violations(exchange: Exchange): string[] {
   const minor = minorOf(exchange.version)
   const check = checks.get(minor) ?? checkAgainst(descriptionOf(minor))

@@ -113,13 +113,19 @@ export async function clearFault({ dir }: { dir: string }): Promise<void> {
 export const impatient = ({ dir, config }: FirecrackerVm, withinMs = 300): VmControl =>
   firecrackerControl(dir, config, withinMs)
 
-/** Until the stand-in behind a VM has been sent these requests, one after the other and others between, since it was started. */
+/**
+ * Until the stand-in behind a VM has been sent these requests, one after the other and others between, since
+ * it was started.
+ */
 export async function untilReceived({ dir }: { dir: string }, ...requests: string[]): Promise<void> {
   const inOrder = new RegExp(requests.map((request) => `^${request}$`).join(".*"), "ms")
   await expect.poll(() => readFileSync(join(dir, "received.log"), "utf8")).toMatch(inOrder)
 }
 
-/** All that was asked of the stand-ins below a folder, each checked against the official description of its version. */
+/**
+ * All that was asked of the stand-ins below a folder, each checked against the official description of its
+ * version.
+ */
 export async function expectDescribed({ root }: Ground): Promise<Exchange[]> {
   const names = (await readdir(root, { recursive: true })).filter((name) => name.endsWith("exchanges.jsonl"))
   const exchanges = names.flatMap((name) =>

@@ -1,7 +1,10 @@
 import { flushCompileCache } from "node:module"
 import { capture, type Ground, type TestVm } from "./test-vm.ts"
 
-/** A captor for a test to kill: captures a VM live, says when it has come to the step it was given, and stays there. */
+/**
+ * A captor for a test to kill: captures a VM live, says when it has come to the step it was given, and stays
+ * there.
+ */
 const [root = "", vm = "", last = ""] = process.argv.slice(2)
 // A kill leaves no time to write it.
 flushCompileCache()

@@ -185,23 +185,23 @@ async function killCaptorAt(
 }
 
 /**
- * The copier hangs, as on a network file system that does not answer, and QEMU's main loop waits for it: a device of the guest writes to
- * memory that is not saved yet. Then no monitor answers.
+ * The copier hangs, as on a network file system that does not answer, and QEMU's main loop waits for it: a
+ * device of the guest writes to memory that is not saved yet. Then no monitor answers.
  */
 async function hangWithItsMonitor(vm: TestVm): Promise<void> {
   const copiers = await copiersOf(vm)
   for (const pid of copiers) process.kill(pid, "SIGSTOP")
   let carriedOut = true
-  // A page that is wanted is saved at once, as long as the socket takes it. The device's DMA ends by writing 0 where there is 0, each
-  // time 16 MiB lower: the port wants an address with its highest byte first.
+  // A page that is wanted is saved at once, as long as the socket takes it. The device's DMA ends by writing
+  // 0 where there is 0, each time 16 MiB lower: the port wants an address with its highest byte first.
   for (let top = LARGE_MIB / 16 - 1; carriedOut && top > 0; top--)
     carriedOut = await isCarriedOut(vm, `o /w 0x518 ${top}`)
   expect([copiers.length, carriedOut]).toEqual([1, false])
 }
 
 /**
- * Sends a command for people, and waits until it is carried out, or QEMU does nothing any more, so that it never will be. Not by
- * `openMonitor`, which is patient.
+ * Sends a command for people, and waits until it is carried out, or QEMU does nothing any more, so that it
+ * never will be. Not by `openMonitor`, which is patient.
  */
 async function isCarriedOut(vm: TestVm, line: string): Promise<boolean> {
   const socket = connect(join(vm.dir, "watch.sock")).setEncoding("utf8")
@@ -224,7 +224,10 @@ async function isCarriedOut(vm: TestVm, line: string): Promise<boolean> {
   }
 }
 
-/** How often each thread of QEMU has slept and gone on so far; undefined while one of them runs or waits for a processor. */
+/**
+ * How often each thread of QEMU has slept and gone on so far; undefined while one of them runs or waits for a
+ * processor.
+ */
 async function switchesOf({ process: { pid } }: TestVm): Promise<string | undefined> {
   const threads = await readdir(`/proc/${pid}/task`)
   const states = await Promise.all(

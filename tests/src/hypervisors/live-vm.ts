@@ -31,7 +31,10 @@ export interface LiveQemu extends LiveCaptureProbe {
   binary: string
 }
 
-/** The set-up's QEMU 10 where it could be had, else the QEMU of all tests; and whether it saves memory of a running guest here. */
+/**
+ * The set-up's QEMU 10 where it could be had, else the QEMU of all tests; and whether it saves memory of a
+ * running guest here.
+ */
 export async function findLiveQemu(change: { binary?: string } = {}): Promise<LiveQemu> {
   const binary = change.binary ?? findProgram("qemu-system-x86_64-10", process.env["PATH"])
   const { version, machines } = await probeQemu(binary, never).catch(() => ({

@@ -65,7 +65,8 @@ test("a chain of more than a hundred layers is merged, and asked for in a way th
 
   const [disk] = await mergeLayers({ dir: vm.dir, signal: never })
 
-  // QEMU holds its guest up while it describes images: two for each layer here, and by default all those below as well.
+  // QEMU holds its guest up while it describes images: two for each layer here, and by default all those
+  // below as well.
   expect(asked).toBeLessThan(3 * LAYERS)
   expect(asked).toBeLessThan(deep / 4)
   expect(files(disk)).toEqual([top, "disk0.base"])

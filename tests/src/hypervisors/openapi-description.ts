@@ -20,8 +20,8 @@ type Content = Record<string, { schema: object } | undefined>
 type Schemas = Record<string, { type?: string; properties?: object; additionalProperties?: unknown }>
 
 /**
- * Checks exchanges against an OpenAPI 3.0 description. The returned function gives what is wrong with one: a path, a member
- * or an answer that the description does not have.
+ * Checks exchanges against an OpenAPI 3.0 description. The returned function gives what is wrong with one: a
+ * path, a member or an answer that the description does not have.
  */
 export async function describedBy(path: URL): Promise<(exchange: Exchange) => string[]> {
   const description = parse(await readFile(path, "utf8")) as {

@@ -17,7 +17,9 @@ const obstacle = await obstacleHere()
 export const canReflink = obstacle === undefined
 if (!canReflink) console.warn(`skipped: no file system whose files share blocks: ${obstacle}`)
 
-/** A ground on a file system of its own, whose files share blocks. To be left by every process when it goes. */
+/**
+ * A ground on a file system of its own, whose files share blocks. To be left by every process when it goes.
+ */
 export async function reflinkingGround(place: Pick<Ground, "root" | "own">): Promise<Ground> {
   const root = await mountIn(place.root)
   return {

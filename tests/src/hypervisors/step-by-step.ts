@@ -4,7 +4,10 @@ import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
 import { captureAttached } from "@stillframe/hypervisors/qemu/attached/capture"
 import { captureOptions } from "./stranger-options.ts"
 
-/** A captor for a test to kill: captures an attached VM, says each step that it has taken, and goes on when it gets a line. */
+/**
+ * A captor for a test to kill: captures an attached VM, says each step that it has taken, and goes on when it
+ * gets a line.
+ */
 const [root = "", vm = "", dir = ""] = process.argv.slice(2)
 // A kill leaves no time to write it.
 flushCompileCache()

@@ -158,7 +158,10 @@ export function serial(dir: string): string {
   return readFileSync(join(dir, "serial.log"), "latin1")
 }
 
-/** The guest's lines; the last one only if it is whole, as the first, in whose middle a restored guest may go on. */
+/**
+ * The guest's lines; the last one only if it is whole, as the first, in whose middle a restored guest may go
+ * on.
+ */
 export function ticks(text: string): { tick: number; sum: string }[] {
   const [first = "", ...others] = text.split("\n").slice(0, -1)
   const lines = /^[0-9a-f]{8} [0-9a-f]{8}$/.test(first) ? [first, ...others] : others

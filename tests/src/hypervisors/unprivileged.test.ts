@@ -21,7 +21,10 @@ async function rightsIn(dir: string, name: string): Promise<string[]> {
   return Promise.all(["", ...inside.toSorted()].map((file) => rights(join(dir, name, file))))
 }
 
-/** What a VM goes on needing of what it was loaded from: Cloud Hypervisor has a copy, Firecracker maps the memory. */
+/**
+ * What a VM goes on needing of what it was loaded from: Cloud Hypervisor has a copy, Firecracker maps the
+ * memory.
+ */
 const mapped = {
   "cloud-hypervisor": [],
   firecracker: ["0:0 755", "0:0 444", "0:0 444"],

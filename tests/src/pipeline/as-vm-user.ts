@@ -15,7 +15,10 @@ export async function processOf(
   return vm
 }
 
-/** Runs a script as a VM's user in `cwd`, as if it had broken out there. Resolves with its output, refusals of the system included. */
+/**
+ * Runs a script as a VM's user in `cwd`, as if it had broken out there. Resolves with its output, refusals of
+ * the system included.
+ */
 export async function tryAs(
   user: { uid: number; gid: number },
   cwd: string,

@@ -21,7 +21,8 @@ for (const { name, canCancel } of subjects)
   if (canCancel) console.warn(`skipped: a save of ${name} can be called off, so none outlives its worker`)
 console.warn("skipped: the longest stop takes 14 s, so firecracker's stands for the others'")
 
-// What becomes of a VM in whose pause somebody dies. After each: it runs, nobody sees half a snapshot, and the next try is whole.
+// What becomes of a VM in whose pause somebody dies. After each: it runs, nobody sees half a snapshot, and
+// the next try is whole.
 describe.each(subjects)("in a save of $name", (subject) => {
   let stack: TestStack
   let worker: AppProcess

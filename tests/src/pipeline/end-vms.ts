@@ -2,7 +2,10 @@ import { readdirSync, readFileSync } from "node:fs"
 import { endProcess, identifyProcess } from "@stillframe/hypervisors/process/processes"
 import { identityVariable } from "@stillframe/hypervisors/process/start-process"
 
-/** VMs outlive their worker by design; those of a test end with it. Reads all processes in one go, which asking for each VM would not. */
+/**
+ * VMs outlive their worker by design; those of a test end with it. Reads all processes in one go, which
+ * asking for each VM would not.
+ */
 export async function endVms(cluster: string): Promise<void> {
   const identity = `stillframe-${cluster}-`
   for (const entry of readdirSync("/proc")) {

@@ -19,8 +19,8 @@ export function whyNoFailingFile(): string | undefined {
 }
 
 /**
- * Lays a real file system over `path` that fails each read beyond the first half MiB with EIO, as a dying disk does. Until
- * it is disposed of; then the file is what it was.
+ * Lays a real file system over `path` that fails each read beyond the first half MiB with EIO, as a dying
+ * disk does. Until it is disposed of; then the file is what it was.
  */
 export async function failingFile(path: string): Promise<AsyncDisposable> {
   const rule = { event: "none", iotype: "read", errno: 5, once: false, sector: 1024 }

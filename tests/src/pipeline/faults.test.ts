@@ -151,7 +151,8 @@ test.skipIf(!isRoot)(
     await mkdir(stack.storageDir, { recursive: true })
     await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", stack.storageDir])
     try {
-      // Let through on purpose: what is asked here is what happens when the room was there and is not any more.
+      // Let through on purpose: what is asked here is what happens when the room was there and is not any
+      // more.
       await stack.startCaptureWorker({ spaceFloorBytes: -(2 ** 40) })
       const source = await stack.launch("source")
       await writeFile(join(stack.storageDir, "filler"), Buffer.alloc(1024 * 1024 - 64 * 1024))

@@ -13,8 +13,9 @@ import { act } from "./instance-acts.ts"
 import { testStack, type TestStack } from "./test-stack.ts"
 
 /**
- * A program that is a QEMU on its two sockets. While the file of its `-append` is there, it sends `watch.sock` a line without an end
- * and has taken its identity off its command line, as a guest that has escaped may.
+ * A program that is a QEMU on its two sockets. While the file of its `-append` is there, it sends
+ * `watch.sock` a line without an end and has taken its identity off its command line, as a guest that has
+ * escaped may.
  */
 const liar = `
   const { existsSync } = require("node:fs")

@@ -16,7 +16,10 @@ const clusterId = "cluster"
 const host = "h"
 const tools = { name: "qemu", binary: "qemu", qemuImg: "qemu-img" } as const
 
-/** A program that is a QEMU on `watch.sock` of its directory until it reads a word; then it plays its trick and lives on. */
+/**
+ * A program that is a QEMU on `watch.sock` of its directory until it reads a word; then it plays its trick
+ * and lives on.
+ */
 const liar = (trick: string): string => `
   const greeting = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 } }, capabilities: [] } }
   const server = require("node:net").createServer((socket) => {

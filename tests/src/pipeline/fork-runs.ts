@@ -4,8 +4,8 @@ import { ticks, untilTicks } from "../hypervisors/test-vm.ts"
 import { serial, type TestStack } from "./test-stack.ts"
 
 /**
- * A fork that goes on where its snapshot stood still: the guest counts on from `tick`, and its memory has the same sum. It is
- * gone afterwards.
+ * A fork that goes on where its snapshot stood still: the guest counts on from `tick`, and its memory has the
+ * same sum. It is gone afterwards.
  */
 export async function forkRuns(
   stack: TestStack,

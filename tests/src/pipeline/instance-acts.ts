@@ -29,7 +29,10 @@ export function processOf(stack: TestStack, { id }: InstanceResource): Promise<P
   return findQemu(`stillframe-${stack.clusterId}-${id}`)
 }
 
-/** The tick after the last of `earlier`, without a gap from there on, and the same sum over the guest's memory. */
+/**
+ * The tick after the last of `earlier`, without a gap from there on, and the same sum over the guest's
+ * memory.
+ */
 export async function expectGoesOn(dir: string, earlier: string): Promise<void> {
   await untilTicks(dir, 4)
   const printed = await serial(dir)

@@ -24,7 +24,9 @@ import { deadProcess } from "./dead-process.ts"
 const run = promisify(execFile)
 const bytes = 1024 ** 2
 
-/** An attached VM that has ended and wrote to an overlay of ours until then, and a `qemu-img` that never ends. */
+/**
+ * An attached VM that has ended and wrote to an overlay of ours until then, and a `qemu-img` that never ends.
+ */
 async function endedVm() {
   await using opened = new AsyncDisposableStack()
   const { db } = opened.use(await testDatabase())

@@ -5,7 +5,9 @@ import type { InstanceResource } from "@stillframe/domain/instance"
 import { deadProcess } from "./dead-process.ts"
 import type { TestStack } from "./test-stack.ts"
 
-/** What a captor that died in the pause of a VM left beside it. Resolves with the directory that it lies in. */
+/**
+ * What a captor that died in the pause of a VM left beside it. Resolves with the directory that it lies in.
+ */
 export async function leavePause(
   { dataDir, clusterId }: TestStack,
   { id: instanceId }: InstanceResource,

@@ -96,7 +96,10 @@ test.skipIf(savesLive(version))(
   },
 )
 
-/** The QEMU that captures live, at a path where only root can walk: the worker runs it as root, who may guard memory on every host. */
+/**
+ * The QEMU that captures live, at a path where only root can walk: the worker runs it as root, who may guard
+ * memory on every host.
+ */
 async function forRootAlone(stack: TestStack): Promise<string> {
   const folder = join(stack.dataDir, "qemu")
   await mkdir(folder, { mode: 0o700 })

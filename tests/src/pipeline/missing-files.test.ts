@@ -19,7 +19,10 @@ beforeAll(async () => {
 })
 afterAll(() => stack[Symbol.asyncDispose]())
 
-/** A snapshot that has lost a file, and a request that reads it: the answer, once the snapshot is known to be corrupted. */
+/**
+ * A snapshot that has lost a file, and a request that reads it: the answer, once the snapshot is known to be
+ * corrupted.
+ */
 async function withoutFile(
   file: string,
   use: (id: string) => Promise<Reply>,

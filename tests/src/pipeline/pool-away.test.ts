@@ -4,7 +4,9 @@ import { expect, test } from "vitest"
 import { captured } from "../contract/contract-stack.ts"
 import { testStack, untilTrue, type TestStack } from "./test-stack.ts"
 
-/** An empty directory in the pool's place, as where its disk was mounted; resolves with how to bring it back. */
+/**
+ * An empty directory in the pool's place, as where its disk was mounted; resolves with how to bring it back.
+ */
 async function takeAway({ storageDir }: TestStack): Promise<() => Promise<void>> {
   await rename(storageDir, `${storageDir}.away`)
   await mkdir(storageDir)

@@ -53,7 +53,7 @@ export interface TestStack extends AsyncDisposable {
   ask(method: string, path: string, ask?: Ask): Promise<Reply>
   /** A capture-worker in this process. */
   startCaptureWorker(change?: Partial<CaptureWorkerConfig>): Promise<AsyncDisposable>
-  /** One of the apps as a process, to be killed. `by`: a program that starts it, with its arguments, such as `setpriv`. */
+  /** One of the apps as a process, to be killed. `by`: a program that starts it, such as `setpriv`. */
   spawn(
     app: "api" | "capture-worker" | "compression-worker" | "dispatcher",
     env?: Record<string, string>,
@@ -104,7 +104,7 @@ export async function testStack({
   const log = createLogger({ service: "test", level: process.env["TEST_LOG_LEVEL"] ?? "silent" })
   const redisUrl = engine === "redis" ? inject("redisUrl") : undefined
   const common = { databaseUrl, databaseDirectUrl: databaseUrl, redisUrl }
-  // As under `npm start`, the parts of one process share their connections; few, because each takes Postgres a while.
+  // As under `npm start`, the parts of one process share connections. Few: each takes Postgres a while.
   const database = await openMigrated(opened, { ...common, databaseConnections: 4, log })
   const { db, waker } = database
   const queue = { redisUrl, databaseUrl, ...queueLog(log, redisUrl) }

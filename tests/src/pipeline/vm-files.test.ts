@@ -24,7 +24,10 @@ const strange = {
 
 type Cases = [file: string, places: (keyof typeof strange)[]][]
 
-/** The files of a VM's directory that an operation reads or writes by their names, and what lies in their place. */
+/**
+ * The files of a VM's directory that an operation reads or writes by their names, and what lies in their
+ * place.
+ */
 const cases: Record<"qemu" | "cloud-hypervisor", { readonly running: Cases; readonly atRest: Cases }> = {
   qemu: {
     running: [
@@ -80,7 +83,10 @@ describe.each(["qemu", "cloud-hypervisor"] as const)("a VM of %s", (hypervisor) 
   const start = () => stack.ask("POST", `/instances/${vm.id}/start`, { body: {} })
   const stop = () => stack.ask("POST", `/instances/${vm.id}/stop`)
 
-  /** A refusal that says nothing which a person could act on, or names a path of the host; undefined for any other answer. */
+  /**
+   * A refusal that says nothing which a person could act on, or names a path of the host; undefined for any
+   * other answer.
+   */
   function unworded(what: string, { status, body }: Reply): string | undefined {
     if (status < 400) return undefined
     const { message } = body as { message: string }

@@ -4,7 +4,10 @@ import { expect, test } from "vitest"
 const root = new URL("../../../", import.meta.url)
 const textOf = (file: string): Promise<string> => readFile(new URL(file, root), "utf8")
 
-/** Those that an image, a network of containers, or a machine's own programs decide: the file has no variable for them. */
+/**
+ * Those that an image, a network of containers, or a machine's own programs decide: the file has no variable
+ * for them.
+ */
 const fixed = [
   "ATTACH_BINARIES",
   "CAPTURE_STAGING",

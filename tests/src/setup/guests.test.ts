@@ -45,7 +45,8 @@ test.skipIf(cannotBuild !== "")(
     ]
     execFileSync("ld", link)
 
-    // Versions of ld lay the file out differently; what the guest is lies in these sections and the entry point.
+    // Versions of ld lay the file out differently; what the guest is lies in these sections and the entry
+    // point.
     for (const section of [".text", ".note.PVH"]) {
       expect(await sectionOf(built, section)).toEqual(
         await sectionOf(join(sources, "heartbeat.elf"), section),

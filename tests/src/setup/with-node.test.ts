@@ -11,7 +11,8 @@ const scripts = join(import.meta.dirname, "..", "..", "..", "scripts")
 
 const nodeVersion = join("packages", "runtime", "src", "node-version.mjs")
 
-// A checkout of nothing but the scripts, with its dependencies installed: what is tried here needs no network.
+// A checkout of nothing but the scripts, with its dependencies installed: what is tried here needs no
+// network.
 let checkout: string
 
 beforeEach(async () => {
@@ -184,7 +185,10 @@ test("without a network the set-up ends in one sentence with the command that he
   expect(await readdir(join(checkout, ".tools"))).toEqual(["unfinished"])
 })
 
-/** Runs `code` by one of this checkout's own npm scripts, with what each brings left out, in a process group of its own. */
+/**
+ * Runs `code` by one of this checkout's own npm scripts, with what each brings left out, in a process group
+ * of its own.
+ */
 async function npmRun(name: string, code: string): Promise<{ child: ChildProcess; said: Promise<number> }> {
   const manifest = JSON.parse(await readFile(join(scripts, "..", "package.json"), "utf8")) as {
     scripts: Record<string, string>

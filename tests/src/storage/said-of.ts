@@ -20,7 +20,10 @@ function registerOf(id: string | undefined): PoolRegister {
   return { look: async () => known, settle: async (decide) => (await decide(known)).id }
 }
 
-/** How the service takes each directory at its start: that of DATA_DIR, of a new and of a known pool, and of the built-in guests. */
+/**
+ * How the service takes each directory at its start: that of DATA_DIR, of a new and of a known pool, and of
+ * the built-in guests.
+ */
 const starts: Readonly<Record<string, (dir: string) => Promise<unknown>>> = {
   async DATA_DIR(dir) {
     await makeOwnDirectory("DATA_DIR", dir)

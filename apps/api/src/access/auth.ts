@@ -40,8 +40,8 @@ export interface TokenRules {
 export type Authenticate = (authorization: string | undefined) => Promise<Bearer>
 
 /**
- * Checks bearer tokens signed with `secret`. A token that was good is known by its hash until it expires: a caller sends
- * the same one with each request. Throws `unauthorized` with the contract's reasons.
+ * Checks bearer tokens signed with `secret`. A token that was good is known by its hash until it expires: a
+ * caller sends the same one with each request. Throws `unauthorized` with the contract's reasons.
  */
 export function authenticator(secret: string, rules: TokenRules = {}): Authenticate {
   const keys = [secret, rules.previousSecret]
@@ -95,7 +95,10 @@ interface Known {
   readonly payload: JWTPayload
 }
 
-/** By the first of the keys that has signed it. Rejects when none has, or for a token that is over or not yet good. */
+/**
+ * By the first of the keys that has signed it. Rejects when none has, or for a token that is over or not yet
+ * good.
+ */
 async function verify(token: string, [key, ...others]: readonly KeyObject[]): Promise<JWTPayload> {
   if (key === undefined) throw new errors.JWSSignatureVerificationFailed()
   try {

@@ -10,8 +10,8 @@ const burstSeconds = 10
 export type TakeOne = (key: string) => number
 
 /**
- * A token bucket for each key: it fills with `perSecond` a second and holds those of ten seconds. 0: no limit. `nowMs`
- * is a clock that does not go back.
+ * A token bucket for each key: it fills with `perSecond` a second and holds those of ten seconds. 0: no
+ * limit. `nowMs` is a clock that does not go back.
  */
 export function openBuckets(perSecond: number, nowMs: () => number = () => performance.now()): TakeOne {
   if (perSecond === 0) return () => 0

@@ -3,9 +3,9 @@ import { networkOf } from "@stillframe/runtime/network-of"
 import type { Request } from "express"
 
 /**
- * Tells the network that a request comes from, as a key for its limits. Behind the proxies that Express was told to trust
- * it is the one in `X-Forwarded-For`. One line in the log says when the header of another proxy is ignored, as all
- * strangers behind it then share one limit.
+ * Tells the network that a request comes from, as a key for its limits. Behind the proxies that Express was
+ * told to trust it is the one in `X-Forwarded-For`. One line in the log says when the header of another proxy
+ * is ignored, as all strangers behind it then share one limit.
  */
 export function openClientAddress(log: Logger): (req: Request) => string {
   let told = false

@@ -6,7 +6,10 @@ import type { Logger } from "@stillframe/runtime/logger"
 /** A request does not wait for it. */
 const flushMs = 500
 
-/** Counts the different tokens without `exp` that are used, so that an operator knows what JWT_REQUIRE_EXP would refuse. */
+/**
+ * Counts the different tokens without `exp` that are used, so that an operator knows what JWT_REQUIRE_EXP
+ * would refuse.
+ */
 export interface EndlessTokens extends AsyncDisposable {
   /** `tokenHash`: never the token. */
   note(tokenHash: string): void

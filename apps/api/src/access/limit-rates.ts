@@ -19,8 +19,9 @@ export interface RateLimits {
 const noLimits: RateLimits = { perAddress: 0, perCaller: 0, streamsPerCaller: 0 }
 
 /**
- * Judges the token of every request, for `bearerOf`, and answers a caller or a stranger that asks too often with 429.
- * `/health` is left out: it costs no more than the refusal, and the machine's own supervisor asks it.
+ * Judges the token of every request, for `bearerOf`, and answers a caller or a stranger that asks too often
+ * with 429. `/health` is left out: it costs no more than the refusal, and the machine's own supervisor asks
+ * it.
  */
 export function limitRates(
   { limits = noLimits, log }: { limits?: RateLimits | undefined; log: Logger },

@@ -14,8 +14,9 @@ export interface RevokedTokens extends Disposable {
 }
 
 /**
- * Reads a file with an id on each line, again whenever it changes; `#` begins a comment. While it cannot be read, the ids that were
- * read last count. Throws where it cannot be read at the start: a list that is absent would let revoked tokens in.
+ * Reads a file with an id on each line, again whenever it changes; `#` begins a comment. While it cannot be
+ * read, the ids that were read last count. Throws where it cannot be read at the start: a list that is absent
+ * would let revoked tokens in.
  */
 export async function openRevokedTokens(file: string, log: Logger): Promise<RevokedTokens> {
   const trouble = openTrouble(log, {

@@ -7,11 +7,15 @@ import type { Following } from "./tail.ts"
 import type { FramedEvent } from "./window.ts"
 
 /**
- * Bounds what a reader that stands still holds in memory, and what is parsed and written in one turn of the event loop: an event has up
- * to 20 KiB, and as many readers as the pool has connections may get theirs in the same turn.
+ * Bounds what a reader that stands still holds in memory, and what is parsed and written in one turn of the
+ * event loop: an event has up to 20 KiB, and as many readers as the pool has connections may get theirs in
+ * the same turn.
  */
 const eventsPerList = 25
-/** All readers take this much in one turn of the event loop, so that a thousand of them do not hold up the rest for long. */
+/**
+ * All readers take this much in one turn of the event loop, so that a thousand of them do not hold up the
+ * rest for long.
+ */
 const perTurn = { events: 20, bytes: 32 * 1024 } as const
 
 export interface EventBatch {
@@ -22,8 +26,9 @@ export interface EventBatch {
 }
 
 /**
- * All that matches after `after`, without a gap or a double and without an end: from Postgres as long as the window does
- * not reach back that far, then from the window. `moved` resolves when the window may have moved on since its last call.
+ * All that matches after `after`, without a gap or a double and without an end: from Postgres as long as the
+ * window does not reach back that far, then from the window. `moved` resolves when the window may have moved
+ * on since its last call.
  */
 export async function* followEvents(
   db: ApiDeps["db"],

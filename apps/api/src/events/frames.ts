@@ -1,9 +1,12 @@
 import type { EventEnvelope, SnapshotProgress } from "@stillframe/domain/events"
 import { progressType } from "@stillframe/domain/events"
 
-// Server-sent events, as WHATWG's HTML describes them (§9.2). JSON has no line breaks of its own, so each is one `data` line.
+// Server-sent events, as WHATWG's HTML describes them (§9.2). JSON has no line breaks of its own, so each is
+// one `data` line.
 
-/** How long a client waits before it connects again, and where it is: a connection lost at once starts there. */
+/**
+ * How long a client waits before it connects again, and where it is: a connection lost at once starts there.
+ */
 export function openingFrame(position: number): string {
   return `retry: 2000\n${positionFrame(position)}`
 }

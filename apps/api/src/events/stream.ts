@@ -25,8 +25,9 @@ export interface StreamRequest {
 const timerMsMax = 2 ** 31 - 1
 
 /**
- * Writes events to `out` until the client is gone, its token expires or is revoked, the process stops or it does not keep up; then
- * ends it. While `out` is full nothing is read for it and nothing kept, so that a slow reader costs its socket's buffer.
+ * Writes events to `out` until the client is gone, its token expires or is revoked, the process stops or it
+ * does not keep up; then ends it. While `out` is full nothing is read for it and nothing kept, so that a slow
+ * reader costs its socket's buffer.
  */
 export async function streamEvents(deps: ApiDeps, out: Writable, request: StreamRequest): Promise<void> {
   const { db, log, eventTail, stopping, streamHeartbeatMs } = deps
@@ -82,7 +83,8 @@ export async function streamEvents(deps: ApiDeps, out: Writable, request: Stream
     clearTimeout(expiry)
     stopListening()
     following.stop()
-    // Node gathers the writes of a turn. What is still there after it would wait for a reader that does not read.
+    // Node gathers the writes of a turn. What is still there after it would wait for a reader that does not
+    // read.
     await nextTurn()
     if (out.writableLength === 0) out.end()
     else out.destroy()

@@ -72,7 +72,10 @@ export function openEventTail(deps: TailDeps): EventTail {
   }
 }
 
-/** Reads what is new into the window until told to stop. Without a database it tries again: whoever follows needs no telling. */
+/**
+ * Reads what is new into the window until told to stop. Without a database it tries again: whoever follows
+ * needs no telling.
+ */
 async function readOn(
   { db, log, ...waiting }: TailDeps,
   window: EventWindow,

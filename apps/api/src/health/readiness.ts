@@ -25,7 +25,10 @@ interface Surroundings {
   readonly queue?: readonly Problem[]
 }
 
-/** Judges an installation by its hosts and workers, up or not, and by the services that it uses. Without any host, only reading works: `degraded`. */
+/**
+ * Judges an installation by its hosts and workers, up or not, and by the services that it uses. Without any
+ * host, only reading works: `degraded`.
+ */
 export function readiness(
   hosts: readonly Found[],
   workers: readonly FoundWorker[],

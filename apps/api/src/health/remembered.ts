@@ -1,6 +1,6 @@
 /**
- * Makes a value once for all who ask while it is being made and for `ttlMs` afterwards. A failure is given to those who
- * wait for it, and not kept.
+ * Makes a value once for all who ask while it is being made and for `ttlMs` afterwards. A failure is given to
+ * those who wait for it, and not kept.
  */
 export function remembered<T>(make: () => Promise<T>, ttlMs: number): () => Promise<T> {
   let kept: { readonly value: Promise<T>; goodUntilMs: number } | undefined

@@ -11,7 +11,9 @@ import { forgottenHostSchema, hostSchema, hostWithLeavesSchema, type HostResourc
 
 const instancesMax = 1_000_000
 
-/** The machines that VMs run on. They register by themselves; forgetting is for one that will not come back. */
+/**
+ * The machines that VMs run on. They register by themselves; forgetting is for one that will not come back.
+ */
 export function hostRoutes({ db, waker }: ApiDeps): Route[] {
   return [
     route({

@@ -3,7 +3,9 @@ import { markAnswered } from "@stillframe/db/snapshots/repeated-creates"
 import { openTrouble } from "@stillframe/domain/postgres/outage"
 import type { Logger } from "@stillframe/runtime/logger"
 
-/** In a create's own path this would be a round trip more; a retry comes half a second later at the earliest. */
+/**
+ * In a create's own path this would be a round trip more; a retry comes half a second later at the earliest.
+ */
 const flushMs = 50
 
 /** Notes, some at a time, which creates' answers have been sent. */

@@ -9,8 +9,9 @@ const laterMs = 5_000
 const looksPerRequest = 16
 
 /**
- * A load balancer that sends a request just when the server closes the connection answers 502, so the server must be the later one. The
- * time for a whole request, which begins with the connection, must not end before that. `requestMs`: that time, for tests.
+ * A load balancer that sends a request just when the server closes the connection answers 502, so the server
+ * must be the later one. The time for a whole request, which begins with the connection, must not end before
+ * that. `requestMs`: that time, for tests.
  */
 export function timeouts({
   keepAliveMs,

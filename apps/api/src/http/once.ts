@@ -23,8 +23,8 @@ export async function once<T extends Made>(
 }
 
 /**
- * Handles a request, or answers it with what the same key has made before. That comes ahead of all that the handler would
- * judge: the instance may be gone by now, the name taken by the very resource.
+ * Handles a request, or answers it with what the same key has made before. That comes ahead of all that the
+ * handler would judge: the instance may be gone by now, the name taken by the very resource.
  */
 export async function handleOnce(
   { db }: ApiDeps,

@@ -32,7 +32,10 @@ export function pageRequest({ limit = listLimit, cursor, sort = "-created_at" }:
 /** Written at a time: some milliseconds' worth of the largest rows. */
 const rowsPerTurn = 250
 
-/** A bare array, as the contract has it; that there is more is said in the headers. `url`: path and query as they were asked. */
+/**
+ * A bare array, as the contract has it; that there is more is said in the headers. `url`: path and query as
+ * they were asked.
+ */
 export async function pageAnswer<Row>(
   url: string,
   { rows, next }: Page<Row>,
@@ -75,7 +78,8 @@ function readCursor(cursor: string): Position {
   }
 }
 
-// As Postgres writes it. The year 0 is a date of ISO 8601, but none of Postgres, which also takes no endless fraction.
+// As Postgres writes it. The year 0 is a date of ISO 8601, but none of Postgres, which also takes no endless
+// fraction.
 const createdAtSchema = z.iso
   .datetime()
   .max(createdAtLengthMax)

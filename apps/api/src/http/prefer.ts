@@ -21,7 +21,10 @@ export function parsePrefer(header: string | undefined): Prefer {
 
 const waitPattern = /^wait\s*=\s*"?(\d{1,9})"?$/
 
-/** Milliseconds that this answer may be held. `wait` counts for more than `respond-async`, which counts for more than `unasked`. */
+/**
+ * Milliseconds that this answer may be held. `wait` counts for more than `respond-async`, which counts for
+ * more than `unasked`.
+ */
 export function heldMs(prefer: Prefer, unasked: { seconds: number }): number {
   return (prefer.waitSeconds ?? (prefer.respondAsync ? 0 : unasked.seconds)) * 1_000
 }

@@ -49,8 +49,8 @@ const problems: Record<ErrorCode, { readonly status: number; readonly code: stri
 }
 
 /**
- * The answer for a code. `retry` says whether the same request again can help; clients repeat 409 and 5xx by themselves
- * unless told not to.
+ * The answer for a code. `retry` says whether the same request again can help; clients repeat 409 and 5xx by
+ * themselves unless told not to.
  */
 export function problem(
   code: ErrorCode,
@@ -73,12 +73,17 @@ export function problem(
 /** A caller's own work or streams, where they fill a limit, end in seconds. */
 const limitRetryMs = 5_000
 
-/** True where a client may send the same request again by itself. A full disk stays full until a person acts. */
+/**
+ * True where a client may send the same request again by itself. A full disk stays full until a person acts.
+ */
 function mayRepeat(code: ErrorCode): boolean {
   return errorCodes[code].retry && code !== "insufficient_storage"
 }
 
-/** Work that an answer was held for has failed. A client must not repeat it by itself where that would touch the VM again. */
+/**
+ * Work that an answer was held for has failed. A client must not repeat it by itself where that would touch
+ * the VM again.
+ */
 export function failedWork(error: { error_code: ErrorCode | null; error_message: string | null }): Answer {
   const code = error.error_code ?? "cancelled"
   // Without its directory nothing was begun.

@@ -15,7 +15,10 @@ const creating: ReadonlySet<string> = new Set([
   "testWebhook",
 ])
 
-/** Throws `insufficient_storage` for a request that creates something while the database's disk is almost full. */
+/**
+ * Throws `insufficient_storage` for a request that creates something while the database's disk is almost
+ * full.
+ */
 export function refuseWhenFull({ operationId }: Route, { databaseProblem }: ApiDeps): void {
   const problem = creating.has(operationId) ? databaseProblem?.() : undefined
   if (problem !== undefined) throw new StillframeError(problem.code, problem.message)

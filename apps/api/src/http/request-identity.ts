@@ -11,7 +11,9 @@ export interface RequestIdentity {
   readonly createTry?: CreateTry
 }
 
-/** `caller`: a hash of who sent it. `body`: as it was understood. Throws `bad_request` for a key that is none. */
+/**
+ * `caller`: a hash of who sent it. `body`: as it was understood. Throws `bad_request` for a key that is none.
+ */
 export function identifyRequest({
   method,
   path,

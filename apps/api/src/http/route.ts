@@ -12,7 +12,9 @@ export interface Answer {
   /** In the place of `body`: it as JSON already. */
   readonly json?: string
   readonly headers?: Readonly<Record<string, string>>
-  /** In the place of `body`: writes what has no end, until it ends or destroys `out` itself. Throws nothing. */
+  /**
+   * In the place of `body`: writes what has no end, until it ends or destroys `out` itself. Throws nothing.
+   */
   readonly stream?: (out: Writable) => void
   /** Called when all of it was handed to the connection. */
   readonly onSent?: () => void
@@ -35,7 +37,10 @@ export interface Call<Query, Body> {
   readonly allows: (scope: Scope) => boolean
   /** How long the token was good when the request came; Infinity: for ever. */
   readonly expiresInMs: number
-  /** Calls `listener` when the request's token is revoked, at once if it is, until the returned function is called. */
+  /**
+   * Calls `listener` when the request's token is revoked, at once if it is, until the returned function is
+   * called.
+   */
   readonly onRevoked: (listener: () => void) => () => void
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal

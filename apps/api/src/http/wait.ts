@@ -10,8 +10,8 @@ export interface Waiting {
 const pollMs = 1_000
 
 /**
- * Reads until there is something, again after each wake-up and at least every second. Undefined: the time has run
- * out, or the process is stopping. Throws the signal's reason when the client is gone.
+ * Reads until there is something, again after each wake-up and at least every second. Undefined: the time has
+ * run out, or the process is stopping. Throws the signal's reason when the client is gone.
  */
 export async function waitUntil<T>(
   { waker, stopping }: Waiting,

@@ -107,7 +107,10 @@ interface Action {
   readonly target?: TargetState
 }
 
-/** Throws `not_supported` when the VM is not ours to act on, `invalid_state` when the instance is in no state for it. */
+/**
+ * Throws `not_supported` when the VM is not ours to act on, `invalid_state` when the instance is in no state
+ * for it.
+ */
 export function action(
   name: "stop" | "start" | "standby" | "resume" | "restore",
   instance: InstanceRow,
@@ -126,14 +129,20 @@ export function action(
   )
 }
 
-/** An instance's state, for a message; of one that stands still or does not answer with the reason, which says what to do. */
+/**
+ * An instance's state, for a message; of one that stands still or does not answer with the reason, which says
+ * what to do.
+ */
 export function whyIn({ state, state_error }: Pick<InstanceRow, "state" | "state_error">): string {
   return (state === "Paused" || state === "Unknown") && state_error !== null
     ? `${state}: ${shownReason(state_error)}`
     : state
 }
 
-/** Locks the instance and makes sure that nothing else is about to change its state. Throws `not_found` or `invalid_state`. */
+/**
+ * Locks the instance and makes sure that nothing else is about to change its state. Throws `not_found` or
+ * `invalid_state`.
+ */
 export async function claimState(tx: Database, instanceId: string): Promise<InstanceRow> {
   const instance = await lockInstance(tx, instanceId)
   if (instance === undefined) throw new StillframeError("not_found", "resource not found")
@@ -176,7 +185,10 @@ async function act(
   return answerWithInstance(deps, begun, { timeoutMs, signal, status: 200 })
 }
 
-/** An instance's own image is read back as it is when it goes on, so it is not compressed; a mistake in the wish is one all the same. */
+/**
+ * An instance's own image is read back as it is when it goes on, so it is not compressed; a mistake in the
+ * wish is one all the same.
+ */
 function checkStandby({ compression, compression_delay }: z.output<typeof standbySchema>): void {
   const mistake = compression && compressionMistake(compression)
   if (mistake !== undefined) throw new StillframeError("invalid_snapshot_compression", mistake)

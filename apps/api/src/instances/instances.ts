@@ -131,8 +131,8 @@ async function launchInstance(
 }
 
 /**
- * 204 when the VM has ended and the instance is gone; 202 when it is not within the answer's time, or its host is not up:
- * then the deletion is carried out later. A second DELETE joins the first.
+ * 204 when the VM has ended and the instance is gone; 202 when it is not within the answer's time, or its
+ * host is not up: then the deletion is carried out later. A second DELETE joins the first.
  */
 async function deleteInstance(
   deps: ApiDeps,

@@ -139,7 +139,10 @@ type Origin = Pick<NewInstance, "launch" | "attached" | "image" | "vcpus" | "mem
 /** The contract requires `image`; an instance with files of its own shows this. */
 const ownFiles = "custom"
 
-/** Settles what is to be launched from both ways of saying it, or attached to. Throws `invalid_request` or `not_supported`. */
+/**
+ * Settles what is to be launched from both ways of saying it, or attached to. Throws `invalid_request` or
+ * `not_supported`.
+ */
 export function originOf(body: z.output<typeof createInstanceSchema>): Origin {
   if ([...(body.volumes ?? []), ...(body.devices ?? [])].length > 0 || (body.gpu ?? null) !== null)
     throw new StillframeError(

@@ -11,7 +11,10 @@ import { failedWork, problem } from "../http/problem.ts"
 import type { Answer, Call } from "../http/route.ts"
 import { waitUntil } from "../http/wait.ts"
 
-/** How an operation ended; undefined when it has not within `timeoutMs`, or when no worker is up that could end it. */
+/**
+ * How an operation ended; undefined when it has not within `timeoutMs`, or when no worker is up that could
+ * end it.
+ */
 export async function waitForEnd(
   deps: ApiDeps,
   operationId: string,
@@ -42,8 +45,9 @@ export function instanceWork(instance: InstanceRow, operationId: string): Instan
 }
 
 /**
- * The answer of work on an instance: `status` with the instance once it is done, what it failed of, or 202 when the time is
- * up. Where answers are results, that last one is a 504, which the client is not to repeat: the work goes on.
+ * The answer of work on an instance: `status` with the instance once it is done, what it failed of, or 202
+ * when the time is up. Where answers are results, that last one is a 504, which the client is not to repeat:
+ * the work goes on.
  */
 export async function answerWithInstance(
   deps: ApiDeps,
@@ -65,8 +69,9 @@ export async function answerWithInstance(
 }
 
 /**
- * Answers a request that was sent again as the first one would be now, also where it may not wait: work that is done or has
- * failed is not shown as under way. An instance that is gone is shown as the first answer showed it.
+ * Answers a request that was sent again as the first one would be now, also where it may not wait: work that
+ * is done or has failed is not shown as under way. An instance that is gone is shown as the first answer
+ * showed it.
  */
 export function replayInstanceWork(
   deps: ApiDeps,
@@ -93,7 +98,10 @@ const lookEveryMs = 10
 /** Work that gives a VM disks which may grow. */
 const warningKinds: ReadonlySet<OperationKind> = new Set(["launch", "fork", "start", "restore"])
 
-/** The operation once its host has looked at it, or as it is when that takes too long for an answer that may not be held. */
+/**
+ * The operation once its host has looked at it, or as it is when that takes too long for an answer that may
+ * not be held.
+ */
 async function lookedAt({ db }: ApiDeps, operationId: string): Promise<OperationView> {
   const deadline = performance.now() + lookMsMax
   for (;;) {
@@ -111,7 +119,10 @@ function warningOf({ state, error_message: warning }: OperationView): Record<str
   return warning === null || warning === "" || isReason ? {} : { "X-Warning": warning }
 }
 
-/** 202 with the resource as it is now; where answers are results, and this one was held, a 504 that is not to be repeated. */
+/**
+ * 202 with the resource as it is now; where answers are results, and this one was held, a 504 that is not to
+ * be repeated.
+ */
 export function workGoesOn(
   { snapshotCreate }: ApiDeps,
   { body, headers, held }: { body: object; headers: Record<string, string>; held: boolean },

@@ -8,7 +8,10 @@ import { noHostOf, notHeardOf, type LostHost } from "@stillframe/domain/lost-hos
 
 type InstanceOfLiveHost = ResolvedInstance & { readonly lost: null; readonly pool: string }
 
-/** Throws `unavailable` while the instance's host is not heard of: it alone knows the state, and can change it. */
+/**
+ * Throws `unavailable` while the instance's host is not heard of: it alone knows the state, and can change
+ * it.
+ */
 export function requireHost(instance: ResolvedInstance): asserts instance is InstanceOfLiveHost {
   const { host, lost, pool } = instance
   if (lost !== null || pool === null) throw hostLost({ name: host, since: lost?.since ?? null })
@@ -32,8 +35,9 @@ export async function requireCaptor(db: Database, { id, host, host_up }: ShownSn
 }
 
 /**
- * The host that builds an instance from a snapshot: the one where it was taken, else another one that is up, has the same
- * pool and offers the hypervisor. Throws `storage_unavailable` or `unavailable` while there is none.
+ * The host that builds an instance from a snapshot: the one where it was taken, else another one that is up,
+ * has the same pool and offers the hypervisor. Throws `storage_unavailable` or `unavailable` while there is
+ * none.
  */
 export async function hostFor(
   db: Database,

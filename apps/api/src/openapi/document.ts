@@ -12,8 +12,8 @@ import { describedWebhooks } from "./webhooks.ts"
 type Json = Readonly<Record<string, unknown>>
 
 /**
- * The API as OpenAPI 3.1 describes it, from the very routes and schemas that serve it. Made a route a turn: all at once would hold the
- * event loop for as long as a hundred requests.
+ * The API as OpenAPI 3.1 describes it, from the very routes and schemas that serve it. Made a route a turn:
+ * all at once would hold the event loop for as long as a hundred requests.
  */
 export async function openApiDocument(routes: readonly Route[]): Promise<Json> {
   const schemas: Record<string, unknown> = {}

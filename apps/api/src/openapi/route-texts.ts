@@ -7,8 +7,9 @@ export interface RouteText {
 }
 
 /**
- * By `operationId`, in the order in which the examples can be sent one after the other to an API that has one host and nothing
- * else. `{id}` of an instance is then `first`, of anything else the id that an earlier example has made.
+ * By `operationId`, in the order in which the examples can be sent one after the other to an API that has one
+ * host and nothing else. `{id}` of an instance is then `first`, of anything else the id that an earlier
+ * example has made.
  */
 export const routeTexts: Readonly<Record<string, RouteText>> = {
   getHealth: { description: "Answers as long as the process runs. Needs no token and no database." },

@@ -1,7 +1,10 @@
 import { scopeEffects, scopes, type Scope } from "@stillframe/domain/scopes"
 import type { Route } from "../http/route.ts"
 
-/** A Markdown table: each scope, the calls that the routes let it make, and what can be done with it in the end. */
+/**
+ * A Markdown table: each scope, the calls that the routes let it make, and what can be done with it in the
+ * end.
+ */
 export function scopeTable(routes: readonly Route[]): string {
   const rows = scopes.map((scope) => `| \`${scope}\` | ${scopeEffects[scope]} | ${callsOf(routes, scope)} |`)
   return ["| scope | a token with it | calls |", "|---|---|---|", ...rows].join("\n")

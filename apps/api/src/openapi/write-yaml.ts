@@ -7,7 +7,10 @@ const depthMax = 3
 
 type Members = Readonly<Record<string, unknown>>
 
-/** A large document as YAML, a piece a turn: all at once would hold the event loop for as long as a hundred requests. */
+/**
+ * A large document as YAML, a piece a turn: all at once would hold the event loop for as long as a hundred
+ * requests.
+ */
 export async function writeYaml(document: Members): Promise<string> {
   const written: string[] = []
   for (const keys of pathsOf(document, [])) {

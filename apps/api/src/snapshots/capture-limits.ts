@@ -23,7 +23,10 @@ export interface RequestedCapture {
 /** Throws `limit_reached` when a limit allows no further capture. */
 export type AdmitCapture = (requested: RequestedCapture) => Promise<void>
 
-/** The database is asked once in this time for each count; in between the process counts what it admits itself. */
+/**
+ * The database is asked once in this time for each count; in between the process counts what it admits
+ * itself.
+ */
 const countedForMs = 1_000
 const countsMax = 10_000
 
@@ -34,8 +37,8 @@ interface Count {
 }
 
 /**
- * Keeps a process's creates within the limits. Creates pay for a count only once a second. Other processes' creates of that
- * second, and creates that are not committed yet, may exceed a limit by their number.
+ * Keeps a process's creates within the limits. Creates pay for a count only once a second. Other processes'
+ * creates of that second, and creates that are not committed yet, may exceed a limit by their number.
  */
 export function captureLimits(
   db: OwnedDatabase,

@@ -32,8 +32,9 @@ import { requireLiveCapture } from "./live-capture.ts"
 type CreateCall = Call<unknown, z.output<typeof createSnapshotSchema>>
 
 /**
- * 202 as soon as the request is on record; with `Prefer: wait=N` 201 once the capture is durable. Two round trips to the
- * database: find the instance, write it all; once a second a third, which counts open captures. A client's own retry, and a request with a known key, gets what is there.
+ * 202 as soon as the request is on record; with `Prefer: wait=N` 201 once the capture is durable. Two round
+ * trips to the database: find the instance, write it all; once a second a third, which counts open captures.
+ * A client's own retry, and a request with a known key, gets what is there.
  */
 export async function createSnapshot(deps: ApiDeps, call: CreateCall): Promise<Answer> {
   const { createTry } = call.identity

@@ -6,8 +6,8 @@ import { StillframeError } from "@stillframe/domain/errors"
 const remedy = 'ask for "capture": "paused", or leave it out'
 
 /**
- * Throws `not_supported` with the reason for an instance whose memory can't be saved while it runs. One in Standby has no pause
- * at all, so nothing is asked of its host.
+ * Throws `not_supported` with the reason for an instance whose memory can't be saved while it runs. One in
+ * Standby has no pause at all, so nothing is asked of its host.
  */
 export async function requireLiveCapture(
   db: Database,

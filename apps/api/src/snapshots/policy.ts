@@ -16,8 +16,8 @@ export const snapshotPolicySchema = z
   .describe("The defaults for snapshots of the instance.")
 
 /**
- * An instance's policy as it is kept and shown. Throws `invalid_snapshot_compression` or `invalid_request`. The delay is
- * of an image that is not compressed here; a mistake in it is one all the same.
+ * An instance's policy as it is kept and shown. Throws `invalid_snapshot_compression` or `invalid_request`.
+ * The delay is of an image that is not compressed here; a mistake in it is one all the same.
  */
 export function snapshotPolicyOf({
   compression,

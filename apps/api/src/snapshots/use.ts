@@ -18,8 +18,8 @@ import { requireCaptor } from "../instances/require-host.ts"
 const retryAfterMs = 1_000
 
 /**
- * A snapshot that is no longer to be captured; while it is and the time is up, the answer that says so. Throws `unavailable`
- * when its host is not up.
+ * A snapshot that is no longer to be captured; while it is and the time is up, the answer that says so.
+ * Throws `unavailable` when its host is not up.
  */
 export async function whenCaptured(
   deps: ApiDeps,
@@ -62,7 +62,9 @@ interface AskedUse {
   readonly target_hypervisor?: Hypervisor | undefined
 }
 
-/** The hypervisor of an instance that is made from a snapshot: not its source's, which may have changed since. */
+/**
+ * The hypervisor of an instance that is made from a snapshot: not its source's, which may have changed since.
+ */
 export function hypervisorFor(
   { source_hypervisor }: Pick<SnapshotRow, "source_hypervisor">,
   { target_hypervisor }: AskedUse,
@@ -71,8 +73,8 @@ export function hypervisorFor(
 }
 
 /**
- * Resolves a restore or fork on `host` to its target state and hypervisor. Throws `invalid_request` for a target that the kind of the
- * snapshot, the host or the guest does not allow.
+ * Resolves a restore or fork on `host` to its target state and hypervisor. Throws `invalid_request` for a
+ * target that the kind of the snapshot, the host or the guest does not allow.
  */
 export async function useOf(
   db: Database,

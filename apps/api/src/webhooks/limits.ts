@@ -10,8 +10,8 @@ export interface WebhookLimits {
 }
 
 /**
- * Throws `conflict` when one more webhook to the URL is beyond a limit. Until the transaction ends others wait for it.
- * `changed`: the id of the webhook that gets the URL, which is not counted.
+ * Throws `conflict` when one more webhook to the URL is beyond a limit. Until the transaction ends others
+ * wait for it. `changed`: the id of the webhook that gets the URL, which is not counted.
  */
 export async function assertWebhookRoom(
   tx: Database,

@@ -84,7 +84,9 @@ async function replayRange(
   return carryOut(deps, call, { webhookId, from, to: Math.min(to, head), what: "all" })
 }
 
-/** The key is kept last: the work is many transactions, and to repeat what a crash has cut off harms nobody. */
+/**
+ * The key is kept last: the work is many transactions, and to repeat what a crash has cut off harms nobody.
+ */
 async function carryOut(
   deps: ApiDeps,
   { identity, signal }: Call<unknown, unknown>,

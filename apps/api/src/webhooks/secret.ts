@@ -14,8 +14,8 @@ type Caller = Pick<Call<unknown, unknown>, "allows" | "identity">
 const secretBytes = 32
 
 /**
- * Makes a secret, has `make` keep it, encrypted, with a webhook, and shows both: nothing but this answer, and its
- * repetition to the same caller, ever shows it.
+ * Makes a secret, has `make` keep it, encrypted, with a webhook, and shows both: nothing but this answer, and
+ * its repetition to the same caller, ever shows it.
  */
 export async function makeWithSecret(
   deps: ApiDeps,
@@ -34,8 +34,8 @@ export async function makeWithSecret(
 }
 
 /**
- * To the caller who made it, the secret too: the first answer may never have arrived. It is the one that signs now, which a
- * rotation may have replaced; of a webhook that is gone, the one that was made.
+ * To the caller who made it, the secret too: the first answer may never have arrived. It is the one that
+ * signs now, which a rotation may have replaced; of a webhook that is gone, the one that was made.
  */
 export async function showSecretAgain(
   { db, secretsKey }: ApiDeps,

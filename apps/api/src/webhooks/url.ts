@@ -6,8 +6,8 @@ import type { ApiDeps } from "../http/deps.ts"
 const lookupMs = 2_000
 
 /**
- * The dispatcher judges each connection; what it would always refuse is refused to the one who asks for it. Throws
- * `invalid_request` with the reason and a remedy.
+ * The dispatcher judges each connection; what it would always refuse is refused to the one who asks for it.
+ * Throws `invalid_request` with the reason and a remedy.
  */
 export async function refuseUnreachable({ webhookRules, resolve }: ApiDeps, url: string): Promise<void> {
   const refusal = await urlRefusal(new URL(url), webhookRules(), resolve)

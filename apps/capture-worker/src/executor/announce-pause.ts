@@ -6,14 +6,19 @@ import { writeIntent, type PauseIntent } from "../pause/intent.ts"
 import type { AttachedInstance } from "./attached-instance.ts"
 import type { CaptureOrder, ReleaseOrder, StandbyOrder } from "./orders.ts"
 
-/** What the captor has beyond the pause limit to resume the VM by itself, before the host's sweep kills it. */
+/**
+ * What the captor has beyond the pause limit to resume the VM by itself, before the host's sweep kills it.
+ */
 const resumeGraceSeconds = 5
 /** Into Standby a VM goes when its image is on the device: as long again as its save, at 64 MiB/s. */
 const sealMibPerSecond = 64
 
 export type PausingOrder = CaptureOrder | StandbyOrder | ReleaseOrder
 
-/** Leaves word on the device that this process is about to pause the VM, for whoever finds it paused and this process gone. */
+/**
+ * Leaves word on the device that this process is about to pause the VM, for whoever finds it paused and this
+ * process gone.
+ */
 export async function announcePause(order: PausingOrder, wasRunning: boolean): Promise<void> {
   await writeIntent(instanceDir(order.dataDir, order.instanceId), await intentOf(order, wasRunning))
 }

@@ -9,8 +9,8 @@ import type { StoredLaunch } from "../host/resolve-launch.ts"
 const bootMembers = ["kernel", "initrd", "cmdline", "machine", "disks"] as const
 
 /**
- * The members of a launch request that a hypervisor's refusal may be about: none where all is an image's own, which QEMU boots; others
- * may not.
+ * The members of a launch request that a hypervisor's refusal may be about: none where all is an image's own,
+ * which QEMU boots; others may not.
  */
 export function suspectsOf(launch: StoredLaunch, hypervisor: Hypervisor): string[] {
   const image = Object.entries(builtinImages).find(([name]) => name === launch.image)?.[1]
@@ -20,7 +20,10 @@ export function suspectsOf(launch: StoredLaunch, hypervisor: Hypervisor): string
   return image === undefined || hypervisor === "qemu" ? suspects : ["image", ...suspects]
 }
 
-/** The same for a guest that exists: members that a caller gave at its launch, or with a fork onto another hypervisor. */
+/**
+ * The same for a guest that exists: members that a caller gave at its launch, or with a fork onto another
+ * hypervisor.
+ */
 export function partsOf(
   { kernel, initrd, cmdline, disks }: GuestConfig,
   { hypervisor, imagesDir }: { hypervisor: Hypervisor; imagesDir: string },
@@ -35,8 +38,8 @@ function isGiven(value: string | readonly unknown[] | undefined): boolean {
 }
 
 /**
- * A refusal of the guest by its hypervisor as the mistake of whoever gave the suspects. Any other failure, and a refusal of what is all
- * ours, is returned as it is.
+ * A refusal of the guest by its hypervisor as the mistake of whoever gave the suspects. Any other failure,
+ * and a refusal of what is all ours, is returned as it is.
  */
 export function blamed(
   error: unknown,

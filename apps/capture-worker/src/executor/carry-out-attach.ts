@@ -47,7 +47,10 @@ export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): P
   }
 }
 
-/** Leaves a VM that someone else started running as it ran, on its own files; one that has ended with all it wrote in them. */
+/**
+ * Leaves a VM that someone else started running as it ran, on its own files; one that has ended with all it
+ * wrote in them.
+ */
 export async function carryOutRelease(order: ReleaseOrder, signal: AbortSignal): Promise<null> {
   const { dataDir, instanceId, vm } = order
   const { qemuImg } = order.hypervisor

@@ -11,9 +11,13 @@ import type { CaptureOrder } from "./orders.ts"
 import { saveVm, type Captor } from "./save-vm.ts"
 import { seal, sealCopy } from "./seal.ts"
 
-/** Captures a VM and seals the payload: when it resolves, everything is on the device and the manifest says so. */
+/**
+ * Captures a VM and seals the payload: when it resolves, everything is on the device and the manifest says
+ * so.
+ */
 export async function carryOutCapture(order: CaptureOrder, captor: Captor): Promise<Manifest> {
-  // It may have waited for its lock so long that the snapshot is deleted by now, and what it made would be nobody's.
+  // It may have waited for its lock so long that the snapshot is deleted by now, and what it made would be
+  // nobody's.
   if (captor.signal.aborted) throw cancelled(captor.signal.reason)
   const dir = payloadDir(order.storageDir, order.snapshotId, order.token)
   // The captor of an earlier try may have come to its end while this one waited for its lock.
@@ -57,7 +61,8 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
 
 /** What earlier tries left: nothing names it, and their captors are dead, or the lock would not be ours. */
 async function removeUnsealed(dir: string): Promise<void> {
-  // Not its parent: where that is missing the pool's disk is away, and nothing is to be written below its mount point.
+  // Not its parent: where that is missing the pool's disk is away, and nothing is to be written below its
+  // mount point.
   await mkdir(dir, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "EEXIST") throw error
   })

@@ -56,7 +56,10 @@ function withImages(launch: GuestConfig, disks: readonly Disk[]): GuestConfig {
   }
 }
 
-/** Boots a stopped VM on the disks in its directory. When it fails, no process is left and the disks are as they were. */
+/**
+ * Boots a stopped VM on the disks in its directory. When it fails, no process is left and the disks are as
+ * they were.
+ */
 export async function carryOutStart(order: StartOrder, signal: AbortSignal): Promise<ProcessIdentity> {
   const dir = directoryOf(order)
   await requireDirectory(dir)
@@ -67,7 +70,10 @@ export async function carryOutStart(order: StartOrder, signal: AbortSignal): Pro
   return await boot(hypervisor, { dir, disks, signal, ...whoseVm(order) }, order)
 }
 
-/** Starts a guest that boots from disks which are there. On a failure no process is left; a refusal is a `conflict`. */
+/**
+ * Starts a guest that boots from disks which are there. On a failure no process is left; a refusal is a
+ * `conflict`.
+ */
 export async function boot(
   hypervisor: Hypervisor,
   vm: VmLaunch,

@@ -16,8 +16,9 @@ import type { RestoreOrder } from "./orders.ts"
 import { linkPayload, syncPayload } from "./seal.ts"
 
 /**
- * Builds a new generation of an instance from a payload, which it only reads: files by links, and for target Running a VM
- * that is loaded and still paused. When it fails, nothing of the generation, or of a fork's instance, is left on the host.
+ * Builds a new generation of an instance from a payload, which it only reads: files by links, and for target
+ * Running a VM that is loaded and still paused. When it fails, nothing of the generation, or of a fork's
+ * instance, is left on the host.
  */
 export async function carryOutRestore(
   order: RestoreOrder,
@@ -47,7 +48,10 @@ export async function carryOutRestore(
   }
 }
 
-/** An earlier version's snapshot leans on callers' files, which must be unchanged: by their times, else by their hash. */
+/**
+ * An earlier version's snapshot leans on callers' files, which must be unchanged: by their times, else by
+ * their hash.
+ */
 async function disksOf(order: RestoreOrder, manifest: Manifest, signal: AbortSignal): Promise<Disk[]> {
   const { payloadDir, baseSha256 = {} } = order
   return currentSources(payloadDir, manifest.disks as unknown as Disk[], async (link) => {
@@ -90,7 +94,10 @@ async function startIn(
   return process
 }
 
-/** No guest goes on with memory that is not what was captured: frames have checksums, any other file is hashed while it is loaded. */
+/**
+ * No guest goes on with memory that is not what was captured: frames have checksums, any other file is hashed
+ * while it is loaded.
+ */
 async function loadMemory(
   place: MemoryPlace,
   { hypervisor, manifest, vm }: { hypervisor: Hypervisor; manifest: Manifest; vm: VmLaunch },

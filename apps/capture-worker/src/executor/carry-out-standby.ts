@@ -13,8 +13,9 @@ import { seal } from "./seal.ts"
 const endGraceMs = 2_000
 
 /**
- * Puts a running VM away: memory and frozen disks sealed on the device, and only then its process ended. Until that moment
- * every failure resumes it. When the process has gone already, an earlier try came this far and its image is the result.
+ * Puts a running VM away: memory and frozen disks sealed on the device, and only then its process ended.
+ * Until that moment every failure resumes it. When the process has gone already, an earlier try came this far
+ * and its image is the result.
  */
 export async function carryOutStandby(order: StandbyOrder, captor: Captor): Promise<Manifest> {
   const images = standbyDir(order.dataDir, order.instanceId)

@@ -97,7 +97,8 @@ describe.skipIf(!isRoot)("as root", () => {
     const [real = 0, saved = 0] = all
     await place.instance("a", real)
     const still = spawn("sleep", ["60"], { uid: real, gid: real, stdio: "ignore" })
-    // Root by its effective id, as a program with the set-user-ID bit is: the owner of its directory in /proc is root.
+    // Root by its effective id, as a program with the set-user-ID bit is: the owner of its directory in /proc
+    // is root.
     const other = spawn("setpriv", ["--ruid", String(saved), "sleep", "60"], { stdio: "ignore" })
     try {
       await Promise.all([once(still, "spawn"), once(other, "spawn")])

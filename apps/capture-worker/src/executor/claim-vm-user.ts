@@ -16,15 +16,19 @@ interface Wish {
   readonly instanceId: string
 }
 
-/** A user that no other VM of this machine has until this is disposed of, and afterwards as long as something runs or lies there as it. */
+/**
+ * A user that no other VM of this machine has until this is disposed of, and afterwards as long as something
+ * runs or lies there as it.
+ */
 export interface ClaimedUid extends AsyncDisposable {
   readonly uid: number
 }
 
 /**
- * Takes a user for a VM: the one that its instance has, else one at random, so that a user that was freed comes back late, and two
- * installations seldom ask for the same one. The owner of a VM's directory is the record of its user; until the directory is given to
- * it, a socket holds it that the kernel frees with this process. Throws `conflict` when the range is used up.
+ * Takes a user for a VM: the one that its instance has, else one at random, so that a user that was freed
+ * comes back late, and two installations seldom ask for the same one. The owner of a VM's directory is the
+ * record of its user; until the directory is given to it, a socket holds it that the kernel frees with this
+ * process. Throws `conflict` when the range is used up.
  */
 export async function claimUid(wish: Wish): Promise<ClaimedUid> {
   let isFree = (_uid: number): boolean => true
@@ -32,7 +36,8 @@ export async function claimUid(wish: Wish): Promise<ClaimedUid> {
     if (!isFree(uid)) continue
     const held = await hold(uid)
     if (held === undefined) continue
-    // Only now: another process may have taken it, given it a directory and let go of it since an earlier look.
+    // Only now: another process may have taken it, given it a directory and let go of it since an earlier
+    // look.
     isFree = lookAround(wish)
     if (isFree(uid)) return { uid, [Symbol.asyncDispose]: () => held[Symbol.asyncDispose]() }
     await held[Symbol.asyncDispose]()
@@ -40,7 +45,10 @@ export async function claimUid(wish: Wish): Promise<ClaimedUid> {
   throw usedUp(wish.range)
 }
 
-/** An order's hypervisor as the user that the order's VM is to run as; the same one where VMs have no users of their own. */
+/**
+ * An order's hypervisor as the user that the order's VM is to run as; the same one where VMs have no users of
+ * their own.
+ */
 export async function claimVmUser(order: {
   readonly dataDir: string
   readonly instanceId: string

@@ -7,8 +7,8 @@ import { missingFile, strangeFile } from "@stillframe/storage/manifest"
 import type { Order } from "./orders.ts"
 
 /**
- * An order's failure, in words where the system's error names a file of the VM's directory or of the payload that is missing, or is no
- * file. Any other failure is returned as it is.
+ * An order's failure, in words where the system's error names a file of the VM's directory or of the payload
+ * that is missing, or is no file. Any other failure is returned as it is.
  */
 export function inFileWords(thrown: unknown, order: Order): unknown {
   const { path, dest } = systemError(thrown)

@@ -25,10 +25,11 @@ interface Running {
   readonly abandoned: AbortController
 }
 
-// The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own. When the
-// worker dies the channel closes, and without asking anybody what is under way is given up and the VM resumed; a save that
-// can't be called off is gone through with, for the worker that comes next. It takes the next order only after a success that
-// left nothing open: a pause record names its captor, and must not outlive the work of that captor.
+// The process that alone talks to a VM's hypervisor: a child of the capture-worker with a session of its own.
+// When the worker dies the channel closes, and without asking anybody what is under way is given up and the
+// VM resumed; a save that can't be called off is gone through with, for the worker that comes next. It takes
+// the next order only after a success that left nothing open: a pause record names its captor, and must not
+// outlive the work of that captor.
 let running: Running | undefined
 // While this process waits for its first order; a failure is told by the order that needs the adapter.
 loadMostUsed().catch(() => {})
@@ -37,7 +38,8 @@ channel.on("close", () => {
   if (running === undefined) endNow(0)
   running.abandoned.abort()
 })
-// A worker that has died: an error that nobody takes would end this process in the pause. The close comes after it.
+// A worker that has died: an error that nobody takes would end this process in the pause. The close comes
+// after it.
 channel.on("error", () => {})
 // Ctrl-C in a terminal reaches every process of its group; a captor stops when its worker says so.
 process.on("SIGINT", () => {})
@@ -105,7 +107,10 @@ async function offerAgain(): Promise<void> {
   endNow(0)
 }
 
-/** Names the resources that keep this process alive, and counts its open files. An order that leaves nothing changes neither. */
+/**
+ * Names the resources that keep this process alive, and counts its open files. An order that leaves nothing
+ * changes neither.
+ */
 function openResources(): string {
   const files = readdirSync("/proc/self/fd").length
   return [...process.getActiveResourcesInfo().toSorted(), files].join()

@@ -83,7 +83,10 @@ export interface AttachOrder extends VmOrder {
   readonly hostPaths: readonly string[]
 }
 
-/** Makes sure that a VM that someone else started is as its owner has it; `forget` then removes what we have of it. */
+/**
+ * Makes sure that a VM that someone else started is as its owner has it; `forget` then removes what we have
+ * of it.
+ */
 export interface ReleaseOrder extends VmPlace {
   readonly kind: "release"
   readonly token: string
@@ -113,15 +116,24 @@ export interface StartOrder extends VmOrder {
 export interface RestoreOrder extends VmOrder {
   readonly kind: "restore"
   readonly payloadDir: string
-  /** The SHA-256 of its manifest as it was published. Absent for a snapshot of an earlier version, and for an instance's own image. */
+  /**
+   * The SHA-256 of its manifest as it was published. Absent for a snapshot of an earlier version, and for an
+   * instance's own image.
+   */
   readonly manifestSha256?: string
   /** Absent for kind Stopped, and where the memory is in the state. */
   readonly memoryFile?: string
-  /** By name, the SHA-256 of callers' files at their first verification; only snapshots of earlier versions have such files. */
+  /**
+   * By name, the SHA-256 of callers' files at their first verification; only snapshots of earlier versions
+   * have such files.
+   */
   readonly baseSha256?: Readonly<Record<string, string>>
   readonly target: TargetState
   readonly launch: GuestConfig
-  /** A new instance, whose guest goes on at once. A VM restored in place waits until the row names its generation. */
+  /**
+   * A new instance, whose guest goes on at once. A VM restored in place waits until the row names its
+   * generation.
+   */
   readonly isFork: boolean
 }
 
@@ -137,7 +149,10 @@ export interface MergeOrder extends VmPlace {
   readonly kind: "merge"
 }
 
-/** Ends the VM's process if there is one, and removes what was built for this generation, or all of the instance. */
+/**
+ * Ends the VM's process if there is one, and removes what was built for this generation, or all of the
+ * instance.
+ */
 export interface EndOrder extends OperationOrder {
   readonly kind: "end"
   readonly remove: "generation" | "instance"
@@ -181,20 +196,25 @@ export interface Results {
 /** The descriptor of a captor's channel: JSON, one message a line, both ways. */
 export const captorChannelFd = 3
 /**
- * The longest message. The manifest of 16 disks with a hundred layers each has 300 KiB, and JSON of this length, whatever is in it, is
- * parsed well within the 50 ms that the worker's event loop may be held.
+ * The longest message. The manifest of 16 disks with a hundred layers each has 300 KiB, and JSON of this
+ * length, whatever is in it, is parsed well within the 50 ms that the worker's event loop may be held.
  */
 export const messageBytesMax = 384 * 1024
-/** The longest message of an error, and the most that the log keeps of a program's own words, in characters. */
+/**
+ * The longest message of an error, and the most that the log keeps of a program's own words, in characters.
+ */
 export const wordsMax = 2_000
 
 /**
- * From the worker to its captor: an order, then perhaps that nobody wants its result any more, or that the worker stops
- * and another one will look for it.
+ * From the worker to its captor: an order, then perhaps that nobody wants its result any more, or that the
+ * worker stops and another one will look for it.
  */
 export type ToCaptor = { readonly order: Order } | { readonly abort: true } | { readonly stop: true }
 
-/** From a captor to its worker: progress, then one end; after a success perhaps that it can take another order. */
+/**
+ * From a captor to its worker: progress, then one end; after a success perhaps that it can take another
+ * order.
+ */
 export type FromCaptor =
   | { readonly progress: number }
   | { readonly importing: ImportProgress }

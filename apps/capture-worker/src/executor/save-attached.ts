@@ -8,7 +8,10 @@ import { removeIntent } from "../pause/intent.ts"
 import { announcePause } from "./announce-pause.ts"
 import type { AttachedSource, CaptureOrder, ReleaseOrder } from "./orders.ts"
 
-/** Saves the memory of a VM that someone else started into `dir`, and copies of its disks. It runs again when this resolves, and when it fails. */
+/**
+ * Saves the memory of a VM that someone else started into `dir`, and copies of its disks. It runs again when
+ * this resolves, and when it fails.
+ */
 export async function saveAttached(
   order: CaptureOrder,
   { vm, hostPaths }: AttachedSource,
@@ -36,7 +39,10 @@ export async function saveAttached(
   return { ...captured, files: [{ name: rawMemoryName, role: "memory" }] }
 }
 
-/** The stop in which a VM changes back to its owner's files. Its lease is not asked: to leave the VM on overlays of ours would be worse. */
+/**
+ * The stop in which a VM changes back to its owner's files. Its lease is not asked: to leave the VM on
+ * overlays of ours would be worse.
+ */
 export function secondPause(order: CaptureOrder | ReleaseOrder): MergeHooks {
   return {
     beforeSecondPause: ({ wasRunning }) => announcePause(order, wasRunning),

@@ -22,8 +22,9 @@ export interface Captor {
 }
 
 /**
- * Saves a running VM's memory into `dir`; it runs again when this resolves, and when it fails. A captor that is stopped in
- * a save that can't be called off goes through with it: the VM has been paused for it, and whoever comes next need not.
+ * Saves a running VM's memory into `dir`; it runs again when this resolves, and when it fails. A captor that
+ * is stopped in a save that can't be called off goes through with it: the VM has been paused for it, and
+ * whoever comes next need not.
  */
 export async function saveVm(order: CaptureOrder, captor: Captor, dir: string): Promise<Capture> {
   const { signal, onPaused } = (await hypervisorOf(order.hypervisor)).canCancel
@@ -49,8 +50,8 @@ function untilPaused({ signal, cancelled }: Captor): { signal: AbortSignal; onPa
 }
 
 /**
- * Saves a running VM's memory into `dir` and keeps it paused for `work`, which is to end it. When that fails the VM is put
- * back as it was found, by this process or by whoever comes after it.
+ * Saves a running VM's memory into `dir` and keeps it paused for `work`, which is to end it. When that fails
+ * the VM is put back as it was found, by this process or by whoever comes after it.
  */
 export async function saveVmAndEnd<T>(
   order: StandbyOrder,
@@ -69,7 +70,8 @@ async function withIntentRemoved<T>(order: CaptureOrder | StandbyOrder, work: ()
   } catch (error) {
     const intent = await readIntent(home)
     if (intent !== undefined) {
-      // Whatever went wrong, this process leaves the VM as it found it, or leaves the intent for the host's sweep.
+      // Whatever went wrong, this process leaves the VM as it found it, or leaves the intent for the host's
+      // sweep.
       await leaveAsFound(order.dataDir, intent)
       await removeIntent(home)
     }

@@ -27,7 +27,10 @@ interface Captured {
   readonly hypervisorVersion?: string
 }
 
-/** Brings the VM's frozen layers into `dir`, beside the memory where there is one, and seals it all: on the device when it resolves. */
+/**
+ * Brings the VM's frozen layers into `dir`, beside the memory where there is one, and seals it all: on the
+ * device when it resolves.
+ */
 export async function seal(
   order: CaptureOrder | StandbyOrder,
   dir: string,
@@ -67,8 +70,8 @@ export async function seal(
 }
 
 /**
- * Makes `dir` a payload of the same content as the sealed one in `from`, by links where that is possible. Memory that lies
- * there as frames is the raw file here.
+ * Makes `dir` a payload of the same content as the sealed one in `from`, by links where that is possible.
+ * Memory that lies there as frames is the raw file here.
  */
 export async function sealCopy(
   order: CaptureOrder,

@@ -6,7 +6,10 @@ import { generationDir } from "@stillframe/storage/layout"
 
 /** VMs that are looked at side by side: each holds a file descriptor or two. */
 const besides = 16
-/** A hundred VMs cost about 15 ms of processor time. Meanwhile a guest only takes room that was counted as its own. */
+/**
+ * A hundred VMs cost about 15 ms of processor time. Meanwhile a guest only takes room that was counted as its
+ * own.
+ */
 const lookMs = 10_000
 
 /** The bytes by which the disks of a host's VMs may still grow, running or not. */
@@ -14,8 +17,8 @@ export interface DiskGrowths {
   /** The growth of one VM's disks, as its files are now. */
   of(instanceId: string): Promise<number>
   /**
-   * Has `bytes` count for a VM that is made, in the place of its files, until the result is disposed of. `judge` is called first, with
-   * the sum of all VMs then; when it throws, nothing counts.
+   * Has `bytes` count for a VM that is made, in the place of its files, until the result is disposed of.
+   * `judge` is called first, with the sum of all VMs then; when it throws, nothing counts.
    */
   promise(instanceId: string, bytes: number, judge: (together: number) => void): Promise<Disposable>
   /** The growth of all VMs' disks, with those of VMs that are being made. */
@@ -76,7 +79,8 @@ async function growthOf(dataDir: string, instanceId: string): Promise<number> {
   const generation = Math.max(-1, ...names.filter((name) => /^\d+$/.test(name)).map(Number))
   if (generation === -1) return 0
   return diskGrowth(generationDir(dataDir, instanceId, generation)).catch((error: unknown) => {
-    // A VM that is made or removed just now, or whose record is damaged, must keep no other one from its start.
+    // A VM that is made or removed just now, or whose record is damaged, must keep no other one from its
+    // start.
     if (error instanceof StillframeError || error instanceof SyntaxError || isAbsence(error)) return 0
     throw error
   })

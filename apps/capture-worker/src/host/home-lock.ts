@@ -4,7 +4,10 @@ import { holdSocket } from "../pause/hold-socket.ts"
 /** The worker before this one may still be ending. */
 const waitMs = 3_000
 
-/** Holds `dataDir` for one worker. Throws `conflict` where another worker of this machine holds it, by whatever path. */
+/**
+ * Holds `dataDir` for one worker. Throws `conflict` where another worker of this machine holds it, by
+ * whatever path.
+ */
 export async function holdHome(dataDir: string): Promise<AsyncDisposable> {
   const { dev, ino } = await stat(dataDir)
   const held = await holdSocket(`\0stillframe-home/${dev}-${ino}`, {
@@ -17,8 +20,8 @@ export async function holdHome(dataDir: string): Promise<AsyncDisposable> {
 }
 
 /**
- * Holds the id in a `host.json` for one worker. Throws `conflict` where another worker of this machine holds it: then one of the
- * two directories is a copy. Another machine's is found out by the heartbeat.
+ * Holds the id in a `host.json` for one worker. Throws `conflict` where another worker of this machine holds
+ * it: then one of the two directories is a copy. Another machine's is found out by the heartbeat.
  */
 export async function holdHostId(dataDir: string, hostId: string): Promise<AsyncDisposable> {
   const held = await holdSocket(`\0stillframe-host/${hostId}`, {

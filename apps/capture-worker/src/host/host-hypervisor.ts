@@ -10,9 +10,15 @@ import type { StoredLaunch } from "./resolve-launch.ts"
 export interface HostHypervisor {
   readonly capabilities: Capabilities
   readonly tools: HypervisorTools
-  /** What a launch that was stored as its caller spelt it comes down to on this host. Throws `invalid_request`. */
+  /**
+   * What a launch that was stored as its caller spelt it comes down to on this host. Throws
+   * `invalid_request`.
+   */
   resolveLaunch(stored: StoredLaunch): GuestConfig
-  /** What a guest that another hypervisor has run is launched with. Throws `invalid_request` for one that can't be. */
+  /**
+   * What a guest that another hypervisor has run is launched with. Throws `invalid_request` for one that
+   * can't be.
+   */
   adopt(guest: GuestConfig): GuestConfig
 }
 

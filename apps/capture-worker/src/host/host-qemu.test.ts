@@ -10,7 +10,10 @@ import { probeHostQemu } from "./host-qemu.ts"
 const isRoot = process.getuid?.() === 0
 const users = { range: { first: 2_100_000_000, last: 2_100_000_999 }, confined: false }
 
-/** A host whose KVM only root can open, with a program in the place of QEMU whose trial on KVM ends as `trial` does. */
+/**
+ * A host whose KVM only root can open, with a program in the place of QEMU whose trial on KVM ends as `trial`
+ * does.
+ */
 async function hostWhere(trial: string) {
   const dataDir = await mkdtemp(join(tmpdir(), "stillframe-host-"))
   await chmod(dataDir, 0o711)

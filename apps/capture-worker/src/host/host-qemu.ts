@@ -16,7 +16,10 @@ import { remembered } from "./remembered.ts"
 import { adoptOnQemu, resolveLaunch } from "./resolve-launch.ts"
 import { vmUsers } from "./vm-users.ts"
 
-/** Finds out what this host's QEMU can do. Throws `hypervisor_unavailable` with the remedy where there is none. */
+/**
+ * Finds out what this host's QEMU can do. Throws `hypervisor_unavailable` with the remedy where there is
+ * none.
+ */
 export async function probeHostQemu(
   config: CaptureWorkerConfig,
   { users, log }: { users: HostUsers | undefined; log: Logger },

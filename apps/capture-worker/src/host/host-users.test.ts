@@ -14,7 +14,10 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-/** Opens the users of a host where these programs are found before the system's, with the warnings that people get. */
+/**
+ * Opens the users of a host where these programs are found before the system's, with the warnings that people
+ * get.
+ */
 async function usersWith(programs: Record<string, string>) {
   const folder = await mkdtemp(join(tmpdir(), "stillframe-programs-"))
   for (const [name, script] of Object.entries(programs))

@@ -16,8 +16,8 @@ export interface HostUsers {
 const getentMs = 2_000
 
 /**
- * The users that VMs of this host run as; undefined where this process is not root, and they run as its own user. Throws
- * `invalid_request` where an account of the machine has one of them.
+ * The users that VMs of this host run as; undefined where this process is not root, and they run as its own
+ * user. Throws `invalid_request` where an account of the machine has one of them.
  */
 export async function openHostUsers(
   { vmUids }: Pick<CaptureWorkerConfig, "vmUids">,
@@ -40,12 +40,18 @@ async function assertUnknown(range: UidRange): Promise<void> {
   }
 }
 
-/** Empty where there is no such program, or it does not list all accounts: then the files are all that is known. */
+/**
+ * Empty where there is no such program, or it does not list all accounts: then the files are all that is
+ * known.
+ */
 async function getent(kind: string): Promise<string> {
   return await runProgram("getent", [kind], { signal: AbortSignal.timeout(getentMs) }).catch(() => "")
 }
 
-/** The user that trials of this host run as, whose guests are ours: no VM gets it, so it is there when all others are taken. */
+/**
+ * The user that trials of this host run as, whose guests are ours: no VM gets it, so it is there when all
+ * others are taken.
+ */
 export function trialUid({ first }: UidRange): number {
   return first
 }

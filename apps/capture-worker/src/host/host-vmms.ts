@@ -10,8 +10,8 @@ import { adoptGuest, resolveGuest } from "./resolve-launch.ts"
 import { vmUsers } from "./vm-users.ts"
 
 /**
- * Finds out what this host has beside QEMU. One that a setting names must work; one that was just found and does not is not
- * offered.
+ * Finds out what this host has beside QEMU. One that a setting names must work; one that was just found and
+ * does not is not offered.
  */
 export async function probeHostVmms(
   config: CaptureWorkerConfig,

@@ -18,8 +18,8 @@ type QemuOfHost = Pick<LiveTrial, "binary" | "version" | "machine" | "accel" | "
 const trialMemoryMib = 64
 
 /**
- * Whether this host can capture VMs live: known from an earlier start, or found out by a trial of some seconds. Never throws: what
- * can't be found out is not offered, with the reason.
+ * Whether this host can capture VMs live: known from an earlier start, or found out by a trial of some
+ * seconds. Never throws: what can't be found out is not offered, with the reason.
  */
 export async function liveCaptureOfHost(
   config: { readonly dataDir: string; readonly imagesDir: string },

@@ -8,8 +8,9 @@ import { namesIn } from "@stillframe/storage/directory"
 import { openHomeVms } from "./home-vms.ts"
 import { logKeeperSocket, type KeeperWord } from "./log-keepers.ts"
 
-// The process that bounds what VMs write to their logs: a child of the capture-worker with a session of its own, because VMs
-// outlive their worker. Without one it goes on while any VM of this host lives, or until the next worker's keeper comes.
+// The process that bounds what VMs write to their logs: a child of the capture-worker with a session of its
+// own, because VMs outlive their worker. Without one it goes on while any VM of this host lives, or until the
+// next worker's keeper comes.
 const roundMs = 1_000
 const retryMs = 100
 /** Under a worker, which keeps this process by itself; without one the VMs are looked for in each round. */

@@ -23,8 +23,8 @@ export interface LogKeeping {
 }
 
 /**
- * Keeps a process at work that bounds the logs of this host's VMs: one that ends or hangs is replaced. Disposing of it leaves the process
- * to the VMs that live on.
+ * Keeps a process at work that bounds the logs of this host's VMs: one that ends or hangs is replaced.
+ * Disposing of it leaves the process to the VMs that live on.
  */
 export function startLogKeeper(
   { dataDir, logBytesMax, keeperPatienceMs = 10_000 }: LogKeeping,

@@ -1,7 +1,10 @@
 import { databaseTime, monotonicMs, type ClockReading } from "@stillframe/domain/postgres/database-clock"
 import { identifyOlder, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 
-/** A VM's process as its instance's row has it. A guest that has escaped can change its command line, and not this. */
+/**
+ * A VM's process as its instance's row has it. A guest that has escaped can change its command line, and not
+ * this.
+ */
 export interface RecordedProcess {
   readonly pid: number
   /** For how long, at least, the process has run. */

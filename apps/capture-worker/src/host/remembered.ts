@@ -8,8 +8,8 @@ interface Remembered {
 }
 
 /**
- * The result of a trial, kept in `file` until the machine boots again or what the trial depends on is another. `Result` is what JSON
- * can hold.
+ * The result of a trial, kept in `file` until the machine boots again or what the trial depends on is
+ * another. `Result` is what JSON can hold.
  */
 export async function remembered<Result>(
   file: string,

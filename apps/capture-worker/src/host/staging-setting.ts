@@ -4,7 +4,10 @@ import { z } from "zod"
 /** What Linux calls a tmpfs. */
 const tmpfsType = 0x0102_1994
 
-/** `CAPTURE_STAGING`: one that is named and can't be used is a mistake to be told at the start, not at the first capture. */
+/**
+ * `CAPTURE_STAGING`: one that is named and can't be used is a mistake to be told at the start, not at the
+ * first capture.
+ */
 export const stagingSetting = z
   .string()
   .superRefine((path, context) => {

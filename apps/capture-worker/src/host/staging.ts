@@ -10,8 +10,8 @@ import { readIntent } from "../pause/intent.ts"
 const walkedByAll = 0o711
 
 /**
- * This host's own directory in `CAPTURE_STAGING`, without what captors that are dead left there: it counts against the
- * machine's memory. Undefined where the setting is.
+ * This host's own directory in `CAPTURE_STAGING`, without what captors that are dead left there: it counts
+ * against the machine's memory. Undefined where the setting is.
  */
 export async function openStaging({
   staging,

@@ -11,7 +11,10 @@ function range(text?: string): UidRange {
   return configFromEnv({ ...database, ...(text !== undefined && { VM_UID_RANGE: text }) }).vmUids
 }
 
-/** Ranges that others take by themselves: Debian, subordinate users, systemd's containers and its foreign directories. */
+/**
+ * Ranges that others take by themselves: Debian, subordinate users, systemd's containers and its foreign
+ * directories.
+ */
 const others: readonly UidRange[] = [
   { first: 0, last: 65_535 },
   { first: 100_000, last: 600_100_000 },

@@ -7,7 +7,10 @@ export interface UidRange {
   readonly last: number
 }
 
-/** Lies above the ids that Debian, systemd, subordinate users and directory services give out, and below systemd's foreign directories. */
+/**
+ * Lies above the ids that Debian, systemd, subordinate users and directory services give out, and below
+ * systemd's foreign directories.
+ */
 const defaultRange = "2100000000-2100065535"
 /** A host has one VM less at most, running or not. */
 const usersMin = 64
@@ -18,7 +21,10 @@ const lastMax = 2 ** 32 - 2
 /** `nobody`, and what 16 bits have for no user. */
 const reserved: UidRange = { first: 65_534, last: 65_535 }
 
-/** `VM_UID_RANGE`: where this process is root, a range that somebody else may use is a mistake to be told at the start. */
+/**
+ * `VM_UID_RANGE`: where this process is root, a range that somebody else may use is a mistake to be told at
+ * the start.
+ */
 export const vmUidSetting = z
   .string()
   .superRefine((text, context) => {
@@ -48,7 +54,9 @@ function wrongWith(range: UidRange): string | undefined {
   return undefined
 }
 
-/** The first account, in the form of passwd(5) or group(5), whose number lies in the range: `"ada" (1000)`. */
+/**
+ * The first account, in the form of passwd(5) or group(5), whose number lies in the range: `"ada" (1000)`.
+ */
 export function accountIn(accounts: string, { first, last }: UidRange): string | undefined {
   for (const line of accounts.split("\n")) {
     const [name, , id = ""] = line.split(":")

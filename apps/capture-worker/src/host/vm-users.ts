@@ -12,8 +12,9 @@ interface HypervisorUsers {
 }
 
 /**
- * The users that a hypervisor's processes run as where we are root: the host's, or none where they must be root too. `kvm`: the device that
- * they must be able to open, whose group is then the only one that they have.
+ * The users that a hypervisor's processes run as where we are root: the host's, or none where they must be
+ * root too. `kvm`: the device that they must be able to open, whose group is then the only one that they
+ * have.
  */
 export async function vmUsers(
   binary: string,
@@ -33,8 +34,9 @@ export async function vmUsers(
 }
 
 /**
- * The group with which a VM's user can open a device. Undefined where it takes root, or root's own group. A device that is missing keeps
- * nobody from anything. Where no group is needed it is one that has no other members: the range has no account.
+ * The group with which a VM's user can open a device. Undefined where it takes root, or root's own group. A
+ * device that is missing keeps nobody from anything. Where no group is needed it is one that has no other
+ * members: the range has no account.
  */
 async function whoOpens(device: string, { range }: HostUsers): Promise<number | undefined> {
   const { signal } = new AbortController()

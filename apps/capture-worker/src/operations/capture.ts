@@ -37,7 +37,10 @@ import { saveOrder } from "./vm-order.ts"
 /** Beyond the guest's RAM: device state, overlays' headers, the manifest. */
 const spaceMarginBytes = 64 * 1024 ** 2
 
-/** Captures an instance in the state it is in and publishes the payload. A sealed attempt whose worker died is published, not captured again. */
+/**
+ * Captures an instance in the state it is in and publishes the payload. A sealed attempt whose worker died is
+ * published, not captured again.
+ */
 export function captureHandler(worker: Worker): OperationHandler {
   return {
     run: (context) =>

@@ -13,9 +13,10 @@ type DiskRoomWorker = Pick<Worker, "room" | "growths" | "log"> & {
 }
 
 /**
- * Does what gives a VM disks that may grow, as `withHostRoom` does it. Resolves with a warning beside the result where the disks of all VMs
- * of the host may together grow by more than is free. Throws `insufficient_storage`, and does nothing, where `DISK_OVERCOMMIT` is set and
- * they may grow by more than so many times as much. `work` gets the warning before.
+ * Does what gives a VM disks that may grow, as `withHostRoom` does it. Resolves with a warning beside the
+ * result where the disks of all VMs of the host may together grow by more than is free. Throws
+ * `insufficient_storage`, and does nothing, where `DISK_OVERCOMMIT` is set and they may grow by more than so
+ * many times as much. `work` gets the warning before.
  */
 export async function withDiskRoom<T>(
   worker: DiskRoomWorker,
@@ -32,7 +33,10 @@ export async function withDiskRoom<T>(
   return { result, ...(warning !== undefined && { warning }) }
 }
 
-/** For a VM that boots on disks that it has: there may be less room for them than there was when they were made. */
+/**
+ * For a VM that boots on disks that it has: there may be less room for them than there was when they were
+ * made.
+ */
 export async function startRoom(
   { growths }: Pick<Worker, "growths">,
   { id }: { readonly id: string },
@@ -41,8 +45,8 @@ export async function startRoom(
 }
 
 /**
- * Looks every 30 s whether the disks may by now grow beyond what `DISK_OVERCOMMIT` allows, because something else has taken room, and says
- * so in the host's problems. Nothing is looked at where it is not set.
+ * Looks every 30 s whether the disks may by now grow beyond what `DISK_OVERCOMMIT` allows, because something
+ * else has taken room, and says so in the host's problems. Nothing is looked at where it is not set.
  */
 export function watchDiskRoom(worker: DiskRoomWorker & Pick<Worker, "problems">): Disposable {
   const { config, growths, problems, log } = worker

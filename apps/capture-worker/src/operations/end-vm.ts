@@ -4,8 +4,8 @@ import type { Worker } from "../worker.ts"
 import { operationOrder, type PlacedVm } from "./vm-order.ts"
 
 /**
- * Ends the VM's process and removes what this generation, or the whole instance, has on the host, whether its hypervisor is still there or
- * not. `recorded`: a process that is ended too.
+ * Ends the VM's process and removes what this generation, or the whole instance, has on the host, whether its
+ * hypervisor is still there or not. `recorded`: a process that is ended too.
  */
 export async function endVm(
   worker: Worker,

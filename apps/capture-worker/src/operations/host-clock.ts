@@ -6,7 +6,10 @@ import type { Problems } from "@stillframe/runtime/problems"
 
 /** The database's clock, as this host knows it. */
 export interface HostClock {
-  /** Compares the clocks anew; a wall clock that is wrong is one of the host's problems. Throws when the database is away. */
+  /**
+   * Compares the clocks anew; a wall clock that is wrong is one of the host's problems. Throws when the
+   * database is away.
+   */
   measure(): Promise<void>
   /** The last comparison: it goes by the monotonic clock, so it holds while the database is away. */
   reading(): ClockReading

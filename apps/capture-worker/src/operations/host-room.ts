@@ -28,7 +28,10 @@ export interface RoomRequest {
   readonly growth: number
 }
 
-/** Does what needs so many bytes of `DATA_DIR` for a while. Throws `insufficient_storage`, and does nothing, where they can't be had. */
+/**
+ * Does what needs so many bytes of `DATA_DIR` for a while. Throws `insufficient_storage`, and does nothing,
+ * where they can't be had.
+ */
 export async function withHostRoom<T>(
   { config, room }: { config: Pick<CaptureWorkerConfig, "dataDir" | "spaceFloorBytes">; room: HostRoom },
   { instanceId, bytes, why }: Omit<RoomRequest, "growth">,
@@ -52,8 +55,8 @@ export async function withHostRoom<T>(
 }
 
 /**
- * For what a payload's memory and disks become in the VM's directory: hypervisors that load whole files get the memory as one,
- * and the disks of another hypervisor in a form that they read.
+ * For what a payload's memory and disks become in the VM's directory: hypervisors that load whole files get
+ * the memory as one, and the disks of another hypervisor in a form that they read.
  */
 export async function buildingRoom(
   { config, hypervisors }: Pick<Worker, "config" | "hypervisors">,
@@ -80,7 +83,9 @@ export async function buildingRoom(
   return { instanceId: id, bytes: forDisks + (unpacked ? launch.memoryMib * 1024 ** 2 : 0), why, growth }
 }
 
-/** For the images of the files that a launch names, unless the file system shares blocks or has them already. */
+/**
+ * For the images of the files that a launch names, unless the file system shares blocks or has them already.
+ */
 export async function importRoom(
   { dataDir }: Pick<CaptureWorkerConfig, "dataDir">,
   { id, hypervisor }: Pick<PlacedVm, "id" | "hypervisor">,
@@ -93,7 +98,10 @@ export async function importRoom(
   return { instanceId: id, bytes, why, growth }
 }
 
-/** For a save into the VM's own directory, where its process can't walk to the payload, and the payload is no rename away. */
+/**
+ * For a save into the VM's own directory, where its process can't walk to the payload, and the payload is no
+ * rename away.
+ */
 export async function savingRoom(
   { dataDir, storageDir }: Pick<CaptureWorkerConfig, "dataDir" | "storageDir">,
   vm: { id: string; memory_mib: number },

@@ -6,8 +6,9 @@ import type { ImportProgress } from "@stillframe/hypervisors/disks/launch-files"
 const intervalMs = 1_000
 
 /**
- * Writes how far the import of an instance's files is, at most once a second and not before the first is over: most are done by then.
- * It is shown and never decided upon, so a write is not waited for, and one that fails is only told to `onError`.
+ * Writes how far the import of an instance's files is, at most once a second and not before the first is
+ * over: most are done by then. It is shown and never decided upon, so a write is not waited for, and one that
+ * fails is only told to `onError`.
  */
 export function importWriter(
   db: Database,

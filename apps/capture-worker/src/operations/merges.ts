@@ -13,13 +13,17 @@ const layersBearable = 4 * layersUnmergedMax
 type Vm = Omit<MergeOrder, "kind">
 
 /**
- * Shortens the disk chains of this host's VMs while nothing else is asked of them. No operation of the database's: what is to
- * be done is seen on the disk, it may happen at any time or not at all, and it gives way to everything else.
+ * Shortens the disk chains of this host's VMs while nothing else is asked of them. No operation of the
+ * database's: what is to be done is seen on the disk, it may happen at any time or not at all, and it gives
+ * way to everything else.
  */
 export interface Merges extends AsyncDisposable {
   /** Looks at a running VM's chains after a while, and merges the long ones. */
   consider(vm: Vm): void
-  /** Resolves when no merge holds the VM: it is cancelled, unless the chain has become so long that it is worth its end. */
+  /**
+   * Resolves when no merge holds the VM: it is cancelled, unless the chain has become so long that it is
+   * worth its end.
+   */
   giveWay(instanceId: string): Promise<void>
 }
 

@@ -26,9 +26,10 @@ type Deps = Pick<Worker, "clusterId" | "db" | "log" | "problems"> & {
 }
 
 /**
- * Looks, now and every minute, for instances on this host's disk that no row has: the host was forgotten while it was away. Their
- * VMs and files are only reported, because an operator may have been wrong about the host. Attached VMs are led back from overlays
- * that a capture left them on: their owners know nothing of those.
+ * Looks, now and every minute, for instances on this host's disk that no row has: the host was forgotten
+ * while it was away. Their VMs and files are only reported, because an operator may have been wrong about the
+ * host. Attached VMs are led back from overlays that a capture left them on: their owners know nothing of
+ * those.
  */
 export function watchOrphans(worker: Deps): AsyncDisposable {
   const trouble = openTrouble(worker.log, { lost: "orphaned instances not looked for" })

@@ -42,8 +42,8 @@ export function hypervisorIn({ params }: ClaimedOperation): Hypervisor | undefin
 }
 
 /**
- * Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them, and resolves with its result. Throws `corrupted` for files that are
- * missing, `storage_unavailable` where their pool is.
+ * Holds a snapshot's files while `work` reads them, to build a VM of `hypervisor` from them, and resolves
+ * with its result. Throws `corrupted` for files that are missing, `storage_unavailable` where their pool is.
  */
 export async function withPayload<T>(
   worker: Worker,

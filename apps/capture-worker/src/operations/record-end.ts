@@ -24,8 +24,9 @@ const endings: Readonly<Record<End, { state: "Shutdown" | "Stopped"; message: st
 }
 
 /**
- * Writes down that a VM has ended. False while an operation is under way that ends VMs, since that one says itself what the
- * instance has become, and while the database is lost: call it again later. `obstacle`: what could not be put right.
+ * Writes down that a VM has ended. False while an operation is under way that ends VMs, since that one says
+ * itself what the instance has become, and while the database is lost: call it again later. `obstacle`: what
+ * could not be put right.
  */
 export async function recordEnd(
   db: OwnedDatabase,

@@ -9,8 +9,9 @@ import { attachedInstance } from "./attached-instance.ts"
 import { pauseExpectedMs } from "./vm-order.ts"
 
 /**
- * Makes sure that a VM that someone else started runs on its own files only, or has left all that it wrote in them; `forget` removes what
- * we have of it. Nothing to do for a VM of ours. Throws `conflict` and the like with the reason where its owner has to decide.
+ * Makes sure that a VM that someone else started runs on its own files only, or has left all that it wrote in
+ * them; `forget` removes what we have of it. Nothing to do for a VM of ours. Throws `conflict` and the like
+ * with the reason where its owner has to decide.
  */
 export async function release(
   worker: Worker,

@@ -30,9 +30,9 @@ import { release } from "./release.ts"
 import { vmOrder, type PlacedVm } from "./vm-order.ts"
 
 /**
- * Puts an instance back: to a snapshot in place, or out of its own Standby. All of it is built as the next generation, the
- * VM loaded and still paused; one transaction makes that the instance's, and only then the guest goes on and the old
- * generation goes. Whatever fails before leaves the instance as it was.
+ * Puts an instance back: to a snapshot in place, or out of its own Standby. All of it is built as the next
+ * generation, the VM loaded and still paused; one transaction makes that the instance's, and only then the
+ * guest goes on and the old generation goes. Whatever fails before leaves the instance as it was.
  */
 export function restoreHandler(worker: Worker): OperationHandler {
   return {
@@ -48,7 +48,8 @@ export function restoreHandler(worker: Worker): OperationHandler {
       const next = nextGeneration(instance, operation)
       const build = async (payload: Payload): Promise<InstanceRow> => {
         const room = await buildingRoom(worker, next, { ...payload, target })
-        // A VM that is stopped is judged when it is started: stopping one must not need room for what it could write.
+        // A VM that is stopped is judged when it is started: stopping one must not need room for what it
+        // could write.
         const growth = target === "Running" ? room.growth : 0
         const order = async (warning = "") => {
           await noteWarning(worker.db, operation, warning)
@@ -160,7 +161,10 @@ async function commit(
   })
 }
 
-/** What a snapshot puts back has not run or ended yet: the times and the end of the life before are no longer its own. */
+/**
+ * What a snapshot puts back has not run or ended yet: the times and the end of the life before are no longer
+ * its own.
+ */
 function ofNoLifeYet(
   target: TargetState,
 ): Partial<Pick<InstanceRow, "started_at" | "stopped_at" | "exit_code" | "exit_message">> {

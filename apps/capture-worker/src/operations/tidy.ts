@@ -6,7 +6,10 @@ import { namesIn } from "@stillframe/storage/directory"
 import { instanceDir, standbyDir } from "@stillframe/storage/layout"
 import type { Worker } from "../worker.ts"
 
-/** Removes the generations and images of an instance that its row does not name and no operation may still be at work on. */
+/**
+ * Removes the generations and images of an instance that its row does not name and no operation may still be
+ * at work on.
+ */
 export async function tidyInstance({ db, config, log }: Worker, { id }: InstanceRow): Promise<void> {
   if (await instanceBusy(db, id)) return
   // Read after the look at its operations: none that ends in between can have made what is removed here.

@@ -112,7 +112,10 @@ export function forkHandler(worker: Worker): OperationHandler {
   }
 }
 
-/** Ends an instance's VM, unless someone else started it, and forgets the instance. Its snapshots stay; captures that still waited for it fail. */
+/**
+ * Ends an instance's VM, unless someone else started it, and forgets the instance. Its snapshots stay;
+ * captures that still waited for it fail.
+ */
 export function deleteHandler(worker: Worker): OperationHandler {
   return {
     async failed() {
@@ -143,7 +146,10 @@ export function deleteHandler(worker: Worker): OperationHandler {
   }
 }
 
-/** Lets the guest shut itself down first, for as long as a stop would. The VM is ended all the same when that fails. */
+/**
+ * Lets the guest shut itself down first, for as long as a stop would. The VM is ended all the same when that
+ * fails.
+ */
 async function askGuest(worker: Worker, context: OperationContext, instance: InstanceRow): Promise<void> {
   if (instance.state !== "Running") return
   try {
@@ -177,7 +183,9 @@ async function instanceToStart(worker: Worker, context: OperationContext): Promi
   throw new StillframeError("hypervisor_gone", "the capture-worker died while it started the VM; try again")
 }
 
-/** A start that failed leaves no instance: the caller has the reason, and the name is free for the next try. */
+/**
+ * A start that failed leaves no instance: the caller has the reason, and the name is free for the next try.
+ */
 async function abandonInstance(tx: Database, operation: ClaimedOperation): Promise<void> {
   const deleted = await deleteInstance(tx, operation.instanceId ?? "")
   if (deleted !== undefined) await appendInstanceEvent(tx, "instance.deleted", deleted)

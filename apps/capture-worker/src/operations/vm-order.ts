@@ -26,7 +26,10 @@ export function operationOrder(
   }
 }
 
-/** Likewise of an order that needs the VM's hypervisor. Throws `hypervisor_unavailable` where the host has it no more. */
+/**
+ * Likewise of an order that needs the VM's hypervisor. Throws `hypervisor_unavailable` where the host has it
+ * no more.
+ */
 export function vmOrder(worker: Worker, context: OperationContext, instance: PlacedVm): VmOrder {
   return {
     ...operationOrder(worker, context, instance),

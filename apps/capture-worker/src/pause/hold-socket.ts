@@ -6,8 +6,8 @@ import { StillframeError } from "@stillframe/domain/errors"
 const retryMs = 20
 
 /**
- * Holds an abstract unix socket, which the kernel frees when its holder dies and not before: to get it proves that no other
- * process has it. Waits up to `waitMs`, then throws `conflict` with the text in `taken`.
+ * Holds an abstract unix socket, which the kernel frees when its holder dies and not before: to get it proves
+ * that no other process has it. Waits up to `waitMs`, then throws `conflict` with the text in `taken`.
  */
 export async function holdSocket(
   path: string,

@@ -7,8 +7,9 @@ import { takeOver, type Growth } from "./takeover.ts"
 const sweepIntervalMs = 1_000
 
 /**
- * Looks, now and every second, for VMs on this host that a dead captor left paused, and resumes them. It goes by what
- * lies on this host's own disk, so it works with the database and the queue down. Resolves after the first round.
+ * Looks, now and every second, for VMs on this host that a dead captor left paused, and resumes them. It goes
+ * by what lies on this host's own disk, so it works with the database and the queue down. Resolves after the
+ * first round.
  */
 export async function startHostSweep(dataDir: string, log: Logger, grown: Growth): Promise<AsyncDisposable> {
   const rounds = new Set<Promise<void>>()
@@ -28,8 +29,8 @@ export async function startHostSweep(dataDir: string, log: Logger, grown: Growth
 }
 
 /**
- * One round: for whoever starts, before anything else. `underWay`: the instances that rounds before this one are still at. A VM
- * may not answer until a save is over, and others must not stand still for so long.
+ * One round: for whoever starts, before anything else. `underWay`: the instances that rounds before this one
+ * are still at. A VM may not answer until a save is over, and others must not stand still for so long.
  */
 export async function sweepHost(
   dataDir: string,

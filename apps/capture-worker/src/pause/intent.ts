@@ -7,8 +7,8 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { syncDir, writeDurably } from "@stillframe/storage/durable"
 
 /**
- * What `instances/<id>/pause.json` says from before a VM is paused until it was read back as running. Whoever finds it
- * after a crash needs no database to know what to do.
+ * What `instances/<id>/pause.json` says from before a VM is paused until it was read back as running. Whoever
+ * finds it after a crash needs no database to know what to do.
  */
 export interface PauseIntent {
   readonly clusterId: string
@@ -22,9 +22,15 @@ export interface PauseIntent {
   readonly snapshotId?: string
   readonly captor: ProcessIdentity
   readonly wasRunning: boolean
-  /** For a VM that someone else started. Its process, because the owner may have started another one behind the same socket. */
+  /**
+   * For a VM that someone else started. Its process, because the owner may have started another one behind
+   * the same socket.
+   */
   readonly attached?: { readonly controlSocket: string; readonly process: ProcessIdentity }
-  /** Seconds since boot, which no clock can set: after the deadline a captor that reports no growth counts as hung … */
+  /**
+   * Seconds since boot, which no clock can set: after the deadline a captor that reports no growth counts as
+   * hung …
+   */
   readonly deadlineUptime: number
   /** … and after the limit any. */
   readonly limitUptime: number

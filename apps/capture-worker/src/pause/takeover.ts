@@ -25,13 +25,17 @@ export function growthOf(grown: Growth, instanceId: string): (progress: number) 
   }
 }
 
-/** `none`: no capture was under way. `alive`: its captor lives and is in time. `gone`: the VM's process has ended. */
+/**
+ * `none`: no capture was under way. `alive`: its captor lives and is in time. `gone`: the VM's process has
+ * ended.
+ */
 export type Takeover = "none" | "alive" | "resumed" | "gone"
 
 /**
- * Makes a VM run again whose captor has died, or has hung past its deadline and is killed here. Needs nothing but this
- * host: no database, no queue. The order proves that nothing of the dead captor can still act: its process is gone, the
- * lock that the kernel held for it is ours, and the monitor's greeting says that its connection is closed.
+ * Makes a VM run again whose captor has died, or has hung past its deadline and is killed here. Needs nothing
+ * but this host: no database, no queue. The order proves that nothing of the dead captor can still act: its
+ * process is gone, the lock that the kernel held for it is ours, and the monitor's greeting says that its
+ * connection is closed.
  */
 export async function takeOver(dataDir: string, instanceId: string, grown?: Growth): Promise<Takeover> {
   const dir = instanceDir(dataDir, instanceId)
@@ -50,7 +54,10 @@ export async function takeOver(dataDir: string, instanceId: string, grown?: Grow
   return outcome
 }
 
-/** Lets a VM go on whose row says that it runs: it was loaded, and its worker may have died before it said so to the VM. */
+/**
+ * Lets a VM go on whose row says that it runs: it was loaded, and its worker may have died before it said so
+ * to the VM.
+ */
 export async function resumeVm(
   dataDir: string,
   vm: { clusterId: string; instanceId: string; generation: number; hypervisor: HypervisorTools },
@@ -86,7 +93,10 @@ export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promis
   }
 }
 
-/** Its overlays stay where it writes to them: the way back takes as long as they are large, and other paused VMs wait meanwhile. */
+/**
+ * Its overlays stay where it writes to them: the way back takes as long as they are large, and other paused
+ * VMs wait meanwhile.
+ */
 async function leaveAttached(dataDir: string, intent: PauseIntent, controlSocket: string): Promise<void> {
   if (intent.wasRunning)
     return resumeAttached({ controlSocket, home: instanceDir(dataDir, intent.instanceId) })

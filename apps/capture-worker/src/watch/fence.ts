@@ -68,9 +68,9 @@ interface EndedWatch {
 }
 
 /**
- * Resolves with a VM's end once its process has ended. A process that runs on though its monitor has ended is fenced: the instance
- * reads `Unknown` with the reason, which refuses all but `stop` and `DELETE`, and its monitor is not opened again by this worker's
- * watch. Rejects when `signal` is aborted.
+ * Resolves with a VM's end once its process has ended. A process that runs on though its monitor has ended is
+ * fenced: the instance reads `Unknown` with the reason, which refuses all but `stop` and `DELETE`, and its
+ * monitor is not opened again by this worker's watch. Rejects when `signal` is aborted.
  */
 async function trueEnd(
   deps: StandstillDeps,

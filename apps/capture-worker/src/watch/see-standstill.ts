@@ -25,10 +25,16 @@ export interface StandstillDeps {
 
 export type Vm = Pick<InstanceRow, "id" | "generation">
 
-/** `busy`: an operation is at work on the VM. `silent`: its hypervisor does not answer. `untrusted`: why it is not believed. */
+/**
+ * `busy`: an operation is at work on the VM. `silent`: its hypervisor does not answer. `untrusted`: why it is
+ * not believed.
+ */
 export type Seen = "busy" | "silent" | "running" | Standstill | { readonly untrusted: string }
 
-/** Gives what looks at a VM while no operation is at work on it; one that can go on is told so, and looked at again. */
+/**
+ * Gives what looks at a VM while no operation is at work on it; one that can go on is told so, and looked at
+ * again.
+ */
 export function openSight(deps: StandstillDeps, vm: Vm, watch: Standing): () => Promise<Seen> {
   const resumption = resumptions(deps, vm)
   return () => seeAndResume(deps, vm, { watch, resumption })

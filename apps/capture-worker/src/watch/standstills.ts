@@ -18,8 +18,8 @@ interface HeldWatch<End> extends Standing {
 }
 
 /**
- * A VM's watch that also follows, until it is closed or the VM ends, whether the VM stands still. `everyMs`: of one whose monitor is its
- * owner's, which is looked at as rarely as that and then for the first time.
+ * A VM's watch that also follows, until it is closed or the VM ends, whether the VM stands still. `everyMs`:
+ * of one whose monitor is its owner's, which is looked at as rarely as that and then for the first time.
  */
 export function withStandstills<End>(
   deps: StandstillDeps,
@@ -49,8 +49,9 @@ export function withStandstills<End>(
 }
 
 /**
- * Tells the register when a VM stands still though nothing of ours has paused it, when its hypervisor does not answer, and when it goes on;
- * one that a full disk has stopped is let go on once there is room. Until `signal` is aborted or the VM has ended.
+ * Tells the register when a VM stands still though nothing of ours has paused it, when its hypervisor does
+ * not answer, and when it goes on; one that a full disk has stopped is let go on once there is room. Until
+ * `signal` is aborted or the VM has ended.
  */
 async function followStandstill(
   deps: StandstillDeps,

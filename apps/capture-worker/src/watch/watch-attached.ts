@@ -14,7 +14,10 @@ import { holdVmLock } from "../pause/vm-lock.ts"
 const lockWaitMs = 60_000
 const retryMs = 1_000
 
-/** By its process: its monitor may be the only one, and is its owner's, so that it is opened for a look and closed again. */
+/**
+ * By its process: its monitor may be the only one, and is its owner's, so that it is opened for a look and
+ * closed again.
+ */
 export function watchAttached({ process, controlSocket }: AttachedInstance): Standing & {
   readonly ended: Promise<"ended_by_owner">
   close(): void
@@ -26,7 +29,8 @@ export function watchAttached({ process, controlSocket }: AttachedInstance): Sta
         await watchPid(process, stop.signal)
         return "ended_by_owner"
       } catch {
-        // Of a watch that was closed nobody hears any more; a look that failed for want of a descriptor is repeated.
+        // Of a watch that was closed nobody hears any more; a look that failed for want of a descriptor is
+        // repeated.
         await (stop.signal.aborted ? never : delay(retryMs))
       }
     }
@@ -47,8 +51,8 @@ export function watchAttached({ process, controlSocket }: AttachedInstance): Sta
 const never = new Promise<never>(() => {})
 
 /**
- * Brings home what overlays of ours hold of the disks of an attached VM that has ended. Resolves with what stands against it, for the
- * person who has to decide.
+ * Brings home what overlays of ours hold of the disks of an attached VM that has ended. Resolves with what
+ * stands against it, for the person who has to decide.
  */
 export async function commitOverlays(
   vm: { clusterId: string; instanceId: string },

@@ -78,7 +78,8 @@ export function watches(deps: WatchDeps): Watches {
       end === "ended_by_owner"
         ? await commitOverlays({ clusterId, instanceId: instance.id }, config, stopping.signal)
         : undefined
-    // A commit that was broken off says nothing of the disks: the next worker goes on with it, and records the end.
+    // A commit that was broken off says nothing of the disks: the next worker goes on with it, and records
+    // the end.
     if (obstacle !== undefined && stopping.signal.aborted) return
     const recorded = (): Promise<boolean> => recordEnd(db, instance, end, obstacle)
     for (; !(await recorded()); await delay(retryMs)) if (stopping.signal.aborted) return

@@ -1,8 +1,8 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. `warn` is told which
- * members of a request the server does not know, and what else it warns of.
+ * Talks to a Stillframe server: JSON in, JSON out, any answer that is not 2xx thrown as its message. `warn`
+ * is told which members of a request the server does not know, and what else it warns of.
  */
 export interface Client {
   request<T>(

@@ -19,8 +19,9 @@ const defaultDataDir = resolve(import.meta.dirname, "../../../../.stillframe/dem
 const deadlineMs = 5 * 60_000
 
 /**
- * The main job, shown and checked: boots a Linux guest, takes a compressed snapshot of it while it runs, verifies the
- * webhook that says so, and forks it. Every claim is checked; one that does not hold ends the process with status 1.
+ * The main job, shown and checked: boots a Linux guest, takes a compressed snapshot of it while it runs,
+ * verifies the webhook that says so, and forks it. Every claim is checked; one that does not hold ends the
+ * process with status 1.
  */
 export async function demo(): Promise<void> {
   const env = processEnv()
@@ -114,7 +115,10 @@ async function run({ api, dataDir, receiver, resources, signal }: Demo): Promise
   await showResult(api, event, snapshot)
 }
 
-/** The guest's state was taken between two looks at its console: the fork's first whole line follows one of those in between. */
+/**
+ * The guest's state was taken between two looks at its console: the fork's first whole line follows one of
+ * those in between.
+ */
 function checkFork({
   before,
   atCompletion,

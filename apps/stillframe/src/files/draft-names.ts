@@ -2,7 +2,8 @@ import { createHash, randomBytes } from "node:crypto"
 import { lstat, readdir, readFile, readlink, rm } from "node:fs/promises"
 import { join } from "node:path"
 
-// An output has such a name beside its place while it is made: `.stillframe-<system>-<process>-<start>-<random>.partial`.
+// An output has such a name beside its place while it is made:
+// `.stillframe-<system>-<process>-<start>-<random>.partial`.
 
 /** A new name in `dir`, which tells `removeStaleDrafts` who made it. */
 export async function draftIn(dir: string): Promise<string> {
@@ -14,8 +15,8 @@ export async function draftIn(dir: string): Promise<string> {
 }
 
 /**
- * Removes what verbs that were killed left in `dir`: regular files of this user whose process is known to be gone. Those from
- * before a restart of the machine, or from other machines and containers, stay.
+ * Removes what verbs that were killed left in `dir`: regular files of this user whose process is known to be
+ * gone. Those from before a restart of the machine, or from other machines and containers, stay.
  */
 export async function removeStaleDrafts(dir: string): Promise<void> {
   const system = await thisSystem()
@@ -44,7 +45,10 @@ async function isOwnFile(path: string): Promise<boolean> {
   return found !== undefined && found.isFile() && found.uid === process.geteuid?.()
 }
 
-/** One boot of one machine and one namespace of processes, in which a process has one number. Undefined outside Linux. */
+/**
+ * One boot of one machine and one namespace of processes, in which a process has one number. Undefined
+ * outside Linux.
+ */
 async function thisSystem(): Promise<string | undefined> {
   if (process.platform !== "linux") return undefined
   const boot = await readFile("/proc/sys/kernel/random/boot_id", "utf8")

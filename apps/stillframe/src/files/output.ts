@@ -20,8 +20,8 @@ export type Output =
   | { readonly kind: "block device"; readonly path: string }
 
 /**
- * Finds out how an output is written, before any work is done for it. `input` is the source, which is never overwritten.
- * Throws for outputs that can't be made or that only `--force` gives up.
+ * Finds out how an output is written, before any work is done for it. `input` is the source, which is never
+ * overwritten. Throws for outputs that can't be made or that only `--force` gives up.
  */
 export async function resolveOutput(
   { output, force = false }: OutputOptions,
@@ -62,8 +62,8 @@ async function existing(output: string): Promise<Stats | undefined> {
 }
 
 /**
- * Not every file system takes every name, and this must not be learnt when the work is done. Tried in a directory of its own, so
- * that a watcher sees a file of that name only when it is whole.
+ * Not every file system takes every name, and this must not be learnt when the work is done. Tried in a
+ * directory of its own, so that a watcher sees a file of that name only when it is whole.
  */
 async function assertCanBeMade(output: string): Promise<void> {
   if (output === "" || output.endsWith("/") || basename(output) === "..")

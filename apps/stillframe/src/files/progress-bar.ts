@@ -3,7 +3,10 @@ import type { OnProgress } from "@stillframe/codec/compress"
 const width = 30
 const mib = 1024 ** 2
 
-/** Draws on a terminal how far the work is; elsewhere nothing. `end` leaves the line to whatever is printed next. */
+/**
+ * Draws on a terminal how far the work is; elsewhere nothing. `end` leaves the line to whatever is printed
+ * next.
+ */
 export function progressBar(terminal: NodeJS.WriteStream): { onProgress: OnProgress; end(): void } {
   if (!terminal.isTTY) return { onProgress: () => undefined, end: () => undefined }
   const startedAt = performance.now()

@@ -7,7 +7,10 @@ import { syncDir } from "@stillframe/storage/durable"
 import { draftIn, removeStaleDrafts } from "./draft-names.ts"
 import type { Output } from "./output.ts"
 
-/** Makes the file beside its place, so that under its name there is all of it, what was there before, or nothing. */
+/**
+ * Makes the file beside its place, so that under its name there is all of it, what was there before, or
+ * nothing.
+ */
 export async function publishOutput<Result>(
   output: Extract<Output, { kind: "file" }>,
   make: (destination: string) => Promise<Result>,

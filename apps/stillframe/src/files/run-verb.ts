@@ -41,7 +41,10 @@ export async function runVerb(verb: (work: Work) => Promise<void>): Promise<void
   }
 }
 
-/** The result of `work`, or the signal's reason without waiting for work that can't be called off and leaves nothing. */
+/**
+ * The result of `work`, or the signal's reason without waiting for work that can't be called off and leaves
+ * nothing.
+ */
 export async function unlessAborted<Result>(work: Promise<Result>, signal: AbortSignal): Promise<Result> {
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   const onAbort = (): void => reject(signal.reason as Error)

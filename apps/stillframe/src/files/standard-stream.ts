@@ -2,8 +2,9 @@ import { fstatSync, readFileSync, statSync } from "node:fs"
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * Throws where standard input (0) or output (1) was closed by whoever started this process. Node has then opened /dev/null in its
- * place, for reading and writing, as some callers do on purpose; a shell's redirection opens it for one of them.
+ * Throws where standard input (0) or output (1) was closed by whoever started this process. Node has then
+ * opened /dev/null in its place, for reading and writing, as some callers do on purpose; a shell's
+ * redirection opens it for one of them.
  */
 export function assertOpen(fd: 0 | 1): void {
   if (process.platform !== "linux" || !isNull(fd) || !isForBoth(fd)) return

@@ -23,8 +23,8 @@ export async function writeInOrder(
 }
 
 /**
- * Opens a block device of at least `bytes` bytes, 0 where that is not known, for writing. Throws where it is smaller, and where the system uses it, such as
- * for a mounted file system.
+ * Opens a block device of at least `bytes` bytes, 0 where that is not known, for writing. Throws where it is
+ * smaller, and where the system uses it, such as for a mounted file system.
  */
 export async function openBlockDevice(path: string, bytes: number): Promise<FileHandle> {
   const device = await open(path, constants.O_RDWR | constants.O_EXCL)

@@ -13,8 +13,9 @@ const images: Readonly<Record<string, string>> = {
 }
 
 /**
- * Brings the built-in guests into `imagesDir`, which is below DATA_DIR. One that the set-up has not fetched is left out; a launch of it
- * says so. Resolves with those that a full disk keeps out: it keeps no service from starting, since deleting must still be possible.
+ * Brings the built-in guests into `imagesDir`, which is below DATA_DIR. One that the set-up has not fetched
+ * is left out; a launch of it says so. Resolves with those that a full disk keeps out: it keeps no service
+ * from starting, since deleting must still be possible.
  */
 export async function installImages(imagesDir: string): Promise<string[]> {
   const left: string[] = []

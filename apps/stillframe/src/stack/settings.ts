@@ -5,7 +5,8 @@ import { configFromEnv as dispatcherConfig } from "@stillframe/dispatcher/config
 import { assertReadable, SettingsError, type Env } from "@stillframe/runtime/env"
 
 /**
- * Reads the settings of all four roles before anything is started. Throws one `SettingsError` that lists every mistake.
+ * Reads the settings of all four roles before anything is started. Throws one `SettingsError` that lists
+ * every mistake.
  */
 export function assertSettings(env: Env): void {
   const settings = { ...madeAtStart(env), ...env }

@@ -35,8 +35,8 @@ const tokenLifetimeSeconds = 30 * 24 * 3_600
 const loopback = "127.0.0.0/8,::1/128"
 
 /**
- * Starts whatever is not configured: Postgres, secrets, images; then the API and the three workers in this process.
- * Throws a `StillframeError` whose message says what to do.
+ * Starts whatever is not configured: Postgres, secrets, images; then the API and the three workers in this
+ * process. Throws a `StillframeError` whose message says what to do.
  */
 export async function startStack(env: Env, log: Logger, stopping?: AbortSignal): Promise<Stack> {
   assertSettings(env)
@@ -62,7 +62,8 @@ export async function startStack(env: Env, log: Logger, stopping?: AbortSignal):
   // One pool and one queue for all four: a small Postgres has few connections.
   const database = await openMigrated(resources, { ...api, log })
   const ofApi = { ...api, databaseProblem: own.databaseProblem }
-  // The port is taken first, so that one which is in use ends the start at once; calls are served when all is up.
+  // The port is taken first, so that one which is in use ends the start at once; calls are served when all is
+  // up.
   const up = Promise.withResolvers<void>()
   const { url, port } = resources.use(
     await startApi(ofApi, log.child({ part: "api" }), { ready: up.promise, database }),

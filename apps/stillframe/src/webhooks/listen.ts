@@ -23,8 +23,8 @@ export interface ListenOptions {
 const portMax = 65_535
 
 /**
- * `webhook listen`: receives on loopback until Ctrl-C, verifies, and prints a line per delivery. Verified ones go to
- * standard output; refused ones too, or with `--json` to standard error.
+ * `webhook listen`: receives on loopback until Ctrl-C, verifies, and prints a line per delivery. Verified
+ * ones go to standard output; refused ones too, or with `--json` to standard error.
  */
 export async function listen(options: ListenOptions): Promise<void> {
   const stopped = Promise.race([once(process, "SIGINT"), once(process, "SIGTERM")])

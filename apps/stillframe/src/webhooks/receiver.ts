@@ -19,8 +19,8 @@ export interface WebhookReceiver extends AsyncDisposable {
 const bodyBytesMax = 1024 ** 2
 
 /**
- * An HTTP server on loopback that verifies each delivery: 204 for a good one, 401 for a bad signature, 413 beyond 1 MiB.
- * Port 0 is any free one. Rejects with the system's error when the port can't be had.
+ * An HTTP server on loopback that verifies each delivery: 204 for a good one, 401 for a bad signature, 413
+ * beyond 1 MiB. Port 0 is any free one. Rejects with the system's error when the port can't be had.
  */
 export async function startWebhookReceiver({
   port,

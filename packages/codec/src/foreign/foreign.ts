@@ -30,9 +30,10 @@ interface End {
 }
 
 /**
- * The content of any zstd and LZ4 frames in order, in pieces that are valid until the next, whatever program wrote them,
- * with seek tables or without. A table, wherever it is, must describe the frames before it. One thread and memory of some
- * MiB and of one window. Throws `corrupted` for damage and `not_supported` for anything else that can't be read.
+ * The content of any zstd and LZ4 frames in order, in pieces that are valid until the next, whatever program
+ * wrote them, with seek tables or without. A table, wherever it is, must describe the frames before it. One
+ * thread and memory of some MiB and of one window. Throws `corrupted` for damage and `not_supported` for
+ * anything else that can't be read.
  */
 export async function* foreignContent(reader: FileReader, found: Found, end: End): AsyncGenerator<Buffer> {
   const log = frameLog()
@@ -96,7 +97,10 @@ function kindOf(magic: number): Algorithm | "skippable" | undefined {
   return undefined
 }
 
-/** The seek table in a skippable frame, without its first eight bytes; undefined for anything else, which is passed over. */
+/**
+ * The seek table in a skippable frame, without its first eight bytes; undefined for anything else, which is
+ * passed over.
+ */
 async function readSkippable(reader: FileReader, magic: number): Promise<Buffer | undefined> {
   const bytes = (await reader.exactly(4)).readUInt32LE(0)
   if (magic !== seekTableMagic || bytes < footerBytes || bytes > tableBytesMax) {

@@ -12,7 +12,9 @@ import { type FoundFrame, type FrameStack, frameStack } from "./frame-stack.ts"
 /** Compares seek tables in the middle of a file, or at its end, with the frames before them. */
 export interface FrameLog {
   add(frame: FoundFrame): void
-  /** `table`: a seek table without its first eight bytes. Throws `corrupted` where it describes other frames. */
+  /**
+   * `table`: a seek table without its first eight bytes. Throws `corrupted` where it describes other frames.
+   */
   compare(table: Uint8Array): void
 }
 
@@ -40,8 +42,8 @@ export function frameLog(): FrameLog {
 }
 
 /**
- * Removes the frames of one entry from the end: one, or several where a writer merged them into one entry. A table need not
- * list skippable frames.
+ * Removes the frames of one entry from the end: one, or several where a writer merged them into one entry. A
+ * table need not list skippable frames.
  */
 function takeFrames(frames: FrameStack, entry: TableEntry): void {
   while (frames.last()?.skippable && !isEntryOf(frames.last(), entry)) frames.pop()
@@ -79,8 +81,9 @@ interface TableEntry {
 }
 
 /**
- * The entries of any writer's table, the last one first, given without its first eight bytes. Throws `corrupted` where its
- * length is not that of its entries, and `not_supported` for another version of the format.
+ * The entries of any writer's table, the last one first, given without its first eight bytes. Throws
+ * `corrupted` where its length is not that of its entries, and `not_supported` for another version of the
+ * format.
  */
 function* entriesFromEnd(table: Uint8Array): Generator<TableEntry> {
   const view = new DataView(table.buffer, table.byteOffset, table.length)

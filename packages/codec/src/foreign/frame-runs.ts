@@ -19,9 +19,10 @@ interface FrameRun {
 const contentBytesMax = 2 * 1024 * 1024
 
 /**
- * Returns a function that decodes the good frames at the start of `bytes` and gives each to `onFrame`. A file of a million tiny
- * frames then takes one call of zstd for thousands of them, and none of LZ4's. It leaves a frame that is bad, large, unusual or
- * not all there, and a seek table, to a reader of single frames. `hash`: as for `zstdFrame`.
+ * Returns a function that decodes the good frames at the start of `bytes` and gives each to `onFrame`. A file
+ * of a million tiny frames then takes one call of zstd for thousands of them, and none of LZ4's. It leaves a
+ * frame that is bad, large, unusual or not all there, and a seek table, to a reader of single frames. `hash`:
+ * as for `zstdFrame`.
  */
 export function frameRuns(
   onFrame: (frame: FoundFrame) => void,
@@ -80,7 +81,10 @@ function zstdGroup(bytes: Buffer, start: number, output: Buffer, to: number): Fo
 
 const groupFramesMax = 4096
 
-/** Frames as their headers describe them; one whose header does not say its content's size is alone, with the most it can have. */
+/**
+ * Frames as their headers describe them; one whose header does not say its content's size is alone, with the
+ * most it can have.
+ */
 function describedZstd(bytes: Buffer, start: number, room: number): FoundFrame[] {
   const frames: FoundFrame[] = []
   let left = room

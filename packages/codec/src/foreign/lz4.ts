@@ -21,8 +21,9 @@ export function lz4FrameReader(
 }
 
 /**
- * The content of one LZ4 frame, whose `magic` was read, in pieces that are valid until the next. Returns the frame's own
- * checksum, the XXH32 of its content, if it has one. Throws `corrupted`, and `not_supported` without liblz4.
+ * The content of one LZ4 frame, whose `magic` was read, in pieces that are valid until the next. Returns the
+ * frame's own checksum, the XXH32 of its content, if it has one. Throws `corrupted`, and `not_supported`
+ * without liblz4.
  */
 async function* heldFrame(
   reader: FileReader,

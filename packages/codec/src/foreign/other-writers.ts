@@ -10,7 +10,9 @@ export interface Part {
   readonly content: Buffer
 }
 
-/** A zstd frame; by default without a checksum, as the reference library of the seekable format writes them. */
+/**
+ * A zstd frame; by default without a checksum, as the reference library of the seekable format writes them.
+ */
 export function zstdPart(content: Buffer, { checksum = false, size = true } = {}): Part {
   const params = {
     [constants.ZSTD_c_checksumFlag]: checksum ? 1 : 0,

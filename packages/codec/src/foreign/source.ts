@@ -52,8 +52,9 @@ export async function openForeign(
 }
 
 /**
- * `byTable`, or `byStream` for a file whose seek table is missing or is not of the kind that we read by it. Damage is judged
- * by `byStream`, since the table of another program may say less about its frames than ours does.
+ * `byTable`, or `byStream` for a file whose seek table is missing or is not of the kind that we read by it.
+ * Damage is judged by `byStream`, since the table of another program may say less about its frames than ours
+ * does.
  */
 export async function byTableOrStream<Result>(
   source: CompressedSource,
@@ -71,7 +72,9 @@ export async function byTableOrStream<Result>(
   }
 }
 
-/** True for a file with a seek table that accounts for all of it, in frames of a size that we read at once. */
+/**
+ * True for a file with a seek table that accounts for all of it, in frames of a size that we read at once.
+ */
 export async function tableFits(source: CompressedSource): Promise<boolean> {
   return (await contentBytesByTable(source)) !== undefined
 }

@@ -7,8 +7,9 @@ import { contentSizeBytes, zstdBlockBytesMax, zstdChecksumFlag } from "../zstd/e
 import { xxh64 } from "../zstd/xxh64.ts"
 
 /**
- * The content of one zstd frame, whose `magic` was read, in pieces that are valid until the next. Returns the low half of
- * the content's XXH64: the frame's own, else computed if `hash` asks for it. Throws `corrupted` and `not_supported`.
+ * The content of one zstd frame, whose `magic` was read, in pieces that are valid until the next. Returns the
+ * low half of the content's XXH64: the frame's own, else computed if `hash` asks for it. Throws `corrupted`
+ * and `not_supported`.
  */
 export async function* zstdFrame(
   reader: FileReader,

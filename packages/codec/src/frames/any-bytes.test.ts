@@ -150,7 +150,10 @@ function codeOf(thrown: unknown): string {
   return toStillframeError(thrown).code
 }
 
-/** The header of each frame and its entry in the table, one frame of each kind, and the table's own header and footer. */
+/**
+ * The header of each frame and its entry in the table, one frame of each kind, and the table's own header and
+ * footer.
+ */
 function structure(bytes: Buffer): number[] {
   const table = tableStart(bytes)
   const entries = Array.from(

@@ -16,9 +16,10 @@ interface Reading extends Range {
 }
 
 /**
- * The content, or a range of it, in order, in pieces that belong to the reader: of any zstd or LZ4 file, or a pipe with one.
- * A seek table that fits is used; without one all before the range is decoded too. Throws `corrupted` before anything of
- * a bad frame is yielded, and `not_supported`. Without a table, the start of a bad frame of more than 2 MiB may be yielded.
+ * The content, or a range of it, in order, in pieces that belong to the reader: of any zstd or LZ4 file, or a
+ * pipe with one. A seek table that fits is used; without one all before the range is decoded too. Throws
+ * `corrupted` before anything of a bad frame is yielded, and `not_supported`. Without a table, the start of a
+ * bad frame of more than 2 MiB may be yielded.
  */
 export async function* anyContent(
   source: CompressedSource,

@@ -13,8 +13,9 @@ interface Work {
 }
 
 /**
- * Decompresses a zstd or LZ4 file of any program, or a pipe with one, into `destination`, which must not exist; zeros become
- * holes. On failure or abort the destination is gone. Throws `corrupted` and `not_supported`.
+ * Decompresses a zstd or LZ4 file of any program, or a pipe with one, into `destination`, which must not
+ * exist; zeros become holes. On failure or abort the destination is gone. Throws `corrupted` and
+ * `not_supported`.
  */
 export async function decompressAny(
   options: Work & {
@@ -62,7 +63,10 @@ export interface VerifiedAny extends Verified {
   readonly endsInTable: boolean
 }
 
-/** Reads a zstd or LZ4 file of any program, or a pipe with one, and checks all of it. Throws as `decompressAny`. */
+/**
+ * Reads a zstd or LZ4 file of any program, or a pipe with one, and checks all of it. Throws as
+ * `decompressAny`.
+ */
 export async function verifyAny(source: CompressedSource, work: Work): Promise<VerifiedAny> {
   try {
     return await byTableOrStream(source, {

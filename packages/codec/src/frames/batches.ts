@@ -1,12 +1,14 @@
 import type { SeekTable } from "./seek-table.ts"
 
-/** Content that a thread takes at once, and compressed bytes that it reads for it; one frame may have more. */
+/**
+ * Content that a thread takes at once, and compressed bytes that it reads for it; one frame may have more.
+ */
 const batchBytes = 2 * 2 ** 20
 const batchCompressedBytes = 2 * batchBytes
 
 /**
- * The first frame of each batch, and at the end the number of frames. A batch has as many frames as fit, because other programs
- * write very small ones and very large ones into one file.
+ * The first frame of each batch, and at the end the number of frames. A batch has as many frames as fit,
+ * because other programs write very small ones and very large ones into one file.
  */
 export function batchesOf({ frameCount, offsets, positions }: SeekTable): Uint32Array<SharedArrayBuffer> {
   const starts: number[] = []

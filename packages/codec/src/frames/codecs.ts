@@ -51,7 +51,10 @@ export function chooseCodec(algorithm: Algorithm, id: CodecId): void {
 
 const inUse: Partial<Record<Algorithm, CodecId>> = {}
 
-/** Throws `invalid_request` outside the algorithm's range and `codec_unavailable` above the binding's highest level. */
+/**
+ * Throws `invalid_request` outside the algorithm's range and `codec_unavailable` above the binding's highest
+ * level.
+ */
 export function assertLevel(
   algorithm: Algorithm,
   level: number,

@@ -11,8 +11,8 @@ import { corrupted, type SeekTable } from "./seek-table.ts"
 
 export interface FrameDecoder {
   /**
-   * Decodes a frame into the start of `destination` and returns whether its content is all zeros, in which case
-   * `destination` need not have been written. Throws `corrupted`.
+   * Decodes a frame into the start of `destination` and returns whether its content is all zeros, in which
+   * case `destination` need not have been written. Throws `corrupted`.
    */
   decode(frame: number, compressed: Uint8Array, destination: Uint8Array): boolean
 }
@@ -23,7 +23,8 @@ type DecoderOf = Pick<Frames, "algorithm" | "codec" | "table">
 export function frameDecoder({ algorithm, codec: id, table }: DecoderOf): FrameDecoder {
   const codec = loadCodec(id)
   const zeros = Buffer.alloc(table.frameBytesLargest)
-  // Equal frames have equal content, so the bytes of one frame of zeros tell all others without decoding them.
+  // Equal frames have equal content, so the bytes of one frame of zeros tell all others without decoding
+  // them.
   let zeroFrame: Buffer = Buffer.alloc(0)
   let zeroFrameContent = -1
   let zeroFrameChecksum: number | undefined
@@ -54,8 +55,9 @@ export function contentBytes({ positions }: SeekTable, frame: number): number {
 }
 
 /**
- * Takes batches until none is left, reads each with one call and decodes its frames: into the buffer of `target`
- * for the frame; then `decoded` is called. `mayStart` blocks until there is room for the batch, `finished` ends it.
+ * Takes batches until none is left, reads each with one call and decodes its frames: into the buffer of
+ * `target` for the frame; then `decoded` is called. `mayStart` blocks until there is room for the batch,
+ * `finished` ends it.
  */
 export function decodeBatches(
   frames: Frames,

@@ -18,7 +18,10 @@ export function pagesAround(start: number, end: number): { position: number; byt
   return { position, bytes: Math.ceil((end - position) / pageBytes) * pageBytes }
 }
 
-/** Undefined where the system or the file system has no direct reading of pages (macOS, tmpfs before Linux 6.6). */
+/**
+ * Undefined where the system or the file system has no direct reading of pages (macOS, tmpfs before Linux
+ * 6.6).
+ */
 export async function openDirect(path: string): Promise<FileHandle | undefined> {
   if (constants.O_DIRECT === undefined) return undefined
   let handle

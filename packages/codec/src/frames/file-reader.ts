@@ -8,7 +8,10 @@ export interface FileReader {
   position(): number
   /** At most `lengthMax` bytes, none at the end of the file; valid until the next call. */
   some(lengthMax: number): Promise<Buffer>
-  /** The bytes that are at hand without another read, at least one but at the end of the file; valid until the next call. */
+  /**
+   * The bytes that are at hand without another read, at least one but at the end of the file; valid until the
+   * next call.
+   */
   ahead(): Promise<Buffer>
   /** Passes over the first `length` bytes of those. */
   take(length: number): void

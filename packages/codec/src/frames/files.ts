@@ -26,7 +26,10 @@ const otherFailure: FileFailure = {
   message: "a file cannot be read or written; check its permissions and its disk",
 }
 
-/** A system call's error in our words, with those of the system, which name the path, in `said`; anything else as it is. */
+/**
+ * A system call's error in our words, with those of the system, which name the path, in `said`; anything else
+ * as it is.
+ */
 export function fileError(thrown: unknown): unknown {
   const error = thrown as NodeJS.ErrnoException
   if (!(thrown instanceof Error) || error.syscall === undefined) return thrown
@@ -34,7 +37,10 @@ export function fileError(thrown: unknown): unknown {
   return new StillframeError(code, message, { cause: thrown, said: error.message })
 }
 
-/** Creates `path`, which must not exist, lets `write` fill it and syncs it if asked; after any failure it is gone again. */
+/**
+ * Creates `path`, which must not exist, lets `write` fill it and syncs it if asked; after any failure it is
+ * gone again.
+ */
 export async function writeNewFile<Result>(
   { path, mode, sync }: { path: string; mode?: number | undefined; sync: boolean },
   write: (handle: FileHandle) => Promise<Result>,
@@ -61,7 +67,10 @@ export function readFully(fd: number, buffer: Uint8Array, position: number): voi
   }
 }
 
-/** `position`: null writes on where the last write ended, as a pipe must be written, and waits while it is full. */
+/**
+ * `position`: null writes on where the last write ended, as a pipe must be written, and waits while it is
+ * full.
+ */
 export function writeFully(fd: number, buffer: Uint8Array, position: number | null): void {
   for (let done = 0; done < buffer.length;) {
     const at = position === null ? null : position + done

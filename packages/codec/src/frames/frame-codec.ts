@@ -9,8 +9,8 @@ export interface FrameCodec {
   /** Writes one frame, checksum of the content in its last four bytes, and returns its length. */
   compressFrame(source: Uint8Array, destination: Uint8Array, level: number): number
   /**
-   * Fills the start of `destination` from exactly one whole frame and returns the length. Throws the binding's own
-   * error for bad bytes and never writes past `destination`.
+   * Fills the start of `destination` from exactly one whole frame and returns the length. Throws the
+   * binding's own error for bad bytes and never writes past `destination`.
    */
   decompressFrame(source: Uint8Array, destination: Uint8Array): number
   /** The same for several whole frames, one behind the other. Undefined where the binding takes only one. */

@@ -11,7 +11,10 @@ import { corrupted, footerBytes, parseSeekTable, type SeekTable, seekTableBytes 
 /** A compressed file, open for reading, whose table was read and checked. Threads get it as it is. */
 export interface Frames {
   fd: number
-  /** Read past the page cache (O_DIRECT): positions, lengths and memory must then be multiples of the page size. */
+  /**
+   * Read past the page cache (O_DIRECT): positions, lengths and memory must then be multiples of the page
+   * size.
+   */
   fromDevice: boolean
   algorithm: Algorithm
   codec: CodecId

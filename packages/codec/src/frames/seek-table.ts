@@ -3,14 +3,17 @@ import { counted } from "@stillframe/domain/text/counted"
 import { seekTableMagic } from "./magic.ts"
 
 /**
- * The seek table of the zstd seekable format 0.1.0 (zstd's contrib/seekable_format/zstd_seekable_compression_format.md):
- * a skippable frame at the end of the file with the sizes of every frame, all little-endian:
+ * The seek table of the zstd seekable format 0.1.0 (zstd's
+ * contrib/seekable_format/zstd_seekable_compression_format.md): a skippable frame at the end of the file with
+ * the sizes of every frame, all little-endian:
  *
- *     magic u32 | size u32 | (compressed u32, uncompressed u32, [checksum u32]) per frame | count u32, descriptor u8, magic u32
+ *     magic u32 | size u32 | (compressed u32, uncompressed u32, [checksum u32]) per frame | count u32,
+ *     descriptor u8, magic u32
  *
- * LZ4 files carry the same table; its magic number lies in the range that LZ4's frame format skips too. The checksum is
- * the low half of the XXH64 of the frame's content, and of its XXH32 for LZ4. Our frames end in the same four bytes; other
- * writers' frames may have no checksum of their own. With it, a frame that is intact but in another's place is noticed.
+ * LZ4 files carry the same table; its magic number lies in the range that LZ4's frame format skips too. The
+ * checksum is the low half of the XXH64 of the frame's content, and of its XXH32 for LZ4. Our frames end in
+ * the same four bytes; other writers' frames may have no checksum of their own. With it, a frame that is
+ * intact but in another's place is noticed.
  */
 export interface SeekTable {
   frameCount: number
@@ -55,7 +58,9 @@ export function encodeSeekTable(entries: Uint32Array): Uint8Array {
   return bytes
 }
 
-/** The length of the whole table, from the last `footerBytes` of a file of `fileBytes`. Throws `corrupted`. */
+/**
+ * The length of the whole table, from the last `footerBytes` of a file of `fileBytes`. Throws `corrupted`.
+ */
 export function seekTableBytes(footer: Uint8Array, fileBytes: number): number {
   const { frameCount, entry } = parseFooter(footer)
   const bytes = headerBytes + frameCount * entry + footerBytes
@@ -63,7 +68,9 @@ export function seekTableBytes(footer: Uint8Array, fileBytes: number): number {
   return bytes
 }
 
-/** Reads a whole table, which must account for every byte of the `framesBytes` before it. Throws `corrupted`. */
+/**
+ * Reads a whole table, which must account for every byte of the `framesBytes` before it. Throws `corrupted`.
+ */
 export function parseSeekTable(table: Uint8Array, framesBytes: number): SeekTable {
   const view = new DataView(table.buffer, table.byteOffset, table.length)
   if (table.length < headerBytes + footerBytes) throw corrupted("its seek table is cut off")
@@ -122,7 +129,10 @@ export function parseFooter(footer: Uint8Array): { frameCount: number; entry: nu
   return { frameCount, entry: hasChecksums(footer) ? entryBytes : entryBytes - 4 }
 }
 
-/** A zstd block gives at most 128 KiB and takes at least 4 bytes (RFC 8878 §3.1.1.2); LZ4 gives 255 times its bytes. */
+/**
+ * A zstd block gives at most 128 KiB and takes at least 4 bytes (RFC 8878 §3.1.1.2); LZ4 gives 255 times its
+ * bytes.
+ */
 const expansionMax = (128 * 1024) / 4
 
 function checkSizes(frame: number, compressed: number, uncompressed: number): void {

@@ -13,7 +13,10 @@ export interface Seekable extends AsyncDisposable {
   read(offset: number, length: number): Promise<Uint8Array>
 }
 
-/** Opens a compressed file for reading at any place; each read decompresses the frames that it touches, and no more. */
+/**
+ * Opens a compressed file for reading at any place; each read decompresses the frames that it touches, and no
+ * more.
+ */
 export async function openSeekable(path: string): Promise<Seekable> {
   const opened = await openFrames(path).catch((thrown: unknown) => {
     throw fileError(thrown)
@@ -62,8 +65,8 @@ async function readContent(
 }
 
 /**
- * Memory that a read takes on the word of the table alone, more than the largest frame; beyond it the memory follows
- * the content that was decoded, since a small file may claim terabytes.
+ * Memory that a read takes on the word of the table alone, more than the largest frame; beyond it the memory
+ * follows the content that was decoded, since a small file may claim terabytes.
  */
 const trustedBytes = 16 * 2 ** 20
 

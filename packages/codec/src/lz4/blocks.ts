@@ -1,6 +1,7 @@
 /**
- * The most content that the blocks of exactly one LZ4 frame can give and the size of the largest of them, both in bytes,
- * from the lengths alone (LZ4 frame format 1.6.1). Throws for bytes that do not end with the frame.
+ * The most content that the blocks of exactly one LZ4 frame can give and the size of the largest of them,
+ * both in bytes, from the lengths alone (LZ4 frame format 1.6.1). Throws for bytes that do not end with the
+ * frame.
  */
 export function lz4ContentMax(frame: Uint8Array): { contentMax: number; blockMax: number } {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length)

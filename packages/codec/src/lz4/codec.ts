@@ -42,8 +42,8 @@ export function liblz4Codec(): FrameCodec | undefined {
       produced[0] = BigInt(destination.length)
       consumed[0] = BigInt(source.length)
       const hint = library.decompress(context, destination, produced, source, consumed, null)
-      // 0 means that the frame, its checksum included, is complete. Anything else leaves state behind, of which
-      // LZ4F_resetDecompressionContext keeps the content size that was left (liblz4 1.9.4).
+      // 0 means that the frame, its checksum included, is complete. Anything else leaves state behind, of
+      // which LZ4F_resetDecompressionContext keeps the content size that was left (liblz4 1.9.4).
       if (isError(hint) || Number(hint) !== 0) renewContext()
       if (check(hint) !== 0 || Number(consumed[0]) !== source.length) {
         throw new Error("the bytes are not exactly one LZ4 frame")
@@ -108,7 +108,10 @@ export function lz4NapiCodec(): FrameCodec {
   }
 }
 
-/** Stored blocks of at least 64 KiB with a length and possibly a checksum each, around them header and trailer. */
+/**
+ * Stored blocks of at least 64 KiB with a length and possibly a checksum each, around them header and
+ * trailer.
+ */
 function compressBound(sourceBytes: number): number {
   return sourceBytes + 8 * Math.ceil(sourceBytes / 65_536) + 1024
 }
@@ -170,7 +173,10 @@ function decompressionContext(library: Liblz4): unknown {
   return context[0]
 }
 
-/** LZ4F_preferences_t of lz4frame.h: blockSizeID, blockMode, contentChecksumFlag, …, contentSize at 16, level at 32. */
+/**
+ * LZ4F_preferences_t of lz4frame.h: blockSizeID, blockMode, contentChecksumFlag, …, contentSize at 16, level
+ * at 32.
+ */
 function preferences(contentBytes: number, level: number): Uint8Array {
   const bytes = new Uint8Array(56)
   const view = new DataView(bytes.buffer)

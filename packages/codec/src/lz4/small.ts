@@ -13,9 +13,10 @@ interface Lz4SmallFrame {
 const smallBytesMax = 16 * 1024
 
 /**
- * Decodes the LZ4 frame whose magic number is at `start` (LZ4 frame format 1.6.1) into `destination` from `to` on, with all its
- * checksums. Undefined where `source` does not hold all of it, it is not small, `destination` has no room, or anything of it
- * is unusual or bad, so that the library has to judge it; `destination` may then have been written from `to` on.
+ * Decodes the LZ4 frame whose magic number is at `start` (LZ4 frame format 1.6.1) into `destination` from
+ * `to` on, with all its checksums. Undefined where `source` does not hold all of it, it is not small,
+ * `destination` has no room, or anything of it is unusual or bad, so that the library has to judge it;
+ * `destination` may then have been written from `to` on.
  */
 export function decodeLz4Small(
   source: Buffer,
@@ -93,7 +94,10 @@ const lastLiterals = 5
 const inputLeftMin = 2 + 1 + lastLiterals
 const roomLeftMin = 12
 
-/** Matches begin at `from` at the earliest. Returns where the content ends, or -1 for a bad block or one that needs more room. */
+/**
+ * Matches begin at `from` at the earliest. Returns where the content ends, or -1 for a bad block or one that
+ * needs more room.
+ */
 function decodeBlock(
   source: Buffer,
   { at: start, end, stored }: { at: number; end: number; stored: boolean },

@@ -4,7 +4,10 @@ const prime3 = 0xc2b2ae3d
 const prime4 = 0x27d4eb2f
 const prime5 = 0x165667b1
 
-/** The XXH32 (seed 0) of a part of `bytes`, the checksum of LZ4's frame format. For a few KiB: it is one call of plain JavaScript. */
+/**
+ * The XXH32 (seed 0) of a part of `bytes`, the checksum of LZ4's frame format. For a few KiB: it is one call
+ * of plain JavaScript.
+ */
 export function xxh32(bytes: Uint8Array, start: number, end: number): number {
   let at = start
   let hash: number = prime5

@@ -5,10 +5,16 @@ import type { FrameCodec } from "../frames/frame-codec.ts"
 import { entryWords } from "../frames/seek-table.ts"
 import { type Control, claim, countFrame, passTurn, throwIfStopped, turn, waitUntil } from "./control.ts"
 
-/** Uncompressed bytes of every frame but the last. On a guest, zstd 1 reaches 1.587× at 64 KiB, 256 KiB and 2 MiB alike. */
+/**
+ * Uncompressed bytes of every frame but the last. On a guest, zstd 1 reaches 1.587× at 64 KiB, 256 KiB and 2
+ * MiB alike.
+ */
 export const frameBytes = 256 * 1024
 
-/** Frames that a thread compresses before it takes its turn to write: 2 MiB, the unit of writes and of waiting. */
+/**
+ * Frames that a thread compresses before it takes its turn to write: 2 MiB, the unit of writes and of
+ * waiting.
+ */
 export const batchFrames = 8
 
 export interface CompressTask {

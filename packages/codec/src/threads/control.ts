@@ -1,6 +1,6 @@
 /**
- * State that the threads of one run share. They take batches in order by an atomic counter and hand each other the turn
- * without the main thread, whose event loop stays free.
+ * State that the threads of one run share. They take batches in order by an atomic counter and hand each
+ * other the turn without the main thread, whose event loop stays free.
  */
 export interface Control {
   /** Cells, see below. */

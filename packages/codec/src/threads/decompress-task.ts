@@ -12,8 +12,9 @@ export interface DecodeToFileTask {
 }
 
 /**
- * Written with one call. In a VM whose kernel hands free memory back to the host (free page reporting), whole frames took
- * 650 and 810 ms of processor time for 512 MiB and these 390 and 650, on a busy machine; the best rounds are alike.
+ * Written with one call. In a VM whose kernel hands free memory back to the host (free page reporting), whole
+ * frames took 650 and 810 ms of processor time for 512 MiB and these 390 and 650, on a busy machine; the best
+ * rounds are alike.
  */
 const pieceBytes = 64 * 1024
 
@@ -39,7 +40,9 @@ export interface DecodeToMessagesTask {
   batchesAhead: number
 }
 
-/** Sends each batch as soon as all of its frames are good: its content, or undefined when that is all zeros. */
+/**
+ * Sends each batch as soon as all of its frames are good: its content, or undefined when that is all zeros.
+ */
 export function runDecodeToMessages(
   { control, frames, batchesAhead }: DecodeToMessagesTask,
   send: (batch: number, content: ArrayBuffer | undefined) => void,

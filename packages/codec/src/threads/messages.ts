@@ -1,6 +1,9 @@
 import type { ErrorCode } from "@stillframe/domain/errors"
 
-/** A message of a thread: once that it has loaded, then for each task any number of batches and one of the others. */
+/**
+ * A message of a thread: once that it has loaded, then for each task any number of batches and one of the
+ * others.
+ */
 export type Answer =
   | { state: "loaded" }
   | { state: "batch"; batch: number; content: ArrayBuffer | undefined }

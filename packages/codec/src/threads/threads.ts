@@ -13,8 +13,8 @@ interface Run {
 }
 
 /**
- * Runs each task in a thread of its own until all have ended, and returns their results. The first failure, or the
- * signal (whose reason is thrown), stops the others; none is running any more when this settles.
+ * Runs each task in a thread of its own until all have ended, and returns their results. The first failure,
+ * or the signal (whose reason is thrown), stops the others; none is running any more when this settles.
  */
 export async function runThreads(tasks: readonly Task[], run: Run): Promise<(string | undefined)[]> {
   const { control, signal, onFramesDone } = run
@@ -37,13 +37,16 @@ export async function runThreads(tasks: readonly Task[], run: Run): Promise<(str
 
 const progressEveryMs = 200
 
-/** Threads kept for the next run: a first run in new ones takes three times as long (867 against 250 ms for 108 MB). */
+/**
+ * Threads kept for the next run: a first run in new ones takes three times as long (867 against 250 ms for
+ * 108 MB).
+ */
 const idle: { worker: Worker; forget: () => void }[] = []
 const idleMax = 16
 
 /**
- * Starts threads before they are needed; they do not keep the process alive. Disposing of this waits until they have loaded: a
- * process that ends while one loads a native library is aborted by that library.
+ * Starts threads before they are needed; they do not keep the process alive. Disposing of this waits until
+ * they have loaded: a process that ends while one loads a native library is aborted by that library.
  */
 export function warmThreads(count: number): AsyncDisposable {
   while (idle.length < Math.min(count, idleMax)) keepWorker(startWorker())

@@ -2,7 +2,10 @@ import { createRequire } from "node:module"
 import { constants, zstdCompressSync, type ZstdOptions, zstdDecompressSync } from "node:zlib"
 import type { FrameCodec } from "../frames/frame-codec.ts"
 
-/** The part of zstd-napi's low-level binding used here: it writes into buffers of ours, its high-level API allocates. */
+/**
+ * The part of zstd-napi's low-level binding used here: it writes into buffers of ours, its high-level API
+ * allocates.
+ */
 interface ZstdNapi {
   CCtx: new () => {
     setParameter(parameter: number, value: number): void
@@ -73,7 +76,10 @@ export function zlibZstdCodec(): FrameCodec {
   }
 }
 
-/** With `info`, Node also returns the engine, which knows how much of the source it took. Node's types omit that. */
+/**
+ * With `info`, Node also returns the engine, which knows how much of the source it took. Node's types omit
+ * that.
+ */
 const decompressWithInfo = zstdDecompressSync as unknown as (
   source: Uint8Array,
   options: ZstdOptions & { info: true },

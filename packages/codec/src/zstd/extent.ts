@@ -13,8 +13,8 @@ export const zstdBlockBytesMax = 128 * 1024
 export const zstdChecksumFlag = 4
 
 /**
- * The frame whose magic number is at `start`. Undefined unless all of it is in `bytes`, and for a frame that needs a
- * dictionary, has a reserved bit or is no frame.
+ * The frame whose magic number is at `start`. Undefined unless all of it is in `bytes`, and for a frame that
+ * needs a dictionary, has a reserved bit or is no frame.
  */
 export function zstdExtent(bytes: Buffer, start: number): ZstdExtent | undefined {
   const flags = bytes[start + 4]

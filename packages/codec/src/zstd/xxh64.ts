@@ -1,4 +1,6 @@
-/** The running XXH64 (seed 0) of the bytes given to `update`; `low32` is its least significant half so far. */
+/**
+ * The running XXH64 (seed 0) of the bytes given to `update`; `low32` is its least significant half so far.
+ */
 export interface Xxh64 {
   update(bytes: Uint8Array): void
   low32(): number
@@ -11,7 +13,10 @@ const prime3 = 0x165667b19e3779f9n
 const prime4 = 0x85ebca77c2b2ae63n
 const prime5 = 0x27d4eb2f165667c5n
 
-/** Stripes are mixed in halves of 32 bits: BigInt is a hundred times slower, and only the end is short enough for it. */
+/**
+ * Stripes are mixed in halves of 32 bits: BigInt is a hundred times slower, and only the end is short enough
+ * for it.
+ */
 export function xxh64(): Xxh64 {
   const lanes = new Int32Array(8)
   ;[prime1 + prime2, prime2, 0n, -prime1].forEach((start, lane) => {
@@ -49,7 +54,9 @@ export function xxh64Low32(bytes: Uint8Array): number {
   return hash.low32()
 }
 
-/** Each of a stripe's four words goes into its lane: `lane = rotateLeft(lane + word * prime2, 31) * prime1`. */
+/**
+ * Each of a stripe's four words goes into its lane: `lane = rotateLeft(lane + word * prime2, 31) * prime1`.
+ */
 function mixStripes(lanes: Int32Array, bytes: Uint8Array): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   for (let at = 0; at < bytes.length; at += 8) {

@@ -9,8 +9,8 @@ const refusedPauseMs = 250
 const makeDoMs = 5_000
 
 /**
- * Takes a connection of `pool` by `connect`. While Postgres refuses another one, waits for one of the pool's own.
- * Throws `unavailable` in words once the pool's `connectionTimeoutMillis` have passed.
+ * Takes a connection of `pool` by `connect`. While Postgres refuses another one, waits for one of the pool's
+ * own. Throws `unavailable` in words once the pool's `connectionTimeoutMillis` have passed.
  */
 export async function acquire<T>(pool: Pool, connect: () => Promise<T>): Promise<T> {
   const deadlineMs = performance.now() + (pool.options.connectionTimeoutMillis ?? Infinity)
@@ -32,7 +32,10 @@ function limitOf(pool: Pool): number {
   return limits.get(pool) ?? pool.options.max
 }
 
-/** Lowers the pool's limit to the connections that it has: who waits for one of those asks Postgres for nothing. */
+/**
+ * Lowers the pool's limit to the connections that it has: who waits for one of those asks Postgres for
+ * nothing.
+ */
 function makeDo(pool: Pool): void {
   if (pool.totalCount === 0) return
   if (!limits.has(pool)) {

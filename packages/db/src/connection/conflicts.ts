@@ -6,8 +6,8 @@ const triesMax = 6
 const pauseMsMin = 10
 
 /**
- * Runs `work` again while Postgres ends it for the sake of another transaction, with random pauses, at most 6 times. So
- * `work` must do nothing but talk to the database, in one transaction or one statement.
+ * Runs `work` again while Postgres ends it for the sake of another transaction, with random pauses, at most 6
+ * times. So `work` must do nothing but talk to the database, in one transaction or one statement.
  */
 export async function repeatOnConflict<T>(work: () => Promise<T>): Promise<T> {
   for (let tried = 1; ; tried++) {

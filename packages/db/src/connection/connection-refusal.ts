@@ -26,8 +26,8 @@ export interface Refused {
 }
 
 /**
- * A refused connection in words that say to where, why, and what to do; the driver's own are in `said`. Undefined for an error of
- * another kind. Never holds a password.
+ * A refused connection in words that say to where, why, and what to do; the driver's own are in `said`.
+ * Undefined for an error of another kind. Never holds a password.
  */
 export function connectionRefusal(
   error: unknown,

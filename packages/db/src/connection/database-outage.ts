@@ -15,7 +15,9 @@ export interface DatabaseOutage {
 /** One failure is no outage: a connection that was ended is replaced in half a second. */
 const missesMin = 2
 
-/** `reach` asks the database for anything over the pool, which reports to `pool` when it gets no connection. */
+/**
+ * `reach` asks the database for anything over the pool, which reports to `pool` when it gets no connection.
+ */
 export function openDatabaseOutage(log: OutageLog, reach: () => Promise<unknown>): DatabaseOutage {
   const database = openOutage(log, {
     lost: "the database can't be reached; trying again",

@@ -1,7 +1,10 @@
 import { pooledStartup } from "@stillframe/domain/postgres/session"
 import { Client } from "pg"
 
-/** A connection to a pooler in transaction mode: it tells the pooler at its start what to set for each transaction. */
+/**
+ * A connection to a pooler in transaction mode: it tells the pooler at its start what to set for each
+ * transaction.
+ */
 export class PooledClient extends Client {
   /** Called by pg, whose types lack it: the parameters of the startup message. */
   protected getStartupConf(): Record<string, string> {

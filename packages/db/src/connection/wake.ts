@@ -3,8 +3,8 @@ import { Client } from "pg"
 import { connectionRefusal } from "./connection-refusal.ts"
 
 /**
- * `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has changed. `numbered`:
- * rows have got theirs, so the feed goes on. `deliveries`: some have become due.
+ * `operations`: a row waits for the publisher. `events`: a row waits for its number, so something has
+ * changed. `numbered`: rows have got theirs, so the feed goes on. `deliveries`: some have become due.
  */
 const wakeChannels = ["operations", "events", "numbered", "deliveries"] as const
 export type WakeChannel = (typeof wakeChannels)[number]
@@ -16,19 +16,23 @@ const reconnectMs = 500
 const connectMs = 10_000
 
 export interface Waker {
-  /** Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5 ms. */
+  /**
+   * Says, after a commit, that there is something to see. Coalesced: at most one NOTIFY of each channel per 5
+   * ms.
+   */
   wake(channel: WakeChannel): void
   /**
-   * Calls `listener` with the payload of each NOTIFY; a wake-up has none, and comes also after each reconnection, since
-   * one may have been lost. Returns the way to stop.
+   * Calls `listener` with the payload of each NOTIFY; a wake-up has none, and comes also after each
+   * reconnection, since one may have been lost. Returns the way to stop.
    */
   listen(channel: Channel, listener: (payload: string) => void): () => void
   close(): Promise<void>
 }
 
 /**
- * A connection of its own for LISTEN and NOTIFY: a NOTIFY inside a working transaction would hold a lock on the whole
- * database across that commit's fsync. A lost wake-up costs its reader one polling interval, so errors only reconnect.
+ * A connection of its own for LISTEN and NOTIFY: a NOTIFY inside a working transaction would hold a lock on
+ * the whole database across that commit's fsync. A lost wake-up costs its reader one polling interval, so
+ * errors only reconnect.
  */
 export async function openWaker({
   url,
@@ -126,8 +130,8 @@ async function connectListening(
 }
 
 /**
- * After the event loop's turn of the first call, so that the answer that the caller is about to write goes out before;
- * then at most once per interval, and always once after the last call.
+ * After the event loop's turn of the first call, so that the answer that the caller is about to write goes
+ * out before; then at most once per interval, and always once after the last call.
  */
 function coalesced(
   send: (channels: readonly WakeChannel[]) => Promise<void>,

@@ -12,7 +12,10 @@ export const eventsPerBatchMax = 1_000
 /** In one transaction, at most; fewer events where they make more deliveries. */
 export const numberedAtOnce = { events: 1_000, deliveries: 5_000 } as const
 
-/** Appends to the log, in the transaction of the change it tells of and as its last statement. It shows up once numbered. Returns its id. */
+/**
+ * Appends to the log, in the transaction of the change it tells of and as its last statement. It shows up
+ * once numbered. Returns its id.
+ */
 export function appendSnapshotEvent(
   tx: Database,
   type: EventType,
@@ -65,8 +68,8 @@ export interface EventQuery extends EventFilter {
 }
 
 /**
- * The feed, oldest first: numbered events only, so a reader that saw n never later sees a smaller one appear. The filter
- * means the same as `matchesEvent`.
+ * The feed, oldest first: numbered events only, so a reader that saw n never later sees a smaller one appear.
+ * The filter means the same as `matchesEvent`.
  */
 export async function listEvents(db: Database, query: EventQuery): Promise<EventEnvelope[]> {
   const rows = await db

@@ -8,8 +8,8 @@ export interface EventHead {
 }
 
 /**
- * Where the feed ends and begins. All events up to `sequence` are visible to statements after this one. Read after a
- * list, `oldest` says whether that list may lack events that were removed.
+ * Where the feed ends and begins. All events up to `sequence` are visible to statements after this one. Read
+ * after a list, `oldest` says whether that list may lack events that were removed.
  */
 export function readEventHead(db: Database): Promise<EventHead> {
   return db.selectFrom("event_head").select(["sequence", "oldest"]).executeTakeFirstOrThrow()

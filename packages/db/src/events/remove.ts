@@ -5,9 +5,10 @@ import { readEventHead } from "./head.ts"
 const removedPerRound = 1_000
 
 /**
- * Removes some of the events that are older than `keptMs`, with their deliveries; returns how many. The feed stays whole
- * from its oldest event on: nothing behind one that is younger, or still to be delivered somewhere, is removed before it.
- * A webhook that is disabled holds nothing up: what waits for it goes with its event.
+ * Removes some of the events that are older than `keptMs`, with their deliveries; returns how many. The feed
+ * stays whole from its oldest event on: nothing behind one that is younger, or still to be delivered
+ * somewhere, is removed before it. A webhook that is disabled holds nothing up: what waits for it goes with
+ * its event.
  */
 export function removeOldEvents(db: OwnedDatabase, keptMs: number): Promise<number> {
   return inTransaction(db, async (tx) => {
@@ -20,9 +21,10 @@ export function removeOldEvents(db: OwnedDatabase, keptMs: number): Promise<numb
       order by sequence limit 1`.execute(tx)
     const oldest = rows[0]?.sequence ?? Math.min(from + removedPerRound, head + 1)
     if (oldest === from) return 0
-    // One that has become to be made meanwhile, because it is pending again or its webhook is enabled, stays, so the removal
-    // of its event fails, and the next round stops before it. Who enables a webhook during this statement comes too late
-    // for what is removed: a dispatcher finds it gone, and if it has claimed one just before, at most sends it.
+    // One that has become to be made meanwhile, because it is pending again or its webhook is enabled, stays,
+    // so the removal of its event fails, and the next round stops before it. Who enables a webhook during
+    // this statement comes too late for what is removed: a dispatcher finds it gone, and if it has claimed
+    // one just before, at most sends it.
     await tx
       .deleteFrom("deliveries")
       .where("sequence", ">=", from)

@@ -12,9 +12,9 @@ import { knownHosts, leavesOf, type HostLeaves, type KnownHost, type LeftInstanc
 const namesMax = 20
 
 /**
- * Forgets a host that will not come back: its instances are deleted, its captures fail, all with their events, and its row goes.
- * Nothing on any disk is touched. Throws `not_found`, and `conflict` for a host that is up or when `confirmed` is not the number of its instances:
- * the message then says what it leaves.
+ * Forgets a host that will not come back: its instances are deleted, its captures fail, all with their
+ * events, and its row goes. Nothing on any disk is touched. Throws `not_found`, and `conflict` for a host
+ * that is up or when `confirmed` is not the number of its instances: the message then says what it leaves.
  */
 export async function forgetHost(
   db: OwnedDatabase,

@@ -19,7 +19,9 @@ export async function clusterId(db: Database): Promise<string> {
   return id
 }
 
-/** The facts that identify a host's `DATA_DIR`: its last owner, and how many instances have their files there. */
+/**
+ * The facts that identify a host's `DATA_DIR`: its last owner, and how many instances have their files there.
+ */
 export async function knownHost(
   db: Database,
   name: string,
@@ -68,7 +70,10 @@ export async function liveHosts(db: Database): Promise<LiveHost[]> {
     .execute()
 }
 
-/** The last heartbeat (RFC 3339) of any host or compression-worker with this name or pool; undefined: there was none. */
+/**
+ * The last heartbeat (RFC 3339) of any host or compression-worker with this name or pool; undefined: there
+ * was none.
+ */
 export async function lastHeardOf(
   db: Database,
   workers: "hosts" | "compression_workers",

@@ -43,8 +43,8 @@ export interface LeftInstance {
   readonly name: string
   readonly state: InstanceState
   /**
-   * True for an attached VM that may write to overlays of ours: only its host knows whether a capture was cut off there. Absent for
-   * every other.
+   * True for an attached VM that may write to overlays of ours: only its host knows whether a capture was cut
+   * off there. Absent for every other.
    */
   readonly may_use_overlays?: true
 }

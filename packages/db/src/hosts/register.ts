@@ -13,7 +13,9 @@ export interface HostRegistration {
   readonly name: string
   /** The id in its `DATA_DIR`, which a copy of that directory has too. */
   readonly hostId: string
-  /** The id of its kernel's boot: no two machines have the same, and a machine has another after each boot. */
+  /**
+   * The id of its kernel's boot: no two machines have the same, and a machine has another after each boot.
+   */
   readonly bootId: string
   readonly pool: string
   readonly hypervisors: HostCapabilities
@@ -29,8 +31,8 @@ interface Holder {
 }
 
 /**
- * Registers a host, or says that it still lives. Throws `conflict` while another machine is up that holds the name, or that runs on a
- * `DATA_DIR` with the same id.
+ * Registers a host, or says that it still lives. Throws `conflict` while another machine is up that holds the
+ * name, or that runs on a `DATA_DIR` with the same id.
  */
 export async function heartbeat(db: Database, host: HostRegistration): Promise<void> {
   const holder = await beat(db, host)
@@ -38,8 +40,9 @@ export async function heartbeat(db: Database, host: HostRegistration): Promise<v
 }
 
 /**
- * The first heartbeat of a worker. The machine that sent the last one with this id may have been this one before it booted: then it
- * sends no more, and the host is registered once the last one is stale. `onWait` is called when that wait begins. Throws as `heartbeat` does.
+ * The first heartbeat of a worker. The machine that sent the last one with this id may have been this one
+ * before it booted: then it sends no more, and the host is registered once the last one is stale. `onWait` is
+ * called when that wait begins. Throws as `heartbeat` does.
  */
 export async function registerHost(
   db: Database,

@@ -109,8 +109,8 @@ export async function instancesOfHost(db: Database, host: string): Promise<Insta
 }
 
 /**
- * What the worker found where a request had it attach, the VM's process among it. Undefined when the instance was deleted meanwhile. Throws
- * `conflict` when another living instance is that VM.
+ * What the worker found where a request had it attach, the VM's process among it. Undefined when the instance
+ * was deleted meanwhile. Throws `conflict` when another living instance is that VM.
  */
 export async function completeAttach(
   tx: Database,
@@ -220,8 +220,8 @@ export async function setLaunch(tx: Database, id: string, launch: Record<string,
 }
 
 /**
- * Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. `forgotten`: its host could not
- * be asked to end the VM and to remove the files.
+ * Outside, the instance is gone and its name free; the row stays, for its snapshots tell of it. `forgotten`:
+ * its host could not be asked to end the VM and to remove the files.
  */
 export async function deleteInstance(
   tx: Database,
@@ -237,7 +237,10 @@ export async function deleteInstance(
     .executeTakeFirst()
 }
 
-/** Those of `ids` that no living instance has and no DELETE has seen to: forgotten with a host, or in no row at all. */
+/**
+ * Those of `ids` that no living instance has and no DELETE has seen to: forgotten with a host, or in no row
+ * at all.
+ */
 export async function orphanedInstances(db: Database, ids: readonly string[]): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     select known.id from unnest(${ids}::text[]) as known (id) left join instances on instances.id = known.id

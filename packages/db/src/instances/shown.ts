@@ -44,7 +44,10 @@ export type ShownInstance = InstanceRow & { readonly lost: LostContact | null }
 /** Its `pool` is that of its host; null for a host that the database does not know. */
 export type ResolvedInstance = ShownInstance & { readonly pool: string | null }
 
-/** By id, else by name, else by a prefix of the id that fits one instance only. Throws `not_found` or `ambiguous`. */
+/**
+ * By id, else by name, else by a prefix of the id that fits one instance only. Throws `not_found` or
+ * `ambiguous`.
+ */
 export async function resolveInstance(db: Database, key: string): Promise<ResolvedInstance> {
   // The database refuses some characters, so only names and ids reach it.
   if (key.length > nameLengthMax || !namePattern.test(key))

@@ -25,7 +25,10 @@ export interface CompressedMemory {
   readonly sharedBytes: number
 }
 
-/** Has a captured snapshot wait for a compression, its first or another one; its files stay what they are until that is published. */
+/**
+ * Has a captured snapshot wait for a compression, its first or another one; its files stay what they are
+ * until that is published.
+ */
 export async function startCompression(
   tx: Database,
   id: string,

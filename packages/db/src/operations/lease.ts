@@ -10,8 +10,9 @@ export interface Lease extends Disposable {
 }
 
 /**
- * Renews an operation's lease until it is disposed of. Its age is counted from the moment a renewal was *sent*, so that a
- * slow answer never makes it look younger than the database knows it. A renewal that fails is tried again while time is left.
+ * Renews an operation's lease until it is disposed of. Its age is counted from the moment a renewal was
+ * *sent*, so that a slow answer never makes it look younger than the database knows it. A renewal that fails
+ * is tried again while time is left.
  */
 export function keepLease(
   db: Database,

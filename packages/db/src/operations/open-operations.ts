@@ -1,7 +1,10 @@
 import { clock } from "../client.ts"
 import type { Database } from "../schema.ts"
 
-/** Whether any operation waits for an instance or is at work on it, cancelled ones whose owner has not let go included. */
+/**
+ * Whether any operation waits for an instance or is at work on it, cancelled ones whose owner has not let go
+ * included.
+ */
 export async function instanceBusy(db: Database, instanceId: string): Promise<boolean> {
   const row = await db
     .selectFrom("operations")

@@ -51,8 +51,9 @@ export interface ClaimedOperation {
 }
 
 /**
- * Takes a queued operation, or one whose owner's lease has run out, with a new token. Undefined: not for us now (done,
- * cancelled, held by another, or an earlier one of the same instance comes first); the end of that one relays this.
+ * Takes a queued operation, or one whose owner's lease has run out, with a new token. Undefined: not for us
+ * now (done, cancelled, held by another, or an earlier one of the same instance comes first); the end of that
+ * one relays this.
  */
 export async function claimOperation(
   db: Database,
@@ -91,8 +92,8 @@ export type OperationEnd =
   | { readonly state: "failed"; readonly code: ErrorCode; readonly message: string }
 
 /**
- * Ends an operation, fenced by its token, and wakes the next one of the same instance. False: the token is no longer
- * current, and whatever else the caller's transaction did must be rolled back.
+ * Ends an operation, fenced by its token, and wakes the next one of the same instance. False: the token is no
+ * longer current, and whatever else the caller's transaction did must be rolled back.
  */
 export async function finishOperation(
   tx: Database,
@@ -118,7 +119,10 @@ export async function finishOperation(
   return true
 }
 
-/** Notes what was found out of work that goes on, for answers that do not wait for its end. `warning`: empty where all is well. */
+/**
+ * Notes what was found out of work that goes on, for answers that do not wait for its end. `warning`: empty
+ * where all is well.
+ */
 export async function noteWarning(
   db: Database,
   { id, token }: { id: string; token: string },
@@ -133,7 +137,9 @@ export async function noteWarning(
     .execute()
 }
 
-/** Hands an operation back for another try after `delayMs`. `counted: false` takes this attempt off the count. */
+/**
+ * Hands an operation back for another try after `delayMs`. `counted: false` takes this attempt off the count.
+ */
 export async function requeueOperation(
   tx: Database,
   { id, token, delayMs, counted }: { id: string; token: string; delayMs: number; counted: boolean },
@@ -156,8 +162,8 @@ export async function requeueOperation(
 }
 
 /**
- * Says that a cancelled operation's owner has let go of everything it touched; a deletion may have waited for that. False: the
- * operation was not cancelled.
+ * Says that a cancelled operation's owner has let go of everything it touched; a deletion may have waited for
+ * that. False: the operation was not cancelled.
  */
 export async function releaseCancelled(
   db: Database,
@@ -198,8 +204,8 @@ export async function hurryQueue(db: Database, queue: string): Promise<void> {
 }
 
 /**
- * Cancels what makes, compresses or verifies a snapshot; the owner of a running one notices at its next renewal. Forks go on: they
- * hold what they read.
+ * Cancels what makes, compresses or verifies a snapshot; the owner of a running one notices at its next
+ * renewal. Forks go on: they hold what they read.
  */
 export async function cancelSnapshotWork(tx: Database, snapshotId: string): Promise<void> {
   await cancel(tx, "snapshot_id", snapshotId, ["capture", "compress", "verify"])
@@ -257,7 +263,10 @@ export interface OperationView {
   readonly kind: OperationKind
   readonly state: "queued" | "running" | "done" | "failed" | "cancelled"
   readonly error_code: ErrorCode | null
-  /** The reason of a failure. Else a warning to its caller, empty where there is none; null until the host has looked. */
+  /**
+   * The reason of a failure. Else a warning to its caller, empty where there is none; null until the host has
+   * looked.
+   */
   readonly error_message: string | null
   /** True while a worker of its queue is up. */
   readonly attended: boolean

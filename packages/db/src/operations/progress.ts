@@ -6,8 +6,9 @@ import type { Database } from "../schema.ts"
 const intervalMs = 1_000
 
 /**
- * Writes how far the work on a snapshot is, 0 to 1, at most once a second, and tells it to whoever listens. It is shown
- * and never decided upon, so a write is not waited for, and one that fails is only told to `onError`.
+ * Writes how far the work on a snapshot is, 0 to 1, at most once a second, and tells it to whoever listens.
+ * It is shown and never decided upon, so a write is not waited for, and one that fails is only told to
+ * `onError`.
  */
 export function progressWriter(
   db: Database,
@@ -34,7 +35,8 @@ async function writeProgress(db: Database, snapshotId: string, progress: number)
   if (written === undefined) return
   const { id: snapshot_id, ...state } = written
   const told: SnapshotProgress = { snapshot_id, ...state, progress }
-  // A statement of its own: a transaction that also writes would hold the notifications' lock across its fsync.
+  // A statement of its own: a transaction that also writes would hold the notifications' lock across its
+  // fsync.
   await sql`select pg_notify('progress', ${JSON.stringify(told)})`.execute(db)
 }
 

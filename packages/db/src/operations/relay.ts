@@ -13,9 +13,10 @@ export interface RelayedOperation {
 }
 
 /**
- * Takes operations that are due and in no queue, of each instance only the first, those that are due longest in front, so
- * that instances take turns. They are marked as relayed before they are: a process that dies in between, or finds the queue
- * down, leaves rows that `markLost` finds again, and no transaction waits for the queue.
+ * Takes operations that are due and in no queue, of each instance only the first, those that are due longest
+ * in front, so that instances take turns. They are marked as relayed before they are: a process that dies in
+ * between, or finds the queue down, leaves rows that `markLost` finds again, and no transaction waits for the
+ * queue.
  */
 export async function takeUnrelayed(db: Database): Promise<RelayedOperation[]> {
   const { rows } = await sql<RelayedOperation>`
@@ -32,8 +33,9 @@ export async function takeUnrelayed(db: Database): Promise<RelayedOperation[]> {
 }
 
 /**
- * Queued operations that were relayed more than `olderThanMs` ago: their jobs may have been lost. A worker drops the job
- * of one that waits for an earlier one of its instance, so that one is not lost; the end of the earlier one relays it.
+ * Queued operations that were relayed more than `olderThanMs` ago: their jobs may have been lost. A worker
+ * drops the job of one that waits for an earlier one of its instance, so that one is not lost; the end of the
+ * earlier one relays it.
  */
 export async function relayedLongAgo(db: Database, olderThanMs: number): Promise<RelayedOperation[]> {
   const { rows } = await sql<RelayedOperation>`
@@ -44,7 +46,10 @@ export async function relayedLongAgo(db: Database, olderThanMs: number): Promise
   return rows
 }
 
-/** Gives lost operations a new wake, so that the queue takes them again. Those that have moved on are left alone. */
+/**
+ * Gives lost operations a new wake, so that the queue takes them again. Those that have moved on are left
+ * alone.
+ */
 export async function markLost(db: Database, lost: readonly RelayedOperation[]): Promise<void> {
   if (lost.length === 0) return
   await sql`
@@ -53,7 +58,10 @@ export async function markLost(db: Database, lost: readonly RelayedOperation[]):
     where operations.id = lost.id and operations.wake = lost.wake and state = 'queued'`.execute(db)
 }
 
-/** Queues again whatever runs on a lease that is over; its next owner decides what the last one left. Returns how many. */
+/**
+ * Queues again whatever runs on a lease that is over; its next owner decides what the last one left. Returns
+ * how many.
+ */
 export async function requeueExpired(db: Database): Promise<number> {
   const { rows } = await sql`
     update operations set state = 'queued', token = null, wake = wake + 1, relayed_at = null, not_before = ${clock}
@@ -64,7 +72,10 @@ export async function requeueExpired(db: Database): Promise<number> {
   return rows.length
 }
 
-/** Milliseconds until the next operation that is in no queue and waits for no other is due, or undefined without one. */
+/**
+ * Milliseconds until the next operation that is in no queue and waits for no other is due, or undefined
+ * without one.
+ */
 export async function nextUnrelayedInMs(db: Database): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`
     ${withUnrelayed}

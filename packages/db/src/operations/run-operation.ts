@@ -13,8 +13,8 @@ import {
 } from "./operations.ts"
 
 /**
- * What a handler gets to work with. `signal` ends it: lease lost, work cancelled, or the process stops. Of the last one
- * `stopping` tells too: then the result is still of use.
+ * What a handler gets to work with. `signal` ends it: lease lost, work cancelled, or the process stops. Of
+ * the last one `stopping` tells too: then the result is still of use.
  */
 export interface OperationContext {
   readonly operation: ClaimedOperation
@@ -25,7 +25,9 @@ export interface OperationContext {
 
 /** How one kind of work is done. Any of it may happen twice. */
 export interface OperationHandler {
-  /** Does the work and ends the operation by `finishOperation` in the transaction that publishes the result. */
+  /**
+   * Does the work and ends the operation by `finishOperation` in the transaction that publishes the result.
+   */
   run(context: OperationContext): Promise<void>
   /** In the transaction that fails the operation for good: what else changes, events last. */
   failed(tx: Database, operation: ClaimedOperation, error: StillframeError): Promise<void>
@@ -49,8 +51,9 @@ export interface OperationRunner {
 }
 
 /**
- * Claims an operation and sees it through: lease, handler, then what its failure means. A job whose operation can't be
- * claimed ends at once; the row decides who acts. Resolves also when the work failed: that is in the row.
+ * Claims an operation and sees it through: lease, handler, then what its failure means. A job whose operation
+ * can't be claimed ends at once; the row decides who acts. Resolves also when the work failed: that is in the
+ * row.
  */
 export async function runOperation(
   runner: OperationRunner,
@@ -103,7 +106,8 @@ function tellEnd(
   const { outcome } = fields
   // A process that stops hands back what is under way: that is no trouble.
   if (stopping && outcome === "queued again") return log.info(fields, "operation handed back")
-  // Its row has asked for this end. Any other error, such as that of a VM that was not resumed, is told in full.
+  // Its row has asked for this end. Any other error, such as that of a VM that was not resumed, is told in
+  // full.
   if ((outcome === "cancelled" || outcome === "taken over") && isCalledOff(err))
     return log.info({ ...fields, reason: err.message }, `operation ${outcome}`)
   // An absent directory is told once, by who watches it, and not by everything that waits for it.
@@ -134,7 +138,8 @@ async function endUnlessLost({ db }: OperationRunner, failure: FailedTry): Promi
   const lost = new Error("the operation is no longer ours")
   try {
     await inTransaction(db, async (tx) => {
-      // The subject's row before the operation's, as everywhere, or a DELETE at the same moment could deadlock with this.
+      // The subject's row before the operation's, as everywhere, or a DELETE at the same moment could
+      // deadlock with this.
       if (delayMs === undefined) {
         await handler.failed(tx, operation, error)
         const end = { state: "failed", code: error.code, message: error.message } as const
@@ -152,8 +157,8 @@ async function endUnlessLost({ db }: OperationRunner, failure: FailedTry): Promi
 }
 
 /**
- * For handlers: ends the operation as done in their own transaction; throws `lease_lost`, which rolls it back, when it is no longer theirs.
- * `warning` is for whoever asked for the work.
+ * For handlers: ends the operation as done in their own transaction; throws `lease_lost`, which rolls it
+ * back, when it is no longer theirs. `warning` is for whoever asked for the work.
  */
 export async function finishDone(tx: Database, operation: ClaimedOperation, warning?: string): Promise<void> {
   if (!(await finishOperation(tx, { ...operation, end: { state: "done", warning } })))

@@ -15,7 +15,10 @@ export interface KeyedRequest {
   readonly bodyHash: string
 }
 
-/** What a request has made: ids to find it again and what else its answer needs, and the resource as its first answer showed it. */
+/**
+ * What a request has made: ids to find it again and what else its answer needs, and the resource as its first
+ * answer showed it.
+ */
 export interface Made {
   readonly made: Readonly<Record<string, string>>
   readonly body: object
@@ -50,9 +53,9 @@ export async function findKept(db: Database, request: KeyedRequest): Promise<Kep
 }
 
 /**
- * Runs `make` in one transaction, which also keeps the key with what it has made: a twin waits for that commit, so exactly
- * one of them makes something. Throws `KeyTaken` after another's commit, `KeyInProgress` when that does not come
- * within `twinWaitMs`.
+ * Runs `make` in one transaction, which also keeps the key with what it has made: a twin waits for that
+ * commit, so exactly one of them makes something. Throws `KeyTaken` after another's commit, `KeyInProgress`
+ * when that does not come within `twinWaitMs`.
  */
 export function makeOnce<T extends Made>(
   db: OwnedDatabase,

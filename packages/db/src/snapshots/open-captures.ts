@@ -1,7 +1,9 @@
 import { sql, type RawBuilder } from "kysely"
 import type { Database } from "../schema.ts"
 
-/** Whose open captures are counted: an instance's, those in a host's queue, or those that a caller asked for. */
+/**
+ * Whose open captures are counted: an instance's, those in a host's queue, or those that a caller asked for.
+ */
 export type CapturesOf =
   | { readonly instanceId: string }
   | { readonly queue: string }

@@ -6,7 +6,10 @@ import { hurryDeletion } from "../operations/operations.ts"
 import type { Database } from "../schema.ts"
 import { lockSnapshot, requireSound, type SnapshotRow } from "./snapshots.ts"
 
-/** Outlives a database that is away for minutes; the reader also holds a hard link where the file system allows one. */
+/**
+ * Outlives a database that is away for minutes; the reader also holds a hard link where the file system
+ * allows one.
+ */
 export const readerLeaseMs = 15 * 60_000
 const renewalMs = readerLeaseMs / 5
 
@@ -17,8 +20,9 @@ export interface Reader extends AsyncDisposable {
 }
 
 /**
- * Registers a reader of a ready snapshot's files. That and letting a file go both lock the snapshot's row: without it a
- * reader can register while the file goes (measured). Throws `not_found`, or `conflict` for one that is not ready or, unless `evenCorrupted`, in quarantine.
+ * Registers a reader of a ready snapshot's files. That and letting a file go both lock the snapshot's row:
+ * without it a reader can register while the file goes (measured). Throws `not_found`, or `conflict` for one
+ * that is not ready or, unless `evenCorrupted`, in quarantine.
  */
 export async function openReader(
   db: OwnedDatabase,
@@ -88,8 +92,9 @@ export interface Superseded {
 }
 
 /**
- * Payloads of a pool, or that of one snapshot, whose superseded memory files may go now: nobody reads them, and none is
- * being made. Who asks after having listed the files gets an answer that holds for each of them, since new readers take the named one only.
+ * Payloads of a pool, or that of one snapshot, whose superseded memory files may go now: nobody reads them,
+ * and none is being made. Who asks after having listed the files gets an answer that holds for each of them,
+ * since new readers take the named one only.
  */
 export async function removableMemory(
   db: Database,

@@ -7,8 +7,8 @@ import type { CreateTry, SnapshotRow } from "./snapshots.ts"
 const retriedWithinMs = 2 * 60_000
 
 /**
- * The snapshot that an earlier try of the same create has made, if this one may be answered with it: it still waits to be
- * captured, or nobody knows that its answer was sent. Else the caller means a new point in time.
+ * The snapshot that an earlier try of the same create has made, if this one may be answered with it: it still
+ * waits to be captured, or nobody knows that its answer was sent. Else the caller means a new point in time.
  */
 export async function findEarlierTry(
   db: Database,
@@ -31,7 +31,10 @@ export async function findEarlierTry(
   )
 }
 
-/** Waits for the transactions of other tries of the same create, and keeps further ones waiting until this one's end. */
+/**
+ * Waits for the transactions of other tries of the same create, and keeps further ones waiting until this
+ * one's end.
+ */
 export async function lockTries(tx: Database, { hash }: CreateTry): Promise<void> {
   await sql`select pg_advisory_xact_lock(hashtextextended(${hash}, 0))`.execute(tx)
 }

@@ -19,7 +19,10 @@ import { captorUp, lostPool, poolContact } from "../hosts/contact.ts"
 import { cancelSnapshotWork } from "../operations/operations.ts"
 import type { Database, SnapshotsTable } from "../schema.ts"
 
-/** A create as a client that repeats requests by itself sent it: who, where and what as one hash, and which try it is. */
+/**
+ * A create as a client that repeats requests by itself sent it: who, where and what as one hash, and which
+ * try it is.
+ */
 export interface CreateTry {
   readonly hash: string
   readonly retry: number
@@ -52,8 +55,9 @@ export interface NewSnapshot {
 }
 
 /**
- * The snapshot, its capture's operation and `snapshot.created` in one statement: a create costs one round trip and one
- * commit. A try of a create that may be repeated takes the lock that `lockTries` waits for. Throws `conflict` when a living snapshot of the instance has the name.
+ * The snapshot, its capture's operation and `snapshot.created` in one statement: a create costs one round
+ * trip and one commit. A try of a create that may be repeated takes the lock that `lockTries` waits for.
+ * Throws `conflict` when a living snapshot of the instance has the name.
  */
 export async function createSnapshot(db: Database, snapshot: NewSnapshot): Promise<SnapshotRecord> {
   const { instance } = snapshot
@@ -183,7 +187,10 @@ export interface CapturedPayload {
   readonly unrestorable?: string
 }
 
-/** Moves a snapshot on if its status allows it; the row afterwards, or undefined when it was not this caller's to move. */
+/**
+ * Moves a snapshot on if its status allows it; the row afterwards, or undefined when it was not this caller's
+ * to move.
+ */
 async function advance(
   tx: Database,
   id: string,

@@ -2,9 +2,9 @@ import { sql } from "kysely"
 import { inTransaction, type OwnedDatabase } from "../client.ts"
 
 /**
- * Promises `bytes` of a pool to a running operation if `freeBytes` (by statfs) less what other running operations were
- * promised leaves `floorBytes`. False: there is no room. The promise ends with the operation, however that ends; the lock
- * on the pool's row makes it exclusive.
+ * Promises `bytes` of a pool to a running operation if `freeBytes` (by statfs) less what other running
+ * operations were promised leaves `floorBytes`. False: there is no room. The promise ends with the operation,
+ * however that ends; the lock on the pool's row makes it exclusive.
  */
 export function reserveSpace(
   db: OwnedDatabase,

@@ -5,14 +5,19 @@ import { createOperation, type ClaimedOperation } from "../operations/operations
 import type { Database } from "../schema.ts"
 import type { SnapshotRow } from "./snapshots.ts"
 
-/** Parameters of a verification that gives way to all other work of its pool, and then ends without a verdict. */
+/**
+ * Parameters of a verification that gives way to all other work of its pool, and then ends without a verdict.
+ */
 const scrubParams = { scrub: true } as const
 
 export function isScrub({ params }: ClaimedOperation): boolean {
   return params["scrub"] === true
 }
 
-/** Has a snapshot's files verified: the id of the operation, of one that already waits or runs if there is one. The caller has locked the row. */
+/**
+ * Has a snapshot's files verified: the id of the operation, of one that already waits or runs if there is
+ * one. The caller has locked the row.
+ */
 export async function requestVerification(
   tx: Database,
   { id: snapshotId, pool }: Pick<SnapshotRow, "id" | "pool">,
@@ -37,8 +42,8 @@ export interface Verdict {
 }
 
 /**
- * Writes a verdict, fenced by the memory file that was read: a bad one puts the snapshot into quarantine, a good one takes
- * it out. Undefined: the row names other files by now, so the verdict is of nothing.
+ * Writes a verdict, fenced by the memory file that was read: a bad one puts the snapshot into quarantine, a
+ * good one takes it out. Undefined: the row names other files by now, so the verdict is of nothing.
  */
 export async function recordVerdict(
   tx: Database,
@@ -60,8 +65,9 @@ export async function recordVerdict(
 }
 
 /**
- * If nothing else is to be done in the pool: has the snapshot verified whose last verification is the longest ago, and
- * longer than `intervalMs`. Its id, or undefined. Workers that ask at the same time get one between them.
+ * If nothing else is to be done in the pool: has the snapshot verified whose last verification is the longest
+ * ago, and longer than `intervalMs`. Its id, or undefined. Workers that ask at the same time get one between
+ * them.
  */
 export function startScrub(
   db: OwnedDatabase,

@@ -2,8 +2,9 @@ import { sql } from "kysely"
 import type { Database } from "../schema.ts"
 
 /**
- * Counts all webhooks and those whose receiver is `host`, a URL's `hostname` without its last dot. It leaves out the one with the id
- * `except`. Others that count wait until the transaction ends, so what it then adds is within the limit it has judged.
+ * Counts all webhooks and those whose receiver is `host`, a URL's `hostname` without its last dot. It leaves
+ * out the one with the id `except`. Others that count wait until the transaction ends, so what it then adds
+ * is within the limit it has judged.
  */
 export async function countWebhooks(
   tx: Database,

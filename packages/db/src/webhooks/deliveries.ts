@@ -11,7 +11,10 @@ export const claimMs = 20_000
 /** In flight to one webhook, over all dispatchers. */
 export const perWebhookMax = 16
 
-/** The same while there are nothing but failures, so that a receiver that hangs holds little of anybody's room. */
+/**
+ * The same while there are nothing but failures, so that a receiver that hangs holds little of anybody's
+ * room.
+ */
 const perFailingWebhookMax = 2
 
 export interface ClaimedDelivery {
@@ -44,11 +47,12 @@ export interface Claimed {
 export type DueFloors = Readonly<Record<string, string>>
 
 /**
- * Numbers a batch of events and takes up to `room` deliveries that are due, from each webhook's oldest on and from all of
- * them in turn: from an event to its deliveries is one round trip and one commit. A claim is a date in the future, not a
- * held transaction, so nothing is locked while a receiver answers; a dispatcher that dies leaves its deliveries due again
- * after the claim's time. To start at the floors of earlier turns is quicker, and misses what was written before them and
- * committed after: every now and then there must be a turn without.
+ * Numbers a batch of events and takes up to `room` deliveries that are due, from each webhook's oldest on and
+ * from all of them in turn: from an event to its deliveries is one round trip and one commit. A claim is a
+ * date in the future, not a held transaction, so nothing is locked while a receiver answers; a dispatcher
+ * that dies leaves its deliveries due again after the claim's time. To start at the floors of earlier turns
+ * is quicker, and misses what was written before them and committed after: every now and then there must be a
+ * turn without.
  */
 export async function numberAndClaim(
   db: OwnedDatabase,
@@ -82,7 +86,10 @@ export async function releaseDeliveries(db: Database, claimed: readonly ClaimedD
     where deliveries.id = released.id and claimed_until = released.claim`.execute(db)
 }
 
-/** Milliseconds until the next delivery becomes due, or undefined when none waits. What is due already is not asked for. */
+/**
+ * Milliseconds until the next delivery becomes due, or undefined when none waits. What is due already is not
+ * asked for.
+ */
 export async function nextDeliveryInMs(db: Database): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number | null }>`${prepared("next_delivery")}
     select ceil(extract(epoch from min(next.next_attempt_at) - (select clock())) * 1000)::float8 as ms

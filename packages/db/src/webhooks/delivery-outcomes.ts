@@ -22,8 +22,8 @@ export interface EndedAttempt {
 }
 
 /**
- * Writes attempts down and moves their deliveries on. A success always counts. A failure only while its claim lasts: a
- * delivery that somebody else has claimed since, or that was asked for again, is theirs to judge.
+ * Writes attempts down and moves their deliveries on. A success always counts. A failure only while its claim
+ * lasts: a delivery that somebody else has claimed since, or that was asked for again, is theirs to judge.
  */
 export async function recordAttempts(db: Database, attempts: readonly EndedAttempt[]): Promise<void> {
   await sql`${prepared("record_attempts")}
@@ -45,8 +45,8 @@ function toRecord({ delivery, outcome }: EndedAttempt): Record<string, unknown> 
 }
 
 /**
- * Ends the run of failures of those that took a delivery, and begins one for those that did not. Returns the ids of `failed` that belong
- * to no webhook: these were deleted meanwhile.
+ * Ends the run of failures of those that took a delivery, and begins one for those that did not. Returns the
+ * ids of `failed` that belong to no webhook: these were deleted meanwhile.
  */
 export async function recordHealth(
   db: Database,

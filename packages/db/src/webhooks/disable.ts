@@ -12,9 +12,9 @@ export interface Receiver {
 }
 
 /**
- * Disables a webhook for good reason, if it still has that URL, and has an event tell the others. False when it
- * was disabled, changed or gone already. What waits for it is left to `failPending`. The numbering of events is held up
- * meanwhile, or it could make a delivery after everything that waits has failed.
+ * Disables a webhook for good reason, if it still has that URL, and has an event tell the others. False when
+ * it was disabled, changed or gone already. What waits for it is left to `failPending`. The numbering of
+ * events is held up meanwhile, or it could make a delivery after everything that waits has failed.
  */
 export function disableWebhook(
   db: OwnedDatabase,
@@ -40,9 +40,9 @@ export function disableWebhook(
 const failedPerRound = 1_000
 
 /**
- * Fails some of what waits for webhooks that were disabled for good reason; returns how many. They can't be enabled in the
- * meantime, so nothing fails that was asked for after that; what has not failed before is delivered. It waits for nobody:
- * rows that somebody else is writing are left for another round.
+ * Fails some of what waits for webhooks that were disabled for good reason; returns how many. They can't be
+ * enabled in the meantime, so nothing fails that was asked for after that; what has not failed before is
+ * delivered. It waits for nobody: rows that somebody else is writing are left for another round.
  */
 export async function failPending(db: Database): Promise<number> {
   const { numAffectedRows } = await sql`

@@ -7,8 +7,9 @@ import { readerLeaseMs } from "../snapshots/readers.ts"
 import { claimMs, perWebhookMax } from "./deliveries.ts"
 
 /**
- * Pulls back every stored lease, delay, life sign and schedule that lies further ahead than it can: the database's clock was
- * ahead when it was written, and has been put right. A minute more is allowed to each. Returns how many rows it changed.
+ * Pulls back every stored lease, delay, life sign and schedule that lies further ahead than it can: the
+ * database's clock was ahead when it was written, and has been put right. A minute more is allowed to each.
+ * Returns how many rows it changed.
  */
 export async function pullBackTimes(db: Database): Promise<number> {
   const { rows } = await sql<{ changed: number }>`

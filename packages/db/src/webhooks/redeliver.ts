@@ -32,8 +32,9 @@ export interface Redelivered {
 const limits = { eventsPerTransaction: 5_000, deliveriesPerCall: 10_000 }
 
 /**
- * Makes a delivery pending, with all its tries before it, for each event of a range that the webhook's filters match as
- * they are now. It stops at a limit, or when `signal` says so, and can go on behind `lastSequence`.
+ * Makes a delivery pending, with all its tries before it, for each event of a range that the webhook's
+ * filters match as they are now. It stops at a limit, or when `signal` says so, and can go on behind
+ * `lastSequence`.
  */
 export async function redeliver(
   db: OwnedDatabase,
@@ -97,7 +98,10 @@ async function redeliverBatch(
   return Number(numInsertedOrUpdatedRows ?? 0n)
 }
 
-/** The first and the last event that happened in a time, with what has been numbered between them; undefined when none did. */
+/**
+ * The first and the last event that happened in a time, with what has been numbered between them; undefined
+ * when none did.
+ */
 export async function sequencesWithin(
   db: Database,
   { since, until }: TimeRange,

@@ -3,8 +3,9 @@ import type { Database } from "../schema.ts"
 import { lockWebhook } from "./webhooks.ts"
 
 /**
- * Makes a delivery pending again, as if nothing had been tried; what was tried stays on record. In the caller's
- * transaction, with the webhook locked: whoever disables it meanwhile fails this one with the others.
+ * Makes a delivery pending again, as if nothing had been tried; what was tried stays on record. In the
+ * caller's transaction, with the webhook locked: whoever disables it meanwhile fails this one with the
+ * others.
  */
 export async function resendDelivery(
   tx: Database,
@@ -22,8 +23,8 @@ export async function resendDelivery(
 }
 
 /**
- * What makes a delivery pending again. An attempt in flight loses its claim, so that its failure, which may be the last of
- * the round before, does not end this one; a receiver may see both.
+ * What makes a delivery pending again. An attempt in flight loses its claim, so that its failure, which may
+ * be the last of the round before, does not end this one; a receiver may see both.
  */
 export const pendingAgain = {
   state: "pending",

@@ -5,7 +5,10 @@ import { clock, clockPlus } from "../client.ts"
 import { positionAt, readPage, type Page, type PageRequest } from "../page.ts"
 import type { Database, WebhooksTable } from "../schema.ts"
 
-/** Never carries the secret: that goes from its encrypted column to the signature, and to the caller who made it. */
+/**
+ * Never carries the secret: that goes from its encrypted column to the signature, and to the caller who made
+ * it.
+ */
 export type WebhookRow = Omit<Selectable<WebhooksTable>, "secret" | "previous_secret">
 
 export interface NewWebhook {
@@ -81,8 +84,8 @@ export interface WebhookChanges extends Omit<NewWebhook, "url" | "description" |
 }
 
 /**
- * As it is afterwards; undefined when there is none. Enabling one forgets why it was disabled, and since when it had
- * failed; so does another URL, as a new receiver is not to blame for the one before.
+ * As it is afterwards; undefined when there is none. Enabling one forgets why it was disabled, and since when
+ * it had failed; so does another URL, as a new receiver is not to blame for the one before.
  */
 export async function updateWebhook(
   db: Database,
@@ -115,8 +118,8 @@ export async function findSealedSecret(db: Database, id: string): Promise<Buffer
 }
 
 /**
- * Gives a webhook another secret, encrypted; undefined when there is none. The one before signs too for `graceMs`, and
- * whatever came before that one no longer does.
+ * Gives a webhook another secret, encrypted; undefined when there is none. The one before signs too for
+ * `graceMs`, and whatever came before that one no longer does.
  */
 export async function rotateSecret(
   db: Database,

@@ -3,7 +3,10 @@ import type { Problem } from "../problem.ts"
 /** Less goes unmentioned: NTP keeps machines within milliseconds of each other. */
 const toleratedMs = 2_000
 
-/** How far a machine's wall clock is ahead of the database's, in milliseconds, and by how much the measurement may err. */
+/**
+ * How far a machine's wall clock is ahead of the database's, in milliseconds, and by how much the measurement
+ * may err.
+ */
 export interface ClockSkew {
   readonly aheadMs: number
   readonly errorMs: number

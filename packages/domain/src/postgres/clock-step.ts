@@ -4,8 +4,9 @@ import { databaseTime, type ClockReading } from "./database-clock.ts"
 const toleratedMs = 1_000
 
 /**
- * Tells by readings of the database's clock, in their order, whether times that it wrote may lie ahead: at the first reading, because
- * nobody watched before, and when it went back since the last one. That holds for the next reading too, because writes were under way.
+ * Tells by readings of the database's clock, in their order, whether times that it wrote may lie ahead: at
+ * the first reading, because nobody watched before, and when it went back since the last one. That holds for
+ * the next reading too, because writes were under way.
  */
 export function watchForStepsBack(): (reading: ClockReading) => boolean {
   let last: ClockReading | undefined

@@ -1,4 +1,5 @@
-// Node's codes of a connection that fails, and Postgres's of one that it ends or refuses (classes 08 and 57, and 53300).
+// Node's codes of a connection that fails, and Postgres's of one that it ends or refuses (classes 08 and 57,
+// and 53300).
 const codes =
   /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN|08\w{3}|57P0\d|53300)$/
 // pg and ioredis give these no code.

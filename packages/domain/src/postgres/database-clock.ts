@@ -1,4 +1,7 @@
-/** Milliseconds of the machine's monotonic clock: it cannot be set, and all processes of the machine read the same. */
+/**
+ * Milliseconds of the machine's monotonic clock: it cannot be set, and all processes of the machine read the
+ * same.
+ */
 export function monotonicMs(): number {
   return Number(process.hrtime.bigint()) / 1_000_000
 }

@@ -13,7 +13,10 @@ export interface OutageWords {
   readonly back?: string
 }
 
-/** Tells the log about trouble that is tried again and again: when it begins, each minute that it lasts, when it ends. */
+/**
+ * Tells the log about trouble that is tried again and again: when it begins, each minute that it lasts, when
+ * it ends.
+ */
 export interface Outage {
   readonly failed: (error: unknown) => void
   readonly worked: () => void
@@ -21,14 +24,17 @@ export interface Outage {
 
 const remindMs = 60_000
 
-/** For a lost server: its log lines carry the reason without a stack. `now`: milliseconds of a monotonic clock. */
+/**
+ * For a lost server: its log lines carry the reason without a stack. `now`: milliseconds of a monotonic
+ * clock.
+ */
 export function openOutage(log: OutageLog, words: OutageWords, now?: () => number): Outage {
   return open(log, words, (error) => ({ reason: reasonOf(error), said: saidOf(error) }), now)
 }
 
 /**
- * For repeated work: the outage of a lost server is logged elsewhere. An error in our words is logged as its reason, and any other
- * with its stack.
+ * For repeated work: the outage of a lost server is logged elsewhere. An error in our words is logged as its
+ * reason, and any other with its stack.
  */
 export function openTrouble(log: OutageLog, words: OutageWords): Outage {
   const trouble = open(log, words, (err) =>

@@ -1,6 +1,7 @@
 /**
- * A setting of a Postgres session that Stillframe relies on. A database or a role may have other defaults, so each
- * connection sets it. `accepts` judges a value of `pg_settings` that a transaction-mode pooler keeps us from setting.
+ * A setting of a Postgres session that Stillframe relies on. A database or a role may have other defaults, so
+ * each connection sets it. `accepts` judges a value of `pg_settings` that a transaction-mode pooler keeps us
+ * from setting.
  */
 interface SessionSetting {
   readonly name: string
@@ -51,8 +52,8 @@ export const sessionSettings: readonly SessionSetting[] = [
 ]
 
 /**
- * Sets all of them for the rest of a session, in one statement without parameters. Those that this version of Postgres
- * lacks are left out, and so is a `synchronous_commit` that is at least as strong.
+ * Sets all of them for the rest of a session, in one statement without parameters. Those that this version of
+ * Postgres lacks are left out, and so is a `synchronous_commit` that is at least as strong.
  */
 export const setSession = `select set_config(name, value, false) from (values ${sessionSettings
   .map(({ name, value }) => `('${name}', '${value}')`)

@@ -8,8 +8,8 @@ export interface VmInfo {
 }
 
 /**
- * Has the VMM carry out one request, such as `vm.boot`. An answer whose body holds `alreadySo` is as good as a success.
- * Throws as `askVmm` does, and what `refusal` makes of a refusal.
+ * Has the VMM carry out one request, such as `vm.boot`. An answer whose body holds `alreadySo` is as good as
+ * a success. Throws as `askVmm` does, and what `refusal` makes of a refusal.
  */
 export async function order(
   dir: string,

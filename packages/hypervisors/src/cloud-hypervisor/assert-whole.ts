@@ -14,8 +14,8 @@ interface SavedState {
 }
 
 /**
- * Makes sure that each file of a save is whole: this VMM reports success also where a full disk cut one of them short.
- * Throws `hypervisor_failed` naming the file.
+ * Makes sure that each file of a save is whole: this VMM reports success also where a full disk cut one of
+ * them short. Throws `hypervisor_failed` naming the file.
  */
 export async function assertWhole(dir: string): Promise<void> {
   const config = (await parsed(dir, savedNames.config)) as SavedConfig
@@ -45,7 +45,9 @@ async function parsed(dir: string, name: string): Promise<object> {
   throw cutShort(name, "is cut short")
 }
 
-/** The ranges of memory that were saved, as the memory manager wrote them: its state is text within the text. */
+/**
+ * The ranges of memory that were saved, as the memory manager wrote them: its state is text within the text.
+ */
 function savedBytes({ snapshots }: SavedState): number | undefined {
   const text = snapshots?.["memory-manager"]?.snapshot_data?.state
   if (text === undefined) return undefined

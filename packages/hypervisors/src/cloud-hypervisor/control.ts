@@ -43,15 +43,18 @@ async function resumeVm(dir: string, deadlineMs: number): Promise<void> {
   }
 }
 
-/** After a time-out nothing is known but by asking; and the question is heard only when what came before is done. */
+/**
+ * After a time-out nothing is known but by asking; and the question is heard only when what came before is
+ * done.
+ */
 async function isSoLate(error: unknown, wanted: VmState, dir: string, deadlineMs: number): Promise<boolean> {
   if (!(error instanceof StillframeError) || error.code !== "timeout") return false
   return (await vmState(dir, deadlineMs)) === wanted
 }
 
 /**
- * A pause that fails at a device has stopped the processors already while the state goes on saying that they run, and a
- * resume believes the state. Only a pause that works leads back. Throws when that does not either.
+ * A pause that fails at a device has stopped the processors already while the state goes on saying that they
+ * run, and a resume believes the state. Only a pause that works leads back. Throws when that does not either.
  */
 async function releaseProcessors(dir: string, deadlineMs: number): Promise<void> {
   if ((await vmState(dir, deadlineMs)) !== "running") return

@@ -1,6 +1,9 @@
 import { bootFiles } from "../boot-names.ts"
 
-/** Names in a VM's directory, which is its process's working directory; relative, so that none depends on where it lies. */
+/**
+ * Names in a VM's directory, which is its process's working directory; relative, so that none depends on
+ * where it lies.
+ */
 export const vmFiles = {
   socket: "api.sock",
   serial: "serial.log",

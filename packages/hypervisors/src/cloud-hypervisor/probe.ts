@@ -12,8 +12,8 @@ const oldest = 48
 const endGraceMs = 2_000
 
 /**
- * Asks a binary what it is by starting it: it listens only where it can have KVM. Throws `hypervisor_unavailable` when it
- * is missing, too old or can't run here.
+ * Asks a binary what it is by starting it: it listens only where it can have KVM. Throws
+ * `hypervisor_unavailable` when it is missing, too old or can't run here.
  */
 export async function probe(binary: string, signal: AbortSignal, runAs?: VmUser): Promise<Capabilities> {
   const version = await versionOf(binary, signal, runAs)

@@ -10,8 +10,8 @@ const headSignatures = ["QFI\u{fb}", "vhdxfile"]
 const footSignature = "conectix"
 
 /**
- * Throws `not_supported` for a disk that looks like anything but raw. A VMM that guesses formats would believe what a guest
- * wrote into its own first sector, and open the files that it names there.
+ * Throws `not_supported` for a disk that looks like anything but raw. A VMM that guesses formats would
+ * believe what a guest wrote into its own first sector, and open the files that it names there.
  */
 export async function assertLookRaw(dir: string, disks: readonly Disk[]): Promise<void> {
   for (const disk of disks) {

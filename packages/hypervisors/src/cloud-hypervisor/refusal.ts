@@ -7,7 +7,9 @@ const reasonCharactersMax = 500
 /** By these, and by nothing else, a VMM judges the guest that it was given. */
 const guestRequests: ReadonlySet<string> = new Set(["vm.create", "vm.boot"])
 
-/** Why the VMM did not carry out a request, as an error for whoever asked; the VMM's own words are in `said`. */
+/**
+ * Why the VMM did not carry out a request, as an error for whoever asked; the VMM's own words are in `said`.
+ */
 export function refusal(request: string, answer: VmmAnswer): StillframeError {
   const said = reasonOf(answer)
   const kind = kinds.find(({ words }) => words.test(said))
@@ -35,7 +37,10 @@ const kinds: readonly { words: RegExp; code: ErrorCode; message: string }[] = [
   },
 ]
 
-/** One line, outermost first. Since v48 the body is an array of strings, before it is text, and for what is no JSON it is nothing. */
+/**
+ * One line, outermost first. Since v48 the body is an array of strings, before it is text, and for what is no
+ * JSON it is nothing.
+ */
 function reasonOf({ status, body }: VmmAnswer): string {
   const words = messages(body)
     .filter((message) => message !== "Error from API")

@@ -20,8 +20,8 @@ import { startVmm } from "./start-vmm.ts"
 import { diskFile, namesImageTypes } from "./vm-config.ts"
 
 /**
- * Starts a process and loads a save into it. The VMM is shown a directory of links with a configuration of its own, since
- * what was saved may be another VM's as well.
+ * Starts a process and loads a save into it. The VMM is shown a directory of links with a configuration of
+ * its own, since what was saved may be another VM's as well.
  */
 export async function restoreVm(options: VmmLaunch & { readonly saved: string }): Promise<ProcessIdentity> {
   const { dir, runAs } = options

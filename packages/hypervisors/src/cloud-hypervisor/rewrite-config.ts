@@ -20,9 +20,10 @@ const hostThings = [
 ] as const
 
 /**
- * The saved configuration with the names of another directory: the VMM opens what it finds there. Device state is another
- * file and stays as it is, and with it all that the guest knows, such as its MAC addresses. Throws `not_supported` for a
- * configuration that shares a thing of the host, and `conflict` where it is not that of `config` and `disks`.
+ * The saved configuration with the names of another directory: the VMM opens what it finds there. Device
+ * state is another file and stays as it is, and with it all that the guest knows, such as its MAC addresses.
+ * Throws `not_supported` for a configuration that shares a thing of the host, and `conflict` where it is not
+ * that of `config` and `disks`.
  */
 export function rewriteConfig(saved: Members, config: GuestConfig, disks: readonly Disk[]): Members {
   const shared = hostThings.find((name) => isPresent(saved[name])) ?? sharedMemory(saved)

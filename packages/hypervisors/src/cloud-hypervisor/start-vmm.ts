@@ -19,8 +19,8 @@ const startTimeoutMs = 15_000
 const startPollMs = 3
 
 /**
- * Starts a process that has no VM yet, and has `set` give it one. Throws as `startProcess` does, `timeout`, `cancelled` and
- * what `set` throws; then no process is left.
+ * Starts a process that has no VM yet, and has `set` give it one. Throws as `startProcess` does, `timeout`,
+ * `cancelled` and what `set` throws; then no process is left.
  */
 export async function startVmm(options: StartVmm): Promise<ProcessIdentity> {
   const { dir, binary, runAs, signal, identity, set } = options

@@ -15,8 +15,9 @@ const pollMs = 20
 const answerMs = 2_000
 
 /**
- * Ends a VM: its guest is asked first (ACPI's power button), after `guestMs` the process, and after `processMs` more it is
- * killed. A guest that stands still is not asked. Throws `cancelled` while the guest is waited for.
+ * Ends a VM: its guest is asked first (ACPI's power button), after `guestMs` the process, and after
+ * `processMs` more it is killed. A guest that stands still is not asked. Throws `cancelled` while the guest
+ * is waited for.
  */
 export async function stopVm(
   dir: string,

@@ -23,7 +23,10 @@ export function vmConfig(config: GuestConfig, disks: readonly Disk[], version: s
   }
 }
 
-/** Whether a disk's format can be named; where it can't, the VMM goes by what the disk's first bytes look like. */
+/**
+ * Whether a disk's format can be named; where it can't, the VMM goes by what the disk's first bytes look
+ * like.
+ */
 export const namesImageTypes = (version: string): boolean => majorOf(version) >= 51
 
 export const majorOf = (version: string): number => Number.parseInt(version, 10)

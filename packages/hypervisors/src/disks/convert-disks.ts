@@ -21,9 +21,9 @@ export async function convertedBytes(disks: readonly Disk[], dir: string): Promi
 }
 
 /**
- * Writes what the chain in `from` comes to into one sparse raw file, absolute. The chain is spelled out: whatever stands in the
- * layers' headers, nothing else is opened. Throws `insufficient_storage`, `cancelled`, `hypervisor_failed`, and `conflict` when a
- * caller's file was changed while it was read.
+ * Writes what the chain in `from` comes to into one sparse raw file, absolute. The chain is spelled out:
+ * whatever stands in the layers' headers, nothing else is opened. Throws `insufficient_storage`, `cancelled`,
+ * `hypervisor_failed`, and `conflict` when a caller's file was changed while it was read.
  */
 export async function convertToRaw(
   disk: Disk,
@@ -32,7 +32,8 @@ export async function convertToRaw(
   await using opening = new AsyncDisposableStack()
   const layers: DiskLayer[] = []
   for (const [index, layer] of disk.layers.entries()) {
-    // The callers' files are the end of the chain. `qemu-img` has our rights, so it gets what was looked at, not a name.
+    // The callers' files are the end of the chain. `qemu-img` has our rights, so it gets what was looked at,
+    // not a name.
     const source = disk.sources[index - (disk.layers.length - disk.sources.length)]
     const isCallers = source !== undefined && source.link === undefined
     const file = isCallers ? opening.use(await openSource(source, from)).opened : layer.file
@@ -44,7 +45,10 @@ export async function convertToRaw(
   await assertSourcesUnchanged(from, [disk])
 }
 
-/** At most the blocks of all a disk's layers in `dir`, or all of it where a qcow2 that is no overlay of ours may be compressed. */
+/**
+ * At most the blocks of all a disk's layers in `dir`, or all of it where a qcow2 that is no overlay of ours
+ * may be compressed.
+ */
 export async function allocatedBytes({ layers, virtualSize }: Disk, dir: string): Promise<number> {
   if (layers.some(({ file, format }) => format === "qcow2" && !isOverlay(file))) return virtualSize
   const blocks = await Promise.all(layers.map(({ file }) => stat(inDirectory(dir, file))))

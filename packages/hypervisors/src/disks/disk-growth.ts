@@ -5,9 +5,10 @@ import { overlayName, overlayNumber, readLaunched, type Disk } from "./disks.ts"
 const statBlockBytes = 512
 
 /**
- * The bytes by which the files of a VM's disks may still grow, running or not: of each disk that its guest writes, the size less the blocks
- * of the active file. A file that snapshots share is written no more, so it counts as an overlay of the whole size, which the next start
- * puts on it. Blocks that a clone shares count as its own. Throws as reading the record of its disks does.
+ * The bytes by which the files of a VM's disks may still grow, running or not: of each disk that its guest
+ * writes, the size less the blocks of the active file. A file that snapshots share is written no more, so it
+ * counts as an overlay of the whole size, which the next start puts on it. Blocks that a clone shares count
+ * as its own. Throws as reading the record of its disks does.
  */
 export async function diskGrowth(dir: string): Promise<number> {
   const [disks, names] = await Promise.all([readLaunched(dir), readdir(dir)])
@@ -17,7 +18,10 @@ export async function diskGrowth(dir: string): Promise<number> {
   return growths.reduce((sum, bytes) => sum + bytes, 0)
 }
 
-/** The sizes of the disks that a guest writes: by so much they grow at most on top of images that nobody writes. */
+/**
+ * The sizes of the disks that a guest writes: by so much they grow at most on top of images that nobody
+ * writes.
+ */
 export function writableBytes(disks: readonly Pick<Disk, "readonly" | "virtualSize">[]): number {
   return disks.reduce((sum, { readonly, virtualSize }) => sum + (readonly ? 0 : virtualSize), 0)
 }

@@ -15,7 +15,10 @@ export interface Disk {
   virtualSize: number
   /** Active first. */
   layers: DiskLayer[]
-  /** Callers' files at the chain's end that were never imported, as they were when the VM was launched or captured. */
+  /**
+   * Callers' files at the chain's end that were never imported, as they were when the VM was launched or
+   * captured.
+   */
   sources: DiskSource[]
 }
 
@@ -27,7 +30,10 @@ export interface DiskLayer {
   sha256?: string
 }
 
-/** A caller's file that snapshots depend on. A change of size, time or inode means that the chain above it is void. */
+/**
+ * A caller's file that snapshots depend on. A change of size, time or inode means that the chain above it is
+ * void.
+ */
 export interface DiskSource {
   path: string
   /** The name of our hard link to it; absent where the file systems differ. */
@@ -60,14 +66,17 @@ export function overlaysOf(disk: Disk, index: number): DiskLayer[] {
   return disk.layers.filter(({ file }) => overlayNumber(index, file) !== undefined)
 }
 
-/** Leaves the chains a VM starts with in its directory, so that a later capture knows what lies below its overlays. */
+/**
+ * Leaves the chains a VM starts with in its directory, so that a later capture knows what lies below its
+ * overlays.
+ */
 export async function writeDisks(dir: string, disks: readonly Disk[]): Promise<void> {
   await writeOwnFile(join(dir, disksFile), JSON.stringify(disks))
 }
 
 /**
- * The chains as they are now. `active` has the active overlay's number of each writable disk; the names below it come from the headers
- * of our own overlays, and stop where the caller's files begin.
+ * The chains as they are now. `active` has the active overlay's number of each writable disk; the names below
+ * it come from the headers of our own overlays, and stop where the caller's files begin.
  */
 export async function readDisks(dir: string, active: ReadonlyMap<number, number>): Promise<Disk[]> {
   const launched = await readLaunched(dir)
@@ -85,8 +94,8 @@ export async function readDisks(dir: string, active: ReadonlyMap<number, number>
 /**
  * The chains that a VM was started with, from the record in its directory.
  *
- * Whoever broke out of the VM can have written it anew, but not as this process's user: then nothing counts in it that lies
- * outside of the directory. Throws `corrupted`.
+ * Whoever broke out of the VM can have written it anew, but not as this process's user: then nothing counts
+ * in it that lies outside of the directory. Throws `corrupted`.
  */
 export async function readLaunched(dir: string): Promise<Disk[]> {
   const { value: disks, ours } = await readOwnJson(join(dir, disksFile), areDisks)
@@ -129,7 +138,10 @@ function withoutHashes(disk: Disk): Disk {
 
 const isPlain = (name: string): boolean => basename(name) === name && name !== "." && name !== ".."
 
-/** The chains of a VM that does not run. The overlay with the largest number is on top, also when it was never switched to: then it is empty. */
+/**
+ * The chains of a VM that does not run. The overlay with the largest number is on top, also when it was never
+ * switched to: then it is empty.
+ */
 export async function readDisksAtRest(dir: string): Promise<Disk[]> {
   const active = new Map<number, number>()
   for (const name of await readdir(dir)) {
@@ -158,16 +170,16 @@ async function overlaysBelow(dir: string, disk: number, top: string): Promise<Di
 }
 
 /**
- * Makes sure that the callers' files below a chain are what they were. Throws `conflict` naming the file. A file whose name was removed
- * or given to another one is fine where we hold a link.
+ * Makes sure that the callers' files below a chain are what they were. Throws `conflict` naming the file. A
+ * file whose name was removed or given to another one is fine where we hold a link.
  */
 export async function assertSourcesUnchanged(dir: string, disks: readonly Disk[]): Promise<void> {
   await currentSources(dir, disks)
 }
 
 /**
- * Does the same, and resolves with the disks with their sources as they are now. `holds`: whether a link in `dir` still holds what was
- * captured, asked where only times differ: a change of time alone is no damage.
+ * Does the same, and resolves with the disks with their sources as they are now. `holds`: whether a link in
+ * `dir` still holds what was captured, asked where only times differ: a change of time alone is no damage.
  */
 export async function currentSources(
   dir: string,
@@ -215,7 +227,10 @@ export function assertSameSource(source: DiskSource, now: SourceFacts): void {
 const bringBack =
   "bring back the file itself, with its modification time; if it is lost, restore the instance from a snapshot or launch the VM anew"
 
-/** No content of an earlier version's source was ever hashed, so only its owner can know whether it is the same. */
+/**
+ * No content of an earlier version's source was ever hashed, so only its owner can know whether it is the
+ * same.
+ */
 function accept({ path, mtimeMs }: DiskSource): string {
   const quoted = `'${path.replaceAll("'", "'\\''")}'`
   return `if its content is as it was, say so by setting the time back: touch -m -d '${exactTime(mtimeMs)}' ${quoted}; if not, bring the content back first`

@@ -15,11 +15,17 @@ import { readQcow2Header } from "./qcow2-header.ts"
 export interface HostPathRules {
   /** `HOST_PATHS`: absolute directories. */
   hostPaths: readonly string[]
-  /** `DATA_DIR`: nothing in it may be opened for a caller but its `images`, and those only if `hostPaths` reaches them. */
+  /**
+   * `DATA_DIR`: nothing in it may be opened for a caller but its `images`, and those only if `hostPaths`
+   * reaches them.
+   */
   dataDir: string
 }
 
-/** A caller's disk after we looked at it, opened until this is disposed of: the image and every image below it, nearest first. */
+/**
+ * A caller's disk after we looked at it, opened until this is disposed of: the image and every image below
+ * it, nearest first.
+ */
 export interface CheckedDisk extends AsyncDisposable {
   readonly readonly: boolean
   readonly virtualSize: number
@@ -36,7 +42,10 @@ const SECTOR_BYTES = 512
 /** The largest disk that an overlay with clusters of 64 KiB can lie on. */
 const VIRTUAL_BYTES_MAX = 2 ** 51
 
-/** The real path of a caller's file. Throws `invalid_request` when it is missing, no regular file or not under an allowed directory. */
+/**
+ * The real path of a caller's file. Throws `invalid_request` when it is missing, no regular file or not under
+ * an allowed directory.
+ */
 export async function resolveHostPath(path: string, rules: HostPathRules, shown = path): Promise<string> {
   checkPathShape(path)
   const real = await realpath(path).catch(async (error: unknown) => {
@@ -79,8 +88,9 @@ function assertPlain(real: string, shown: string): void {
 }
 
 /**
- * Opens a caller's file, once, for all that is done with it. A local user may swap the file or a directory above it between the
- * look at its path and the open, so the path of what was opened is judged again. Throws `invalid_request`.
+ * Opens a caller's file, once, for all that is done with it. A local user may swap the file or a directory
+ * above it between the look at its path and the open, so the path of what was opened is judged again. Throws
+ * `invalid_request`.
  */
 export async function openHostFile(path: string, rules: HostPathRules, shown = path): Promise<HostFile> {
   const file = await openHostFileAt(await resolveHostPath(path, rules, shown), shown)
@@ -96,8 +106,8 @@ export async function openHostFile(path: string, rules: HostPathRules, shown = p
 }
 
 /**
- * Looks at a caller's disk before QEMU does: path rules for the file and for every backing file, whose names come from inside the
- * image and are as untrusted as the request. Throws `invalid_request`.
+ * Looks at a caller's disk before QEMU does: path rules for the file and for every backing file, whose names
+ * come from inside the image and are as untrusted as the request. Throws `invalid_request`.
  */
 export async function checkDisk(disk: DiskConfig, rules: HostPathRules): Promise<CheckedDisk> {
   await using opening = new AsyncDisposableStack()

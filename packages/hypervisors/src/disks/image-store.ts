@@ -39,8 +39,8 @@ export async function isStored({ dir }: ImageStore, sha256: string): Promise<boo
 }
 
 /**
- * Gives an image of the store another name, which may be taken. False where the store does not have it, or the file system makes
- * no (more) links.
+ * Gives an image of the store another name, which may be taken. False where the store does not have it, or
+ * the file system makes no (more) links.
  */
 export async function linkStored({ dir }: ImageStore, sha256: string, to: string): Promise<boolean> {
   if (!sha256Name.test(sha256)) throw new StillframeError("corrupted", `${sha256} is not a SHA-256`)
@@ -54,8 +54,9 @@ export async function linkStored({ dir }: ImageStore, sha256: string, to: string
 }
 
 /**
- * Makes a whole, synced file that nobody writes any more the image `to`, shared with all that hold the same. The store's link
- * comes last: an image without another link than the store's is used by nobody, at any moment.
+ * Makes a whole, synced file that nobody writes any more the image `to`, shared with all that hold the same.
+ * The store's link comes last: an image without another link than the store's is used by nobody, at any
+ * moment.
  */
 export async function storeImage(store: ImageStore, sha256: string, { part, to }: Placed): Promise<void> {
   await mkdir(store.dir, { recursive: true, mode: 0o700 })
@@ -77,8 +78,8 @@ interface Placed {
 }
 
 /**
- * By the store's link, else from the file itself after a look at what it holds: the directory may be a VM's, whose process may have
- * been broken out of. Throws `corrupted` for a file that is not that image.
+ * By the store's link, else from the file itself after a look at what it holds: the directory may be a VM's,
+ * whose process may have been broken out of. Throws `corrupted` for a file that is not that image.
  */
 async function linkImage(
   store: ImageStore,
@@ -101,8 +102,8 @@ async function linkImage(
 }
 
 /**
- * False also for a file that another user owns or may write, and in another user's directory: a process of his may have a file open for
- * writing that was sealed since, and the store is for all VMs.
+ * False also for a file that another user owns or may write, and in another user's directory: a process of
+ * his may have a file open for writing that was sealed since, and the store is for all VMs.
  */
 async function linkSealed(from: string, to: string): Promise<boolean> {
   const us = process.geteuid?.()
@@ -134,7 +135,10 @@ async function copySealed(from: string, part: string, signal: AbortSignal): Prom
   return sha256
 }
 
-/** Brings what a VM only reads to another directory under the same names: images of ours, and other immutable files. */
+/**
+ * Brings what a VM only reads to another directory under the same names: images of ours, and other immutable
+ * files.
+ */
 export async function linkLayers(
   layers: readonly { readonly file: string; readonly sha256?: string | undefined }[],
   { from, to, store, signal }: { from: string; to: string; store: ImageStore; signal: AbortSignal },
@@ -147,8 +151,8 @@ export async function linkLayers(
 }
 
 /**
- * Removes the images that only the store has a link to, and resolves with how many. One that a VM is given at the same moment loses
- * no byte: the VM's link keeps them, and the next import stores them again.
+ * Removes the images that only the store has a link to, and resolves with how many. One that a VM is given at
+ * the same moment loses no byte: the VM's link keeps them, and the next import stores them again.
  */
 export async function removeUnusedImages({ dir }: Pick<ImageStore, "dir">): Promise<number> {
   const names = (await storedNames(dir)).filter((name) => sha256Name.test(name))

@@ -10,10 +10,12 @@ import { knownSha256, rememberSha256, stateOf } from "./known-images.ts"
 const statBlockBytes = 512
 
 /**
- * Makes what a caller's file holds an image of ours with the absolute name `to`, and resolves with its SHA-256. Afterwards nothing
- * that happens to the caller's file matters. A file that was imported before and is unchanged is neither read nor copied again.
+ * Makes what a caller's file holds an image of ours with the absolute name `to`, and resolves with its
+ * SHA-256. Afterwards nothing that happens to the caller's file matters. A file that was imported before and
+ * is unchanged is neither read nor copied again.
  *
- * Throws `conflict` when the file is changed meanwhile, `insufficient_storage`, `storage_failed`, `cancelled`; then `to` is absent.
+ * Throws `conflict` when the file is changed meanwhile, `insufficient_storage`, `storage_failed`,
+ * `cancelled`; then `to` is absent.
  */
 export async function importImage(
   file: HostFile,
@@ -90,7 +92,10 @@ async function copied({ handle }: HostFile, part: string, reading: Reading): Pro
   return await copyHashed(handle, { ...reading, to })
 }
 
-/** Another link, owner or mode changes a file's times and leaves its content, so contents decide where times differ. */
+/**
+ * Another link, owner or mode changes a file's times and leaves its content, so contents decide where times
+ * differ.
+ */
 async function assertUnchanged(
   { handle, shown }: HostFile,
   before: Awaited<ReturnType<typeof factsOf>>,

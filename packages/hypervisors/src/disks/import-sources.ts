@@ -23,8 +23,9 @@ interface Place {
 }
 
 /**
- * Imports the callers' files below the chains of a VM that never had images of ours: one that someone else started, or that an
- * earlier version launched. Resolves with the disks as the payload keeps them. Throws `conflict` for a file that was changed since.
+ * Imports the callers' files below the chains of a VM that never had images of ours: one that someone else
+ * started, or that an earlier version launched. Resolves with the disks as the payload keeps them. Throws
+ * `conflict` for a file that was changed since.
  */
 export async function importSources(disks: readonly Disk[], place: Place): Promise<Disk[]> {
   const imported: Disk[] = []
@@ -52,7 +53,10 @@ async function importSource(
   return await importImage({ ...file, path: source.path, shown: source.path }, join(dir, name), importing)
 }
 
-/** Opens a caller's file for all that is read of it. `from`: where our link to it is. Throws `conflict` for one that was changed since. */
+/**
+ * Opens a caller's file for all that is read of it. `from`: where our link to it is. Throws `conflict` for
+ * one that was changed since.
+ */
 export async function openSource(source: DiskSource, from: string): Promise<HostFile> {
   const path = source.link === undefined ? source.path : join(from, source.link)
   const file = await openHostFileAt(path).catch((error: unknown) => {
@@ -62,7 +66,8 @@ export async function openSource(source: DiskSource, from: string): Promise<Host
       : goneSource(source, cause)
   })
   try {
-    // The source of an attached VM names a real path: a directory above it may have been replaced by a link since.
+    // The source of an attached VM names a real path: a directory above it may have been replaced by a link
+    // since.
     if (source.link === undefined && (await pathOfDescriptor(file)) !== source.path)
       throw replacedSource(source)
     assertSameSource(source, factsOf(await file.handle.stat()))

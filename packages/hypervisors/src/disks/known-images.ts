@@ -15,8 +15,8 @@ interface Known {
 }
 
 /**
- * The SHA-256 that a caller's file had, if it is unchanged since. Its change time proves that: the kernel sets it with every write, and
- * no user can set it back.
+ * The SHA-256 that a caller's file had, if it is unchanged since. Its change time proves that: the kernel
+ * sets it with every write, and no user can set it back.
  */
 export async function knownSha256({ knownDir }: ImageStore, facts: BigIntStats): Promise<string | undefined> {
   try {
@@ -29,7 +29,10 @@ export async function knownSha256({ knownDir }: ImageStore, facts: BigIntStats):
   }
 }
 
-/** Remembers what a caller's file held when it was as `facts` say. A file that was changed just now is not remembered. */
+/**
+ * Remembers what a caller's file held when it was as `facts` say. A file that was changed just now is not
+ * remembered.
+ */
 export async function rememberSha256(
   { knownDir }: ImageStore,
   facts: BigIntStats,

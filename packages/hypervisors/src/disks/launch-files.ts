@@ -58,7 +58,9 @@ export async function openLaunchFiles(config: GuestConfig, rules: HostPathRules)
   return { disks, boot, [Symbol.asyncDispose]: () => opened.disposeAsync() }
 }
 
-/** The bytes that an import of these files writes at most into the host's `DATA_DIR`; 0 where it clones them. */
+/**
+ * The bytes that an import of these files writes at most into the host's `DATA_DIR`; 0 where it clones them.
+ */
 export async function launchBytes(files: LaunchFiles, dataDir: string): Promise<number> {
   const sizes = allOf(files).map((file) => importBytes(file, hostImages(dataDir)))
   const bytes = (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0)
@@ -66,8 +68,8 @@ export async function launchBytes(files: LaunchFiles, dataDir: string): Promise<
 }
 
 /**
- * The bytes by which the disks of a launch may grow after its import. `asCopies`: the VM writes to copies of its files, which take room
- * already, and not to empty overlays or to clones.
+ * The bytes by which the disks of a launch may grow after its import. `asCopies`: the VM writes to copies of
+ * its files, which take room already, and not to empty overlays or to clones.
  */
 export async function launchGrowth(
   { disks }: LaunchFiles,

@@ -30,9 +30,9 @@ const HEADER_BYTES_V3_MIN = 104
 const COMPRESSION_TYPE_MAX = 1
 
 /**
- * Reads a qcow2 header without QEMU. Throws `invalid_request` for anything that would make QEMU open a file that we did not look at
- * (external data file), that needs a key, that is not a qcow2, or that QEMU would refuse.
- * `name` is for messages.
+ * Reads a qcow2 header without QEMU. Throws `invalid_request` for anything that would make QEMU open a file
+ * that we did not look at (external data file), that needs a key, that is not a qcow2, or that QEMU would
+ * refuse. `name` is for messages.
  */
 export async function readQcow2Header(path: string, name = path): Promise<Qcow2Header> {
   // A pipe in its place would be waited for without end.
@@ -95,7 +95,8 @@ function layoutFault(
     return `its clusters have 2^${clusterBits} bytes, not 2^${CLUSTER_BITS.min} to 2^${CLUSTER_BITS.max}`
   const cluster = 2 ** clusterBits
   const table = { at: Number(bytes.readBigUInt64BE(40)), entries: bytes.readUInt32BE(36) }
-  // An entry of the L1 table stands for a cluster of entries of 8 or 16 bytes, each of which stands for a cluster.
+  // An entry of the L1 table stands for a cluster of entries of 8 or 16 bytes, each of which stands for a
+  // cluster.
   const entryBytes = (incompatible & INCOMPATIBLE_EXTENDED_L2) === 0n ? 8 : 16
   const needed = Math.ceil(Number(bytes.readBigUInt64BE(24)) / ((cluster / entryBytes) * cluster))
   if (table.entries * 8 > L1_BYTES_MAX || needed * 8 > L1_BYTES_MAX) return "its L1 table is too large"

@@ -31,9 +31,9 @@ function assertRawDisks(disks: readonly CheckedDisk[]): void {
 }
 
 /**
- * Lays the disks of a new VM in its directory, one raw file each: `disk<k>.raw`, a clone or a copy of the caller's file, for
- * those that the VM writes; `disk<k>.base`, an image of ours, for the others. Throws `not_supported` before anything is made, and
- * what `importImage` throws.
+ * Lays the disks of a new VM in its directory, one raw file each: `disk<k>.raw`, a clone or a copy of the
+ * caller's file, for those that the VM writes; `disk<k>.base`, an image of ours, for the others. Throws
+ * `not_supported` before anything is made, and what `importImage` throws.
  */
 export async function layRawDisks(
   checked: readonly CheckedDisk[],
@@ -50,9 +50,10 @@ export async function layRawDisks(
 }
 
 /**
- * Keeps what a VM's raw disks hold in `payload`, under the same names: the written ones as clones made in the pause, the
- * others linked after it. Throws `not_supported` beforehand where the file system can't clone them: a copy would let the VM
- * stand still for as long as it takes. A VM that writes no disk needs no such file system.
+ * Keeps what a VM's raw disks hold in `payload`, under the same names: the written ones as clones made in the
+ * pause, the others linked after it. Throws `not_supported` beforehand where the file system can't clone
+ * them: a copy would let the VM stand still for as long as it takes. A VM that writes no disk needs no such
+ * file system.
  */
 export async function freezeRawDisks(
   disks: readonly Disk[],
@@ -88,8 +89,8 @@ export async function freezeRawDisks(
 }
 
 /**
- * Keeps the disks of a VM that does not run in `payload`, by a copy where they can't be cloned. What a capture has kept there
- * stays: the VM may have written its own since.
+ * Keeps the disks of a VM that does not run in `payload`, by a copy where they can't be cloned. What a
+ * capture has kept there stays: the VM may have written its own since.
  */
 export async function keepRawDisks(
   disks: readonly Disk[],
@@ -128,8 +129,9 @@ interface PlaceOptions {
 }
 
 /**
- * Gives a new VM in `dir` disks of its own with what `payload` has kept, which stays as it is. Chains of layers, such as QEMU's,
- * become single raw files. Resolves with the disks as they are in `dir`. Throws `insufficient_storage`.
+ * Gives a new VM in `dir` disks of its own with what `payload` has kept, which stays as it is. Chains of
+ * layers, such as QEMU's, become single raw files. Resolves with the disks as they are in `dir`. Throws
+ * `insufficient_storage`.
  */
 export async function placeRawDisks(
   disks: readonly Disk[],

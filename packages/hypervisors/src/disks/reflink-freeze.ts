@@ -5,8 +5,8 @@ import type { DiskFreeze } from "./disk-freeze.ts"
 import type { Disk } from "./disks.ts"
 
 /**
- * Keeps disks by sharing their blocks with new files, inside the pause: measured 0.6 ms for 60 MiB on XFS, where a `cp` process takes
- * 6 ms. Only for clones without an obstacle (`cloneObstacle`).
+ * Keeps disks by sharing their blocks with new files, inside the pause: measured 0.6 ms for 60 MiB on XFS,
+ * where a `cp` process takes 6 ms. Only for clones without an obstacle (`cloneObstacle`).
  */
 export function reflinkFreeze(clones: readonly Clone[], frozen: Disk[]): DiskFreeze {
   return {

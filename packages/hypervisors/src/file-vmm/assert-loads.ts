@@ -1,8 +1,8 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * Makes sure that a process that was just started is of the version that the host's worker found, and by which it chose the snapshot.
- * Throws `not_supported`.
+ * Makes sure that a process that was just started is of the version that the host's worker found, and by
+ * which it chose the snapshot. Throws `not_supported`.
  */
 export function assertLoads(running: string, { loadsOnly }: { readonly loadsOnly?: string }): void {
   if (loadsOnly === undefined || loadsOnly === running) return

@@ -5,9 +5,10 @@ import { tryClone } from "../files/clone-file.ts"
 import { noFileOfItsOwn, openOwnFile } from "../files/own-file.ts"
 
 /**
- * Brings a file that a VMM saved to its place, by a copy where that is on another file system: to be called once the guest
- * runs again. Afterwards the file is ours alone. Nothing is synced. Throws `insufficient_storage`, and `hypervisor_failed`
- * for what is no file of its own: a VMM that was broken out of may have left a name of something else there.
+ * Brings a file that a VMM saved to its place, by a copy where that is on another file system: to be called
+ * once the guest runs again. Afterwards the file is ours alone. Nothing is synced. Throws
+ * `insufficient_storage`, and `hypervisor_failed` for what is no file of its own: a VMM that was broken out
+ * of may have left a name of something else there.
  */
 export async function bringIn(from: string, to: string): Promise<void> {
   try {
@@ -34,8 +35,8 @@ async function move(from: string, to: string): Promise<void> {
 }
 
 /**
- * True for another user's file that could be cloned. A process that was broken out of may keep it open for writing, which reaches the file
- * under any name, and no clone.
+ * True for another user's file that could be cloned. A process that was broken out of may keep it open for
+ * writing, which reaches the file under any name, and no clone.
  */
 async function cloneOthers(from: string, to: string): Promise<boolean> {
   await using file = await openOwnFile(from)

@@ -12,7 +12,9 @@ import type { VmControl } from "./vm-control.ts"
 export interface VmmCapture extends CaptureRequest {
   readonly control: VmControl
   readonly freeze: DiskFreeze
-  /** Absolute; nothing in it has a name that the VMM gives its files, and the VM's process can write to it. */
+  /**
+   * Absolute; nothing in it has a name that the VMM gives its files, and the VM's process can write to it.
+   */
   readonly dir: string
   /** Brings what was saved to its place and makes sure there that it is whole, once the guest runs again. */
   readonly keep: (files: readonly SavedFile[]) => Promise<void>
@@ -24,11 +26,13 @@ const trialBytes = 32 * 1024 ** 2
 const trialName = "write-rate"
 
 /**
- * Saves a VM's memory and freezes its disks while it is paused. It runs again afterwards whatever happens, if it ran before;
- * on a failure nothing of the capture is left. These VMMs can't call a save off, so one that would take longer than the
- * pause may last is refused before there is a pause, and one that is cancelled is waited for.
+ * Saves a VM's memory and freezes its disks while it is paused. It runs again afterwards whatever happens, if
+ * it ran before; on a failure nothing of the capture is left. These VMMs can't call a save off, so one that
+ * would take longer than the pause may last is refused before there is a pause, and one that is cancelled is
+ * waited for.
  *
- * Throws `invalid_state`, `hypervisor_silent`, `pause_limit_exceeded`, `cancelled`, and what the VM's control, its disks and `beforePause` throw.
+ * Throws `invalid_state`, `hypervisor_silent`, `pause_limit_exceeded`, `cancelled`, and what the VM's
+ * control, its disks and `beforePause` throw.
  */
 export async function captureVmm(request: VmmCapture): Promise<Capture> {
   const { control, freeze, signal, beforePause } = request
@@ -50,7 +54,10 @@ export async function captureVmm(request: VmmCapture): Promise<Capture> {
   }
 }
 
-/** For the first questions of a capture: no save is under way that they could wait behind, so a VMM that gives no answer hangs. */
+/**
+ * For the first questions of a capture: no save is under way that they could wait behind, so a VMM that gives
+ * no answer hangs.
+ */
 export async function unlessSilent<T>(ask: () => Promise<T>): Promise<T> {
   try {
     return await ask()
@@ -96,7 +103,10 @@ async function pauseAndSave(
   throw failure
 }
 
-/** All that reads or moves what was saved: the guest runs meanwhile, unless the VM is to end, and does after a failure. */
+/**
+ * All that reads or moves what was saved: the guest runs meanwhile, unless the VM is to end, and does after a
+ * failure.
+ */
 async function finish(
   { control, freeze, dir, keep, keepPaused }: VmmCapture,
   files: readonly SavedFile[],

@@ -27,14 +27,17 @@ export interface VmmAnswer {
 /** The largest answer of any VMM is its whole configuration, of some KiB. */
 const answerBytesMax = 256 * 1024
 const nobodyListens: ReadonlySet<string | undefined> = new Set(["ENOENT", "ECONNREFUSED"])
-/** `micro_http`, which Firecracker and Cloud Hypervisor serve their API with, holds ten connections and turns the next ones away. */
+/**
+ * `micro_http`, which Firecracker and Cloud Hypervisor serve their API with, holds ten connections and turns
+ * the next ones away.
+ */
 const turnedAway = "Too many open connections"
 const turnedAwayPollMs = 20
 
 /**
- * One request to a VMM's API on its unix socket, over a connection of its own; a VMM that has too many of them is asked again.
- * Throws as `openOwnSocket` does, `hypervisor_gone` when nobody listens or the connection ends before the answer does, and `timeout` when none came:
- * then the VMM may still be at it.
+ * One request to a VMM's API on its unix socket, over a connection of its own; a VMM that has too many of
+ * them is asked again. Throws as `openOwnSocket` does, `hypervisor_gone` when nobody listens or the
+ * connection ends before the answer does, and `timeout` when none came: then the VMM may still be at it.
  */
 export async function askVmm(asked: VmmRequest): Promise<VmmAnswer> {
   const end = performance.now() + asked.deadlineMs

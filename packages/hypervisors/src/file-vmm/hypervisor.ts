@@ -78,7 +78,8 @@ export function vmmHypervisor(vmm: Vmm, host: HypervisorTools): Hypervisor {
         await onPresent?.()
         if (wasRunning) await ensureRuns(control)
       } finally {
-        // Also of a VM that has ended, or that does not answer: what it may still be writing there belongs to nothing.
+        // Also of a VM that has ended, or that does not answer: what it may still be writing there belongs to
+        // nothing.
         if (payload !== undefined) await removeStaged({ vmDir: dir, name: savingName(payload), staging })
       }
     },

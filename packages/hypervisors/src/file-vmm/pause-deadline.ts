@@ -2,8 +2,9 @@
 export const growthGraceMs = 10_000
 
 /**
- * When a save is to be given up: after `expectedMs`, unless it has grown lately, and after `limitMs` in any case. The
- * returned function is asked now and then, with milliseconds since the pause and bytes saved so far.
+ * When a save is to be given up: after `expectedMs`, unless it has grown lately, and after `limitMs` in any
+ * case. The returned function is asked now and then, with milliseconds since the pause and bytes saved so
+ * far.
  */
 export function pauseDeadline({
   expectedMs,

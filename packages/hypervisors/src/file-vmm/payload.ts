@@ -22,7 +22,9 @@ export interface PayloadCapture {
   readonly staging?: string | undefined
 }
 
-/** Of the directory that the VMM saves into under names of its own, before the files get those of the payload. */
+/**
+ * Of the directory that the VMM saves into under names of its own, before the files get those of the payload.
+ */
 export function savingName(payload: string): string {
   return `saving-${basename(payload)}`
 }

@@ -5,8 +5,8 @@ const pollMs = 100
 const bytesPerBlock = 512
 
 /**
- * Tells how much of a file has been written while `work` is under way. Its size says nothing: VMMs give a memory file its
- * full length first, so what it takes up counts.
+ * Tells how much of a file has been written while `work` is under way. Its size says nothing: VMMs give a
+ * memory file its full length first, so what it takes up counts.
  */
 export async function reportWritten<T>(
   path: string,

@@ -34,8 +34,8 @@ const bytesPerBlock = 512
 const slackBytes = 16 * mib
 
 /**
- * A directory in `staging` where that has the room: the guest is then not kept waiting for a disk. Else `dir` itself; but
- * one in the VM's own directory where it runs as a user who can't walk to `dir`.
+ * A directory in `staging` where that has the room: the guest is then not kept waiting for a disk. Else `dir`
+ * itself; but one in the VM's own directory where it runs as a user who can't walk to `dir`.
  */
 export async function savePlace(spot: SaveSpot): Promise<SavePlace> {
   const { vmDir, dir, staging } = spot
@@ -94,8 +94,8 @@ async function makePlace(
 }
 
 /**
- * Removes a directory of files, whatever stands in its place. It goes no deeper, where a process that was broken out of could
- * lead it to another place: directories in there are left, and end with the VM's own.
+ * Removes a directory of files, whatever stands in its place. It goes no deeper, where a process that was
+ * broken out of could lead it to another place: directories in there are left, and end with the VM's own.
  */
 async function removeFlat(path: string): Promise<void> {
   const directory = await open(path, directoryItself).catch(async (error: NodeJS.ErrnoException) => {

@@ -6,7 +6,10 @@ import type { VmUser } from "../process/vm-users.ts"
 import type { VmControl } from "./vm-control.ts"
 
 export interface VmmLaunch {
-  /** The VM's directory of this generation, with its kernel, initrd and disks in it; becomes the working directory. */
+  /**
+   * The VM's directory of this generation, with its kernel, initrd and disks in it; becomes the working
+   * directory.
+   */
   readonly dir: string
   /** Absolute. */
   readonly binary: string
@@ -23,30 +26,38 @@ export interface VmmLaunch {
 }
 
 /**
- * A hypervisor whose processes hold one VM each and serve an API on a socket in its directory, and which saves and loads
- * whole files while the VM is paused. It holds no connection: whatever it is asked, it looks.
+ * A hypervisor whose processes hold one VM each and serve an API on a socket in its directory, and which
+ * saves and loads whole files while the VM is paused. It holds no connection: whatever it is asked, it looks.
  */
 export interface Vmm {
   /** What its saves call the guest's memory; absent where that is no file of its own. */
   readonly memoryName?: string
   /** Whether a restored VM's memory is the saved file itself, for as long as it lives. */
   readonly mapsSaved?: boolean
-  /** Asks this binary, run as `runAs`, what it is and can do. Throws `hypervisor_unavailable` with the remedy. */
+  /**
+   * Asks this binary, run as `runAs`, what it is and can do. Throws `hypervisor_unavailable` with the remedy.
+   */
   probe(binary: string, signal: AbortSignal, runAs?: VmUser): Promise<Capabilities>
   /** Starts a process and configures the VM; its guest does not run yet. On a failure no process is left. */
   launch(options: VmmLaunch): Promise<ProcessIdentity>
   /** Lets a launched guest boot, or a restored one go on, and reads back that it runs. */
   begin(dir: string, config: GuestConfig): Promise<void>
   control(dir: string, config: GuestConfig): VmControl
-  /** The exact version of the process that runs the VM. Absent where the host's system does. Throws as `VmControl` does. */
+  /**
+   * The exact version of the process that runs the VM. Absent where the host's system does. Throws as
+   * `VmControl` does.
+   */
   runningVersion?(dir: string, config: GuestConfig): Promise<string>
   /**
-   * Starts a process and loads what `save` wrote, which lies under the same names in `saved`, a directory in `dir`. The VM
-   * is left paused, its state read back, on `disks`. On a failure no process is left. What `saved` holds stays as it is
-   * until then, and for as long as the VM lives where `mapsSaved`.
+   * Starts a process and loads what `save` wrote, which lies under the same names in `saved`, a directory in
+   * `dir`. The VM is left paused, its state read back, on `disks`. On a failure no process is left. What
+   * `saved` holds stays as it is until then, and for as long as the VM lives where `mapsSaved`.
    */
   restore(options: VmmLaunch & { readonly saved: string }): Promise<ProcessIdentity>
-  /** Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves when it is gone. */
+  /**
+   * Asks the guest to end, after `guestMs` ends the process, and after `processMs` more kills it. Resolves
+   * when it is gone.
+   */
   stop(
     dir: string,
     vm: ProcessIdentity,

@@ -23,7 +23,10 @@ export async function cloneFile({ from, to, opened = from }: Clone): Promise<voi
   await copyFile(opened, to, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
 }
 
-/** Clones where the file systems can, and says in words why where they can't: then there is no file. Throws any other failure. */
+/**
+ * Clones where the file systems can, and says in words why where they can't: then there is no file. Throws
+ * any other failure.
+ */
 export async function tryClone(clone: Clone): Promise<string | undefined> {
   try {
     await cloneFile(clone)

@@ -18,8 +18,9 @@ export interface Reading {
 }
 
 /**
- * Reads a file from its start to its end, and resolves with the hash of its content. The holes of a large file are not read. `to`: an
- * empty file that becomes a copy, in which blocks of zeros are holes. An abort throws the signal's reason.
+ * Reads a file from its start to its end, and resolves with the hash of its content. The holes of a large
+ * file are not read. `to`: an empty file that becomes a copy, in which blocks of zeros are holes. An abort
+ * throws the signal's reason.
  */
 export async function copyHashed(from: FileHandle, options: Reading & { to?: FileHandle }): Promise<string> {
   return await copyWith(contentHash((await from.stat()).size), from, options)

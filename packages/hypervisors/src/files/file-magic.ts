@@ -13,7 +13,10 @@ const magic = (format: string, bytes: string | readonly number[], at = 0): Magic
   bytes: typeof bytes === "string" ? Buffer.from(bytes, "latin1") : Buffer.from(bytes),
 })
 
-/** Formats of disk images whose first bytes mean nothing to a guest. ISO 9660 and LUKS are raw: a guest reads them as they are. */
+/**
+ * Formats of disk images whose first bytes mean nothing to a guest. ISO 9660 and LUKS are raw: a guest reads
+ * them as they are.
+ */
 const imageMagics = [
   magic("qcow", [0x51, 0x46, 0x49, 0xfb]),
   magic("VMDK", "KDMV"),
@@ -42,7 +45,9 @@ const kernelMagics = [
 
 const multibootMagic = Buffer.from([0x02, 0xb0, 0xad, 0x1b])
 
-/** True for a file that begins as a hypervisor's kernel: an ELF, a Linux or EFI image, or a multiboot kernel. */
+/**
+ * True for a file that begins as a hypervisor's kernel: an ELF, a Linux or EFI image, or a multiboot kernel.
+ */
 export function isKernel(head: Buffer): boolean {
   return kernelMagics.some((one) => holds(head, one)) || head.includes(multibootMagic)
 }

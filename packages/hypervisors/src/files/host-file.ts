@@ -13,7 +13,10 @@ export interface HostFile extends AsyncDisposable {
   readonly opened: string
 }
 
-/** Opens a regular file for reading. Throws `invalid_request` for a link, for anything else, and for a file that cannot be read. */
+/**
+ * Opens a regular file for reading. Throws `invalid_request` for a link, for anything else, and for a file
+ * that cannot be read.
+ */
 export async function openHostFileAt(path: string, shown = path): Promise<HostFile> {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
   // O_NONBLOCK: the open of a FIFO in its place would wait for a writer.
@@ -58,7 +61,9 @@ export function refusedFile(shown: string, why: string, cause?: unknown): Stillf
   return new StillframeError("invalid_request", `${JSON.stringify(shown)} is refused: ${why}`, { cause })
 }
 
-/** A path of a descriptor that every process of ours can open. Elsewhere than on Linux it is the file's own. */
+/**
+ * A path of a descriptor that every process of ours can open. Elsewhere than on Linux it is the file's own.
+ */
 export function descriptorPath({ fd }: FileHandle, path: string): string {
   return process.platform === "linux" ? `/proc/${process.pid}/fd/${fd}` : path
 }

@@ -11,8 +11,9 @@ import { sealCopy } from "./seal-copy.ts"
 const writableByOthers = 0o022
 
 /**
- * Brings immutable files (frozen layers, base links, kernel) into a payload's or a fork's directory under the same names: hard links, or
- * copies where the file system is another. Names that exist already are taken as done.
+ * Brings immutable files (frozen layers, base links, kernel) into a payload's or a fork's directory under the
+ * same names: hard links, or copies where the file system is another. Names that exist already are taken as
+ * done.
  */
 export async function linkFiles(
   names: readonly string[],
@@ -24,8 +25,8 @@ export async function linkFiles(
 }
 
 /**
- * Does the same with one file, under any name. A file in a VM's directory that the VM's user could write becomes a copy of ours. Throws
- * `hypervisor_failed` for a name that leads elsewhere.
+ * Does the same with one file, under any name. A file in a VM's directory that the VM's user could write
+ * becomes a copy of ours. Throws `hypervisor_failed` for a name that leads elsewhere.
  */
 export async function linkFile(from: string, to: string, signal: AbortSignal): Promise<void> {
   await linkOrCopy(from, to, signal)
@@ -44,7 +45,10 @@ export async function linkOrCopy(from: string, to: string, signal: AbortSignal):
   throw noFileOfItsOwn(from)
 }
 
-/** True for a file that came out of another user's directory and that others than we may write, or make writable again. */
+/**
+ * True for a file that came out of another user's directory and that others than we may write, or make
+ * writable again.
+ */
 export async function isOthers(path: string, from: string): Promise<boolean> {
   const us = process.geteuid?.()
   if ((await stat(dirname(from))).uid === us) return false
@@ -60,7 +64,10 @@ async function copyOwn(from: string, to: string, signal: AbortSignal): Promise<v
   await runProgram("cp", [...options, "--", descriptorPath(opened, from), to], { signal })
 }
 
-/** Opens a file of a VM's directory that may have further names. Throws `hypervisor_failed` for what is no file. */
+/**
+ * Opens a file of a VM's directory that may have further names. Throws `hypervisor_failed` for what is no
+ * file.
+ */
 export async function openOwn(path: string): Promise<FileHandle> {
   return await openRegular(path).catch((error: unknown) => {
     throw error instanceof StillframeError ? noFileOfItsOwn(path) : error

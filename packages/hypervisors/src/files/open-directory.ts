@@ -2,8 +2,8 @@ import { closeSync, openSync } from "node:fs"
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * A short path of a directory, valid until `close`: a unix socket's address holds 107 bytes, a directory's path may be longer.
- * Throws `hypervisor_gone` when the directory is not there.
+ * A short path of a directory, valid until `close`: a unix socket's address holds 107 bytes, a directory's
+ * path may be longer. Throws `hypervisor_gone` when the directory is not there.
  */
 export function openDirectory(directory: string): { path: string; close: () => void } {
   let fd: number

@@ -5,15 +5,19 @@ import { StillframeError } from "@stillframe/domain/errors"
 
 /** A file in a directory that may be the VM's user's, opened. */
 export interface OwnFile extends AsyncDisposable {
-  /** What was looked at, whatever its name means by now. Valid in every process of ours until this is disposed of. */
+  /**
+   * What was looked at, whatever its name means by now. Valid in every process of ours until this is disposed
+   * of.
+   */
   readonly path: string
   /** Whether it is this process's user's, so that no process of a VM can have written it. */
   readonly ours: boolean
 }
 
 /**
- * Opens a file that a VM's process may have put there, for reading. Throws `hypervisor_failed` for what is no file of its own:
- * a process that was broken out of may have left a name of something else, or of what is never answered.
+ * Opens a file that a VM's process may have put there, for reading. Throws `hypervisor_failed` for what is no
+ * file of its own: a process that was broken out of may have left a name of something else, or of what is
+ * never answered.
  */
 export async function openOwnFile(path: string): Promise<OwnFile> {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
@@ -31,7 +35,10 @@ export async function openOwnFile(path: string): Promise<OwnFile> {
   }
 }
 
-/** Makes an empty file there, for a program of ours to write by its path. Throws `hypervisor_failed` for a name that is taken. */
+/**
+ * Makes an empty file there, for a program of ours to write by its path. Throws `hypervisor_failed` for a
+ * name that is taken.
+ */
 export async function makeOwnFile(
   path: string,
 ): Promise<AsyncDisposable & { readonly path: string; readonly file: FileHandle }> {
@@ -64,14 +71,20 @@ export const missingOwnFile = (path: string, cause?: unknown): StillframeError =
 const bringBack =
   "bring it back from a backup, restore the instance from one of its snapshots, or delete the instance"
 
-/** Throws `hypervisor_failed` for a link, a pipe or a device in a VM's directory: a program would follow it, or wait at it for ever. */
+/**
+ * Throws `hypervisor_failed` for a link, a pipe or a device in a VM's directory: a program would follow it,
+ * or wait at it for ever.
+ */
 export async function assertOwnFiles(dir: string): Promise<void> {
   const entries = await readdir(dir, { withFileTypes: true })
   const odd = entries.find((entry) => !entry.isFile() && !entry.isDirectory() && !entry.isSocket())
   if (odd !== undefined) throw noFileOfItsOwn(odd.name)
 }
 
-/** A record that we keep in a VM's directory, with whether this process's user wrote it. Throws `corrupted` for what `is` refuses. */
+/**
+ * A record that we keep in a VM's directory, with whether this process's user wrote it. Throws `corrupted`
+ * for what `is` refuses.
+ */
 export async function readOwnJson<T>(
   path: string,
   is: (value: unknown) => value is T,

@@ -7,7 +7,10 @@ import type { Disk } from "../disks/disks.ts"
 import type { GuestConfig } from "../launch-config.ts"
 import type { VmUser } from "../process/vm-users.ts"
 
-/** For all, and not for the user's group: the VMs of a host share one, and a directory above keeps all others out. */
+/**
+ * For all, and not for the user's group: the VMs of a host share one, and a directory above keeps all others
+ * out.
+ */
 const readOnly = 0o444
 const listOnly = 0o755
 const readableByAll = 0o004
@@ -15,8 +18,8 @@ const readableByAll = 0o004
 const readableByGroup = 0o440
 
 /**
- * Makes a VM's directory, and the disks that it writes, those of the user that it runs as; what it boots from it can read
- * and no more. Nobody else walks there: the directories above are ours alone.
+ * Makes a VM's directory, and the disks that it writes, those of the user that it runs as; what it boots from
+ * it can read and no more. Nobody else walks there: the directories above are ours alone.
  */
 export async function giveFiles(
   { dir, config, disks }: { dir: string; config: GuestConfig; disks: readonly Disk[] },
@@ -32,7 +35,10 @@ export async function giveFiles(
   for (const name of bootNames(config)) await letBoot(join(dir, name))
 }
 
-/** A file that he may not read may be the caller's own by a second name, whose rights are not ours to give: he gets a copy. */
+/**
+ * A file that he may not read may be the caller's own by a second name, whose rights are not ours to give: he
+ * gets a copy.
+ */
 async function letBoot(path: string): Promise<void> {
   if (((await lstat(path)).mode & readableByAll) !== 0) return
   const copy = `${path}.copy`
@@ -48,7 +54,10 @@ async function letBoot(path: string): Promise<void> {
   await rename(copy, path)
 }
 
-/** Lets VMs read what was saved, and nothing more: the files may be a snapshot's, and loaded or mapped by other VMs. */
+/**
+ * Lets VMs read what was saved, and nothing more: the files may be a snapshot's, and loaded or mapped by
+ * other VMs.
+ */
 export async function letRead(dir: string): Promise<void> {
   await lchown(dir, 0, 0)
   await chmod(dir, listOnly)
@@ -58,7 +67,10 @@ export async function letRead(dir: string): Promise<void> {
   }
 }
 
-/** Lets any VM read a layer that an earlier version sealed for the group of all VMs. Other files stay as they are. */
+/**
+ * Lets any VM read a layer that an earlier version sealed for the group of all VMs. Other files stay as they
+ * are.
+ */
 export async function letReadLayer(path: string): Promise<void> {
   const layer = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   try {

@@ -21,8 +21,8 @@ export function deadlineMs({ memoryMib }: Pick<GuestConfig, "memoryMib">): numbe
 }
 
 /**
- * The decoded answer. Throws as `askVmm` does, and `insufficient_storage`, `insufficient_resources` or `hypervisor_failed`
- * with the `fault_message` in `said`.
+ * The decoded answer. Throws as `askVmm` does, and `insufficient_storage`, `insufficient_resources` or
+ * `hypervisor_failed` with the `fault_message` in `said`.
  */
 export async function call<T = undefined>(
   dir: string,

@@ -15,9 +15,9 @@ const checksumBytes = 8
 const sectorBytes = 512
 
 /**
- * Makes sure that the state file ends in its own checksum and that the memory file has the guest's size. Firecracker gives
- * that file its size before it writes, so the size tells a file of another guest, not one that was cut short.
- * Throws `hypervisor_failed` with what is wrong.
+ * Makes sure that the state file ends in its own checksum and that the memory file has the guest's size.
+ * Firecracker gives that file its size before it writes, so the size tells a file of another guest, not one
+ * that was cut short. Throws `hypervisor_failed` with what is wrong.
  */
 export async function checkSaved(place: string, memoryMib: number): Promise<void> {
   const wrong = (await wrongState(place)) ?? (await wrongMemory(place, memoryMib))
@@ -25,8 +25,8 @@ export async function checkSaved(place: string, memoryMib: number): Promise<void
 }
 
 /**
- * Makes sure that each disk in a VM's directory has its size: Firecracker takes the size that it finds, and says nothing.
- * Throws `hypervisor_failed` with the first that has another.
+ * Makes sure that each disk in a VM's directory has its size: Firecracker takes the size that it finds, and
+ * says nothing. Throws `hypervisor_failed` with the first that has another.
  */
 export async function checkDisks(dir: string, disks: readonly Disk[]): Promise<void> {
   for (const disk of disks) {
@@ -51,7 +51,8 @@ async function wrongState(place: string): Promise<string | undefined> {
   await using state = await openRegular(path)
   const content = await state.readFile()
   const checksum = content.subarray(-checksumBytes)
-  // The checksum of zeros is zero, and zeros are what a file system leaves of a file that never reached its disk.
+  // The checksum of zeros is zero, and zeros are what a file system leaves of a file that never reached its
+  // disk.
   const whole = content.length > checksumBytes && checksum.some((byte) => byte !== 0) && crc64(content) === 0n
   return whole ? undefined : `${savedNames.state} does not end in its checksum`
 }

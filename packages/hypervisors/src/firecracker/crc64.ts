@@ -1,7 +1,13 @@
-/** CRC-64 of Jones, bits reflected, starting from zero: what Firecracker ends its state file with, little-endian. */
+/**
+ * CRC-64 of Jones, bits reflected, starting from zero: what Firecracker ends its state file with,
+ * little-endian.
+ */
 const polynomial = 0x95ac_9329_ac4b_c9b5n
 
-/** For each byte the two halves of its remainder: whole 64-bit numbers are too slow in JavaScript for a file of a megabyte. */
+/**
+ * For each byte the two halves of its remainder: whole 64-bit numbers are too slow in JavaScript for a file
+ * of a megabyte.
+ */
 const [low, high] = remainders()
 
 /** Zero over bytes that end in the checksum of those before. */

@@ -1,8 +1,9 @@
 import { bootFiles } from "../boot-names.ts"
 
 /**
- * Names in a VM's directory, which is its process's working directory. Firecracker keeps the names of drives in the state
- * file and takes no others at a restore: because they are relative, a fork is nothing but another directory.
+ * Names in a VM's directory, which is its process's working directory. Firecracker keeps the names of drives
+ * in the state file and takes no others at a restore: because they are relative, a fork is nothing but
+ * another directory.
  */
 export const firecrackerFiles = {
   socket: "api.sock",

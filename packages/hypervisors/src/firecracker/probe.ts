@@ -4,7 +4,10 @@ import { runProgram } from "../process/run-program.ts"
 import type { VmUser } from "../process/vm-users.ts"
 import { parseVersion } from "./version.ts"
 
-/** Asks a binary what it is. Throws `hypervisor_unavailable` when it is missing, no Firecracker, or one of before 1.12. */
+/**
+ * Asks a binary what it is. Throws `hypervisor_unavailable` when it is missing, no Firecracker, or one of
+ * before 1.12.
+ */
 export async function probeFirecracker(
   binary: string,
   signal: AbortSignal,

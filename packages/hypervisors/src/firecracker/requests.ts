@@ -18,7 +18,10 @@ export const sendCtrlAltDel = action("SendCtrlAltDel")
 
 const vcpusMax = 32
 
-/** All that makes a VM before it starts, in order. Throws `not_supported` for what Firecracker has no word for. */
+/**
+ * All that makes a VM before it starts, in order. Throws `not_supported` for what Firecracker has no word
+ * for.
+ */
 export function configure(config: GuestConfig, disks: readonly Disk[]): FirecrackerRequest[] {
   if (config.kernel === undefined)
     throw unsupported("Firecracker has no firmware to boot a disk with; give a kernel")
@@ -54,7 +57,10 @@ export interface LoadOverrides {
   readonly vsock?: { readonly uds_path: string }
 }
 
-/** Loads what lies in `place`, and leaves the VM paused. Throws `not_supported` where this version has no such override. */
+/**
+ * Loads what lies in `place`, and leaves the VM paused. Throws `not_supported` where this version has no such
+ * override.
+ */
 export function loadSnapshot(
   version: FirecrackerVersion,
   place: string,

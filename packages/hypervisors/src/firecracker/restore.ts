@@ -20,8 +20,9 @@ const endGraceMs = 500
 type Restore = VmmLaunch & { readonly saved: string }
 
 /**
- * Loads a snapshot into a process of its own, whose memory is then the file in `saved`, mapped and never written. Throws
- * `hypervisor_failed` with what is wrong with the files, before there is a process, or with Firecracker's reason in `said`; then no process is left.
+ * Loads a snapshot into a process of its own, whose memory is then the file in `saved`, mapped and never
+ * written. Throws `hypervisor_failed` with what is wrong with the files, before there is a process, or with
+ * Firecracker's reason in `said`; then no process is left.
  */
 export async function restoreFirecracker(options: Restore): Promise<ProcessIdentity> {
   const { dir, config, disks, runAs, signal } = options

@@ -16,8 +16,8 @@ export interface FirecrackerSave extends SaveOptions {
 }
 
 /**
- * A full snapshot of a paused VM. It can't be called off: after an abort or a time-out the answer is still waited for, so that
- * nobody writes any more when the files are removed.
+ * A full snapshot of a paused VM. It can't be called off: after an abort or a time-out the answer is still
+ * waited for, so that nobody writes any more when the files are removed.
  */
 export async function saveVm(options: FirecrackerSave): Promise<SavedFile[]> {
   const { signal, dir } = options

@@ -15,7 +15,10 @@ import { parseVersion, type FirecrackerVersion } from "./version.ts"
 const startTimeoutMs = 15_000
 const startPollMs = 3
 
-/** Starts a process without a VM and waits for its API. Throws as `startProcess` does, `timeout` and `cancelled`; then no process is left. */
+/**
+ * Starts a process without a VM and waits for its API. Throws as `startProcess` does, `timeout` and
+ * `cancelled`; then no process is left.
+ */
 export async function startFirecracker<T>(
   options: VmmLaunch,
   untilReady: (version: FirecrackerVersion) => Promise<T>,

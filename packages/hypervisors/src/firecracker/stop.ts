@@ -8,7 +8,10 @@ const pollMs = 20
 /** A VM that is being saved answers later than anyone wants to wait who ends it. */
 const answerTimeoutMs = 5_000
 
-/** A guest is asked by the keys Ctrl, Alt and Delete, which only x86 has; a paused one can't hear them. Firecracker's API has no end. */
+/**
+ * A guest is asked by the keys Ctrl, Alt and Delete, which only x86 has; a paused one can't hear them.
+ * Firecracker's API has no end.
+ */
 export async function stopFirecracker(
   dir: string,
   vm: ProcessIdentity,

@@ -10,7 +10,10 @@ export interface FirecrackerVersion {
 /** The oldest whose requests and files are known here. */
 const oldest = { major: 1, minor: 12 }
 
-/** What a request may hold only from a version on: an older one refuses the whole request for a member that it does not know. */
+/**
+ * What a request may hold only from a version on: an older one refuses the whole request for a member that it
+ * does not know.
+ */
 const since = {
   network_overrides: { major: 1, minor: 12 },
   vsock_override: { major: 1, minor: 16 },

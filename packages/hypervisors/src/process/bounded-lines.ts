@@ -9,7 +9,10 @@ interface LineListener {
   readonly bytesMax: () => number
   /** Takes one line without its end, and its length in bytes. Throws for what the peer may not send. */
   readonly onLine: (line: string, bytes: number) => void
-  /** Makes the error that the socket is destroyed with. `tooLong`: the limit; otherwise `onLine` threw `cause`. */
+  /**
+   * Makes the error that the socket is destroyed with. `tooLong`: the limit; otherwise `onLine` threw
+   * `cause`.
+   */
   readonly breach: (found: { readonly tooLong: number } | { readonly cause: unknown }) => Error
 }
 

@@ -18,8 +18,9 @@ export async function beginLog(path: string): Promise<void> {
 }
 
 /**
- * Bounds every log in a VM's directory, whose user may have given their names to anything. A program that is just writing goes
- * on in the same file; what it writes between our last read and the cut, some bytes at most, is lost.
+ * Bounds every log in a VM's directory, whose user may have given their names to anything. A program that is
+ * just writing goes on in the same file; what it writes between our last read and the cut, some bytes at
+ * most, is lost.
  */
 export async function boundLogs(dir: string, bytesMax = logBytesMax): Promise<void> {
   const names = (await readdir(dir).catch(ignoreMissing)) ?? []

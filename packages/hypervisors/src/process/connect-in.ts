@@ -3,8 +3,9 @@ import { connect, type Socket } from "node:net"
 import { notReached, openOwnSocket, type SocketKind } from "./own-socket.ts"
 
 /**
- * Connects to a VM's unix socket in a directory whose path may be too long for a socket address. Throws as `openOwnSocket` does,
- * `hypervisor_gone` when nobody listens, `hypervisor_silent` when the process takes no connections, and `hypervisor_unavailable` otherwise.
+ * Connects to a VM's unix socket in a directory whose path may be too long for a socket address. Throws as
+ * `openOwnSocket` does, `hypervisor_gone` when nobody listens, `hypervisor_silent` when the process takes no
+ * connections, and `hypervisor_unavailable` otherwise.
  */
 export async function connectIn(
   directory: string,

@@ -3,15 +3,18 @@ import { StillframeError } from "@stillframe/domain/errors"
 import type { VmControl } from "../file-vmm/vm-control.ts"
 import { logHasWhy } from "../refusal.ts"
 
-/** Resuming has a deadline of its own, whatever ended the work. A save that is still under way counts to its own. */
+/**
+ * Resuming has a deadline of its own, whatever ended the work. A save that is still under way counts to its
+ * own.
+ */
 const resumeMs = 30_000
 const retryMs = 20
 const lostMax = 2
 
 /**
- * Makes a VM run, from whatever a dead or failed capture left. A VMM answers one after the other, so this waits behind a save
- * that is under way. Throws `timeout` when the VM does not run in the end, with its last words in `said`, and `hypervisor_gone`
- * when it could not be reached twice.
+ * Makes a VM run, from whatever a dead or failed capture left. A VMM answers one after the other, so this
+ * waits behind a save that is under way. Throws `timeout` when the VM does not run in the end, with its last
+ * words in `said`, and `hypervisor_gone` when it could not be reached twice.
  */
 export async function ensureRuns(control: VmControl): Promise<void> {
   const until = performance.now() + resumeMs

@@ -13,7 +13,10 @@ import { join } from "node:path"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openDirectory } from "../files/open-directory.ts"
 
-/** `vm`: one of ours, whose socket its directory's owner made, or we. `attached`: its owner may be any user, and its path is a real one. */
+/**
+ * `vm`: one of ours, whose socket its directory's owner made, or we. `attached`: its owner may be any user,
+ * and its path is a real one.
+ */
 export type SocketKind = "vm" | "attached"
 
 /** A unix socket that was found to be the VM's own; its name may mean something else by now. */
@@ -27,8 +30,9 @@ export interface OwnSocket {
 const pathOnly = 0o10000000
 
 /**
- * Finds a VM's socket in a directory that the VM's user may write: a process that was broken out of may have given its name to the
- * socket of another VM. Throws `hypervisor_untrusted` for that, and as `notReached` says when there is nothing.
+ * Finds a VM's socket in a directory that the VM's user may write: a process that was broken out of may have
+ * given its name to the socket of another VM. Throws `hypervisor_untrusted` for that, and as `notReached`
+ * says when there is nothing.
  */
 export function openOwnSocket(directory: string, name: string, kind: SocketKind = "vm"): OwnSocket {
   if (process.platform !== "linux") return ownSocketByName(directory, name)
@@ -50,7 +54,10 @@ export function openOwnSocket(directory: string, name: string, kind: SocketKind 
   }
 }
 
-/** Throws `hypervisor_untrusted` for a name that is not the VM's own socket. A name that is gone passes: the VM may be ending. */
+/**
+ * Throws `hypervisor_untrusted` for a name that is not the VM's own socket. A name that is gone passes: the
+ * VM may be ending.
+ */
 export function assertOwnSocket(directory: string, name: string): void {
   try {
     openOwnSocket(directory, name).close()
@@ -60,8 +67,8 @@ export function assertOwnSocket(directory: string, name: string): void {
 }
 
 /**
- * Gives a socket that we made to its directory's owner. He may have given its name to a file of ours that other VMs share. Throws
- * `hypervisor_untrusted` then.
+ * Gives a socket that we made to its directory's owner. He may have given its name to a file of ours that
+ * other VMs share. Throws `hypervisor_untrusted` then.
  */
 export function giveSocket(directory: string, name: string): void {
   const { uid, gid } = statSync(directory)

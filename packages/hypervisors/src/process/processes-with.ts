@@ -2,7 +2,10 @@ import { readdir, readFile } from "node:fs/promises"
 import { isOutOfDescriptors } from "@stillframe/domain/errors"
 import { identifyProcess, type ProcessIdentity } from "./processes.ts"
 
-/** Processes that are looked at together, each with an open file. One after the other costs three times the processor time. */
+/**
+ * Processes that are looked at together, each with an open file. One after the other costs three times the
+ * processor time.
+ */
 const LOOKED_AT_TOGETHER = 16
 
 /** The processes that have this word among their arguments, or this `NAME=value` in their environment. */

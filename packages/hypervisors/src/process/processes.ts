@@ -25,8 +25,8 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | un
 }
 
 /**
- * The identity of a live process that has run for at least `ageMs`. A pid that was given away again meanwhile, or by another boot, belongs
- * to a younger process.
+ * The identity of a live process that has run for at least `ageMs`. A pid that was given away again
+ * meanwhile, or by another boot, belongs to a younger process.
  */
 export async function identifyOlder(pid: number, ageMs: number): Promise<ProcessIdentity | undefined> {
   const [identity, uptime] = await Promise.all([identifyProcess(pid), readFile("/proc/uptime", "utf8")])
@@ -41,7 +41,10 @@ export async function processAlive(identity: ProcessIdentity): Promise<boolean> 
   return now !== undefined && now.startTime === identity.startTime && now.bootId === identity.bootId
 }
 
-/** Ends a process: SIGTERM, then SIGKILL after `graceMs`. Resolves when it is gone; throws `timeout` when even that does not end it. */
+/**
+ * Ends a process: SIGTERM, then SIGKILL after `graceMs`. Resolves when it is gone; throws `timeout` when even
+ * that does not end it.
+ */
 export async function endProcess(identity: ProcessIdentity, { graceMs }: { graceMs: number }): Promise<void> {
   await sendSignal(identity, "SIGTERM")
   if (await goneWithin(identity, graceMs)) return
@@ -62,7 +65,10 @@ export async function openFiles(pid: number): Promise<string[]> {
   return links.filter((link) => link !== undefined)
 }
 
-/** The processes, of those that we may look at, that work in one of these directories. A VM works in that of its generation. */
+/**
+ * The processes, of those that we may look at, that work in one of these directories. A VM works in that of
+ * its generation.
+ */
 export async function processesIn(dirs: readonly string[]): Promise<ProcessIdentity[]> {
   const wanted = new Set(dirs)
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(Number)
@@ -75,8 +81,8 @@ export async function processesIn(dirs: readonly string[]): Promise<ProcessIdent
 }
 
 /**
- * The users of all processes that we may look at, by whatever of a process's four ids. One after the other and at once: that takes a
- * fraction of the time, and the caller has nothing else to do meanwhile.
+ * The users of all processes that we may look at, by whatever of a process's four ids. One after the other
+ * and at once: that takes a fraction of the time, and the caller has nothing else to do meanwhile.
  */
 export function usersWithProcesses(): Set<number> {
   const users = new Set<number>()
@@ -124,7 +130,10 @@ interface ProcessStat {
   readonly startTime: number
 }
 
-/** A killed process is a zombie as soon as its first thread has ended. The others hold its files, locks and sockets until they end. */
+/**
+ * A killed process is a zombie as soon as its first thread has ended. The others hold its files, locks and
+ * sockets until they end.
+ */
 function hasEnded({ state, threads }: ProcessStat): boolean {
   return state === "Z" && threads <= 1
 }
@@ -132,7 +141,8 @@ function hasEnded({ state, threads }: ProcessStat): boolean {
 async function readStat(pid: number): Promise<ProcessStat | undefined> {
   const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(ignoreMissing)
   if (text === undefined) return undefined
-  // The second field is the program's name in parentheses and may hold anything, spaces and parentheses included.
+  // The second field is the program's name in parentheses and may hold anything, spaces and parentheses
+  // included.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ")
   return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: Number(fields[19]) }
 }

@@ -7,7 +7,10 @@ import { logHasWhy } from "../refusal.ts"
 
 const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
 
-/** Runs a helper program to its end and gives its standard output. Throws `hypervisor_failed` with its last line of complaint in `said`. */
+/**
+ * Runs a helper program to its end and gives its standard output. Throws `hypervisor_failed` with its last
+ * line of complaint in `said`.
+ */
 export async function runProgram(
   program: string,
   args: readonly string[],

@@ -25,11 +25,17 @@ export interface StartOptions<T> {
   readonly console?: string
   /** In `dir`: a log that it keeps itself, whose last words count too. */
   readonly ownLog?: string
-  /** `stillframe-<cluster id>-<instance id>`, where its arguments have no place for it: how `findProcess` finds it again. */
+  /**
+   * `stillframe-<cluster id>-<instance id>`, where its arguments have no place for it: how `findProcess`
+   * finds it again.
+   */
   readonly identity?: string
   /** The unprivileged user it runs as where this process is root. It must be able to execute `binary`. */
   readonly runAs?: VmUser | undefined
-  /** Until it is of use, and is what it should be. Given up when the process ends meanwhile; when it rejects, the process is ended. */
+  /**
+   * Until it is of use, and is what it should be. Given up when the process ends meanwhile; when it rejects,
+   * the process is ended.
+   */
   readonly untilReady: (vm: ProcessIdentity) => Promise<T>
 }
 
@@ -45,9 +51,10 @@ const logTailBytes = 4_096
 const lastLines = 3
 
 /**
- * Starts a hypervisor's process in a session of its own, so that it outlives us. Throws `hypervisor_unavailable` when it
- * can't be executed, `insufficient_resources` when the host has no memory for it, `hypervisor_failed` when it ends (a
- * `GuestRefusal` where it ended by itself), each with its last words in `said`, and what `untilReady` throws; then no process is left.
+ * Starts a hypervisor's process in a session of its own, so that it outlives us. Throws
+ * `hypervisor_unavailable` when it can't be executed, `insufficient_resources` when the host has no memory
+ * for it, `hypervisor_failed` when it ends (a `GuestRefusal` where it ended by itself), each with its last
+ * words in `said`, and what `untilReady` throws; then no process is left.
  */
 export async function startProcess<T>(
   options: StartOptions<T>,
@@ -66,8 +73,8 @@ export async function startProcess<T>(
 }
 
 /**
- * The last lines of its logs, for our own: often the only place where a hypervisor says why it could not start or load. Without
- * its binary's name, its command line and the paths of its directory.
+ * The last lines of its logs, for our own: often the only place where a hypervisor says why it could not
+ * start or load. Without its binary's name, its command line and the paths of its directory.
  */
 export async function lastWords(dir: string, ...logs: string[]): Promise<string> {
   const words = await Promise.all(logs.map(async (log) => await lastLinesOf(join(dir, log))))
@@ -101,7 +108,8 @@ async function spawnIn<T>(options: StartOptions<T>) {
   const log = await open(join(dir, options.log), appendHere, 0o600)
   const out = options.console === undefined ? log : await open(join(dir, options.console), appendHere, 0o600)
   try {
-    // The child enters `cwd` before it gives up root, so the directory may lie where its user could never walk.
+    // The child enters `cwd` before it gives up root, so the directory may lie where its user could never
+    // walk.
     const { program, args: words, user } = confine(binary, args, runAs)
     const child = spawn(program, [...words], {
       cwd: dir,

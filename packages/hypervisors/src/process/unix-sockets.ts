@@ -4,7 +4,10 @@ import { openFiles } from "./processes.ts"
 /** A line of /proc/net/unix (proc_pid_net(5)). */
 export interface UnixSocket {
   readonly inode: string
-  /** As the process spelled it when it bound the socket: perhaps relative. An abstract one begins with `@` instead of a zero byte. */
+  /**
+   * As the process spelled it when it bound the socket: perhaps relative. An abstract one begins with `@`
+   * instead of a zero byte.
+   */
   readonly path: string
   readonly listening: boolean
 }
@@ -23,7 +26,10 @@ export async function unixSockets(): Promise<UnixSocket[]> {
   })
 }
 
-/** The processes, of those that we may look at, that hold the abstract socket with this name (its first byte is zero). */
+/**
+ * The processes, of those that we may look at, that hold the abstract socket with this name (its first byte
+ * is zero).
+ */
 export async function holdersOf(name: string): Promise<number[]> {
   const bound = (await unixSockets()).filter(({ path }) => path === name.replace("\0", "@"))
   const pids = (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry)).map(Number)

@@ -17,7 +17,10 @@ export async function writeVmRecord(dir: string, record: VmRecord): Promise<void
   await writeOwnFile(join(dir, recordName), JSON.stringify(record))
 }
 
-/** Throws `hypervisor_gone` where no process was started, `corrupted` for what is no record, and `invalid_request` for sizes that no VM has. */
+/**
+ * Throws `hypervisor_gone` where no process was started, `corrupted` for what is no record, and
+ * `invalid_request` for sizes that no VM has.
+ */
 export async function readVmRecord(dir: string): Promise<VmRecord> {
   const path = join(dir, recordName)
   const { value: read } = await readOwnJson(path, isVmRecord).catch((cause: NodeJS.ErrnoException) => {

@@ -1,4 +1,7 @@
-/** The unprivileged user that one VM's process runs as where this process is root. Plain data: it travels with orders. */
+/**
+ * The unprivileged user that one VM's process runs as where this process is root. Plain data: it travels with
+ * orders.
+ */
 export interface VmUser {
   readonly uid: number
   /** The same for all VMs of a hypervisor; no file of a VM is open to it. */

@@ -3,7 +3,10 @@ import type { Standstill, Watch } from "../watch.ts"
 import type { ProcessIdentity } from "./processes.ts"
 import { watchPid } from "./watch-pid.ts"
 
-/** Watches a VM by its process: its VMM has no word for how it ended, and tells its state only when it is asked. */
+/**
+ * Watches a VM by its process: its VMM has no word for how it ended, and tells its state only when it is
+ * asked.
+ */
 export function watchProcess(process: ProcessIdentity, control: VmControl): Watch {
   const stop = new AbortController()
   const ended = async (): Promise<"gone"> => {

@@ -20,8 +20,8 @@ import { restoreQemu } from "./process/restore.ts"
 import { stopQemu } from "./process/stop.ts"
 
 /**
- * VMs that run on QEMU: their disks are chains of layers, their memory is a stream. `answerMs`: how long an answer is waited for in
- * a capture; for tests.
+ * VMs that run on QEMU: their disks are chains of layers, their memory is a stream. `answerMs`: how long an
+ * answer is waited for in a capture; for tests.
  */
 export function qemuHypervisor(
   { binary, qemuImg, runAs }: HypervisorTools,

@@ -3,7 +3,10 @@ import type { VmControl, VmState } from "../file-vmm/vm-control.ts"
 import { assertWhole, saveMachine } from "./save.ts"
 import { command, settledState, untilState, type Shim, type ShimCommand } from "./shim.ts"
 
-/** Errors after which the VM may be in the wanted state all the same: the answer was lost, or it was there before. */
+/**
+ * Errors after which the VM may be in the wanted state all the same: the answer was lost, or it was there
+ * before.
+ */
 const mayBeSo: ReadonlySet<string> = new Set(["timeout", "hypervisor_failed"])
 
 const ended: ReadonlySet<string> = new Set(["Shutdown", "Error"])
@@ -27,7 +30,8 @@ async function change(shim: Shim, name: ShimCommand, wanted: "Paused" | "Running
     if ((await settledState(shim)) !== wanted) throw error
     return
   }
-  // The answer only says that it was asked for: the state may be the old one for a while, and then one in between.
+  // The answer only says that it was asked for: the state may be the old one for a while, and then one in
+  // between.
   const state = await untilState(shim, (state) => state === wanted || ended.has(state))
   if (state !== wanted)
     throw new StillframeError("hypervisor_failed", `the VM is ${state} after ${name}; start it again`)

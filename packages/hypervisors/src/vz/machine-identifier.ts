@@ -3,8 +3,8 @@ const offsets = [8, 11, 16]
 const offsetTableAt = 35
 
 /**
- * What `VZGenericMachineIdentifier.dataRepresentation` holds: a binary property list of one dictionary, `{UUID: <16 bytes>}`,
- * of 70 bytes in all. The framework makes an identifier of nothing else.
+ * What `VZGenericMachineIdentifier.dataRepresentation` holds: a binary property list of one dictionary,
+ * `{UUID: <16 bytes>}`, of 70 bytes in all. The framework makes an identifier of nothing else.
  */
 export function machineIdentifierData(uuid: Uint8Array): Buffer {
   const trailer = Buffer.alloc(32)

@@ -3,7 +3,9 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { runProgram } from "../process/run-program.ts"
 import { assertVzRuns, type VzHost } from "./host.ts"
 
-/** Throws `hypervisor_unavailable` where the host is no Mac that can save machines, or the binary is no shim. */
+/**
+ * Throws `hypervisor_unavailable` where the host is no Mac that can save machines, or the binary is no shim.
+ */
 export async function probeVz(host: VzHost, binary: string, signal: AbortSignal): Promise<Capabilities> {
   assertVzRuns(host)
   if (!(await isShim(binary, signal)))
@@ -21,7 +23,8 @@ export async function probeVz(host: VzHost, binary: string, signal: AbortSignal)
     compressible_memory: false,
     compressible_memory_reason:
       "Virtualization.framework encrypts what it saves, memory and devices in one file, and that gets no smaller",
-    // Whether a later system still loads a state only the framework can say; that it is the same Mac, `restore` sees to.
+    // Whether a later system still loads a state only the framework can say; that it is the same Mac,
+    // `restore` sees to.
     restores: "same_machine",
     cancel: false,
     live_capture: false,
@@ -29,7 +32,10 @@ export async function probeVz(host: VzHost, binary: string, signal: AbortSignal)
   }
 }
 
-/** It can't be asked for a version; what it says without its one option is all that tells it from other programs. */
+/**
+ * It can't be asked for a version; what it says without its one option is all that tells it from other
+ * programs.
+ */
 async function isShim(binary: string, signal: AbortSignal): Promise<boolean> {
   const complaint = await runProgram(binary, [], { signal }).catch((error: unknown) => {
     if (!(error instanceof StillframeError) || error.code === "cancelled") throw error

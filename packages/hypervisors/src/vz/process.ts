@@ -16,8 +16,9 @@ const startPollMs = 10
 const refusals: ReadonlySet<string> = new Set(["hypervisor_failed", "hypervisor_gone"])
 
 /**
- * Starts a shim, which boots its machine at once: it knows no machine that is made and waits. Throws as `startProcess`
- * does, `timeout`, `hypervisor_unavailable` on a host that is no such Mac, and `not_supported` for a VM that vz can't run.
+ * Starts a shim, which boots its machine at once: it knows no machine that is made and waits. Throws as
+ * `startProcess` does, `timeout`, `hypervisor_unavailable` on a host that is no such Mac, and `not_supported`
+ * for a VM that vz can't run.
  */
 export async function launchVz(host: VzHost, shim: Shim, options: VmmLaunch): Promise<ProcessIdentity> {
   assertVzRuns(host)
@@ -26,9 +27,10 @@ export async function launchVz(host: VzHost, shim: Shim, options: VmmLaunch): Pr
 }
 
 /**
- * Starts a shim on a saved state, whose machine goes on under the identifier and the MAC address that it had: a fork's
- * guest, too, can't be given others. Throws as `launchVz` does, `corrupted` where the snapshot does not tell them,
- * `not_supported` for one that another host has saved, and `hypervisor_failed` where the framework refuses it.
+ * Starts a shim on a saved state, whose machine goes on under the identifier and the MAC address that it had:
+ * a fork's guest, too, can't be given others. Throws as `launchVz` does, `corrupted` where the snapshot does
+ * not tell them, `not_supported` for one that another host has saved, and `hypervisor_failed` where the
+ * framework refuses it.
  */
 export async function restoreVz(
   host: VzHost,

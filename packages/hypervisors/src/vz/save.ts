@@ -15,8 +15,9 @@ const shimManifest = "config.json"
 const progressPollMs = 100
 
 /**
- * Has a paused VM saved into `to`: the framework's one file, which is encrypted, and beside it what a restore must know of
- * the machine. A save can't be called off. Throws what the shim said, and `corrupted` for a VM whose machine is not known.
+ * Has a paused VM saved into `to`: the framework's one file, which is encrypted, and beside it what a restore
+ * must know of the machine. A save can't be called off. Throws what the shim said, and `corrupted` for a VM
+ * whose machine is not known.
  */
 export async function saveMachine(
   shim: Shim,
@@ -31,7 +32,8 @@ export async function saveMachine(
   try {
     await command(shim, "vm.snapshot", { destination_path: from })
     if (signal.aborted) throw cancelled(signal)
-    // What the shim says of its save goes with its directory, and takes no longer to read than that to remove.
+    // What the shim says of its save goes with its directory, and takes no longer to read than that to
+    // remove.
     await assertOfMachine(from, machine_identifier)
     await rename(join(from, savedFiles.state), join(to, savedFiles.state))
     await copyFile(join(shim.dir, vzFiles.machine), join(to, savedFiles.machine))

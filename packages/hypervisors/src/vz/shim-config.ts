@@ -4,7 +4,10 @@ import type { GuestConfig } from "../launch-config.ts"
 import { vzFiles } from "./files.ts"
 import type { Machine } from "./machine.ts"
 
-/** What the shim is started with, as JSON behind `-config`. Its paths may be relative to its working directory. */
+/**
+ * What the shim is started with, as JSON behind `-config`. Its paths may be relative to its working
+ * directory.
+ */
 export interface ShimConfig {
   readonly vcpus: number
   readonly memory_bytes: number

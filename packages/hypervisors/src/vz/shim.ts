@@ -4,7 +4,9 @@ import { askVmm, type VmmAnswer } from "../file-vmm/http.ts"
 import { logHasWhy } from "../refusal.ts"
 import { vzFiles } from "./files.ts"
 
-/** The shim of one VM. Every request waits behind the one before it, so each may take as long as a save does. */
+/**
+ * The shim of one VM. Every request waits behind the one before it, so each may take as long as a save does.
+ */
 export interface Shim {
   /** The VM's directory. */
   readonly dir: string
@@ -26,7 +28,10 @@ const passing: ReadonlySet<string> = new Set([
 const full = /no space left|out of disk space|quota exceeded/i
 const saidCharactersMax = 500
 
-/** Throws `hypervisor_gone`, `timeout`, and `hypervisor_failed` with what the shim said in `said` where it refuses. */
+/**
+ * Throws `hypervisor_gone`, `timeout`, and `hypervisor_failed` with what the shim said in `said` where it
+ * refuses.
+ */
 export async function command(shim: Shim, name: ShimCommand, body?: object): Promise<void> {
   const { dir, deadlineMs } = shim
   const answer = await askVmm({

@@ -15,7 +15,8 @@ export async function stopVz(
   { guestMs, processMs, signal }: Parameters<Vmm["stop"]>[2],
 ): Promise<void> {
   const shim = { dir, deadlineMs: answerMs }
-  // The framework lets no one press it on a paused machine, and a shim that says nothing may not run on for that.
+  // The framework lets no one press it on a paused machine, and a shim that says nothing may not run on for
+  // that.
   if (await toldTo(shim, "vm.power-button")) {
     for (const end = performance.now() + guestMs; performance.now() < end; await delay(pollMs)) {
       if (!(await processAlive(vm))) return

@@ -21,10 +21,10 @@ export interface VzSettings {
 const usual: VzSettings = { host: thisHost, deadlineBaseMs: 30_000, deadlineMsPerMib: 64 }
 
 /**
- * Apple's Virtualization.framework, which is no program but a library: a shim, one process for each VM, serves it on a
- * socket. What differs from other VMMs: a launched guest runs before `begin`; a state is loaded only by the Mac that saved
- * it; and a fork has the machine identifier and the MAC address of its source, without which its state can't be loaded, so
- * two of them should not share a network.
+ * Apple's Virtualization.framework, which is no program but a library: a shim, one process for each VM,
+ * serves it on a socket. What differs from other VMMs: a launched guest runs before `begin`; a state is
+ * loaded only by the Mac that saved it; and a fork has the machine identifier and the MAC address of its
+ * source, without which its state can't be loaded, so two of them should not share a network.
  */
 export function vzOn(change: Partial<VzSettings> = {}): Vmm {
   const { host, deadlineBaseMs, deadlineMsPerMib } = { ...usual, ...change }

@@ -13,8 +13,9 @@ import type { KnownPool, PoolRegister } from "./known-pool.ts"
 import { createPoolFile, readPoolFile, type PoolFile } from "./pool-file.ts"
 
 /**
- * Makes sure that `dir` is the pool that the database means, and resolves with its identity. A new pool gets its id here, and
- * so does one of an older version whose files are found. Throws `storage_unavailable` with both ids and the remedy.
+ * Makes sure that `dir` is the pool that the database means, and resolves with its identity. A new pool gets
+ * its id here, and so does one of an older version whose files are found. Throws `storage_unavailable` with
+ * both ids and the remedy.
  */
 export async function claimPool(dir: string, register: PoolRegister): Promise<PoolFile> {
   const { id: known, installation } = await register.look()
@@ -28,7 +29,10 @@ export async function claimPool(dir: string, register: PoolRegister): Promise<Po
   return { id, installation }
 }
 
-/** Two machines may each have had a directory under one pool's name. The snapshots in this one now belong to this pool. */
+/**
+ * Two machines may each have had a directory under one pool's name. The snapshots in this one now belong to
+ * this pool.
+ */
 async function presentHere(dir: string, id: string, { pools, strays }: KnownPool): Promise<string[]> {
   const present: string[] = []
   // One directory under two names is both of them.
@@ -78,7 +82,10 @@ async function idOf(dir: string, found: PoolFile, known: KnownPool): Promise<str
   )
 }
 
-/** A directory without `pool.json` is taken in when it is new, or when an older version is known to have kept this pool there. */
+/**
+ * A directory without `pool.json` is taken in when it is new, or when an older version is known to have kept
+ * this pool there.
+ */
 async function assertAdoptable(dir: string, known: KnownPool): Promise<void> {
   const owner = await ownerOf(dir)
   if (owner !== undefined && owner !== known.installation) throw ofOthers(dir, owner, known.installation)

@@ -5,8 +5,9 @@ import { assertAccess, makeOwnDirectory } from "../own-directory.ts"
 import { readPoolFile } from "./pool-file.ts"
 
 /**
- * Makes the `DATA_DIR` of a process that starts. Throws `invalid_request` where that can't be used, which then lists a `STORAGE_DIR` that
- * can't be used either. One that is the only mistake is told by its claim, once VMs that were left paused in `DATA_DIR` go on.
+ * Makes the `DATA_DIR` of a process that starts. Throws `invalid_request` where that can't be used, which
+ * then lists a `STORAGE_DIR` that can't be used either. One that is the only mistake is told by its claim,
+ * once VMs that were left paused in `DATA_DIR` go on.
  */
 export async function openDataDir({
   dataDir,

@@ -20,8 +20,9 @@ export interface KnownHost {
 const filePath = (dataDir: string, name: string): string => join(dataDir, name)
 
 /**
- * Makes sure that `dataDir` is the one that the database means by this host, and resolves with the host's id; a new host gets
- * it here. Throws `storage_unavailable` where the host's instances have their files in another directory.
+ * Makes sure that `dataDir` is the one that the database means by this host, and resolves with the host's id;
+ * a new host gets it here. Throws `storage_unavailable` where the host's instances have their files in
+ * another directory.
  */
 export async function claimHome(dataDir: string, known: KnownHost): Promise<string> {
   const owner = await assertOwn(dataDir, known.installation)
@@ -32,7 +33,9 @@ export async function claimHome(dataDir: string, known: KnownHost): Promise<stri
   return takeIn(dataDir, known.installation)
 }
 
-/** Resolves with the installation that `dataDir` names. Throws `storage_unavailable` where that is another. */
+/**
+ * Resolves with the installation that `dataDir` names. Throws `storage_unavailable` where that is another.
+ */
 export async function assertOwn(dataDir: string, installation: string): Promise<string | undefined> {
   const owner = (await readIdFile(filePath(dataDir, "cluster.json"), clusterFileSchema))?.id
   if (owner === undefined || owner === installation) return owner

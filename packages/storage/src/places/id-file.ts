@@ -4,8 +4,9 @@ import { z } from "zod"
 import { plainReason, reasonOf, unavailable } from "../unavailable.ts"
 
 /**
- * A small JSON file that says whose a directory is. Undefined where there is none. Throws `storage_unavailable` for one that
- * can't be read or understood: that says nothing about the files beside it.
+ * A small JSON file that says whose a directory is. Undefined where there is none. Throws
+ * `storage_unavailable` for one that can't be read or understood: that says nothing about the files beside
+ * it.
  */
 export async function readIdFile<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
   let text: string

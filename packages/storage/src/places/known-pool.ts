@@ -29,8 +29,8 @@ export interface SettledPool {
 export interface PoolRegister {
   look(): Promise<KnownPool>
   /**
-   * Records the result of `decide`. It is called again with new facts where another process has settled a pool
-   * meanwhile, so it must be safe to repeat.
+   * Records the result of `decide`. It is called again with new facts where another process has settled a
+   * pool meanwhile, so it must be safe to repeat.
    */
   settle(decide: (known: KnownPool) => Promise<SettledPool>): Promise<string>
 }

@@ -12,11 +12,17 @@ export interface Place {
   identify(): Promise<void>
   /** Throws as `identify` does, also where the directory cannot be written. */
   check(): Promise<void>
-  /** Runs work on the directory. If the directory is absent after a failure, the failure is `storage_unavailable`. */
+  /**
+   * Runs work on the directory. If the directory is absent after a failure, the failure is
+   * `storage_unavailable`.
+   */
   during<T>(work: () => Promise<T>): Promise<T>
 }
 
-/** `identify` looks anew each time. `setting` names the directory in messages, which callers of the API may see. */
+/**
+ * `identify` looks anew each time. `setting` names the directory in messages, which callers of the API may
+ * see.
+ */
 export function placeAt(setting: string, dir: string, identify: () => Promise<void>): Place {
   return {
     dir,

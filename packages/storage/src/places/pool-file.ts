@@ -15,7 +15,10 @@ export function readPoolFile(dir: string): Promise<PoolFile | undefined> {
   return readIdFile(pathIn(dir), poolFile)
 }
 
-/** Makes the file durable unless it exists. Resolves with its content, because another process may have been first. */
+/**
+ * Makes the file durable unless it exists. Resolves with its content, because another process may have been
+ * first.
+ */
 export async function createPoolFile(dir: string, file: PoolFile): Promise<PoolFile | undefined> {
   await createDurably(pathIn(dir), `${JSON.stringify(file)}\n`)
   return readPoolFile(dir)

@@ -1,7 +1,8 @@
 /**
- * A program that answers like cloud-hypervisor, with a guest of its own in place of a virtual machine. It takes what the
- * real one takes: `--version`, or `--api-socket path=<socket>`. `fault.json` in its working directory makes requests fail;
- * `hanging` is written there when one is not to be answered, or not yet, and every exchange is added to `exchanges.jsonl` there.
+ * A program that answers like cloud-hypervisor, with a guest of its own in place of a virtual machine. It
+ * takes what the real one takes: `--version`, or `--api-socket path=<socket>`. `fault.json` in its working
+ * directory makes requests fail; `hanging` is written there when one is not to be answered, or not yet, and
+ * every exchange is added to `exchanges.jsonl` there.
  */
 import { appendFileSync, closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs"
 import type { IncomingMessage, ServerResponse } from "node:http"

@@ -7,10 +7,10 @@ import { microvm, type Answer } from "./firecracker/microvm.ts"
 import { formatOf } from "./firecracker/state-file.ts"
 import { tenConnections } from "./ten-connections.ts"
 
-// A stand-in for the firecracker binary, started as one: the same arguments, the same API on its socket, the same files. What is
-// its own is `--fake-version`, which Firecracker it is, and `--record`, which leaves every request in `received.log` as it comes and every
-// exchange in `exchanges.jsonl`. Its log has a request only once it gets to it.
-// An import of it would load all of fetch() for one of its other exports.
+// A stand-in for the firecracker binary, started as one: the same arguments, the same API on its socket, the
+// same files. What is its own is `--fake-version`, which Firecracker it is, and `--record`, which leaves
+// every request in `received.log` as it comes and every exchange in `exchanges.jsonl`. Its log has a request
+// only once it gets to it. An import of it would load all of fetch() for one of its other exports.
 const { createServer } = process.getBuiltinModule("node:http")
 const exitArguments = 153
 const payloadBytesMax = 51_200
@@ -110,7 +110,10 @@ function listen(server: ReturnType<typeof createServer>, log: Log): void {
   })
 }
 
-/** What its HTTP server refuses before anything is parsed; it knows no chunks. The body is no JSON: it holds a line's end. */
+/**
+ * What its HTTP server refuses before anything is parsed; it knows no chunks. The body is no JSON: it holds a
+ * line's end.
+ */
 function unread({ headers }: IncomingMessage, body: string): Answer | undefined {
   const bytes = Buffer.byteLength(body)
   if (headers["transfer-encoding"] !== undefined)

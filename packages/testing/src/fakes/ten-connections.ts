@@ -11,7 +11,10 @@ const turnedAway = [
   '{ "error": "Too many open connections" }',
 ].join("\r\n")
 
-/** What is to listen in place of an HTTP server: holds ten connections, as `micro_http` does, and turns the next ones away unread. */
+/**
+ * What is to listen in place of an HTTP server: holds ten connections, as `micro_http` does, and turns the
+ * next ones away unread.
+ */
 export function tenConnections(server: Server): Front {
   let open = 0
   return createServer((connection) => {

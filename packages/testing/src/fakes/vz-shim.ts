@@ -7,13 +7,14 @@ import { setTimeout as delay } from "node:timers/promises"
 import { openState, sealState } from "./vz-state.ts"
 
 /**
- * A shim without a framework behind it: Hypeman's protocol for Virtualization.framework (`-config <json>`, HTTP on a unix
- * socket) with its answers and its manners. Requests wait for each other; pausing and resuming take a while, and the answer
- * to a resume comes first; a save is encrypted, and its whole directory goes when it fails; a state is loaded only by the
- * machine that it is of. Stricter than the real one in that it refuses members it does not know.
+ * A shim without a framework behind it: Hypeman's protocol for Virtualization.framework (`-config <json>`,
+ * HTTP on a unix socket) with its answers and its manners. Requests wait for each other; pausing and resuming
+ * take a while, and the answer to a resume comes first; a save is encrypted, and its whole directory goes
+ * when it fails; a state is loaded only by the machine that it is of. Stricter than the real one in that it
+ * refuses members it does not know.
  *
- * Its guest prints `<tick> <sum>` as our heartbeat guest does. `fault.json` in its working directory says what goes wrong,
- * by the name of the command, and is read again for each.
+ * Its guest prints `<tick> <sum>` as our heartbeat guest does. `fault.json` in its working directory says
+ * what goes wrong, by the name of the command, and is read again for each.
  */
 type Fault =
   | "refuse"

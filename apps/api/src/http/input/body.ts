@@ -6,9 +6,9 @@ import { assertStorable } from "./storable.ts"
 const bodyKibUnasked = 64
 
 /**
- * The request's body as JSON. Throws `bad_request` in the contract's words when the body is missing, is not JSON, is not
- * declared as JSON or holds what the database cannot keep, and `payload_too_large` above `kibMax`. `empty` stands for the
- * body where one may be missing.
+ * The request's body as JSON. Throws `bad_request` in the contract's words when the body is missing, is not
+ * JSON, is not declared as JSON or holds what the database cannot keep, and `payload_too_large` above
+ * `kibMax`. `empty` stands for the body where one may be missing.
  */
 export async function readJson(
   req: Request,

@@ -3,9 +3,9 @@ import { jsonPointer } from "./query.ts"
 import { writtenSchema } from "./written-schema.ts"
 
 /**
- * Refuses a list or a record with more members than its schema allows. zod judges every member before it counts them,
- * so this comes first: the time that a request takes must not grow with it. Throws what `refuse` makes of the place, a
- * JSON pointer, and the reason.
+ * Refuses a list or a record with more members than its schema allows. zod judges every member before it
+ * counts them, so this comes first: the time that a request takes must not grow with it. Throws what `refuse`
+ * makes of the place, a JSON pointer, and the reason.
  */
 export function assertCounts(
   schema: z.core.$ZodType,

@@ -5,8 +5,8 @@ const namesMax = 20
 const nameLengthMax = 100
 
 /**
- * The header `X-Ignored`: which members of a request mean nothing here, as `query.source, body.launch.dsks`. The contract has
- * them ignored, so a misspelt one would go unnoticed. Undefined when every member is known.
+ * The header `X-Ignored`: which members of a request mean nothing here, as `query.source, body.launch.dsks`.
+ * The contract has them ignored, so a misspelt one would go unnoticed. Undefined when every member is known.
  */
 export function ignoredHeader({
   query,

@@ -1,9 +1,9 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * The parameters of a URL's query as text: one given twice becomes a comma-separated list, and `tags[key]=value`
- * (OpenAPI's `deepObject`) becomes an object. The key is everything between the outer brackets, so `tags[0]`,
- * `tags[a.b]` and `tags[a/b]` are what they say. Throws `bad_request`.
+ * The parameters of a URL's query as text: one given twice becomes a comma-separated list, and
+ * `tags[key]=value` (OpenAPI's `deepObject`) becomes an object. The key is everything between the outer
+ * brackets, so `tags[0]`, `tags[a.b]` and `tags[a/b]` are what they say. Throws `bad_request`.
  */
 export function parseQuery(url: string): Record<string, unknown> {
   const start = url.indexOf("?")

@@ -5,7 +5,10 @@ import { ignoredHeader, ignoredMembers, ignoredParameters } from "./ignored.ts"
 import { parseQuery } from "./query.ts"
 import { boundBody } from "./validate.ts"
 
-/** The query and the body of a request as they were sent. The answer, also one that refuses them, names the members that are ignored. */
+/**
+ * The query and the body of a request as they were sent. The answer, also one that refuses them, names the
+ * members that are ignored.
+ */
 export async function readInput(
   { query: querySchema, body: bodySchema, emptyBody, bodyKibMax }: Route,
   req: Request,

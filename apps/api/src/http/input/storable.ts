@@ -7,9 +7,9 @@ const depthMax = 64
 const valuesMax = 4_096
 
 /**
- * Refuses what JSON can say and Postgres or JavaScript cannot keep: a NUL character, half a surrogate pair, the key
- * `__proto__` (however it is escaped), and values nested deeper than 64 levels; and more than 4,096 values. Throws what
- * `mistake` makes of the reason.
+ * Refuses what JSON can say and Postgres or JavaScript cannot keep: a NUL character, half a surrogate pair,
+ * the key `__proto__` (however it is escaped), and values nested deeper than 64 levels; and more than 4,096
+ * values. Throws what `mistake` makes of the reason.
  */
 export function assertStorable(value: unknown, mistake: (reason: string) => Error): void {
   const path: string[] = []

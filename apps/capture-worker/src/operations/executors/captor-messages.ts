@@ -5,7 +5,8 @@ import { wordsMax, type FromCaptor, type Order, type Results } from "../../execu
 
 const textMax = 64 * 1024
 
-// Unknown members are left out, and long lists not looked into: an error about each of them would hold the event loop.
+// Unknown members are left out, and long lists not looked into: an error about each of them would hold the
+// event loop.
 const listOf = <T extends z.ZodType>(schema: T, lengthMax: number) =>
   z.custom<unknown[]>((value) => Array.isArray(value) && value.length <= lengthMax).pipe(z.array(schema))
 const count = z.int().min(0)

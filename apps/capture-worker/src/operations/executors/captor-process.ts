@@ -18,13 +18,19 @@ export const captorProgram = join(import.meta.dirname, "../../executor/main.ts")
 /** A captor reports its progress ten times a second. */
 const messagesPerSecondMax = 200
 
-/** A captor, and the channel to it. Nothing that comes from it is believed without a look: a hypervisor may have broken into it. */
+/**
+ * A captor, and the channel to it. Nothing that comes from it is believed without a look: a hypervisor may
+ * have broken into it.
+ */
 export interface CaptorProcess {
   readonly process: ChildProcess
   /** False once either side has closed the channel, and where the process could not start. */
   isConnected(): boolean
   send(message: ToCaptor): void
-  /** Closes the channel once what was sent has left. A captor without an order ends then, another one gives up and resumes its VM. */
+  /**
+   * Closes the channel once what was sent has left. A captor without an order ends then, another one gives up
+   * and resumes its VM.
+   */
   disconnect(): void
   /** Calls back for each message, until the returned function is called. */
   listen(listener: (message: FromCaptor) => void): () => void
@@ -35,15 +41,16 @@ export interface CaptorProcess {
 }
 
 /**
- * Starts `program` in a session of its own: neither Ctrl-C nor the worker's death takes a captor along in the middle of a pause.
+ * Starts `program` in a session of its own: neither Ctrl-C nor the worker's death takes a captor along in the
+ * middle of a pause.
  *
  * The channel is not Node's own, which reads a message of any length, and a flood of them.
  */
 export function startCaptorProcess(program: string): CaptorProcess {
   const captor = spawn(process.execPath, [program], {
     detached: true,
-    // NODE_EXTRA_CA_CERTS is left out too: Node reads those while it starts, through a descriptor that a VM started just then would
-    // inherit.
+    // NODE_EXTRA_CA_CERTS is left out too: Node reads those while it starts, through a descriptor that a VM
+    // started just then would inherit.
     env: { ...childEnv(), NODE_OPTIONS: processEnv()["NODE_OPTIONS"] },
     stdio: ["ignore", "ignore", "inherit", "pipe"],
   })

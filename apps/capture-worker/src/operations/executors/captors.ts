@@ -13,17 +13,22 @@ const idleEndMs = 5_000
 export interface OrderOptions {
   /** Passed on to the captor, whose answer is still awaited: it resumes the VM first. */
   readonly signal: AbortSignal
-  /** When this is why `signal` was aborted, the result is still of use: to whoever comes after this process. */
+  /**
+   * When this is why `signal` was aborted, the result is still of use: to whoever comes after this process.
+   */
   readonly stopping?: AbortSignal
   readonly onProgress?: (progress: number) => void
   readonly onImport?: (progress: ImportProgress) => void
-  /** Called before the failure is thrown when the captor ended without an answer: who is left alive resumes the VM. */
+  /**
+   * Called before the failure is thrown when the captor ended without an answer: who is left alive resumes
+   * the VM.
+   */
   readonly onLost: () => Promise<void>
 }
 
 /**
- * The processes that alone talk to hypervisors: each carries out one order at a time. Those that are at work when this is
- * disposed of are left to themselves; their orders are never answered.
+ * The processes that alone talk to hypervisors: each carries out one order at a time. Those that are at work
+ * when this is disposed of are left to themselves; their orders are never answered.
  */
 export interface Captors extends AsyncDisposable {
   /** Throws what the captor failed with, `hypervisor_failed` when it died. */
@@ -34,8 +39,9 @@ export interface Captors extends AsyncDisposable {
 }
 
 /**
- * Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM. While there is
- * work it keeps up to `sparesMax` that have done theirs: orders that overlap all the time would otherwise start one each.
+ * Keeps one captor waiting for its order, because to start a process takes longer than to pause a small VM.
+ * While there is work it keeps up to `sparesMax` that have done theirs: orders that overlap all the time
+ * would otherwise start one each.
  */
 export function openCaptors({
   sparesMax = 1,
@@ -165,7 +171,10 @@ async function notStarted(captor: CaptorProcess): Promise<StillframeError> {
 
 type Answer = Extract<FromCaptor, { readonly result: unknown } | { readonly error: unknown }>
 
-/** Undefined when the captor's process ended without one. Its lock is free before it answers, so its end is not waited for. */
+/**
+ * Undefined when the captor's process ended without one. Its lock is free before it answers, so its end is
+ * not waited for.
+ */
 function answerOf(
   captor: CaptorProcess,
   { kind }: Order,

@@ -18,7 +18,10 @@ export interface AttachOptions {
   controlSocket: string
   /** Looked for when absent. */
   pid?: number
-  /** Absolute paths of the programs that may be attached to: compared by file, so a wrapper script does not count. */
+  /**
+   * Absolute paths of the programs that may be attached to: compared by file, so a wrapper script does not
+   * count.
+   */
   binaries: readonly string[]
   /** Absolute: the QEMU that would start a restored VM, and so has to know its machine. */
   launcher?: string
@@ -27,7 +30,9 @@ export interface AttachOptions {
   rules: HostPathRules
 }
 
-/** A VM that someone else started, as it was found. All of it is to be stored but `standstill` and `blocked`. */
+/**
+ * A VM that someone else started, as it was found. All of it is to be stored but `standstill` and `blocked`.
+ */
 export interface AttachedVm {
   /** Real path. */
   controlSocket: string
@@ -42,16 +47,20 @@ export interface AttachedVm {
   standstill: Standstill | undefined
   /** Why QEMU cannot save it, in QEMU's words. */
   blocked: readonly string[]
-  /** The launch form, or the first option that it cannot express: then the VM can be captured, but not restored or forked. */
+  /**
+   * The launch form, or the first option that it cannot express: then the VM can be captured, but not
+   * restored or forked.
+   */
   launch: ParsedCommandLine
 }
 
 /**
- * Adopts a running QEMU after making sure that it is the process behind the socket, one of the configured programs, of a user we may act
- * for, and free to talk to us. Changes nothing about it.
+ * Adopts a running QEMU after making sure that it is the process behind the socket, one of the configured
+ * programs, of a user we may act for, and free to talk to us. Changes nothing about it.
  *
- * Throws `invalid_request` (no socket, a process or a disk that is not to be used), `conflict` (another program holds the monitor, or the
- * pid is not the listener), `not_supported` (disks that can't be captured), `hypervisor_gone`.
+ * Throws `invalid_request` (no socket, a process or a disk that is not to be used), `conflict` (another
+ * program holds the monitor, or the pid is not the listener), `not_supported` (disks that can't be captured),
+ * `hypervisor_gone`.
  */
 export async function attachQemu(options: AttachOptions): Promise<AttachedVm> {
   checkPathShape(options.controlSocket)
@@ -120,7 +129,9 @@ async function userOf(
   )
 }
 
-/** A manager such as libvirt keeps QEMU's only connection for itself, and a second client never hears a word. */
+/**
+ * A manager such as libvirt keeps QEMU's only connection for itself, and a second client never hears a word.
+ */
 async function greeted(controlSocket: string): Promise<Monitor> {
   try {
     return await openControlSocket(controlSocket)

@@ -37,8 +37,8 @@ export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
 }
 
 /**
- * Captures a VM that someone else started. Its own files stay the ones it writes: its owner will start it again from them. What an earlier
- * capture left unfinished is led back first.
+ * Captures a VM that someone else started. Its own files stay the ones it writes: its owner will start it
+ * again from them. What an earlier capture left unfinished is led back first.
  *
  * Throws as `captureVm` does, and `not_supported` with the reason for disks that cannot be kept.
  */
@@ -51,7 +51,8 @@ export async function captureAttached(options: AttachedCaptureOptions): Promise<
   try {
     return await captureVm(targetOf(options), options)
   } finally {
-    // Its owner may migrate it one day, with limits of their own. A VM that can't be told has ended, or the capture has said more of it.
+    // Its owner may migrate it one day, with limits of their own. A VM that can't be told has ended, or the
+    // capture has said more of it.
     await setMigrationBandwidth(controlSocket, bandwidth).catch(() => {})
   }
 }
@@ -80,7 +81,10 @@ async function freezeDisks(monitor: Monitor, options: AttachedCaptureOptions): P
   )
 }
 
-/** Undefined where the file system cannot clone. The writable disks are opened before the pause, and cloned by their descriptors. */
+/**
+ * Undefined where the file system cannot clone. The writable disks are opened before the pause, and cloned by
+ * their descriptors.
+ */
 async function cloneFreeze(disks: readonly AttachedDisk[], dir: string): Promise<DiskFreeze | undefined> {
   await using opening = new AsyncDisposableStack()
   const clones: Clone[] = []

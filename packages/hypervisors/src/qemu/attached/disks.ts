@@ -36,8 +36,9 @@ interface Block {
 }
 
 /**
- * The disks of a running QEMU. Throws `not_supported` for a writable disk that is no raw or qcow2 file of this host, `invalid_request` for
- * a file that the rules keep out. Read-only media that are no such files are left out.
+ * The disks of a running QEMU. Throws `not_supported` for a writable disk that is no raw or qcow2 file of
+ * this host, `invalid_request` for a file that the rules keep out. Read-only media that are no such files are
+ * left out.
  */
 export async function readAttachedDisks(
   monitor: Monitor,
@@ -89,7 +90,10 @@ export function oddFigure(what: string): StillframeError {
   )
 }
 
-/** The disk as a snapshot knows it: a writable one is a copy in the payload, everything else is where its owner keeps it. */
+/**
+ * The disk as a snapshot knows it: a writable one is a copy in the payload, everything else is where its
+ * owner keeps it.
+ */
 export async function frozenDisk(disk: AttachedDisk, index: number): Promise<Disk> {
   const { readonly, path, format, virtualSize, backing } = disk
   const kept = readonly ? [{ path, format, identity: disk.identity }, ...backing] : backing
@@ -107,7 +111,10 @@ export async function frozenDisk(disk: AttachedDisk, index: number): Promise<Dis
   }
 }
 
-/** Our copy of an attached VM's disk. Not named as an overlay: what its header says of a backing file is its owner's. */
+/**
+ * Our copy of an attached VM's disk. Not named as an overlay: what its header says of a backing file is its
+ * owner's.
+ */
 export const copyName = (disk: number): string => `disk${disk}.copy`
 
 function chainOf(image: Image): { filename: string; format: "raw" | "qcow2" }[] | undefined {

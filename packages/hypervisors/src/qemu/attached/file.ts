@@ -2,7 +2,10 @@ import type { Stats } from "node:fs"
 import { StillframeError } from "@stillframe/domain/errors"
 import { openHostFileAt, pathOfDescriptor, type HostFile } from "../../files/host-file.ts"
 
-/** A file of a VM that someone else started: its owner, or a guest that has escaped, may give the name to another one at any moment. */
+/**
+ * A file of a VM that someone else started: its owner, or a guest that has escaped, may give the name to
+ * another one at any moment.
+ */
 export interface AttachedFile {
   /** Real path. */
   readonly path: string
@@ -16,10 +19,12 @@ export async function identityOf(handle: { stat(): Promise<Pick<Stats, "dev" | "
 }
 
 /**
- * Opens such a file for all that is read of it. Throws `conflict` when its name leads to anything else by now.
+ * Opens such a file for all that is read of it. Throws `conflict` when its name leads to anything else by
+ * now.
  *
- * QEMU itself opens by path: our overlay when it is added, and its own disk again when `block-commit` begins to write to it. It does so
- * with its user's rights, so a name that leads elsewhere gives nobody more than that user has; a pipe there hangs that VM alone.
+ * QEMU itself opens by path: our overlay when it is added, and its own disk again when `block-commit` begins
+ * to write to it. It does so with its user's rights, so a name that leads elsewhere gives nobody more than
+ * that user has; a pipe there hangs that VM alone.
  */
 export async function openAttachedFile({ path, identity }: AttachedFile): Promise<HostFile> {
   const file = await openHostFileAt(path).catch((cause: unknown) => {

@@ -7,7 +7,9 @@ import { hasMachine } from "../probe/probe.ts"
 import { unnamedDevice } from "./devices.ts"
 import { parseCommandLine, type ParsedCommandLine } from "./parse-command-line.ts"
 
-/** The command line as a launch form, with real paths, if it can be one on this host and says all that runs. */
+/**
+ * The command line as a launch form, with real paths, if it can be one on this host and says all that runs.
+ */
 export async function launchForm(
   monitor: Monitor,
   pid: number,

@@ -9,9 +9,10 @@ export class Inexpressible extends Error {
 }
 
 /**
- * The members of one argument, as QEMU reads it: `key=value` between commas, `,,` for a comma in a value, the first key left out where
- * `implied` names it, or a JSON object. Members of members are joined by dots, switches are `on` and `off`, null is empty.
- * Throws `Inexpressible` for a member given twice or without a value.
+ * The members of one argument, as QEMU reads it: `key=value` between commas, `,,` for a comma in a value, the
+ * first key left out where `implied` names it, or a JSON object. Members of members are joined by dots,
+ * switches are `on` and `off`, null is empty. Throws `Inexpressible` for a member given twice or without a
+ * value.
  */
 export function parseOptionString(option: string, text: string, implied?: string): Map<string, string> {
   const members = new Map<string, string>()

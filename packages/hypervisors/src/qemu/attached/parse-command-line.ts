@@ -73,8 +73,9 @@ const DEFAULT_MEMORY = "128"
 const MIB_PER: Readonly<Record<string, number>> = { "": 1, M: 1, G: 1024, T: 1024 ** 2 }
 
 /**
- * Reads a running QEMU's arguments (without the program) as a launch form. Only what is on a list of options and says the same there is
- * let through; ranges and paths are still to be checked. The arguments are never used to start anything.
+ * Reads a running QEMU's arguments (without the program) as a launch form. Only what is on a list of options
+ * and says the same there is let through; ranges and paths are still to be checked. The arguments are never
+ * used to start anything.
  */
 export function parseCommandLine(argv: readonly string[], running: RunningMachine): ParsedCommandLine {
   try {

@@ -4,13 +4,15 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { identifyProcess } from "../../process/processes.ts"
 import { openMemorySink, type MemorySink } from "../capture/memory-sink.ts"
 
-/** A socket's address holds 107 bytes, so neither the payload's directory nor a TMPDIR of any length will do. */
+/**
+ * A socket's address holds 107 bytes, so neither the payload's directory nor a TMPDIR of any length will do.
+ */
 const SHORT_DIRECTORY = "/tmp"
 const PREFIX = "stillframe-save-"
 
 /**
- * A memory sink for a QEMU whose working directory is not ours: its socket lies in a short directory that only that QEMU's user can enter.
- * Throws `not_supported` where that QEMU sees another file system.
+ * A memory sink for a QEMU whose working directory is not ours: its socket lies in a short directory that
+ * only that QEMU's user can enter. Throws `not_supported` where that QEMU sees another file system.
  */
 export async function openAttachedSink({
   pid,

@@ -9,8 +9,9 @@ interface AttachedPlace {
 }
 
 /**
- * Makes an attached VM run after its captor died in one of its pauses. Overlays that it was led back from go first: an overlay that is
- * older than the disk must not exist once the guest writes. Throws as `openMonitor` and `ensureRunning` do.
+ * Makes an attached VM run after its captor died in one of its pauses. Overlays that it was led back from go
+ * first: an overlay that is older than the disk must not exist once the guest writes. Throws as `openMonitor`
+ * and `ensureRunning` do.
  */
 export async function resumeAttached({ controlSocket, home }: AttachedPlace): Promise<void> {
   const monitor = await openControlSocket(controlSocket)
@@ -22,7 +23,10 @@ export async function resumeAttached({ controlSocket, home }: AttachedPlace): Pr
   }
 }
 
-/** Leads a running attached VM back to its own files after a capture that was broken off: `settleOverlays` on a connection of its own. */
+/**
+ * Leads a running attached VM back to its own files after a capture that was broken off: `settleOverlays` on
+ * a connection of its own.
+ */
 export async function settleAttached(
   { controlSocket, home }: AttachedPlace,
   hooks: MergeHooks,

@@ -27,8 +27,9 @@ export interface Captured extends Omit<Capture, "files"> {
 }
 
 /**
- * Saves the memory of a VM of ours and freezes its disks in one short pause. After a failure the VM may run on one overlay more than
- * before. Throws as `captureVm` does, and `not_supported` for a live capture by a QEMU or on a kernel that can't.
+ * Saves the memory of a VM of ours and freezes its disks in one short pause. After a failure the VM may run
+ * on one overlay more than before. Throws as `captureVm` does, and `not_supported` for a live capture by a
+ * QEMU or on a kernel that can't.
  */
 export async function captureQemu(options: CaptureOptions): Promise<Captured> {
   const { dir, memoryFile } = options
@@ -43,11 +44,11 @@ export async function captureQemu(options: CaptureOptions): Promise<Captured> {
 }
 
 /**
- * Saves a VM's memory and freezes its disks. The VM runs again afterwards whatever happens, if it ran before. On a failure the memory
- * file is removed.
+ * Saves a VM's memory and freezes its disks. The VM runs again afterwards whatever happens, if it ran before.
+ * On a failure the memory file is removed.
  *
- * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`, `storage_failed`, `cancelled`,
- * `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`.
+ * Throws `conflict` (a block job or another save is under way), `invalid_state`, `insufficient_storage`,
+ * `storage_failed`, `cancelled`, `pause_limit_exceeded`, `corrupted`, `hypervisor_failed`, `hypervisor_gone`.
  */
 export async function captureVm(target: CaptureTarget, options: SaveOptions): Promise<Captured> {
   const monitor = await target.openMonitor()
@@ -55,7 +56,8 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
   let sink: MemorySink | undefined
   try {
     const wasRunning = await assertUndisturbed(monitor)
-    // A save fails while a disk job is there, and a merge may take long; the next one does again what this one loses.
+    // A save fails while a disk job is there, and a merge may take long; the next one does again what this
+    // one loses.
     await cancelMerges(monitor)
     if (options.mode === "live") await setUpLiveSave(monitor)
     // Memory that stands still anyway is saved faster without being guarded.

@@ -13,11 +13,17 @@ const FAILURE_WAIT_MS = 1000
 export interface Copier {
   /** Hands over the socket, which nobody has read from. It is kept until `start` is called. */
   take(socket: Socket): void
-  /** Lets the copying begin as soon as there is a socket. Returns when the process exists, which takes milliseconds. */
+  /**
+   * Lets the copying begin as soon as there is a socket. Returns when the process exists, which takes
+   * milliseconds.
+   */
   start(): void
   /** Ends the copying at once, or never begins it: whoever sends is told by its next write. */
   abandon(): void
-  /** Resolves when the socket has ended and all of it is in the file. Rejects with `insufficient_storage` or `storage_failed`. */
+  /**
+   * Resolves when the socket has ended and all of it is in the file. Rejects with `insufficient_storage` or
+   * `storage_failed`.
+   */
   readonly copied: Promise<void>
   /** Resolves when no process is left. Never rejects. */
   gone(): Promise<void>

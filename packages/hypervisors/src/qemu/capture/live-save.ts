@@ -4,7 +4,10 @@ import type { Monitor } from "../monitor/qmp.ts"
 import type { VmStatus } from "../monitor/resume.ts"
 import { setUpMigration } from "./migration.ts"
 
-/** QEMU 7.2 lets the guest go by itself, before its first pages are saved, and it can then stand still for good. */
+/**
+ * QEMU 7.2 lets the guest go by itself, before its first pages are saved, and it can then stand still for
+ * good.
+ */
 const MAJOR_MIN = 10
 const POLL_MS = 1
 /** Many times what an answer takes. */
@@ -18,8 +21,8 @@ export const tooOld = (version: string): string =>
   `QEMU ${version} can't save memory while its guest runs, that needs QEMU ${MAJOR_MIN}`
 
 /**
- * Makes the next migration one that writes memory as it was at its start while the guest goes on (`background-snapshot`). Throws
- * `not_supported` where this QEMU or its kernel can't.
+ * Makes the next migration one that writes memory as it was at its start while the guest goes on
+ * (`background-snapshot`). Throws `not_supported` where this QEMU or its kernel can't.
  */
 export async function setUpLiveSave(monitor: Monitor): Promise<void> {
   if (!savesLive(monitor.version))
@@ -41,9 +44,10 @@ interface MigrationProgress {
 }
 
 /**
- * Resolves when the next background save holds the devices' state and guards the memory: only from then on may the guest go on. Call it
- * before the command that starts the save. No event says so; `active` comes before it. The thread that saves counts its first page after
- * both, so a count is the proof. Rejects as `ended` does, the promise of the save's end.
+ * Resolves when the next background save holds the devices' state and guards the memory: only from then on
+ * may the guest go on. Call it before the command that starts the save. No event says so; `active` comes
+ * before it. The thread that saves counts its first page after both, so a count is the proof. Rejects as
+ * `ended` does, the promise of the save's end.
  */
 export async function untilStateSaved(monitor: Monitor, ended: Promise<void>): Promise<void> {
   const active = Promise.withResolvers<void>()
@@ -59,7 +63,10 @@ export async function untilStateSaved(monitor: Monitor, ended: Promise<void>): P
   }
 }
 
-/** QEMU answers late as long as it saves the devices' state, and at once afterwards: there is nothing to wait for in between. */
+/**
+ * QEMU answers late as long as it saves the devices' state, and at once afterwards: there is nothing to wait
+ * for in between.
+ */
 async function untilFirstPage(monitor: Monitor, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     const { ram } = await monitor.execute<MigrationProgress>("query-migrate")
@@ -68,9 +75,9 @@ async function untilFirstPage(monitor: Monitor, signal: AbortSignal): Promise<vo
 }
 
 /**
- * Lets the guest go on while its memory is being saved. `readOn` is called when no answer comes at once: QEMU may need a page
- * that is guarded before it can give one, and the page waits for whoever reads what is saved. Throws `timeout` when the guest does not run
- * within 10 s.
+ * Lets the guest go on while its memory is being saved. `readOn` is called when no answer comes at once: QEMU
+ * may need a page that is guarded before it can give one, and the page waits for whoever reads what is saved.
+ * Throws `timeout` when the guest does not run within 10 s.
  */
 export async function continueDuringSave(monitor: Monitor, readOn: () => void): Promise<void> {
   const late = setTimeout(readOn, ANSWER_MS)

@@ -14,15 +14,17 @@ export interface MemorySink {
   /** Where QEMU sends it. */
   uri: string
   /**
-   * Lets the copying begin, as soon as QEMU sends something. Until then QEMU may send what fits into a socket's buffer. To start the
-   * copying process stops ours for milliseconds, on a busy machine for tens of them.
+   * Lets the copying begin, as soon as QEMU sends something. Until then QEMU may send what fits into a
+   * socket's buffer. To start the copying process stops ours for milliseconds, on a busy machine for tens of
+   * them.
    */
   copy(): void
   /** Bytes that have reached the file so far. */
   bytes(): number
   /**
-   * Resolves with the file's size when the stream has ended and all of it is in the file (not yet on the device). Rejects with
-   * `insufficient_storage` or `storage_failed`. Call it only after QEMU was told to save.
+   * Resolves with the file's size when the stream has ended and all of it is in the file (not yet on the
+   * device). Rejects with `insufficient_storage` or `storage_failed`. Call it only after QEMU was told to
+   * save.
    */
   finished(): Promise<number>
   /** Why the copying failed, if it did by itself. */
@@ -36,9 +38,10 @@ export interface MemorySink {
 }
 
 /**
- * Listens for QEMU's stream. The accepted socket becomes the standard input of a copying process: a stream of Node's in between makes the
- * pause 2.2 times as long as `exec:cat`. `memoryFile` must not exist. `dir` is QEMU's working directory, so its path may be of any length;
- * with `absolute` it is another one, of at most 90 bytes.
+ * Listens for QEMU's stream. The accepted socket becomes the standard input of a copying process: a stream of
+ * Node's in between makes the pause 2.2 times as long as `exec:cat`. `memoryFile` must not exist. `dir` is
+ * QEMU's working directory, so its path may be of any length; with `absolute` it is another one, of at most
+ * 90 bytes.
  */
 export async function openMemorySink({
   dir,
@@ -91,7 +94,10 @@ export async function openMemorySink({
   }
 }
 
-/** The listening socket's name is removed by closing it, through the directory's descriptor: so that one goes last. */
+/**
+ * The listening socket's name is removed by closing it, through the directory's descriptor: so that one goes
+ * last.
+ */
 async function release(server: Server, directory: { close: () => void }, file: FileHandle): Promise<void> {
   if (server.listening) server.close()
   directory.close()

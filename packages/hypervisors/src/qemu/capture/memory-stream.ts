@@ -9,8 +9,8 @@ const DESCRIPTION_SECTION = 0x06
 const DESCRIPTION_BYTES_MAX = 4 * 1024 * 1024
 
 /**
- * Checks that a saved stream has its beginning and its end. A stream that QEMU broke off looks whole to a reader, since its death closes
- * the socket like a good end. Throws `corrupted`.
+ * Checks that a saved stream has its beginning and its end. A stream that QEMU broke off looks whole to a
+ * reader, since its death closes the socket like a good end. Throws `corrupted`.
  */
 export async function assertWholeStream(path: string): Promise<void> {
   const file = await openRegular(path)

@@ -7,8 +7,9 @@ const BANDWIDTH_BYTES_PER_S = 2 ** 40
 const BACKGROUND = "background-snapshot"
 
 /**
- * Settings that a save and its load must share; refused by QEMU while a migration is under way. With `background` a save holds the memory
- * as it was at its start while the guest goes on; without, what an earlier save may have left of that is taken back.
+ * Settings that a save and its load must share; refused by QEMU while a migration is under way. With
+ * `background` a save holds the memory as it was at its start while the guest goes on; without, what an
+ * earlier save may have left of that is taken back.
  */
 export async function setUpMigration(monitor: Monitor, { background = false } = {}): Promise<void> {
   const capabilities = [
@@ -30,8 +31,8 @@ async function isSwitchedOn(monitor: Monitor, name: string): Promise<boolean> {
 }
 
 /**
- * Waits for the end of the next migration; make it before the command that starts one. Rejects with `hypervisor_failed` when it failed or
- * was cancelled, `hypervisor_gone` when QEMU ended.
+ * Waits for the end of the next migration; make it before the command that starts one. Rejects with
+ * `hypervisor_failed` when it failed or was cancelled, `hypervisor_gone` when QEMU ended.
  */
 export function migrationEnd(monitor: Monitor): { promise: Promise<void>; stop: () => void } {
   const { promise, resolve, reject } = Promise.withResolvers<void>()

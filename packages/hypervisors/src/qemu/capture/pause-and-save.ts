@@ -22,15 +22,18 @@ export interface SaveOptions extends CaptureRequest {
   /** Absolute; must not exist. */
   memoryFile: string
   /**
-   * The VM is as it was before the pause, after a failure as well, and what follows may take long. Not called where it was left paused or
-   * could not be resumed.
+   * The VM is as it was before the pause, after a failure as well, and what follows may take long. Not called
+   * where it was left paused or could not be resumed.
    */
   afterResume?: () => void | Promise<void>
 }
 
 export interface Save extends SaveOptions {
   target: CaptureTarget
-  /** The VM goes on as soon as the state of its devices is saved. Only for one that was running and isn't to be kept paused. */
+  /**
+   * The VM goes on as soon as the state of its devices is saved. Only for one that was running and isn't to
+   * be kept paused.
+   */
   live: boolean
   wasRunning: boolean
   freeze: DiskFreeze
@@ -44,8 +47,8 @@ const REOPEN_MS = 2000
 const REOPEN_RETRY_MS = 20
 
 /**
- * Pauses the VM, freezes its disks, saves its memory and lets it go on: after the save, or in a live one before it. After a failure it is as
- * it was before. Throws as `captureVm` does.
+ * Pauses the VM, freezes its disks, saves its memory and lets it go on: after the save, or in a live one
+ * before it. After a failure it is as it was before. Throws as `captureVm` does.
  */
 export async function pauseAndSave(
   monitor: Monitor,
@@ -137,7 +140,10 @@ function tooLong(ms: number, paused: boolean): StillframeError {
   return new StillframeError("pause_limit_exceeded", why)
 }
 
-/** Neither a lost connection nor a lost answer is proof of a dead VM, so a second one is tried before the VM is given up. */
+/**
+ * Neither a lost connection nor a lost answer is proof of a dead VM, so a second one is tried before the VM
+ * is given up.
+ */
 async function resume(monitor: Monitor, { target, live, sink }: Save): Promise<void> {
   const impatience = live ? setTimeout(() => sink.abandon(), MONITOR_PATIENCE_MS) : undefined
   try {

@@ -6,9 +6,9 @@ import { standstillOf } from "../monitor/standstill.ts"
 import { isMergeJob } from "./merge-job.ts"
 
 /**
- * Throws unless the VM is running or plainly paused, with nobody else at work on its memory or disks: `invalid_state`, `conflict`; and `not_supported` where
- * QEMU says that it cannot save the VM. Merges of
- * our own are no one else's work. Gives whether it runs.
+ * Throws unless the VM is running or plainly paused, with nobody else at work on its memory or disks:
+ * `invalid_state`, `conflict`; and `not_supported` where QEMU says that it cannot save the VM. Merges of our
+ * own are no one else's work. Gives whether it runs.
  */
 export async function assertUndisturbed(monitor: Monitor): Promise<boolean> {
   const { status, running } = await monitor.execute<VmStatus>("query-status")

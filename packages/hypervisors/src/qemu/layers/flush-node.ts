@@ -5,8 +5,8 @@ import { blockNodes } from "../monitor/block-nodes.ts"
 import type { Monitor } from "../monitor/qmp.ts"
 
 /**
- * Makes QEMU write what it holds of a chain's active layer, its tables above all, to the device. QMP has no flush; reopening a node with
- * the options that it has flushes it first, and says so when that fails.
+ * Makes QEMU write what it holds of a chain's active layer, its tables above all, to the device. QMP has no
+ * flush; reopening a node with the options that it has flushes it first, and says so when that fails.
  */
 export async function flushNode(monitor: Monitor, disk: number, layers: readonly DiskLayer[]): Promise<void> {
   const [top, ...below] = layers

@@ -16,7 +16,9 @@ export interface OverlayTools {
   signal: AbortSignal
 }
 
-/** Lays the chains of a new VM in its directory: images of ours, and on each writable one its first overlay. */
+/**
+ * Lays the chains of a new VM in its directory: images of ours, and on each writable one its first overlay.
+ */
 export async function layFirstDisks(
   checked: readonly CheckedDisk[],
   { importer, ...tools }: OverlayTools & { importer: Importer },
@@ -30,8 +32,9 @@ export async function layFirstDisks(
 }
 
 /**
- * Puts a new, empty overlay on top of each writable disk: for a new VM, a fork, or as the layer that a capture switches to. Nothing is
- * opened but the new file, so no format is probed. The new layer is the first of each chain in the result.
+ * Puts a new, empty overlay on top of each writable disk: for a new VM, a fork, or as the layer that a
+ * capture switches to. Nothing is opened but the new file, so no format is probed. The new layer is the first
+ * of each chain in the result.
  */
 export async function addOverlays(
   disks: readonly Disk[],
@@ -52,8 +55,9 @@ export async function addOverlays(
 }
 
 /**
- * By its descriptor: the directory is the VM's user's, who may give the name to something else at any moment. It gets the name of an
- * overlay when it is one: whoever finds the VM at rest takes the one with the largest number for the top of its chain.
+ * By its descriptor: the directory is the VM's user's, who may give the name to something else at any moment.
+ * It gets the name of an overlay when it is one: whoever finds the VM at rest takes the one with the largest
+ * number for the top of its chain.
  */
 async function makeOverlay(
   file: string,
@@ -76,7 +80,10 @@ async function makeOverlay(
   }
 }
 
-/** The chains for a VM that starts again in its own directory: a new overlay where the one on top is a snapshot's by now. */
+/**
+ * The chains for a VM that starts again in its own directory: a new overlay where the one on top is a
+ * snapshot's by now.
+ */
 export async function renewTops(disks: readonly Disk[], tools: OverlayTools): Promise<Disk[]> {
   return await addOverlays(disks, tools, (top) => isSealed(join(tools.dir, top)))
 }
@@ -89,8 +96,9 @@ export async function removeOverlays(disks: readonly Disk[], dir: string): Promi
 }
 
 /**
- * Takes the right to write frozen layers from everybody, and the files from QEMU's own user: whoever breaks out of a guest
- * must not reach back into its snapshots. Forks read them as users of their own, in directories that keep all others out.
+ * Takes the right to write frozen layers from everybody, and the files from QEMU's own user: whoever breaks
+ * out of a guest must not reach back into its snapshots. Forks read them as users of their own, in
+ * directories that keep all others out.
  */
 export async function sealLayers(disks: readonly Disk[], dir: string): Promise<void> {
   const overlays = disks.flatMap(({ layers }, index) =>
@@ -100,8 +108,9 @@ export async function sealLayers(disks: readonly Disk[], dir: string): Promise<v
 }
 
 /**
- * Brings a frozen overlay into a payload, before `sealLayers`. A process that was broken out of may keep a file open for writing that it
- * wrote once. So where the file system clones, payload and VM get a clone that no VM ever had open for writing.
+ * Brings a frozen overlay into a payload, before `sealLayers`. A process that was broken out of may keep a
+ * file open for writing that it wrote once. So where the file system clones, payload and VM get a clone that
+ * no VM ever had open for writing.
  */
 export async function keepOverlay(
   file: string,

@@ -37,7 +37,10 @@ const jobId = (disk: number): string => `${JOB_PREFIX}${disk}`
 /** Whether a block job is one of our merges, by its id. */
 export const isMergeJob = (id: string): boolean => id.startsWith(JOB_PREFIX)
 
-/** The disks whose merge an earlier caller left under way. Those that have ended since are taken off QEMU's list. */
+/**
+ * The disks whose merge an earlier caller left under way. Those that have ended since are taken off QEMU's
+ * list.
+ */
 export async function mergesUnderWay(monitor: Monitor): Promise<ReadonlySet<number>> {
   const jobs = (await monitor.execute<Job[]>("query-jobs")).filter(({ id }) => isMergeJob(id))
   const ended = jobs.filter(({ status }) => status === "concluded")
@@ -48,8 +51,9 @@ export async function mergesUnderWay(monitor: Monitor): Promise<ReadonlySet<numb
 }
 
 /**
- * Starts a merge, or takes up the one that an earlier caller left, and waits until all is copied. QEMU then waits for `finishMerge`, and the
- * file's header still names the old chain. When the signal aborts, the merge is cancelled and has ended when this throws `cancelled`.
+ * Starts a merge, or takes up the one that an earlier caller left, and waits until all is copied. QEMU then
+ * waits for `finishMerge`, and the file's header still names the old chain. When the signal aborts, the merge
+ * is cancelled and has ended when this throws `cancelled`.
  */
 export async function copyLayers(
   monitor: Monitor,
@@ -76,7 +80,9 @@ export async function copyLayers(
   }
 }
 
-/** Lets QEMU write the new chain into the active layer's header. What was copied must be in the file by then. */
+/**
+ * Lets QEMU write the new chain into the active layer's header. What was copied must be in the file by then.
+ */
 export async function finishMerge(monitor: Monitor, disk: number): Promise<void> {
   const id = jobId(disk)
   await monitor.execute("job-finalize", { id })
@@ -90,7 +96,10 @@ export async function finishMerge(monitor: Monitor, disk: number): Promise<void>
   await monitor.execute("job-dismiss", { id })
 }
 
-/** Cancels our merges of a VM and waits until QEMU has let go of them. The disks stay whole: what was copied is only there twice. */
+/**
+ * Cancels our merges of a VM and waits until QEMU has let go of them. The disks stay whole: what was copied
+ * is only there twice.
+ */
 export async function cancelMerges(monitor: Monitor): Promise<void> {
   for (const { id } of await monitor.execute<Job[]>("query-jobs"))
     if (isMergeJob(id)) await cancelMerge(monitor, id)
@@ -117,7 +126,8 @@ async function startOrTakeUp(monitor: Monitor, merge: Merge): Promise<void> {
     "job-id": id,
     device: active,
     speed: bytesPerSecond,
-    // Else QEMU makes up a name from how it opened the file; ours must hold in every directory with links to the chain.
+    // Else QEMU makes up a name from how it opened the file; ours must hold in every directory with links to
+    // the chain.
     ...(base && { "base-node": base.node, "backing-file": base.file }),
     "auto-finalize": false,
     // Else the outcome is gone with the event that nobody may have heard.

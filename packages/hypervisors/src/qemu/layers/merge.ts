@@ -31,14 +31,16 @@ export const layersUnmergedMax = 8
 const BLOCK_BYTES = 512
 
 /**
- * Shortens the chains of a VM while it runs (or is paused): each disk with more than `layersMax` own overlays gets all of them copied into
- * its active one, so that only the caller's files stay below. Frozen layers are never written, because snapshots share them; their names in
- * `dir` are removed once the VM no longer uses them. Gives the chains as they are then.
+ * Shortens the chains of a VM while it runs (or is paused): each disk with more than `layersMax` own overlays
+ * gets all of them copied into its active one, so that only the caller's files stay below. Frozen layers are
+ * never written, because snapshots share them; their names in `dir` are removed once the VM no longer uses
+ * them. Gives the chains as they are then.
  *
- * Safe at any crash, and may be called again: a merge that was left half-way is taken up or starts anew. It needs a process; a stopped
- * VM's chain is merged when it runs again.
+ * Safe at any crash, and may be called again: a merge that was left half-way is taken up or starts anew. It
+ * needs a process; a stopped VM's chain is merged when it runs again.
  *
- * Throws `conflict`, `invalid_state`, `insufficient_storage`, `cancelled`, `corrupted`, `timeout`, `hypervisor_failed`, `hypervisor_gone`.
+ * Throws `conflict`, `invalid_state`, `insufficient_storage`, `cancelled`, `corrupted`, `timeout`,
+ * `hypervisor_failed`, `hypervisor_gone`.
  */
 export async function mergeLayers(options: MergeOptions): Promise<Disk[]> {
   const { dir, layersMax = layersUnmergedMax } = options
@@ -76,12 +78,16 @@ async function mergeDisk(
   const rate = bytesPerSecond ?? mergeRate(overlays.length, layersMax)
   const merge = { disk: index, active, ...(base && { base }), bytesPerSecond: rate }
   await copyLayers(monitor, merge, { signal, ...(onProgress && { onProgress }) })
-  // QEMU itself does not: killed after the header names the base, it would leave a layer without what was copied into it.
+  // QEMU itself does not: killed after the header names the base, it would leave a layer without what was
+  // copied into it.
   await flushNode(monitor, index, disk.layers)
   await finishMerge(monitor, index)
 }
 
-/** A file system that fills up would stop the guest at its next write, so a merge that may do that is not begun. */
+/**
+ * A file system that fills up would stop the guest at its next write, so a merge that may do that is not
+ * begun.
+ */
 async function assertRoom(dir: string, frozen: readonly DiskLayer[], virtualSize: number): Promise<void> {
   const stats = await Promise.all(frozen.map(async ({ file }) => await stat(join(dir, file))))
   const allocated = stats.reduce((sum, { blocks }) => sum + blocks * BLOCK_BYTES, 0)

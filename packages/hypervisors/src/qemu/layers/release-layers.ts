@@ -7,8 +7,9 @@ import type { Monitor } from "../monitor/qmp.ts"
 import { activeOverlays } from "./active-overlays.ts"
 
 /**
- * Makes QEMU let go of the overlays that are in no chain any more, and removes their names from the VM's directory; other links (of
- * snapshots and forks) keep the bytes. Only for whoever holds the VM: a capture under way has layers that are in no chain yet.
+ * Makes QEMU let go of the overlays that are in no chain any more, and removes their names from the VM's
+ * directory; other links (of snapshots and forks) keep the bytes. Only for whoever holds the VM: a capture
+ * under way has layers that are in no chain yet.
  */
 export async function releaseLayers(monitor: Monitor, dir: string): Promise<void> {
   const active = await activeOverlays(monitor)
@@ -47,7 +48,10 @@ async function openOverlays(monitor: Monitor, disk: number): Promise<ReadonlySet
   return new Set(numbers.flatMap((match) => (Number(match?.[1]) === disk ? [Number(match?.[2])] : [])))
 }
 
-/** The header that names the short chain must be on the device before the files of the long one lose their names. */
+/**
+ * The header that names the short chain must be on the device before the files of the long one lose their
+ * names.
+ */
 async function syncHeader(path: string): Promise<void> {
   const file = await open(path, "r")
   try {

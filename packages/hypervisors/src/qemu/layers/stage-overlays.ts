@@ -8,8 +8,9 @@ import { activeOverlays } from "./active-overlays.ts"
 import { addOverlays, removeOverlays, type OverlayTools } from "./layers.ts"
 
 /**
- * Prepares the next overlay of each writable disk of a VM of ours. New layers are made and opened before the pause, so that switching to
- * them is one quick transaction inside it; they stay, unless the switch never came.
+ * Prepares the next overlay of each writable disk of a VM of ours. New layers are made and opened before the
+ * pause, so that switching to them is one quick transaction inside it; they stay, unless the switch never
+ * came.
  */
 export async function stageOverlays(monitor: Monitor, tools: OverlayTools): Promise<DiskFreeze> {
   const frozen = await readDisks(tools.dir, await activeOverlays(monitor))

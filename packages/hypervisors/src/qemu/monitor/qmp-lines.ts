@@ -5,21 +5,25 @@ import { readBoundedLines } from "../../process/bounded-lines.ts"
 /** Longest line of QEMU: events, the greeting and most answers take some hundred bytes. */
 export const lineBytesMax = 64 * 1024
 /**
- * Most events, and most bytes of events, in one second. QEMU limits the rate of those that a guest can cause. All may come in one turn of
- * the event loop, and JSON of this length, whatever is in it, is parsed within some milliseconds.
+ * Most events, and most bytes of events, in one second. QEMU limits the rate of those that a guest can cause.
+ * All may come in one turn of the event loop, and JSON of this length, whatever is in it, is parsed within
+ * some milliseconds.
  */
 const flood = { windowMs: 1_000, lines: 1_000, bytes: 256 * 1024 } as const
 
 export interface LineReader {
   /** The longest line that may come now, in bytes. */
   readonly bytesMax: () => number
-  /** Takes one line without its end. True when it answers a command, so that it does not count as an event. Throws for what is no QMP. */
+  /**
+   * Takes one line without its end. True when it answers a command, so that it does not count as an event.
+   * Throws for what is no QMP.
+   */
   readonly onLine: (line: string) => boolean
 }
 
 /**
- * Reads the lines of a monitor. The peer may be a QEMU that its guest has taken over: for a line that is too long, a flood of events, or
- * what `onLine` throws, the socket is destroyed with `hypervisor_untrusted`.
+ * Reads the lines of a monitor. The peer may be a QEMU that its guest has taken over: for a line that is too
+ * long, a flood of events, or what `onLine` throws, the socket is destroyed with `hypervisor_untrusted`.
  */
 export function readLines(socket: Socket, { bytesMax, onLine }: LineReader): void {
   const events = eventMeter()

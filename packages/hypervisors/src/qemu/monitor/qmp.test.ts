@@ -18,7 +18,10 @@ interface Peer extends AsyncDisposable {
   send(data: string | Buffer): void
 }
 
-/** A QEMU that answers each command of the negotiation, and `answers` for the others; a command without an answer gets none. */
+/**
+ * A QEMU that answers each command of the negotiation, and `answers` for the others; a command without an
+ * answer gets none.
+ */
 async function peer(answers: Readonly<Record<string, unknown>> = {}): Promise<Peer> {
   await using opened = new AsyncDisposableStack()
   const dir = await mkdtemp(join(tmpdir(), "stillframe-monitor-"))

@@ -5,7 +5,10 @@ import type { SocketKind } from "../../process/own-socket.ts"
 import { logHasWhy } from "../../refusal.ts"
 import { lineBytesMax, readLines } from "./qmp-lines.ts"
 
-/** Answers that grow with the VM: 16 disks of hundreds of layers, 255 processors, and the types that a QEMU has. */
+/**
+ * Answers that grow with the VM: 16 disks of hundreds of layers, 255 processors, and the types that a QEMU
+ * has.
+ */
 const answerBytesMax: Readonly<Record<string, number>> = {
   "query-block": 4 * 1024 ** 2,
   "query-named-block-nodes": 4 * 1024 ** 2,
@@ -31,13 +34,17 @@ export interface Monitor {
   /** Exact version from the greeting, for example `7.2.22`. */
   readonly version: string
   /**
-   * Sends one command and resolves with its `return`. Throws `hypervisor_failed` with QEMU's own words in `said`, `hypervisor_gone` when the
-   * socket closes, `hypervisor_untrusted` when QEMU breaks the protocol, and `timeout` when no answer came: then the command may have run.
+   * Sends one command and resolves with its `return`. Throws `hypervisor_failed` with QEMU's own words in
+   * `said`, `hypervisor_gone` when the socket closes, `hypervisor_untrusted` when QEMU breaks the protocol,
+   * and `timeout` when no answer came: then the command may have run.
    */
   execute<T = unknown>(command: string, args?: object, timeoutMs?: number): Promise<T>
   /** Calls back for each event until the returned function is called. */
   subscribe(listener: (event: QmpEvent) => void): () => void
-  /** Resolves once when the connection has ended, by either side: with `hypervisor_untrusted` when QEMU broke the protocol. */
+  /**
+   * Resolves once when the connection has ended, by either side: with `hypervisor_untrusted` when QEMU broke
+   * the protocol.
+   */
   readonly closed: Promise<StillframeError | undefined>
   close(): void
 }
@@ -57,9 +64,10 @@ interface Pending {
 }
 
 /**
- * Connects to a QMP socket, reads the greeting and leaves negotiation mode. `answerMs`: how long a command's answer is waited for.
- * Throws `hypervisor_gone` when nobody listens, `hypervisor_silent` when QEMU hangs or another program holds the monitor, and
- * `hypervisor_untrusted` when the peer breaks the protocol or the socket is not the VM's own.
+ * Connects to a QMP socket, reads the greeting and leaves negotiation mode. `answerMs`: how long a command's
+ * answer is waited for. Throws `hypervisor_gone` when nobody listens, `hypervisor_silent` when QEMU hangs or
+ * another program holds the monitor, and `hypervisor_untrusted` when the peer breaks the protocol or the
+ * socket is not the VM's own.
  */
 export async function openMonitor(
   directory: string,

@@ -42,9 +42,9 @@ export const isUnderWay = (status: string | undefined): boolean =>
   status !== undefined && migrationUnderWay.has(status)
 
 /**
- * Makes a VM run, from whatever a dead or failed capture left: a save under way is cancelled first (`cont` during one would move its
- * point in time), then `cont` is repeated until the state reads running, or that of a guest that ran and has stopped by itself, because it is
- * refused for some milliseconds after a save ended.
+ * Makes a VM run, from whatever a dead or failed capture left: a save under way is cancelled first (`cont`
+ * during one would move its point in time), then `cont` is repeated until the state reads running, or that of
+ * a guest that ran and has stopped by itself, because it is refused for some milliseconds after a save ended.
  * Throws `timeout` when it does not run within 30 s, and whatever the monitor throws.
  */
 export async function ensureRunning(monitor: Monitor): Promise<void> {

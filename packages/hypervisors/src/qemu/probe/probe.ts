@@ -51,8 +51,9 @@ export async function hasMachine(binary: string, machine: string, signal: AbortS
 }
 
 /**
- * The numbered types in the output of `-machine help`, and the newest of each family. Not what the aliases `q35` and `pc` stand for:
- * some distributions name a type of their own there (`pc-q35-jammy`), which no other QEMU could restore.
+ * The numbered types in the output of `-machine help`, and the newest of each family. Not what the aliases
+ * `q35` and `pc` stand for: some distributions name a type of their own there (`pc-q35-jammy`), which no
+ * other QEMU could restore.
  */
 export function parseMachines(help: string): MachineTypes | undefined {
   const known = [...help.matchAll(/^(pc-(?:q35|i440fx)-\d+\.\d+)\s/gm)].map(([, name = ""]) => name)
@@ -72,8 +73,8 @@ function newest(known: readonly string[], family: string): string | undefined {
 }
 
 /**
- * Whether KVM really runs guests here, by booting one: a `/dev/kvm` that opens proves nothing where it is emulated itself. `tcg` when the
- * trial does not get to its marker, for whatever reason.
+ * Whether KVM really runs guests here, by booting one: a `/dev/kvm` that opens proves nothing where it is
+ * emulated itself. `tcg` when the trial does not get to its marker, for whatever reason.
  */
 export async function probeAccel(
   binary: string,

@@ -6,8 +6,9 @@ const device = "/dev/userfaultfd"
 const switchFile = "/proc/sys/vm/unprivileged_userfaultfd"
 
 /**
- * Why the user that QEMU runs as may not guard a guest's memory while it is saved, with what a person can do; undefined where
- * nothing is known that speaks against it. Root is never asked: what it may do is seen by trying.
+ * Why the user that QEMU runs as may not guard a guest's memory while it is saved, with what a person can do;
+ * undefined where nothing is known that speaks against it. Root is never asked: what it may do is seen by
+ * trying.
  */
 export async function userfaultfdObstacle(runAs?: { uid: number; gid: number }): Promise<string | undefined> {
   const uid = runAs?.uid ?? process.getuid?.() ?? 0

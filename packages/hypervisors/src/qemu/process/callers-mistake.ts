@@ -2,8 +2,9 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { GuestRefusal } from "../../refusal.ts"
 
 /**
- * QEMU's words for a launch that cannot work, and our sentence with the remedy. The first match counts. A refusal in other words is the
- * caller's too, but its sentence names no more than the members that may be at fault.
+ * QEMU's words for a launch that cannot work, and our sentence with the remedy. The first match counts. A
+ * refusal in other words is the caller's too, but its sentence names no more than the members that may be at
+ * fault.
  */
 const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   [
@@ -49,7 +50,9 @@ const mistakes: readonly (readonly [said: RegExp, sentence: string])[] = [
   ],
 ]
 
-/** Turns a refusal in known words into an `invalid_request` in ours. Any other failure is returned as it is. */
+/**
+ * Turns a refusal in known words into an `invalid_request` in ours. Any other failure is returned as it is.
+ */
 export function knownMistake(error: unknown): unknown {
   if (!(error instanceof GuestRefusal)) return error
   const sentence = mistakes.find(([said]) => said.test(error.said ?? ""))?.[1]

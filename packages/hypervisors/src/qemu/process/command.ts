@@ -4,7 +4,10 @@ import { blockNode, nodeName } from "../../disks/block-node.ts"
 import type { Disk } from "../../disks/disks.ts"
 import type { LaunchConfig } from "../../launch-config.ts"
 
-/** Names in an instance's directory, which is QEMU's working directory; they are relative so that none depends on where it lies. */
+/**
+ * Names in an instance's directory, which is QEMU's working directory; they are relative so that none depends
+ * on where it lies.
+ */
 export const qemuFiles = {
   command: "command.sock",
   watch: "watch.sock",
@@ -16,8 +19,9 @@ export const qemuFiles = {
 const validIdentity = /^[a-zA-Z0-9][a-zA-Z0-9-]{0,127}$/
 
 /**
- * QEMU's argument vector. Everything that depends on a caller is either a number, a word of a closed list, JSON, or the one argument
- * `-append`, which QEMU takes as it is. `identity` ends up in the process's name, by which a host finds its own VMs.
+ * QEMU's argument vector. Everything that depends on a caller is either a number, a word of a closed list,
+ * JSON, or the one argument `-append`, which QEMU takes as it is. `identity` ends up in the process's name,
+ * by which a host finds its own VMs.
  */
 export function qemuArguments(options: {
   config: LaunchConfig
@@ -67,8 +71,8 @@ function diskArguments(disk: Disk, index: number, driver: string): string[] {
 }
 
 /**
- * QEMU's default stops a guest for ENOSPC alone, and a quota that is used up (EDQUOT) would reach it as a broken disk. A write that
- * fails is kept and done again when the VM goes on. Failed reads reach the guest.
+ * QEMU's default stops a guest for ENOSPC alone, and a quota that is used up (EDQUOT) would reach it as a
+ * broken disk. A write that fails is kept and done again when the VM goes on. Failed reads reach the guest.
  */
 function onWriteError({ readonly }: Disk): object {
   return readonly ? {} : { werror: "stop" }

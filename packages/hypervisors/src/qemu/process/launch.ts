@@ -16,7 +16,10 @@ import { knownMistake } from "./callers-mistake.ts"
 import { qemuArguments, qemuFiles } from "./command.ts"
 
 export interface LaunchOptions {
-  /** The VM's directory of this generation, empty but for its layers and kernel; becomes QEMU's working directory. */
+  /**
+   * The VM's directory of this generation, empty but for its layers and kernel; becomes QEMU's working
+   * directory.
+   */
   dir: string
   /** Absolute: QEMU gets an environment of its own, with nothing of ours in it. */
   binary: string
@@ -35,9 +38,9 @@ const START_POLL_MS = 3
 const harmlessLink = /^((socket|pipe|anon_inode):|\/dev\/(null|zero|urandom|random|kvm)$|\/memfd:)/
 
 /**
- * Starts QEMU stopped (`-S`) in a session of its own, so that it outlives us, and waits until its monitor answers and every file that it
- * has open is one we named. Throws as `startProcess` does, `invalid_request` where QEMU's words are known to blame what the caller gave, and `timeout`; then no
- * process is left.
+ * Starts QEMU stopped (`-S`) in a session of its own, so that it outlives us, and waits until its monitor
+ * answers and every file that it has open is one we named. Throws as `startProcess` does, `invalid_request`
+ * where QEMU's words are known to blame what the caller gave, and `timeout`; then no process is left.
  */
 export async function launchQemu(options: LaunchOptions & { incoming?: boolean }): Promise<ProcessIdentity> {
   try {
@@ -52,7 +55,8 @@ async function startQemu(options: LaunchOptions & { incoming?: boolean }): Promi
   const { dir, disks, runAs, binary } = options
   await writeDisks(dir, disks)
   await beginLog(join(dir, qemuFiles.serial))
-  // A process that was broken out of may have left links there, which would be read before QEMU replaces them.
+  // A process that was broken out of may have left links there, which would be read before QEMU replaces
+  // them.
   for (const name of [qemuFiles.command, qemuFiles.watch]) await rm(join(dir, name), { force: true })
   if (runAs !== undefined) await giveDirectory(dir, runAs)
   const { identity } = await startProcess({
@@ -116,7 +120,8 @@ async function giveDirectory(dir: string, { uid, gid }: VmUser): Promise<void> {
     // Images and kernels are shared with other VMs, and a snapshot's copy stays the snapshot's.
     if (/^disk\d+\.(\d+\.)?(base|copy)$/.test(name) || name === qemuFiles.kernel || name === qemuFiles.initrd)
       continue
-    // The directory may have been its user's for a while, and a name in it may be that of anybody's file by now.
+    // The directory may have been its user's for a while, and a name in it may be that of anybody's file by
+    // now.
     const found = await lstat(join(dir, name))
     if (!found.isFile() || name === disksFile) continue
     // A sealed layer is a snapshot's too, and its owner could write it again.

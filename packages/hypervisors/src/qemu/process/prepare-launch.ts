@@ -9,8 +9,9 @@ import { ensureRunning } from "../monitor/resume.ts"
 import { qemuFiles } from "./command.ts"
 
 /**
- * Checks all that a launch names, on the host that will open it, and lays out the VM's directory with images of ours of the caller's
- * files. Throws `invalid_request` before anything is made, and what `importImage` throws.
+ * Checks all that a launch names, on the host that will open it, and lays out the VM's directory with images
+ * of ours of the caller's files. Throws `invalid_request` before anything is made, and what `importImage`
+ * throws.
  */
 export async function prepareLaunch(
   config: LaunchConfig,
@@ -23,7 +24,9 @@ export async function prepareLaunch(
   return await layFirstDisks(files.disks, { dir: place.dir, signal: place.signal, qemuImg, importer })
 }
 
-/** The files in a VM's directory that a restore of its snapshot needs beside the memory. They never change. */
+/**
+ * The files in a VM's directory that a restore of its snapshot needs beside the memory. They never change.
+ */
 export function immutableFiles(
   config: GuestConfig,
   disks: readonly Disk[],

@@ -24,9 +24,9 @@ const closedByQemu: ReadonlySet<string | undefined> = new Set([
 ])
 
 /**
- * Starts a QEMU process and loads a memory stream into it; the VM is left paused, `startGuest` lets it go on. Nothing of the stream touches
- * a file. On any failure the process is ended; throws `hypervisor_failed` with the reason from QEMU's log in `said`, `cancelled`, `timeout`, or
- * what `memory` threw.
+ * Starts a QEMU process and loads a memory stream into it; the VM is left paused, `startGuest` lets it go on.
+ * Nothing of the stream touches a file. On any failure the process is ended; throws `hypervisor_failed` with
+ * the reason from QEMU's log in `said`, `cancelled`, `timeout`, or what `memory` threw.
  */
 export async function restoreQemu(
   options: LaunchOptions & { memory: AsyncIterable<Uint8Array> },

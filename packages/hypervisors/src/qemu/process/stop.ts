@@ -8,8 +8,9 @@ import { qemuFiles } from "./command.ts"
 const POLL_MS = 20
 
 /**
- * Ends a VM: its guest is asked first (ACPI's power button), and after `guestMs`, or at once if it stands still, the process is,
- * which writes out what the guest has written; after `processMs` more it is killed. Resolves when the process is gone.
+ * Ends a VM: its guest is asked first (ACPI's power button), and after `guestMs`, or at once if it stands
+ * still, the process is, which writes out what the guest has written; after `processMs` more it is killed.
+ * Resolves when the process is gone.
  */
 export async function stopQemu(
   dir: string,

@@ -23,7 +23,10 @@ export interface Fault {
 
 const taken = new Map<string, number>()
 
-/** What is to go wrong with this request, by `fault.json` as it is now: `{"vm.pause": {"does": "refuse", "times": 1}}`. */
+/**
+ * What is to go wrong with this request, by `fault.json` as it is now:
+ * `{"vm.pause": {"does": "refuse", "times": 1}}`.
+ */
 export function takeFault(request: string): Fault | undefined {
   const fault = readFaults()[request]
   const count = taken.get(request) ?? 0

@@ -8,8 +8,9 @@ const tickAt = 0x1000
 const tickMs = 10
 
 /**
- * Does what the heartbeat image does: fills memory with a pattern, then prints `<tick> <sum>` for ever. Tick and pattern
- * are read from the memory they were saved to, so a guest that goes on by one with the same sum has got its memory back.
+ * Does what the heartbeat image does: fills memory with a pattern, then prints `<tick> <sum>` for ever. Tick
+ * and pattern are read from the memory they were saved to, so a guest that goes on by one with the same sum
+ * has got its memory back.
  */
 export class Guest {
   #tick = 0
@@ -66,7 +67,10 @@ export class Guest {
   }
 }
 
-/** In signed numbers until the end, which the processor adds up ten times as fast: every guest does this all the time. */
+/**
+ * In signed numbers until the end, which the processor adds up ten times as fast: every guest does this all
+ * the time.
+ */
 function sumOf(pattern: Uint32Array): number {
   const signed = new Int32Array(pattern.buffer)
   let sum = 0

@@ -5,8 +5,9 @@ import type { Fault } from "./faults.ts"
 import type { FakeVmm, VmConfig } from "./vmm.ts"
 
 /**
- * Writes the three files, none of which may exist. Nothing is flushed, and what was written before a failure stays. The
- * two small ones are written by a single call whose count nobody reads, so a full disk cuts them without an error.
+ * Writes the three files, none of which may exist. Nothing is flushed, and what was written before a failure
+ * stays. The two small ones are written by a single call whose count nobody reads, so a full disk cuts them
+ * without an error.
  */
 export function snapshot(vmm: FakeVmm, body: Record<string, unknown>, fault: Fault | undefined): Answer {
   const failed = ["Error from API", "The VM could not be snapshotted"]

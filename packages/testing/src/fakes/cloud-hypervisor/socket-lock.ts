@@ -11,7 +11,10 @@ export async function lockSocket(socket: string): Promise<void> {
   rmSync(socket, { force: true })
 }
 
-/** Node has no file locks; a name in the kernel goes with its process just like one. Rejects when another holds it. */
+/**
+ * Node has no file locks; a name in the kernel goes with its process just like one. Rejects when another
+ * holds it.
+ */
 export async function holdName(name: string): Promise<() => void> {
   const server = createServer().listen(`\0stillframe-fake/${name}`)
   await once(server, "listening")

@@ -1,4 +1,7 @@
-/** Members that each body may have, and since which minor version of 1.x: Firecracker refuses a body with any other. */
+/**
+ * Members that each body may have, and since which minor version of 1.x: Firecracker refuses a body with any
+ * other.
+ */
 const fields: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   "/actions": { action_type: 0 },
   "/boot-source": { kernel_image_path: 0, initrd_path: 0, boot_args: 0 },

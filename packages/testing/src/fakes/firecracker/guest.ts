@@ -1,6 +1,9 @@
 import { readSync, writeSync } from "node:fs"
 
-/** A guest like our heartbeat: adds up a pattern in its memory for ever and prints `<tick> <sum>` on the console. */
+/**
+ * A guest like our heartbeat: adds up a pattern in its memory for ever and prints `<tick> <sum>` on the
+ * console.
+ */
 export interface Guest {
   run(): void
   pause(): void
@@ -17,7 +20,10 @@ const patternAt = 2 * chunkBytes
 const console = 1
 const sigbus = 149
 
-/** A guest that starts anew, or one whose memory is the file behind `fd`: mapped, so it is read whenever the guest looks. */
+/**
+ * A guest that starts anew, or one whose memory is the file behind `fd`: mapped, so it is read whenever the
+ * guest looks.
+ */
 export function startGuest(fd?: number): Guest {
   let tick = fd === undefined ? 0 : read(fd, 4, 0).readUInt32LE()
   let timer: NodeJS.Timeout | undefined
@@ -63,7 +69,10 @@ function freshPattern(): Buffer {
   return bytes
 }
 
-/** In signed numbers until the end, which the processor adds up four times as fast: every guest does this all the time. */
+/**
+ * In signed numbers until the end, which the processor adds up four times as fast: every guest does this all
+ * the time.
+ */
 function sumOf(pattern: Buffer): number {
   const words = new Int32Array(pattern.buffer, pattern.byteOffset, patternBytes / 4)
   let sum = 0

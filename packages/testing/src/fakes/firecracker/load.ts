@@ -17,7 +17,10 @@ export interface Load {
 const noMemory = "Failed to load guest memory: Error creating guest memory from file: "
 const noFile = "No such file or directory (os error 2)"
 
-/** State first, then memory, and drives at last. The file behind `memory` is mapped. Throws with Firecracker's words. */
+/**
+ * State first, then memory, and drives at last. The file behind `memory` is mapped. Throws with Firecracker's
+ * words.
+ */
 export function readSaved(load: Load, minor: number): { saved: SavedState; memory: number } {
   const saved = readState(load, minor)
   const memory = openMemory(load, saved.machine.mem_size_mib * chunkBytes, minor)

@@ -24,7 +24,10 @@ export function openLog(path: string | undefined, minor: number): Log {
   return (line, thread) => void writeSync(fd, logged(line, thread))
 }
 
-/** Ends the process as Firecracker's `main` does: the error to its log, and as Rust prints it to standard error. */
+/**
+ * Ends the process as Firecracker's `main` does: the error to its log, and as Rust prints it to standard
+ * error.
+ */
 export function exitWith(log: Log, said: string, error: string, code = 1): never {
   log(said)
   process.stderr.write(`Error: ${error}\n`)

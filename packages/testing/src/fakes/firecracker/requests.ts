@@ -20,7 +20,10 @@ const needed: Readonly<Record<string, readonly string[]>> = {
   "/snapshot/load": ["snapshot_path"],
 }
 
-/** The body of a request to change something. Throws with the words of Firecracker's parser, before anything is done. */
+/**
+ * The body of a request to change something. Throws with the words of Firecracker's parser, before anything
+ * is done.
+ */
 export function parseChange(method: string, path: string, text: string, minor: number): Fields {
   if (!changes.test(`${method} ${path}`))
     throw new Error(`Invalid request method and/or path: ${method} ${path.split("/")[1] ?? ""}.`)

@@ -23,7 +23,10 @@ const words: Readonly<Record<string, string>> = {
   EACCES: "Permission denied",
 }
 
-/** State first, then memory, each synced; the memory file gets its size before its content. Throws with Firecracker's words. */
+/**
+ * State first, then memory, each synced; the memory file gets its size before its content. Throws with
+ * Firecracker's words.
+ */
 export async function save(
   { snapshot_path, mem_file_path }: { snapshot_path: string; mem_file_path: string },
   state: SavedState,

@@ -65,7 +65,10 @@ function decode(bytes: Buffer, minor: number): SavedState {
   return state
 }
 
-/** Firecracker seldom comes to read the version of another one's state: it fails before, also where both have the same format. */
+/**
+ * Firecracker seldom comes to read the version of another one's state: it fails before, also where both have
+ * the same format.
+ */
 function parsed(bytes: Buffer, minor: number): SavedState {
   let made: number | undefined
   try {

@@ -16,12 +16,14 @@ const LOCK_TIMEOUT_MS = 2000
 const LOCK_POLL_MS = 50
 
 /**
- * Writes what overlays of a VM that has ended hold into its owner's files, and removes them: before the VM is started again. May be broken
- * off and repeated at any point. Resolves with the owner's files that it completed.
+ * Writes what overlays of a VM that has ended hold into its owner's files, and removes them: before the VM is
+ * started again. May be broken off and repeated at any point. Resolves with the owner's files that it
+ * completed.
  *
  * By hand the same is `qemu-img commit <disk>.stillframe-overlay`, then removing that file.
  *
- * Throws `conflict` while the VM runs, when another file has taken the disk's place or the VM ran without its overlay, and `hypervisor_failed` when the disk is in use.
+ * Throws `conflict` while the VM runs, when another file has taken the disk's place or the VM ran without its
+ * overlay, and `hypervisor_failed` when the disk is in use.
  */
 export async function commitLeftover(
   home: string,
@@ -47,9 +49,10 @@ export async function commitLeftover(
 }
 
 /**
- * By descriptors: the directory may be QEMU's user's, who could lead `qemu-img`, which has our rights, to another file. What the two files
- * hold is that user's in any case, and he may write to them while this looks; the chain is ours, so no name in them is followed but that of
- * an external data file, which their headers must not have when they are looked at.
+ * By descriptors: the directory may be QEMU's user's, who could lead `qemu-img`, which has our rights, to
+ * another file. What the two files hold is that user's in any case, and he may write to them while this
+ * looks; the chain is ours, so no name in them is followed but that of an external data file, which their
+ * headers must not have when they are looked at.
  */
 async function commit(
   { base, overlay }: RecordedOverlay,
@@ -99,7 +102,10 @@ async function readable(
   throw new StillframeError("conflict", `${path} is missing or cannot be read; put the file back`)
 }
 
-/** A VM that was started again without its overlay has gone another way since; only its owner can say which of the two counts. */
+/**
+ * A VM that was started again without its overlay has gone another way since; only its owner can say which of
+ * the two counts.
+ */
 async function assertUntouched(
   base: RecordedOverlay["base"],
   { handle }: HostFile,
@@ -112,7 +118,10 @@ async function assertUntouched(
   )
 }
 
-/** A process that shows as a zombie may have threads left, which keep its image locks for some milliseconds more. */
+/**
+ * A process that shows as a zombie may have threads left, which keep its image locks for some milliseconds
+ * more.
+ */
 async function untilUnlocked(work: () => Promise<unknown>): Promise<void> {
   for (const end = performance.now() + LOCK_TIMEOUT_MS; ; await delay(LOCK_POLL_MS)) {
     try {

@@ -24,9 +24,15 @@ export type OverlayStep =
   | "unlinked"
 
 export interface MergeHooks {
-  /** Right before the second stop, as `beforePause` was before the first. Throws to leave the VM on its overlays for now. */
+  /**
+   * Right before the second stop, as `beforePause` was before the first. Throws to leave the VM on its
+   * overlays for now.
+   */
   beforeSecondPause?: (vm: { wasRunning: boolean }) => void | Promise<void>
-  /** The VM is as it was before the second stop, after a failure as well. Not called where it could not be resumed. */
+  /**
+   * The VM is as it was before the second stop, after a failure as well. Not called where it could not be
+   * resumed.
+   */
   afterSecondPause?: () => void | Promise<void>
   /** For logs, and for tests that stop the work half-way. */
   onStep?: (step: OverlayStep) => void | Promise<void>
@@ -42,12 +48,16 @@ interface BlockJob {
 const READY_POLL_MS = 50
 const PIVOT_POLL_MS = 1
 const PIVOT_TIMEOUT_MS = 5000
-/** What is still to be copied lengthens the second stop. A guest that writes all the time gets a longer one with each second. */
+/**
+ * What is still to be copied lengthens the second stop. A guest that writes all the time gets a longer one
+ * with each second.
+ */
 const REMAINING_BYTES_PER_S = 4 * 1024 * 1024
 
 /**
- * Leads an attached VM back from the overlays of an earlier capture to its own files, from wherever that capture was broken off. Does
- * nothing where there is no record. Resolves with the milliseconds for which the VM stood still. Throws as `mergeOverlays` does.
+ * Leads an attached VM back from the overlays of an earlier capture to its own files, from wherever that
+ * capture was broken off. Does nothing where there is no record. Resolves with the milliseconds for which the
+ * VM stood still. Throws as `mergeOverlays` does.
  */
 export async function settleOverlays(monitor: Monitor, home: string, hooks: MergeHooks): Promise<number> {
   const record = await readOverlayRecord(home)
@@ -55,8 +65,8 @@ export async function settleOverlays(monitor: Monitor, home: string, hooks: Merg
 }
 
 /**
- * Removes the overlays that the VM does not use any more. To be called before a broken capture's VM is resumed: an overlay that outlives
- * its merge would be older than the disk as soon as the guest writes again.
+ * Removes the overlays that the VM does not use any more. To be called before a broken capture's VM is
+ * resumed: an overlay that outlives its merge would be older than the disk as soon as the guest writes again.
  */
 export async function dropUnusedOverlays(monitor: Monitor, home: string): Promise<void> {
   const record = await readOverlayRecord(home)
@@ -67,10 +77,11 @@ export async function dropUnusedOverlays(monitor: Monitor, home: string): Promis
 }
 
 /**
- * Writes the overlays' content into the owner's files while the VM runs, stops it for the moment in which each disk changes back, removes
- * the overlays while nothing is written, and lets the VM go on if it ran. So at any crash an overlay that still exists may be committed.
- * Throws `hypervisor_failed` with the reason of a job that could not be done; then the VM runs on its overlays and the record stays. Throws
- * `conflict` where the VM that the overlays belong to is another process.
+ * Writes the overlays' content into the owner's files while the VM runs, stops it for the moment in which
+ * each disk changes back, removes the overlays while nothing is written, and lets the VM go on if it ran. So
+ * at any crash an overlay that still exists may be committed. Throws `hypervisor_failed` with the reason of a
+ * job that could not be done; then the VM runs on its overlays and the record stays. Throws `conflict` where
+ * the VM that the overlays belong to is another process.
  */
 export async function mergeOverlays(
   monitor: Monitor,
@@ -170,8 +181,9 @@ async function isAtWork(monitor: Monitor, job: string): Promise<boolean> {
 }
 
 /**
- * Removes an overlay that no device uses. Only the QEMU that has opened it can know that: one that its owner started since knows nothing of
- * what the overlay holds. The file goes first, so that a crash in between leaves a node and no doubt.
+ * Removes an overlay that no device uses. Only the QEMU that has opened it can know that: one that its owner
+ * started since knows nothing of what the overlay holds. The file goes first, so that a crash in between
+ * leaves a node and no doubt.
  */
 async function remove(
   monitor: Monitor,

@@ -36,8 +36,9 @@ export interface OverlayFreezeOptions extends MergeHooks {
 const OVERLAY_SUFFIX = ".stillframe-overlay"
 
 /**
- * Keeps the disks by letting the VM write to overlays beside them while they are copied. `finish` copies and leads the VM back to its own
- * files, which needs a second stop of some milliseconds. The way back is gone whatever happens to the copies, a cancellation included.
+ * Keeps the disks by letting the VM write to overlays beside them while they are copied. `finish` copies and
+ * leads the VM back to its own files, which needs a second stop of some milliseconds. The way back is gone
+ * whatever happens to the copies, a cancellation included.
  */
 export async function overlayFreeze(options: OverlayFreezeOptions): Promise<DiskFreeze> {
   const { monitor, disks, home } = options
@@ -156,7 +157,9 @@ async function removeCopies({ disks, dir }: OverlayFreezeOptions): Promise<void>
   for (const index of disks.keys()) await rm(join(dir, copyName(index)), { force: true })
 }
 
-/** So that a VM which its owner starts without the overlay, and which makes that one worthless, is found out. */
+/**
+ * So that a VM which its owner starts without the overlay, and which makes that one worthless, is found out.
+ */
 async function noteTimes(home: string, record: OverlayRecord): Promise<void> {
   const disks = record.disks.map(async (recorded) => {
     return { ...recorded, base: { ...recorded.base, mtimeMs: (await stat(recorded.base.path)).mtimeMs } }

@@ -4,8 +4,8 @@ import type { ProcessIdentity } from "../../../process/processes.ts"
 import type { AttachedDisk } from "../disks.ts"
 
 /**
- * Overlays that an attached VM may be writing to, though its owner knows nothing of them. On the device before the first is made and
- * until the last is gone, so that whoever comes after a crash leads the VM back.
+ * Overlays that an attached VM may be writing to, though its owner knows nothing of them. On the device
+ * before the first is made and until the last is gone, so that whoever comes after a crash leads the VM back.
  */
 export interface OverlayRecord {
   process: ProcessIdentity
@@ -20,7 +20,9 @@ export interface RecordedOverlay {
   /** The owner's disk, to which everything goes back. */
   base: AttachedDisk & {
     inode: number
-    /** As the VM left the file when it changed to the overlay; absent when its captor did not live to see it. */
+    /**
+     * As the VM left the file when it changed to the overlay; absent when its captor did not live to see it.
+     */
     mtimeMs?: number
   }
   /** Absolute, beside the base. */

@@ -9,8 +9,9 @@ import { copyName, frozenDisk, type AttachedDisk } from "../disks.ts"
 import { openAttachedFile } from "../file.ts"
 
 /**
- * Copies the disks of a VM that its owner has paused, before the save: nobody waits for it. An overlay would not do, because QEMU gives
- * its disks up when a paused VM was saved, and cannot merge one back before its owner lets the VM go on.
+ * Copies the disks of a VM that its owner has paused, before the save: nobody waits for it. An overlay would
+ * not do, because QEMU gives its disks up when a paused VM was saved, and cannot merge one back before its
+ * owner lets the VM go on.
  */
 export async function pausedFreeze(
   monitor: Monitor,
@@ -52,7 +53,8 @@ export async function copyDisks(
 ): Promise<void> {
   for (const [index, disk] of disks.entries()) {
     if (disk.readonly) continue
-    // `cp` runs with our rights: by its path it might read another file than the VM's, or wait for the other end of a pipe.
+    // `cp` runs with our rights: by its path it might read another file than the VM's, or wait for the other
+    // end of a pipe.
     await using file = await openAttachedFile(disk)
     const how = ["--reflink=auto", "--sparse=always", "--no-preserve=mode"]
     const copy = join(dir, copyName(index))
