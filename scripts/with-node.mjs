@@ -1,7 +1,7 @@
-// Runs a command of this checkout with everything it needs, on a machine that may have nothing but some Node
-// >= 18: node scripts/with-node.mjs <start|demo|test|check> -- <command...> Brings Node 24, the dependencies
-// and (except for `check`) QEMU, Redis and the guests, then becomes the command. Plain JavaScript of Node 18
-// without dependencies, because it is what runs before any of them is there.
+// Runs a command of this checkout with everything it needs, on a machine that may have nothing but Node 18 or
+// later: `node scripts/with-node.mjs <start|demo|test|check> -- <command...>`. It brings Node 24, the
+// dependencies and (except for `check`) QEMU, Redis and the guests, then becomes the command. It is plain
+// JavaScript of Node 18 without dependencies, because it runs before any of them is there.
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import {
