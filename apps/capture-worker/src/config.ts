@@ -27,25 +27,25 @@ export interface CaptureWorkerConfig {
   readonly host: string
   readonly pool: string
   readonly hostPaths: readonly string[]
-  /** Where the guests that come with us lie. */
+  /** The directory of the built-in guests. */
   readonly imagesDir: string
   /** Absolute, as the next one. */
   readonly qemuBinary: string
   readonly qemuImg: string
   /** The other hypervisors that this host may have. */
   readonly vmms: ReadonlyMap<Hypervisor, VmmBinary>
-  /** What an attached VM may run: real programs, where `qemuBinary` may be a script that starts one. */
+  /** Programs that an attached VM may run. They are real programs, while `qemuBinary` may be a script. */
   readonly attachBinaries: readonly string[]
   /** `auto`: KVM where a guest really boots on it, else TCG. */
   readonly accelerator: "auto" | "kvm" | "tcg"
-  /** What hypervisors that know nothing else need; tests name another. */
+  /** The device of hypervisors that need KVM; tests set another. */
   readonly kvmDevice: string
   /** A directory on a tmpfs for saves that a disk would keep waiting. */
   readonly staging: string | undefined
   /** The users that VMs run as where this process is root. */
   readonly vmUids: UidRange
   readonly pauseLimitMs: number
-  /** What a guest gets to shut itself down before its VM is ended. */
+  /** The time that a guest gets to shut down before its VM is ended. */
   readonly stopGraceMs: number
   /** How long nothing must have been asked of a VM before its disk layers are merged. */
   readonly mergeQuietMs: number

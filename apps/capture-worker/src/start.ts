@@ -146,12 +146,12 @@ async function holdKnownId(resources: AsyncDisposableStack, dataDir: string): Pr
   return id
 }
 
-/** What a worker before this one may have left undone with an instance. */
+/** Finishes the work that an earlier worker left on an instance. */
 async function takeBack(worker: Worker, merges: Merges, instance: InstanceRow): Promise<void> {
   const { id: instanceId, generation, state } = instance
   if (attachedInstance(instance) !== undefined) {
     if (hasVm(state)) worker.watches.start(instance)
-    // What is not possible now is done by the next capture, or by the watch at the VM's end.
+    // If this fails now, the next capture or the watch at the VM's end does it.
     await release(worker, instance, { forget: false }).catch((err: unknown) =>
       worker.log.warn({ err, instanceId }, "attached vm may still use overlays"),
     )

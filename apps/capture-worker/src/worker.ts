@@ -14,7 +14,7 @@ import type { Watches } from "./watch/watches.ts"
 /** By instance, the bytes that what is under way may still write into this host's `DATA_DIR`. */
 export type HostRoom = Map<string, number>
 
-/** What the handlers of one capture-worker work with. */
+/** Dependencies of the handlers of one capture-worker. */
 export interface Worker {
   readonly clusterId: string
   readonly config: CaptureWorkerConfig

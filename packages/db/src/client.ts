@@ -57,7 +57,7 @@ export function openDatabase({
     // A pool that is being closed may lose its last connections to a server that is being closed too.
     if (!pool.ending) onIdleError(error)
   })
-  // Likewise one that is in use or being closed: its query, if there is one, rejects by itself.
+  // A connection in use or being closed: its query, if there is one, rejects by itself.
   pool.on("connect", (client) => {
     client.on("error", () => undefined)
     onConnected?.()
@@ -89,7 +89,7 @@ const getTypeParser: typeof types.getTypeParser = (oid: number, format?: "text" 
 /** The database's clock: the only one that leases, deadlines and retries are measured by. */
 export const clock = sql<Date>`clock()`
 
-/** What `clock()` reads now. */
+/** The present time of `clock()`. */
 export async function now(db: Database): Promise<Date> {
   const { rows } = await sql<{ now: Date }>`select clock() as now`.execute(db)
   return rows[0]?.now ?? new Date(0)

@@ -1,9 +1,6 @@
 import { sql, type RawBuilder, type SelectQueryBuilder } from "kysely"
 
-/**
- * Where one page of a list ends and the next begins: a row's time of creation, to the microsecond, and its
- * id.
- */
+/** The end of a page and start of the next: a row's time of creation, to the microsecond, and its id. */
 export interface Position {
   /** RFC 3339 in UTC, as Postgres wrote it. A `Date` would round it, and rows would be skipped. */
   readonly createdAt: string

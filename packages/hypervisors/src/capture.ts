@@ -2,7 +2,7 @@ import type { CaptureMode } from "@stillframe/domain/snapshot"
 import type { Disk } from "./disks/disks.ts"
 import type { SavedFile } from "./file-vmm/saved-files.ts"
 
-/** What any capture is asked for, whatever runs the VM. */
+/** The request of a capture, for every hypervisor. */
 export interface CaptureRequest {
   /** The last moment to refuse: throws to leave the VM untouched. Comes right before the pausing command. */
   readonly beforePause: (vm: { wasRunning: boolean }) => void | Promise<void>
@@ -26,7 +26,7 @@ export interface CaptureRequest {
   readonly signal: AbortSignal
 }
 
-/** What a capture came to. */
+/** The result of a capture. */
 export interface Capture {
   /**
    * From before the pausing command to the VM reading as running; for a VM that was paused already, the

@@ -8,7 +8,7 @@ import type { ProcessIdentity } from "./process/processes.ts"
 import type { VmUser, VmUsers } from "./process/vm-users.ts"
 import type { Watch } from "./watch.ts"
 
-/** What a host has of one hypervisor. Plain data: it travels with every order. */
+/** A hypervisor of a host. Plain data, because it travels with every order. */
 export interface HypervisorTools {
   readonly name: HypervisorName
   /** Absolute. */
@@ -41,7 +41,7 @@ export interface VmLaunch {
   readonly signal: AbortSignal
 }
 
-/** What a capture saved, in whatever form it lies there now. */
+/** The saved memory, in its present form. */
 export interface CapturedMemory {
   /** In order. */
   stream(): AsyncIterable<Uint8Array>
@@ -50,7 +50,7 @@ export interface CapturedMemory {
    * payload has too.
    */
   place(path: string): Promise<void>
-  /** Where its other files lie, and their names. */
+  /** The directory and names of its other files. */
   readonly state: { readonly dir: string; readonly names: readonly string[] }
 }
 
@@ -84,10 +84,7 @@ export interface KeptFile {
  * it looks. What is refused because a hypervisor can't do it is `not_supported`, with the reason.
  */
 export interface Hypervisor {
-  /**
-   * Whether a save that is under way can be called off; otherwise a capture that is cancelled ends when its
-   * save does.
-   */
+  /** True if a running save can be cancelled. Otherwise a cancelled capture ends when its save does. */
   readonly canCancel: boolean
   find(identity: string): Promise<ProcessIdentity | undefined>
 
@@ -108,7 +105,7 @@ export interface Hypervisor {
    * there: those of another hypervisor in a form that this one has.
    */
   bring(frozen: readonly Disk[], place: KeepPlace): Promise<readonly Disk[]>
-  /** What a VM can write to, on top of what was brought. */
+  /** The layers that a VM may write, on top of the imported ones. */
   top(frozen: readonly Disk[], place: { dir: string; signal: AbortSignal }): Promise<Disk[]>
 
   /** The disks of a VM that does not run. */

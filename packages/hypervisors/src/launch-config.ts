@@ -81,7 +81,7 @@ export function checkLaunchConfig(config: LaunchConfig): void {
   checkGuestConfig(config)
 }
 
-/** Likewise of what is no hypervisor's own. */
+/** Checks the members that no hypervisor has for itself. */
 export function checkGuestConfig(config: GuestConfig): void {
   checkSize(config)
   if (config.disks.length > DISKS_MAX) throw invalid(`a VM has at most ${DISKS_MAX} disks`)

@@ -6,9 +6,7 @@ import { writeIntent, type PauseIntent } from "../pause/intent.ts"
 import type { AttachedInstance } from "./attached-instance.ts"
 import type { CaptureOrder, ReleaseOrder, StandbyOrder } from "./orders.ts"
 
-/**
- * What the captor has beyond the pause limit to resume the VM by itself, before the host's sweep kills it.
- */
+/** The captor's time beyond the pause limit to resume the VM, before the host's sweep kills it. */
 const resumeGraceSeconds = 5
 /** Into Standby a VM goes when its image is on the device: as long again as its save, at 64 MiB/s. */
 const sealMibPerSecond = 64

@@ -9,7 +9,7 @@ export interface AttachRequest {
 
 /** A VM that someone else started, as its instance's row keeps it once it was found. */
 export interface AttachedInstance extends Omit<AttachedVm, "standstill" | "blocked" | "launch"> {
-  /** Whether it may run on overlays of ours for a while. */
+  /** True if the VM may run on our overlays for a while. */
   readonly allowOverlay: boolean
   /** The first option of its command line that a VM of ours can't have: it can be captured, not restored. */
   readonly option?: string

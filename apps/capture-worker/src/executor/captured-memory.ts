@@ -11,7 +11,7 @@ import { openRegular } from "@stillframe/storage/open-regular"
 const readBytes = 1024 ** 2
 const threads = 2
 
-/** Where a payload's memory lies, and in which form. */
+/** The file and form of a payload's memory. */
 export interface MemoryPlace {
   readonly payloadDir: string
   /** The raw one or one of frames. Absent where the memory is in the state. */

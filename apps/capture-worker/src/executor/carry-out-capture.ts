@@ -59,7 +59,9 @@ async function payloadOf(order: CaptureOrder, dir: string, captor: Captor): Prom
   return sealCopy(order, dir, { from, manifest })
 }
 
-/** What earlier tries left: nothing names it, and their captors are dead, or the lock would not be ours. */
+/**
+ * Leftovers of earlier tries: no row names them, and their captors are dead, because this one holds the lock.
+ */
 async function removeUnsealed(dir: string): Promise<void> {
   // Not its parent: where that is missing the pool's disk is away, and nothing is to be written below its
   // mount point.

@@ -106,7 +106,7 @@ async function loadMemory(
     hypervisor.restore({ ...vm, memory: capturedMemory(place, manifest, vm.signal) }),
     assertAsCaptured(place, manifest, vm.signal),
   ])
-  // Where both fail, damage is why it could not be loaded.
+  // If both fail, damage is the reason why the memory could not be loaded.
   if (hashed.status === "rejected" && isDamage(hashed.reason)) throw hashed.reason
   if (loaded.status === "rejected") throw loaded.reason
   if (hashed.status === "rejected") throw hashed.reason

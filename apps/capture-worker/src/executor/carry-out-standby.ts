@@ -25,7 +25,7 @@ export async function carryOutStandby(order: StandbyOrder, captor: Captor): Prom
     if (sealed !== undefined) return sealed
     throw new StillframeError("hypervisor_gone", "the VM's process has ended; start the instance")
   }
-  // Of tries after which the VM was resumed: it is elsewhere by now.
+  // Images of tries after which the VM was resumed: its state is outdated.
   await rm(images, { recursive: true, force: true })
   const dir = join(images, order.token)
   await mkdir(dir, { recursive: true, mode: 0o700 })

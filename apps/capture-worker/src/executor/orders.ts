@@ -19,7 +19,7 @@ interface VmPlace {
   readonly generation: number
 }
 
-/** What every order of an operation carries. */
+/** Members that every order of an operation has. */
 export interface OperationOrder extends VmPlace {
   readonly operationId: string
   readonly token: string
@@ -27,13 +27,13 @@ export interface OperationOrder extends VmPlace {
   readonly leaseMs: number
 }
 
-/** What an order carries that needs the VM's hypervisor. */
+/** Members of an order that needs the VM's hypervisor. */
 export interface VmOrder extends OperationOrder {
   readonly hypervisor: HypervisorTools
   readonly storageDir: string
 }
 
-/** What an order to put a VM's state on disk carries. */
+/** Members of an order that saves a VM's state. */
 export interface SaveOrder extends VmOrder {
   readonly instanceName: string
   /** As the worker found it at its start; that of a VM that runs may be another. */
@@ -51,11 +51,11 @@ export interface CaptureOrder extends SaveOrder {
   readonly kind: "capture"
   readonly snapshotId: string
   readonly source: CaptureSource
-  /** Of a VM that runs. */
+  /** Set for a VM that runs. */
   readonly mode: CaptureMode
 }
 
-/** What a snapshot is taken of: the VM, the image that it was put away in, or its disks alone. */
+/** The source of a snapshot: the VM, its image in Standby, or its disks alone. */
 export type CaptureSource =
   | { readonly state: "Running" }
   | AttachedSource
@@ -178,7 +178,7 @@ export interface Launched {
   readonly launch: GuestConfig
 }
 
-/** What a captor answers with, by kind of order. */
+/** The answer of a captor, by kind of order. */
 export interface Results {
   capture: Manifest
   standby: Manifest

@@ -37,7 +37,7 @@ export async function saveVm(order: CaptureOrder, captor: Captor, dir: string): 
   return captured
 }
 
-/** What stops a captor before it has paused the VM, and from then on only what makes its result useless. */
+/** Stops a captor before the pause; afterwards only if its result has become useless. */
 function untilPaused({ signal, cancelled }: Captor): { signal: AbortSignal; onPaused: () => void } {
   const stop = new AbortController()
   const onStop = (): void => stop.abort(signal.reason)
@@ -70,8 +70,7 @@ async function withIntentRemoved<T>(order: CaptureOrder | StandbyOrder, work: ()
   } catch (error) {
     const intent = await readIntent(home)
     if (intent !== undefined) {
-      // Whatever went wrong, this process leaves the VM as it found it, or leaves the intent for the host's
-      // sweep.
+      // After any failure this process leaves the VM as it was, or leaves the intent for the host's sweep.
       await leaveAsFound(order.dataDir, intent)
       await removeIntent(home)
     }

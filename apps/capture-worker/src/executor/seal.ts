@@ -15,7 +15,7 @@ import type { CaptureOrder, StandbyOrder } from "./orders.ts"
 
 const decompressThreads = 2
 
-/** What a payload's manifest says beyond its order and its files. */
+/** Members of a payload's manifest beyond its order and files. */
 interface Captured {
   readonly kind: Manifest["kind"]
   readonly files: readonly SavedFile[]

@@ -6,19 +6,13 @@ import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
 import type { GuestConfig } from "@stillframe/hypervisors/launch-config"
 import type { StoredLaunch } from "./resolve-launch.ts"
 
-/** What this host was found to have of one hypervisor. */
+/** One hypervisor of this host, as its probe found it. */
 export interface HostHypervisor {
   readonly capabilities: Capabilities
   readonly tools: HypervisorTools
-  /**
-   * What a launch that was stored as its caller spelt it comes down to on this host. Throws
-   * `invalid_request`.
-   */
+  /** Resolves a stored launch for this host. Throws `invalid_request`. */
   resolveLaunch(stored: StoredLaunch): GuestConfig
-  /**
-   * What a guest that another hypervisor has run is launched with. Throws `invalid_request` for one that
-   * can't be.
-   */
+  /** Adapts a guest of another hypervisor. Throws `invalid_request` if that is impossible. */
   adopt(guest: GuestConfig): GuestConfig
 }
 

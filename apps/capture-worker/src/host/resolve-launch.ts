@@ -28,15 +28,15 @@ export interface StoredLaunch {
   }[]
 }
 
-/** What of this host's QEMU goes into every launch. */
+/** The settings of this host's QEMU that each launch needs. */
 interface QemuOfHost {
   readonly machines: MachineTypes
   readonly accel: LaunchConfig["accel"]
-  /** Where the guests that come with us lie. */
+  /** The directory of the built-in guests. */
   readonly imagesDir: string
 }
 
-/** What a stored launch comes down to on this host. Throws `invalid_request` for what can't be launched. */
+/** Resolves a stored launch for this host. Throws `invalid_request` if it cannot be launched. */
 export function resolveLaunch(
   stored: StoredLaunch,
   { machines, accel, imagesDir }: QemuOfHost,
@@ -44,7 +44,7 @@ export function resolveLaunch(
   return onQemu(guestOf(stored, imagesDir), { machine: pinMachine(stored.machine ?? "q35", machines), accel })
 }
 
-/** What a guest of another hypervisor is launched with on this host's QEMU. */
+/** Adapts a guest of another hypervisor to this host's QEMU. */
 export function adoptOnQemu(guest: GuestConfig, { machines, accel }: QemuOfHost): LaunchConfig {
   return onQemu(guest, { machine: machines.q35, accel })
 }
@@ -58,7 +58,7 @@ function onQemu(
   return launch
 }
 
-/** Likewise on a host's other hypervisors. */
+/** Resolves a stored launch for a hypervisor other than QEMU. */
 export function resolveGuest(stored: StoredLaunch, imagesDir: string): GuestConfig {
   if (stored.machine !== undefined)
     throw new StillframeError("invalid_request", '"launch.machine" is for QEMU only; omit it')
@@ -67,7 +67,7 @@ export function resolveGuest(stored: StoredLaunch, imagesDir: string): GuestConf
   return guest
 }
 
-/** Likewise of a guest that another hypervisor has run, without what was that one's own. */
+/** Adapts a guest of another hypervisor, without that one's own members. */
 export function adoptGuest(
   { memoryMib, vcpus, kernel, initrd, cmdline, disks }: GuestConfig,
   hypervisor: Hypervisor,

@@ -1,7 +1,7 @@
 import { accessSync, constants, statfsSync, statSync } from "node:fs"
 import { z } from "zod"
 
-/** What Linux calls a tmpfs. */
+/** The magic number of a tmpfs on Linux. */
 const tmpfsType = 0x0102_1994
 
 /**

@@ -20,9 +20,9 @@ import type { PlacedVm } from "./vm-order.ts"
 
 export interface RoomRequest {
   readonly instanceId: string
-  /** None is asked for where it is 0. */
+  /** 0: no room is needed. */
   readonly bytes: number
-  /** What they are for, and what else could be done. */
+  /** The purpose of the bytes, and the alternatives, for the error message. */
   readonly why: string
   /** The bytes by which the disks of the VM that is made may grow then; 0 where none is made. */
   readonly growth: number
@@ -39,7 +39,7 @@ export async function withHostRoom<T>(
 ): Promise<T> {
   if (bytes === 0) return work()
   const free = await freeBytes(config.dataDir)
-  // What they have written already is counted twice: rather one too few than a full disk.
+  // Bytes already written are counted twice: one operation too few is better than a full disk.
   const promised = [...room.values()].reduce((sum, other) => sum + other, 0)
   if (free - promised - bytes < config.spaceFloorBytes)
     throw new StillframeError(

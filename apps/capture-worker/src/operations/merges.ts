@@ -7,7 +7,7 @@ import { generationDir } from "@stillframe/storage/layout"
 import type { MergeOrder, Order } from "../executor/orders.ts"
 import type { Captors } from "./executors/captors.ts"
 
-/** Where each layer more costs the guest more than a wait costs the next operation. */
+/** From here on another layer costs the guest more than a wait costs the next operation. */
 const layersBearable = 4 * layersUnmergedMax
 
 type Vm = Omit<MergeOrder, "kind">

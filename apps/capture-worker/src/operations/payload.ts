@@ -14,13 +14,13 @@ import type { RestoreOrder } from "../executor/orders.ts"
 import { hostHypervisor } from "../host/host-hypervisor.ts"
 import type { Worker } from "../worker.ts"
 
-/** What an instance is built from. */
+/** The source of an instance. */
 export type Payload = Pick<
   RestoreOrder,
   "payloadDir" | "manifestSha256" | "memoryFile" | "launch" | "baseSha256"
 >
 
-/** What the API wrote into the operation; it checked it against the snapshot's kind. */
+/** Written by the API, which checked it against the snapshot's kind. */
 export function targetOf({ params }: ClaimedOperation): TargetState {
   return params["target"] as TargetState
 }

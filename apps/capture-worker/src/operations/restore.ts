@@ -161,10 +161,7 @@ async function commit(
   })
 }
 
-/**
- * What a snapshot puts back has not run or ended yet: the times and the end of the life before are no longer
- * its own.
- */
+/** A restored VM has not run yet: it must not keep the times and the end of its earlier life. */
 function ofNoLifeYet(
   target: TargetState,
 ): Partial<Pick<InstanceRow, "started_at" | "stopped_at" | "exit_code" | "exit_message">> {

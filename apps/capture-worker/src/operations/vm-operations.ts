@@ -163,7 +163,7 @@ async function askGuest(worker: Worker, context: OperationContext, instance: Ins
   }
 }
 
-/** Where the VM's owner has to decide something first, the instance stays one. */
+/** The instance stays until the VM's owner has decided. */
 async function forget(worker: Worker, instance: InstanceRow): Promise<void> {
   try {
     await release(worker, instance, { forget: true })

@@ -26,10 +26,7 @@ export function operationOrder(
   }
 }
 
-/**
- * Likewise of an order that needs the VM's hypervisor. Throws `hypervisor_unavailable` where the host has it
- * no more.
- */
+/** Adds the VM's hypervisor. Throws `hypervisor_unavailable` if the host no longer has it. */
 export function vmOrder(worker: Worker, context: OperationContext, instance: PlacedVm): VmOrder {
   return {
     ...operationOrder(worker, context, instance),

@@ -29,8 +29,7 @@ export function watchAttached({ process, controlSocket }: AttachedInstance): Sta
         await watchPid(process, stop.signal)
         return "ended_by_owner"
       } catch {
-        // Of a watch that was closed nobody hears any more; a look that failed for want of a descriptor is
-        // repeated.
+        // A closed watch reports nothing; a look that failed for lack of a descriptor is repeated.
         await (stop.signal.aborted ? never : delay(retryMs))
       }
     }

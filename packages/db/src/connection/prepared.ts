@@ -14,8 +14,7 @@ const mark = /^(?:select )?\/\* prepared: (\w+) \*\//
 
 /** A connection that prepares the statements marked as such. Not for a pooler in transaction mode. */
 export class PreparingClient extends Client {
-  // Of the many ways to call `query`, the one that carries a marked statement; the rest pass through as they
-  // come.
+  // Handles the one form of `query` that carries a marked statement; the others pass through.
   override query = ((...args: [unknown, ...never[]]): unknown => {
     const [text, values] = args
     const name = typeof text === "string" ? mark.exec(text)?.[1] : undefined

@@ -6,7 +6,7 @@ import { webhookResource, withOriginOnly, type WebhookRecord } from "@stillframe
 import { sql } from "kysely"
 import type { Database } from "../schema.ts"
 
-/** Of a reader. */
+/** A reader gets at most this many events at once. */
 export const eventsPerBatchMax = 1_000
 
 /** In one transaction, at most; fewer events where they make more deliveries. */

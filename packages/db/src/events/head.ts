@@ -1,15 +1,15 @@
 import type { Database } from "../schema.ts"
 
 export interface EventHead {
-  /** Of the newest event; 0 before the first. */
+  /** The sequence of the newest event; 0 before the first. */
   readonly sequence: number
-  /** Of the oldest that is kept; one more than `sequence` when none is. */
+  /** The sequence of the oldest kept event; one more than `sequence` if there is none. */
   readonly oldest: number
 }
 
 /**
- * Where the feed ends and begins. All events up to `sequence` are visible to statements after this one. Read
- * after a list, `oldest` says whether that list may lack events that were removed.
+ * The bounds of the feed. All events up to `sequence` are visible to later statements. Read after a list,
+ * `oldest` tells if that list may lack removed events.
  */
 export function readEventHead(db: Database): Promise<EventHead> {
   return db.selectFrom("event_head").select(["sequence", "oldest"]).executeTakeFirstOrThrow()

@@ -41,6 +41,6 @@ export function removeOldEvents(db: OwnedDatabase, keptMs: number): Promise<numb
   })
 }
 
-/** Of a row of `deliveries`: whether somebody makes it, now or later. */
+/** True for a delivery that is still to be made. */
 const toBeMade = sql`(state = 'pending' and exists (
   select from webhooks where webhooks.id = deliveries.webhook_id and webhooks.enabled))`

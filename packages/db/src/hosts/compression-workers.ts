@@ -5,7 +5,7 @@ import type { Database } from "../schema.ts"
 import { hostFreshMs } from "./hosts.ts"
 
 export interface CompressionWorker {
-  /** Of the host that it works on. */
+  /** The name of its host. */
   readonly name: string
   readonly pool: string
   /** The binding in use for each algorithm, for people. */

@@ -42,7 +42,7 @@ export async function moveHost(db: Database, name: string, hostId: string): Prom
   await db.updateTable("hosts").set({ host_id: hostId }).where("name", "=", name).execute()
 }
 
-/** What a host said last, up or not; undefined for one that was never heard of. */
+/** The last report of a host, up or not; undefined if it never sent one. */
 export async function capabilitiesOf(db: Database, host: string): Promise<HostCapabilities | undefined> {
   const found = await db
     .selectFrom("hosts")

@@ -21,7 +21,7 @@ export interface NewInstance {
   readonly image: string
   readonly hypervisor: Hypervisor
   readonly host: string
-  /** What to launch, as the host's worker understands it. */
+  /** The launch, in the form that the host's worker reads. */
   readonly launch: Record<string, unknown>
   /** The VM of someone else that it is to be, in the same way. */
   readonly attached?: Record<string, unknown> | undefined
@@ -109,8 +109,8 @@ export async function instancesOfHost(db: Database, host: string): Promise<Insta
 }
 
 /**
- * What the worker found where a request had it attach, the VM's process among it. Undefined when the instance
- * was deleted meanwhile. Throws `conflict` when another living instance is that VM.
+ * Records the VM that a worker found for an attach, with its process. Undefined if the instance was deleted
+ * meanwhile. Throws `conflict` if another living instance is that VM.
  */
 export async function completeAttach(
   tx: Database,

@@ -4,7 +4,7 @@ import type { Database } from "../schema.ts"
 import type { SnapshotRow } from "../snapshots/snapshots.ts"
 import type { ClaimedOperation } from "./operations.ts"
 
-/** What a compression's operation says. */
+/** The parameters of a compression. */
 export interface CompressParams {
   /** The snapshot was completed before: this is not what its subscribers have waited for. */
   readonly again?: true
@@ -72,7 +72,7 @@ export async function publishCompressed(
       .where("id", "=", id)
       .where("status", "=", "ready")
       .where("compression_state", "=", "compressing")
-      // What is kept for inspection stays as it is.
+      // A quarantined snapshot is not compressed.
       .where("corrupted_at", "is", null)
       .returningAll()
       .executeTakeFirst()
@@ -90,7 +90,7 @@ export async function failCompression(
     .set({
       compression_error: message,
       progress: null,
-      // What tries of workers that died have left.
+      // Files that tries of dead workers left.
       superseded: true,
       ...(before === undefined
         ? { compression_state: "error" }

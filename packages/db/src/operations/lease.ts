@@ -41,7 +41,7 @@ export function keepLease(
   function schedule(): void {
     if (disposed || lost.signal.aborted) return
     timer = setTimeout(() => void renew(), leaseRenewalMs)
-    // What is left to others when the process stops does not keep it.
+    // The renewal must not keep the process from ending.
     timer.unref()
   }
 

@@ -2,8 +2,7 @@ import { clock } from "../client.ts"
 import type { Database } from "../schema.ts"
 
 /**
- * Whether any operation waits for an instance or is at work on it, cancelled ones whose owner has not let go
- * included.
+ * True if an operation of the instance is queued or running, or cancelled and not yet let go by its owner.
  */
 export async function instanceBusy(db: Database, instanceId: string): Promise<boolean> {
   const row = await db
@@ -20,7 +19,7 @@ export async function instanceBusy(db: Database, instanceId: string): Promise<bo
   return row !== undefined
 }
 
-/** Whether a cancelled operation of this snapshot may still be at work on its files. */
+/** True if a cancelled operation of this snapshot may still write its files. */
 export async function cancelledStillAtWork(db: Database, snapshotId: string): Promise<boolean> {
   const row = await db
     .selectFrom("operations")
@@ -33,7 +32,7 @@ export async function cancelledStillAtWork(db: Database, snapshotId: string): Pr
   return row !== undefined
 }
 
-/** Whether any operation of a snapshot is open, or a cancelled one may still be at work. */
+/** True if an operation of the snapshot is open, or a cancelled one may still be at work. */
 export async function snapshotBusy(db: Database, snapshotId: string): Promise<boolean> {
   const row = await db
     .selectFrom("operations")
@@ -46,7 +45,7 @@ export async function snapshotBusy(db: Database, snapshotId: string): Promise<bo
   return row !== undefined
 }
 
-/** Whether an operation holds this token, so that what it made may still be worked on. */
+/** True if an operation holds this token, so its files may still be written. */
 export async function tokenInUse(db: Database, token: string): Promise<boolean> {
   const row = await db.selectFrom("operations").select("id").where("token", "=", token).executeTakeFirst()
   return row !== undefined

@@ -28,7 +28,7 @@ async function writeProgress(db: Database, snapshotId: string, progress: number)
     .updateTable("snapshots")
     .set({ progress })
     .where("id", "=", snapshotId)
-    // What is finished has no progress any more.
+    // A finished operation has no progress.
     .where((row) => row.or([row("status", "=", "capturing"), row("compression_state", "=", "compressing")]))
     .returning(["id", "source_instance_id", "status", "compression_state"])
     .executeTakeFirst()
@@ -48,7 +48,7 @@ export function listenForProgress(waker: Waker, listener: (progress: SnapshotPro
   })
 }
 
-/** Whoever reaches the database can notify on its channels, by hand too. */
+/** Any user of the database can notify on its channels, so a message is validated. */
 function parse(payload: string): SnapshotProgress | undefined {
   try {
     const told = JSON.parse(payload) as SnapshotProgress | null

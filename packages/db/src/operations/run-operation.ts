@@ -13,8 +13,8 @@ import {
 } from "./operations.ts"
 
 /**
- * What a handler gets to work with. `signal` ends it: lease lost, work cancelled, or the process stops. Of
- * the last one `stopping` tells too: then the result is still of use.
+ * `signal` ends the handler: the lease is lost, the work cancelled, or the process stops. In the last case
+ * `stopping` is aborted too, and the result is still of use.
  */
 export interface OperationContext {
   readonly operation: ClaimedOperation

@@ -6,7 +6,7 @@ import type { Database } from "../schema.ts"
 const keptMs = 24 * 3_600_000
 const removedPerRound = 1_000
 
-/** What makes two requests the same: hashes in hexadecimal. */
+/** Two requests with these hashes (hexadecimal) are the same. */
 export interface KeyedRequest {
   readonly caller: string
   readonly method: string
@@ -15,10 +15,7 @@ export interface KeyedRequest {
   readonly bodyHash: string
 }
 
-/**
- * What a request has made: ids to find it again and what else its answer needs, and the resource as its first
- * answer showed it.
- */
+/** The ids that a request made, further parts of its answer, and the resource as first answered. */
 export interface Made {
   readonly made: Readonly<Record<string, string>>
   readonly body: object
@@ -38,7 +35,7 @@ export class KeyInProgress extends Error {
   override readonly name = "KeyInProgress"
 }
 
-/** What an earlier request with this key has made; undefined when there was none within 24 hours. */
+/** The result of an earlier request with this key; undefined if there was none within 24 hours. */
 export async function findKept(db: Database, request: KeyedRequest): Promise<KeptAnswer | undefined> {
   const row = await db
     .selectFrom("idempotency_keys")

@@ -13,7 +13,7 @@ export interface SnapshotFilter {
   readonly statuses: readonly SnapshotStatus[]
 }
 
-/** What a list shows: the rest of each row, read and parsed for nothing, would be felt. */
+/** Only the listed columns: reading and parsing the rest of each row would be felt. */
 const columns = [
   "id",
   "kind",

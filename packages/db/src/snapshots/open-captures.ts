@@ -1,9 +1,7 @@
 import { sql, type RawBuilder } from "kysely"
 import type { Database } from "../schema.ts"
 
-/**
- * Whose open captures are counted: an instance's, those in a host's queue, or those that a caller asked for.
- */
+/** The open captures of an instance, of a host's queue, or of a caller. */
 export type CapturesOf =
   | { readonly instanceId: string }
   | { readonly queue: string }

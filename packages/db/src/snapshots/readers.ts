@@ -13,7 +13,7 @@ import { lockSnapshot, requireSound, type SnapshotRow } from "./snapshots.ts"
 export const readerLeaseMs = 15 * 60_000
 const renewalMs = readerLeaseMs / 5
 
-/** Somebody who reads a snapshot's files, which stay until it is disposed of. */
+/** A reader of a snapshot's files. The files stay until it is disposed of. */
 export interface Reader extends AsyncDisposable {
   /** Names the files. */
   readonly snapshot: SnapshotRow
@@ -112,7 +112,7 @@ export async function removableMemory(
       .where("status", "=", "ready")
       .where("superseded", "=", true)
       .where("compression_state", "!=", "compressing")
-      // What is in quarantine stays as it was found.
+      // Files in quarantine stay as they were found.
       .where("corrupted_at", "is", null)
       .where("payload", "is not", null)
       .where("memory_file", "is not", null)

@@ -42,7 +42,7 @@ export interface NewSnapshot {
   readonly compression?: EffectiveCompression | undefined
   readonly queue: string
   readonly pool: string
-  /** Of a client that repeats requests by itself. */
+  /** Set for a client that repeats requests by itself. */
   readonly createTry?: CreateTry | undefined
   /** A hash of who asks for it. */
   readonly caller?: string | undefined
@@ -129,7 +129,7 @@ const unset = {
   corrupted_at: null,
 } as const
 
-/** Whether `error` is Postgres saying that the unique index `index` would be broken. */
+/** True if `error` reports a violation of the unique index `index`. */
 export function isUniqueViolation(error: unknown, index: string): boolean {
   const { code, constraint } = error as { code?: string; constraint?: string }
   return code === "23505" && constraint === index

@@ -33,9 +33,9 @@ export async function requestVerification(
   return pending?.id ?? createOperation(tx, { kind: "verify", queue: compressQueue(pool), snapshotId })
 }
 
-/** What reading a snapshot's files has come to. */
+/** The result of reading a snapshot's files. */
 export interface Verdict {
-  /** What differs from what was captured; undefined: nothing. */
+  /** The difference from the capture; undefined: none. */
   readonly damage: string | undefined
   /** Hashes of callers' disks, by file name. */
   readonly baseSha256: Readonly<Record<string, string>>
@@ -100,7 +100,7 @@ export function startScrub(
 
 const verifiedOrCaptured = sql<Date>`coalesce(verified_at, captured_at)`
 
-/** Whether work other than a scrub waits for a pool's workers. */
+/** True if work other than a scrub waits for a pool's workers. */
 export async function workWaits(db: Database, pool: string): Promise<boolean> {
   const { rows } = await sql`
     select from operations

@@ -23,7 +23,7 @@ export interface ClaimedDelivery {
   readonly sequence: number
   /** Counts from 1 in each round; this one included. */
   readonly attempt: number
-  /** Whose claim it is: the exact text of `claimed_until`. */
+  /** Identifies the claim: the exact text of `claimed_until`. */
   readonly claim: string
   readonly url: string
   /** The webhook took nothing since a failure. */
@@ -39,7 +39,7 @@ export interface Claimed {
   readonly deliveries: readonly ClaimedDelivery[]
   /** Those that the deliveries tell of, each once. */
   readonly events: readonly EventEnvelope[]
-  /** Of the webhooks that had something due, for a later turn. */
+  /** The floors of webhooks that had something due, for a later turn. */
   readonly floors: DueFloors
 }
 

@@ -4,7 +4,7 @@ import { prepared } from "../connection/prepared.ts"
 import type { Database } from "../schema.ts"
 import { claimMs, type ClaimedDelivery } from "./deliveries.ts"
 
-/** What an attempt came to. */
+/** The outcome of an attempt. */
 export interface DeliveryOutcome {
   readonly delivered: boolean
   readonly durationMs: number

@@ -2,7 +2,7 @@ import type { AttemptRecord, DeliveryRecord, DeliveryState } from "@stillframe/d
 import { sql, type SelectQueryBuilder } from "kysely"
 import type { Database, Schema } from "../schema.ts"
 
-/** Of one delivery, oldest first; those before the newest hundred are not shown. */
+/** The attempts of one delivery, oldest first; those before the newest hundred are not shown. */
 const attemptsShownMax = 100
 
 export interface DeliveryQuery {

@@ -11,7 +11,7 @@ export interface Redelivery {
   readonly to: number
   /** `missed`: only what has failed or was never to be delivered. `all`: what has been delivered, too. */
   readonly what: "missed" | "all"
-  /** Of the events themselves; their order may differ a little from that of their numbers. */
+  /** Times of the events; their order may differ a little from that of their numbers. */
   readonly time?: TimeRange | undefined
 }
 
@@ -25,7 +25,7 @@ export interface Redelivered {
   readonly outcome: "done" | "stopped" | "disabled" | "gone"
   /** How many have become due. */
   readonly deliveries: number
-  /** Of the last event that was looked at; one less than `from` when none was. */
+  /** The sequence of the last examined event; one less than `from` if there was none. */
   readonly lastSequence: number
 }
 
@@ -64,7 +64,7 @@ async function redeliverBatch(
   tx: Database,
   { webhookId, from, to, what, time }: Redelivery,
 ): Promise<number | "disabled" | "gone"> {
-  // Whoever disables it meanwhile fails these with the others.
+  // A concurrent disabling fails these deliveries with the others.
   const webhook = await lockWebhook(tx, webhookId)
   if (webhook === undefined) return "gone"
   if (!webhook.enabled) return "disabled"

@@ -23,8 +23,8 @@ export async function resendDelivery(
 }
 
 /**
- * What makes a delivery pending again. An attempt in flight loses its claim, so that its failure, which may
- * be the last of the round before, does not end this one; a receiver may see both.
+ * Makes a delivery pending again. An attempt in flight loses its claim, so its failure, perhaps the last of
+ * the round before, does not end this one; a receiver may see both.
  */
 export const pendingAgain = {
   state: "pending",

@@ -22,7 +22,7 @@ export interface NewWebhook {
   readonly secret: Buffer
 }
 
-/** What may be shown of a webhook. */
+/** The columns that callers may see. */
 export const webhookColumns = [
   "id",
   "url",
@@ -33,7 +33,7 @@ export const webhookColumns = [
   "enabled",
   "failing_since",
   "disabled_reason",
-  // What is over is no longer of interest to anybody.
+  // An expired secret is not shown.
   sql<Date | null>`case when previous_secret_until > ${clock} then previous_secret_until end`.as(
     "previous_secret_until",
   ),
@@ -65,7 +65,7 @@ export async function findWebhook(db: Database, id: string): Promise<WebhookRow 
   return db.selectFrom("webhooks").select(webhookColumns).where("id", "=", id).executeTakeFirst()
 }
 
-/** Likewise, and locked against changes: for work that needs it as it is. */
+/** Locks the row against changes, for work that needs it as it is. */
 export async function lockWebhook(tx: Database, id: string): Promise<WebhookRow | undefined> {
   // No key: its deliveries point to it, and are made all the time.
   return tx
@@ -76,7 +76,7 @@ export async function lockWebhook(tx: Database, id: string): Promise<WebhookRow 
     .executeTakeFirst()
 }
 
-/** What is absent stays as it is. */
+/** Absent members stay unchanged. */
 export interface WebhookChanges extends Omit<NewWebhook, "url" | "description" | "secret"> {
   readonly url?: string | undefined
   /** null: none any more. */

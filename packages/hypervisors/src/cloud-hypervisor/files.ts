@@ -13,7 +13,7 @@ export const vmFiles = {
   loading: "loading",
 } as const
 
-/** What `vm.snapshot` writes; the VMM chooses the names. */
+/** Files of `vm.snapshot`; the VMM chooses the names. */
 export const savedNames = { config: "config.json", state: "state.json", memory: "memory-ranges" } as const
 
 /** The state holds each device's, as text within text: some hundred KiB. */

@@ -43,7 +43,7 @@ export async function restoreVm(options: VmmLaunch & { readonly saved: string })
 }
 
 async function layOut(saved: string, loading: string, { config, disks, runAs }: VmmLaunch): Promise<void> {
-  // What a restore before this one left when its process was killed.
+  // Leftovers of an earlier restore whose process was killed.
   await rm(loading, { recursive: true, force: true })
   await mkdir(loading, { mode: 0o700 })
   const written = JSON.parse(await readRegular(join(saved, savedNames.config), jsonBytesMax)) as Record<

@@ -7,7 +7,7 @@ import { diskFile } from "./vm-config.ts"
 
 type Members = Record<string, unknown>
 
-/** What lies outside the VM's directory and can't be given to two VMs. A launch of ours names none of it. */
+/** Resources outside of the VM's directory, which two VMs cannot share. No launch of ours names one. */
 const hostThings = [
   "devices",
   "fs",

@@ -43,7 +43,7 @@ export async function saveVm(
   ]
 }
 
-/** What lies there may be another save's, and is not ours to remove when this one fails. */
+/** The file may be another save's, and is not ours to remove when this one fails. */
 async function assertEmpty(target: string): Promise<void> {
   const [name] = await readdir(target)
   if (name !== undefined)

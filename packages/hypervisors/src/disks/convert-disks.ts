@@ -8,7 +8,7 @@ import { readQcow2Header } from "./qcow2-header.ts"
 
 const statBlockBytes = 512
 
-/** Whether a disk is one raw file in the directory of its VM or payload, as all but QEMU have them. */
+/** True if a disk is one raw file in the directory of its VM or payload, as for all but QEMU. */
 export function isRawDisk({ layers }: Disk): boolean {
   const [only, ...below] = layers
   return only?.format === "raw" && below.length === 0 && !isAbsolute(only.file)

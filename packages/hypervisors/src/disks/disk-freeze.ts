@@ -10,10 +10,7 @@ export interface DiskFreeze {
   /** The files that the VM writes until `take`, to be flushed beforehand. */
   active: string[]
   take(): Promise<void>
-  /**
-   * What can wait until the VM runs again. Resolves with the milliseconds for which it stood still a second
-   * time.
-   */
+  /** Work that can wait until the VM runs again. Resolves with the milliseconds of a second stop. */
   finish(): Promise<number>
   /** After a failure: takes away what was made; what the VM may be using is first led back, or stays. */
   discard(): Promise<void>

@@ -11,7 +11,7 @@ import {
 import { checkPathShape, type DiskConfig } from "../launch-config.ts"
 import { readQcow2Header } from "./qcow2-header.ts"
 
-/** Where callers' files may lie on this host. */
+/** Directories of this host in which callers' files may lie. */
 export interface HostPathRules {
   /** `HOST_PATHS`: absolute directories. */
   hostPaths: readonly string[]
@@ -184,7 +184,7 @@ async function headOf({ handle }: HostFile): Promise<Buffer> {
   return buffer.subarray(0, bytesRead)
 }
 
-/** Whether a real path is a real directory or lies below it. */
+/** True if the real path is the directory or lies below it. */
 export function isInside(path: string, root: string): boolean {
   return path === root || path.startsWith(root.endsWith(sep) ? root : root + sep)
 }

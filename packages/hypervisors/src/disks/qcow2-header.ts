@@ -2,7 +2,7 @@ import { constants } from "node:fs"
 import { open } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
 
-/** What we need of a qcow2 header: QEMU's docs/interop/qcow2.txt, versions 2 and 3. */
+/** The used members of a qcow2 header: QEMU's docs/interop/qcow2.txt, versions 2 and 3. */
 export interface Qcow2Header {
   virtualSize: number
   backingFile?: string

@@ -27,7 +27,7 @@ async function move(from: string, to: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error
     await copyOpened(from, to)
   }
-  // Whoever wrote it can't put another one in its place here.
+  // The writer of the file cannot replace it here.
   const file = await lstat(to)
   if (!file.isFile() || file.nlink !== 1) throw noFileOfItsOwn(from)
   if (process.getuid?.() === 0) await chown(to, 0, 0)

@@ -3,20 +3,20 @@ import { mkdir, open, rm, rmdir, stat, statfs, unlink } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { namesOf } from "../files/names-of.ts"
 
-/** Where a VMM writes a save: decided and made before its VM is paused. */
+/** The place of a VMM's save, which is chosen and made before the pause. */
 export interface SavePlace {
   /** Absolute, an empty directory that the VM's process can write to. */
   readonly path: string
   /** The same by a name that its owner can't give to another directory; valid until it is removed. */
   readonly inside: string
-  /** Whether it lies on the tmpfs, whose room others may have taken by the time it is needed. */
+  /** True if it lies on the tmpfs, where other saves may take the room first. */
   readonly staged: boolean
   /** Removes it with all that is in it. */
   remove(): Promise<void>
 }
 
 export interface SaveSpot {
-  /** Whose owner the VM's process runs as. */
+  /** The VM's process runs as the owner of this directory. */
   readonly vmDir: string
   /** Absolute; does not exist yet. Its name, `saving-<token>`, is no other save's. */
   readonly dir: string
@@ -26,7 +26,7 @@ export interface SaveSpot {
 }
 
 const mib = 1024 ** 2
-/** What systems say of a directory that is to be unlinked, or that holds one. */
+/** Errors of systems for unlinking a directory, or one with entries. */
 const isDirectory: ReadonlySet<string | undefined> = new Set(["EISDIR", "EPERM", "ENOTEMPTY"])
 const directoryItself = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const bytesPerBlock = 512

@@ -30,9 +30,9 @@ export interface VmmLaunch {
  * saves and loads whole files while the VM is paused. It holds no connection: whatever it is asked, it looks.
  */
 export interface Vmm {
-  /** What its saves call the guest's memory; absent where that is no file of its own. */
+  /** The name of the guest's memory in its saves; absent if that is not a file of its own. */
   readonly memoryName?: string
-  /** Whether a restored VM's memory is the saved file itself, for as long as it lives. */
+  /** True if a restored VM maps the saved file for as long as it lives. */
   readonly mapsSaved?: boolean
   /**
    * Asks this binary, run as `runAs`, what it is and can do. Throws `hypervisor_unavailable` with the remedy.

@@ -9,7 +9,7 @@ export interface Clone {
   readonly opened?: string
 }
 
-/** What a file system answers that cannot share a file's blocks. */
+/** Errors of a file system that cannot share blocks. */
 const cannotClone: ReadonlySet<string | undefined> = new Set([
   "ENOTSUP",
   "EOPNOTSUPP",

@@ -51,7 +51,7 @@ function openFailure(code: string | undefined): string | undefined {
   return undefined
 }
 
-/** Where the descriptor leads now. Only Linux says that; elsewhere the path is resolved again. */
+/** The present path of the descriptor. Only Linux tells it; elsewhere the path is resolved again. */
 export async function pathOfDescriptor({ path, opened }: HostFile): Promise<string> {
   return opened === path ? realpath(path) : readlink(opened)
 }

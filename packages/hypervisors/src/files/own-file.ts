@@ -5,12 +5,9 @@ import { StillframeError } from "@stillframe/domain/errors"
 
 /** A file in a directory that may be the VM's user's, opened. */
 export interface OwnFile extends AsyncDisposable {
-  /**
-   * What was looked at, whatever its name means by now. Valid in every process of ours until this is disposed
-   * of.
-   */
+  /** A path to the examined file, even if its name changes. Valid in all our processes until disposed of. */
   readonly path: string
-  /** Whether it is this process's user's, so that no process of a VM can have written it. */
+  /** True if this process's user owns it, so that no VM can have written it. */
   readonly ours: boolean
 }
 

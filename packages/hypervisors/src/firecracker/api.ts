@@ -39,7 +39,7 @@ export async function call<T = undefined>(
   return (body === "" ? undefined : membersOf({ body })) as T
 }
 
-/** What `GET /` says. */
+/** The answer of `GET /`. */
 export interface InstanceInfo {
   readonly state: "Not started" | "Running" | "Paused"
   readonly vmm_version: string

@@ -11,7 +11,7 @@ export const firecrackerFiles = {
   serial: "serial.log",
   /** Standard error: why it would not start. */
   errors: "firecracker.err",
-  /** What Firecracker logs itself. */
+  /** Firecracker's own log. */
   log: "firecracker.log",
   ...bootFiles,
 } as const

@@ -51,7 +51,7 @@ export const createSnapshot = (place: string): FirecrackerRequest =>
     mem_file_path: `${place}/${savedNames.memory}`,
   })
 
-/** What a VM from a snapshot has on the host in place of what the captured one had. */
+/** Host resources of a restored VM in the place of the captured one's. */
 export interface LoadOverrides {
   readonly network?: readonly { readonly iface_id: string; readonly host_dev_name: string }[]
   readonly vsock?: { readonly uds_path: string }

@@ -69,7 +69,7 @@ async function abortOf(signal: AbortSignal): Promise<never> {
   throw signal.reason
 }
 
-/** Where the connection ended without an answer, the reason is in its logs. */
+/** If the connection ended without an answer, the reason is in the logs. */
 async function withLastWords(error: unknown, dir: string): Promise<unknown> {
   if (!(error instanceof StillframeError) || error.code !== "hypervisor_gone") return error
   const words = await lastWords(dir, firecrackerFiles.errors, firecrackerFiles.log)

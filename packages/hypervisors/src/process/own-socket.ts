@@ -81,7 +81,7 @@ export function giveSocket(directory: string, name: string): void {
   }
 }
 
-/** Where no descriptor leads to a socket. No VM runs as another user there. */
+/** For systems without `/proc/self/fd`, where no VM runs as another user. */
 function ownSocketByName(directory: string, name: string): OwnSocket {
   const path = join(directory, name)
   const found = existing(name, () => lstatSync(path))

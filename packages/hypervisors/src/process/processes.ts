@@ -35,7 +35,7 @@ export async function identifyOlder(pid: number, ageMs: number): Promise<Process
   return ranMs + AGE_SLACK_MS >= ageMs ? identity : undefined
 }
 
-/** Whether this very process still runs; a zombie does not. */
+/** True if this very process still runs; a zombie does not. */
 export async function processAlive(identity: ProcessIdentity): Promise<boolean> {
   const now = await identifyProcess(identity.pid)
   return now !== undefined && now.startTime === identity.startTime && now.bootId === identity.bootId

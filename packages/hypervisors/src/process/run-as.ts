@@ -1,6 +1,6 @@
 import { runProgram } from "./run-program.ts"
 
-/** Whether a program can be executed as another user at all: its path may lie where only root can walk. */
+/** True if another user can execute the program: its path may lie below a directory of root's. */
 export async function canRunAs(
   binary: string,
   runAs: { uid: number; gid: number },
@@ -12,7 +12,7 @@ export async function canRunAs(
   )
 }
 
-/** Whether another user may read and write a file or device. */
+/** True if another user may read and write the file or device. */
 export async function canOpenAs(
   path: string,
   runAs: { uid: number; gid: number },
@@ -24,7 +24,7 @@ export async function canOpenAs(
   )
 }
 
-/** Whether another user may walk into a directory, from the root on. */
+/** True if another user may enter the directory, from the root on. */
 export async function canEnterAs(
   path: string,
   runAs: { uid: number; gid: number },

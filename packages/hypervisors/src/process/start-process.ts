@@ -175,5 +175,5 @@ async function endedError(
   )
 }
 
-/** What hypervisors say when the guest's memory can't be had from the kernel. */
+/** Messages of hypervisors that cannot get the guest's memory from the kernel. */
 const noMemory = /cannot set up guest memory|Cannot allocate memory/

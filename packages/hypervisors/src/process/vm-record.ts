@@ -5,7 +5,7 @@ import { readOwnJson, writeOwnFile } from "../files/own-file.ts"
 import { checkSize, type GuestConfig } from "../launch-config.ts"
 import type { ProcessIdentity } from "./processes.ts"
 
-/** What a VM's directory says of its process, for whoever comes to it without the order that started it. */
+/** The record of a VM's process in its directory, for readers without the order that started it. */
 export interface VmRecord {
   readonly config: GuestConfig
   readonly process: ProcessIdentity

@@ -14,7 +14,7 @@ export function watchProcess(process: ProcessIdentity, control: VmControl): Watc
       await watchPid(process, stop.signal)
       return "gone"
     } catch {
-      // Of a watch that was closed nobody hears any more.
+      // A closed watch reports nothing.
       return never
     }
   }

@@ -68,7 +68,7 @@ export function qemuHypervisor(
   }
 }
 
-/** What was stored for a VM of QEMU's. */
+/** The stored launch of a QEMU VM. */
 function ofQemu(config: GuestConfig): LaunchConfig {
   if ("machine" in config) return config as LaunchConfig
   throw new StillframeError("invalid_request", "the VM was not launched by QEMU: it has no machine type")

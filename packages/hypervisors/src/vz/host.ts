@@ -7,7 +7,7 @@ import { runProgram } from "../process/run-program.ts"
 export interface VzHost {
   readonly platform: NodeJS.Platform
   readonly arch: string
-  /** Of the kernel. */
+  /** The version of the kernel. */
   readonly release: string
   /** The Mac itself, whatever is installed on it. */
   hardwareUuid(signal: AbortSignal): Promise<string>

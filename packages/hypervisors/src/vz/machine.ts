@@ -12,7 +12,7 @@ import { machineIdentifierData } from "./machine-identifier.ts"
 export interface Machine {
   /** Base64. The framework refuses the saved state of any other: `VZErrorDomain` code 12. */
   readonly machine_identifier: string
-  /** Of its one network device. */
+  /** The address of its one network device. */
   readonly mac: string
   /** `hostIdentity` of the Mac that saved it, whose own key the state is encrypted with. */
   readonly host: string

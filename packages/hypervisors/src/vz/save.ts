@@ -32,8 +32,7 @@ export async function saveMachine(
   try {
     await command(shim, "vm.snapshot", { destination_path: from })
     if (signal.aborted) throw cancelled(signal)
-    // What the shim says of its save goes with its directory, and takes no longer to read than that to
-    // remove.
+    // The shim's log of a save goes with its directory.
     await assertOfMachine(from, machine_identifier)
     await rename(join(from, savedFiles.state), join(to, savedFiles.state))
     await copyFile(join(shim.dir, vzFiles.machine), join(to, savedFiles.machine))

@@ -31,7 +31,7 @@ export interface AttachedCaptureOptions extends SaveOptions, MergeHooks {
   dir: string
   /** The instance's directory, for `overlays.json`. */
   home: string
-  /** Whether the VM may run on overlays of ours for a while where its disks cannot be cloned. */
+  /** True if the VM may run on our overlays for a while because its disks cannot be cloned. */
   allowOverlay: boolean
   qemuImg: string
 }

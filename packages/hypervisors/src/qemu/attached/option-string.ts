@@ -1,4 +1,4 @@
-/** What a launch form cannot say. Never leaves the parser: its `option` is the answer. */
+/** An option that a launch cannot express. It stays inside the parser, which returns its `option`. */
 export class Inexpressible extends Error {
   readonly option: string
 

@@ -9,7 +9,7 @@ export type ParsedCommandLine =
   /** The first thing that the launch form cannot say, for a person. */
   | { restorable: false; option: string }
 
-/** What QEMU says of itself, which counts more than its command line: there an alias may stand. */
+/** QEMU's own answers, which count more than its command line: that may contain an alias. */
 export interface RunningMachine {
   cwd: string
   /** Exact, from `qom-get /machine type`, without its `-machine`. */

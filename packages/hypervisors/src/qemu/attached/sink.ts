@@ -63,7 +63,7 @@ async function removeAbandoned(): Promise<void> {
   for (const name of await readdir(SHORT_DIRECTORY)) {
     const owner = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1]
     if (owner === undefined || (await identifyProcess(Number(owner))) !== undefined) continue
-    // Somebody else's directory of that name is not ours to remove, and a full one is not one of ours.
+    // A directory of another owner is not ours to remove, and ours are empty.
     await removeDirectory(join(SHORT_DIRECTORY, name)).catch(() => {})
   }
 }

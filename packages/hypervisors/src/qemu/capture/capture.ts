@@ -21,7 +21,7 @@ export interface CaptureOptions extends SaveOptions {
   answerMs?: number | undefined
 }
 
-/** What a capture came to, whose one file is the memory's. */
+/** The result of a capture with the memory as its one file. */
 export interface Captured extends Omit<Capture, "files"> {
   readonly memoryBytes: number
 }

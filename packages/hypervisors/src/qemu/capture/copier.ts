@@ -34,7 +34,7 @@ export interface Copier {
 /** `dir` is that of the VM whose memory is copied. */
 export function openCopier(place: { file: FileHandle; dir: string }): Copier {
   const copied = Promise.withResolvers<void>()
-  // Whoever waits for the copy is told; this only keeps Node from ending the process when nobody does yet.
+  // The waiter gets the error; this only keeps Node from ending the process before there is one.
   copied.promise.catch(() => {})
   let held: Socket | undefined
   let process: ChildProcess | undefined

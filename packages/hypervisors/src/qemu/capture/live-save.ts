@@ -14,7 +14,7 @@ const POLL_MS = 1
 const ANSWER_MS = 5
 const CONT_TIMEOUT_MS = 10_000
 
-/** Whether a QEMU of this version, for example `10.0.2`, saves memory while its guest runs. */
+/** True if this version of QEMU, for example `10.0.2`, saves memory while its guest runs. */
 export const savesLive = (version: string): boolean => Number(version.split(".")[0]) >= MAJOR_MIN
 
 export const tooOld = (version: string): string =>

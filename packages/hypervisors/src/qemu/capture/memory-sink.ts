@@ -11,7 +11,7 @@ const SINK_SOCKET = "save.sock"
 
 /** Takes a save's stream from QEMU into a file. */
 export interface MemorySink {
-  /** Where QEMU sends it. */
+  /** The target of QEMU's stream. */
   uri: string
   /**
    * Lets the copying begin, as soon as QEMU sends something. Until then QEMU may send what fits into a

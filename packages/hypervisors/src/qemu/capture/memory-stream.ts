@@ -30,7 +30,7 @@ export async function assertWholeStream(path: string): Promise<void> {
   }
 }
 
-/** Whether the bytes end in a whole device description. */
+/** True if the bytes end in a whole device description. */
 export function endsInDescription(tail: Buffer): boolean {
   for (
     let at = tail.indexOf(DESCRIPTION_SECTION);

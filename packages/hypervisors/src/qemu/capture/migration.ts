@@ -36,7 +36,7 @@ async function isSwitchedOn(monitor: Monitor, name: string): Promise<boolean> {
  */
 export function migrationEnd(monitor: Monitor): { promise: Promise<void>; stop: () => void } {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
-  // Whoever stops waiting early has its own error to report.
+  // A caller that stops waiting early reports its own error.
   promise.catch(() => {})
   const stop = monitor.subscribe(({ event, data }) => {
     if (event !== "MIGRATION") return

@@ -10,7 +10,7 @@ import { continueDuringSave, untilStateSaved } from "./live-save.ts"
 import type { MemorySink } from "./memory-sink.ts"
 import { migrationEnd } from "./migration.ts"
 
-/** What differs between a VM of ours and one that someone else started. */
+/** The differences between a VM of ours and an attached one. */
 export interface CaptureTarget {
   openMonitor(): Promise<Monitor>
   freezeDisks(monitor: Monitor): Promise<DiskFreeze>
@@ -112,7 +112,7 @@ async function saveMemory(monitor: Monitor, save: Save, onLiveResume: () => Prom
   const limit = setTimeout(() => stop.reject(tooLong(save.pauseLimitMs, paused)), save.pauseLimitMs)
   try {
     const stateSaved = save.live ? untilStateSaved(monitor, end.promise) : undefined
-    // Whoever stops waiting early has its own error to report.
+    // A caller that stops waiting early reports its own error.
     stateSaved?.catch(() => {})
     // In a live save the guest need not stand still until the copying process has started.
     if (stateSaved === undefined) sink.copy()

@@ -9,7 +9,7 @@ import { makeOwnFile } from "../../files/own-file.ts"
 import { isSealed, sealCopy } from "../../files/seal-copy.ts"
 import { runProgram } from "../../process/run-program.ts"
 
-/** Where overlays are made, and by what. */
+/** The directory of new overlays, and the program that makes them. */
 export interface OverlayTools {
   dir: string
   qemuImg: string

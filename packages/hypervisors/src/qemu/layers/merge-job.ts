@@ -6,7 +6,7 @@ const POLL_MS = 50
 /** QEMU ends a stream after the chunk in hand, so only storage that hangs takes this long. */
 const END_TIMEOUT_MS = 30_000
 
-/** What `block-stream` is told: copy all that lies between `base` and `active` into `active`. */
+/** The arguments of `block-stream`: copy everything between `base` and `active` into `active`. */
 export interface Merge {
   disk: number
   /** Block nodes. Without a base nothing stays below the active layer. */
@@ -34,7 +34,7 @@ const JOB_PREFIX = "merge-disk"
 
 const jobId = (disk: number): string => `${JOB_PREFIX}${disk}`
 
-/** Whether a block job is one of our merges, by its id. */
+/** True for a block job of one of our merges, by its id. */
 export const isMergeJob = (id: string): boolean => id.startsWith(JOB_PREFIX)
 
 /**

@@ -53,7 +53,7 @@ export async function mergeLayers(options: MergeOptions): Promise<Disk[]> {
         if (disk.readonly || !active.has(index)) continue
         const overlays = overlaysOf(disk, index)
         if (overlays.length <= layersMax && !underWay.has(index)) continue
-        // What is under way has taken part of its room already.
+        // A running merge has taken part of its room already.
         if (!underWay.has(index)) await assertRoom(dir, overlays.slice(1), disk.virtualSize)
         await mergeDisk(monitor, disk, index, options)
       }

@@ -2,7 +2,7 @@ import type { Capabilities } from "@stillframe/domain/capabilities"
 import type { LiveCaptureProbe } from "./probe-live.ts"
 import type { QemuProbe } from "./probe.ts"
 
-/** What a host's QEMU can do, given what the trial of live capture came to. */
+/** The capabilities of a host's QEMU, given the result of the trial of live capture. */
 export function qemuCapabilities(
   { version }: Pick<QemuProbe, "version">,
   live: LiveCaptureProbe,

@@ -19,7 +19,7 @@ import { restoreQemu } from "../process/restore.ts"
 export interface LiveTrial {
   /** Absolute. */
   binary: string
-  /** Of the binary, for example `10.0.2`. */
+  /** The version of the binary, for example `10.0.2`. */
   version: string
   /** An exact type of the binary. */
   machine: string
@@ -27,7 +27,7 @@ export interface LiveTrial {
   /** The heartbeat image's kernel. */
   kernel: string
   memoryMib: number
-  /** Where a folder for the trial may be made: on a file system like that of the VMs'. */
+  /** The directory for the trial, on the same kind of file system as the VMs. */
   dir: string
   /** As every VM of this host: userfaultfd is often root's alone. */
   runAs?: VmUser

@@ -11,7 +11,7 @@ import { confine, type Confined } from "../../process/confine.ts"
 import { runProgram } from "../../process/run-program.ts"
 import type { VmUser } from "../../process/vm-users.ts"
 
-/** What a host's QEMU is. Ask once per host and binary and remember it. */
+/** The QEMU of a host. Probe it once per host and binary. */
 export interface QemuProbe {
   /** For example `7.2.22`. */
   version: string

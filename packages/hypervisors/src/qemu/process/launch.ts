@@ -34,7 +34,7 @@ export interface LaunchOptions {
 
 const START_TIMEOUT_MS = 15_000
 const START_POLL_MS = 3
-/** What QEMU opens besides its VM's own files. */
+/** Files that QEMU opens besides those of its VM. */
 const harmlessLink = /^((socket|pipe|anon_inode):|\/dev\/(null|zero|urandom|random|kvm)$|\/memfd:)/
 
 /**

@@ -12,7 +12,7 @@ import {
   type RecordedOverlay,
 } from "./overlay-record.ts"
 
-/** Where the way there and back has got to, in this order. */
+/** The steps of leading a VM to overlays and back, in this order. */
 export type OverlayStep =
   | "staged"
   | "frozen"

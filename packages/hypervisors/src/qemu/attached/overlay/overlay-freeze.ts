@@ -25,7 +25,7 @@ export interface OverlayFreezeOptions extends MergeHooks {
   /** QEMU's user, who must be able to open what we make. */
   user: { uid: number; gid: number }
   disks: readonly AttachedDisk[]
-  /** Where the copies go. */
+  /** The directory of the copies. */
   dir: string
   /** The instance's directory, for the record. */
   home: string

@@ -9,9 +9,9 @@ import type { AttachedDisk } from "../disks.ts"
  */
 export interface OverlayRecord {
   process: ProcessIdentity
-  /** Whether the overlays are whole. Until then no VM has written to one. */
+  /** True if the overlays are complete. Until then no VM has written to one. */
   staged: boolean
-  /** Whether the overlays are being merged. Until then nobody writes to the owner's files. */
+  /** True while the overlays are being merged. Until then the owner's files are not written. */
   merging: boolean
   disks: RecordedOverlay[]
 }
