@@ -41,6 +41,7 @@ export interface ApiConfig {
   /** `defaultCaptureLimits` where it is absent. */
   readonly openCaptures?: CaptureLimits
   readonly twinWaitMs: number
+  readonly hostLookMs?: number | undefined
   /** Why nothing new may be created at present, where this process knows the database's disk. */
   readonly databaseProblem?: (() => Problem | undefined) | undefined
   readonly streamHeartbeatMs: number

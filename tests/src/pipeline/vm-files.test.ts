@@ -90,7 +90,7 @@ describe.each(["qemu", "cloud-hypervisor"] as const)("a VM of %s", (hypervisor) 
   function unworded(what: string, { status, body }: Reply): string | undefined {
     if (status < 400) return undefined
     const { message } = body as { message: string }
-    const saysWhy = /; .+/.test(message) && !/internal error|unforeseen/.test(message)
+    const saysWhy = /[.;] \S.+/.test(message) && !/internal error|unforeseen/.test(message)
     return saysWhy && !message.includes(stack.dataDir) ? undefined : `${what}: ${status} ${message}`
   }
 
