@@ -15,8 +15,8 @@ const { signal } = new AbortController()
 
 /**
  * How long a capture stands still a guest. Ours is `captureQemu` alone, called directly: what a captor calls
- * with the intent's fsync before the pause. The reference is `stop`, `exec:cat > file`, `cont` on the same
- * process and file system.
+ * with the pause record's fsync before the pause. The reference is `stop`, `exec:cat > file`, `cont` on the
+ * same process and file system.
  */
 export async function benchPause(machine: Machine): Promise<void> {
   using place = scratch("pause")

@@ -35,7 +35,7 @@ export async function phasesOf(observed: Observed): Promise<Phases> {
   const moments: [string, number][] = [
     ["request answered", answeredAt],
     ["queue, claim, captor's start", attemptAt],
-    ["monitor, sink, intent", pausedAt],
+    ["monitor, sink, pause record", pausedAt],
     ["pause", pausedAt + (completed.pause_ms ?? 0)],
     ["seal: hash, fsync, manifest", sealedAt],
     ["captor's end, publish", capturedAt],

@@ -159,12 +159,12 @@ async function inTheSave(
   const attempts = snapshotDir(join(dataDir, "storage"), snapshot.id)
   for (const end = performance.now() + waitMsMax; performance.now() < end; await delay(lookMs)) {
     if (!savedBytes(attempts)) continue
-    const intent = JSON.parse(
+    const record = JSON.parse(
       readFileSync(join(instanceDir(dataDir, instance.id), "pause.json"), "utf8"),
     ) as {
       captor: { pid: number }
     }
-    return { captorPid: intent.captor.pid }
+    return { captorPid: record.captor.pid }
   }
   throw new Error(`no save within ${waitMsMax} ms`)
 }

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs"
 import { readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { readIntent } from "@stillframe/capture-worker/pause/intent"
+import { readPauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { endProcess, type ProcessIdentity } from "@stillframe/hypervisors/process/processes"
@@ -49,11 +49,11 @@ describe("whose worker lives on", () => {
     const stranger = await startStranger(place, longPause)
     const theirs = await attach(stack, stranger)
 
-    const { snapshot, intent } = await untilPaused(stack, theirs)
-    process.kill(intent.captor.pid, "SIGKILL")
+    const { snapshot, record } = await untilPaused(stack, theirs)
+    process.kill(record.captor.pid, "SIGKILL")
     await expectRunning(stranger)
 
-    expect(intent.attached).toEqual({ controlSocket: stranger.controlSocket, process: stranger.process })
+    expect(record.attached).toEqual({ controlSocket: stranger.controlSocket, process: stranger.process })
     expect((await stack.settled(snapshot.id)).status).toBe("ready")
     expect(await readdir(homeOf(stack, theirs))).toEqual(["1"])
   })
@@ -118,8 +118,8 @@ describe("whose worker is killed", () => {
     const worker = await stack.spawn("capture-worker", environmentFor(place, stranger))
     const theirs = await attach(stack, stranger)
 
-    const { snapshot, intent } = await untilPaused(stack, theirs)
-    await killBoth(worker, intent.captor)
+    const { snapshot, record } = await untilPaused(stack, theirs)
+    await killBoth(worker, record.captor)
     await using _next = await stack.startCaptureWorker(settingsFor(place, stranger))
     await expectRunning(stranger)
     await expireLeases(stack)
@@ -136,13 +136,13 @@ describe("whose worker is killed", () => {
     const home = homeOf(stack, theirs)
 
     const { snapshot, captor } = await untilCopied(stack, theirs)
-    expect(await readIntent(home)).toBeUndefined()
+    expect(await readPauseRecord(home)).toBeUndefined()
     await killBoth(worker, captor)
     expect(await overlaysIn(place)).toHaveLength(1)
     await writeAsGuest(stranger, 0x22)
     await using _next = await stack.startCaptureWorker(settingsFor(place, stranger))
 
-    expect(await readIntent(home)).toBeUndefined()
+    expect(await readPauseRecord(home)).toBeUndefined()
     expect(await overlaysIn(place)).toEqual([])
     expect((await readFile(join(place.root, "slow.raw")))[0]).toBe(0x22)
     await expectRunning(stranger)
@@ -214,8 +214,8 @@ async function untilCopied(
   stack: TestStack,
   instance: InstanceResource,
 ): Promise<{ snapshot: SnapshotResource; captor: ProcessIdentity }> {
-  const { snapshot, intent } = await untilPaused(stack, instance)
-  const attempt = join(stack.storageDir, "snapshots", snapshot.id, intent.token)
+  const { snapshot, record } = await untilPaused(stack, instance)
+  const attempt = join(stack.storageDir, "snapshots", snapshot.id, record.token)
   await untilTrue(attempt, async () => existsSync(join(attempt, "disk0.copy")))
-  return { snapshot, captor: intent.captor }
+  return { snapshot, captor: record.captor }
 }

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises"
 import { uptime } from "node:os"
 import { join } from "node:path"
-import { readIntent, writeIntent } from "@stillframe/capture-worker/pause/intent"
+import { readPauseRecord, writePauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import { takeOver } from "@stillframe/capture-worker/pause/takeover"
 import { expect, test } from "vitest"
 import { asOwner, expectRunning, startStranger, type Stranger } from "../hypervisors/stranger.ts"
@@ -19,7 +19,7 @@ test("an attached VM whose captor died in the pause runs again", async () => {
   expect(await takeOver(place.root, instanceId)).toBe("resumed")
 
   await expectRunning(stranger)
-  expect(await readIntent(home)).toBeUndefined()
+  expect(await readPauseRecord(home)).toBeUndefined()
 })
 
 test("an attached VM that its owner had paused stays paused", async () => {
@@ -43,7 +43,7 @@ test("another VM behind the same socket is not touched", async () => {
   expect(await takeOver(place.root, instanceId)).toBe("gone")
 
   expect(await statusOf(stranger)).toBe("paused")
-  expect(await readIntent(home)).toBeUndefined()
+  expect(await readPauseRecord(home)).toBeUndefined()
 })
 
 async function pausedBy(
@@ -53,7 +53,7 @@ async function pausedBy(
 ): Promise<string> {
   const home = join(dataDir, "instances", instanceId)
   await mkdir(home, { recursive: true })
-  await writeIntent(home, {
+  await writePauseRecord(home, {
     clusterId: "a23456789012345678901235",
     instanceId,
     generation: 1,

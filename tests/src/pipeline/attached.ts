@@ -1,7 +1,7 @@
 import { readdir, readFile, readlink, stat } from "node:fs/promises"
 import { join } from "node:path"
 import type { CaptureWorkerConfig } from "@stillframe/capture-worker/config"
-import type { PauseIntent } from "@stillframe/capture-worker/pause/intent"
+import type { PauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { expect } from "vitest"
@@ -95,12 +95,12 @@ export function homeOf({ dataDir }: TestStack, { id }: InstanceResource): string
 export async function untilPaused(
   stack: TestStack,
   instance: InstanceResource,
-): Promise<{ snapshot: SnapshotResource; intent: PauseIntent }> {
+): Promise<{ snapshot: SnapshotResource; record: PauseRecord }> {
   const snapshot = await stack.snapshot(instance)
   const home = homeOf(stack, instance)
   await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
-  const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseIntent
-  const attempt = join(stack.storageDir, "snapshots", snapshot.id, intent.token)
+  const record = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseRecord
+  const attempt = join(stack.storageDir, "snapshots", snapshot.id, record.token)
   await untilTrue(attempt, async () => (await stat(join(attempt, "memory"))).size > 0)
-  return { snapshot, intent }
+  return { snapshot, record }
 }

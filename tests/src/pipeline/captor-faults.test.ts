@@ -1,6 +1,6 @@
 import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { PauseIntent } from "@stillframe/capture-worker/pause/intent"
+import type { PauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { processAlive } from "@stillframe/hypervisors/process/processes"
@@ -49,33 +49,33 @@ describe.each(subjects)("in a save of $name", (subject) => {
   const release = (): Promise<void> => subject.release(stack.generationDir(source))
 
   test("the captor is killed: its worker resumes the VM at once, and the capture is tried again", async () => {
-    const { snapshot, intent } = await untilSaving(stack, subject, source)
+    const { snapshot, record } = await untilSaving(stack, subject, source)
 
-    process.kill(intent.captor.pid, "SIGKILL")
+    process.kill(record.captor.pid, "SIGKILL")
     await release()
     await expectRuns(stack, source)
 
     await expectWhole(stack, snapshot)
-    expect(await attemptsOf(stack, snapshot)).not.toContain(intent.token)
+    expect(await attemptsOf(stack, snapshot)).not.toContain(record.token)
     expect(await readdir(join(stack.dataDir, "instances", source.id))).toEqual(["1"])
   })
 
   test("the captor stands still past its deadline: the host's sweep kills it, and resumes the VM", async () => {
-    const { snapshot, intent } = await untilSaving(stack, subject, source)
+    const { snapshot, record } = await untilSaving(stack, subject, source)
 
-    process.kill(intent.captor.pid, "SIGSTOP")
-    const overdue = { ...intent, deadlineUptime: 0, limitUptime: 0 }
+    process.kill(record.captor.pid, "SIGSTOP")
+    const overdue = { ...record, deadlineUptime: 0, limitUptime: 0 }
     await writeFile(join(stack.dataDir, "instances", source.id, "pause.json"), JSON.stringify(overdue))
     await release()
 
     await expectRuns(stack, source)
     await expectWhole(stack, snapshot)
-    expect(await attemptsOf(stack, snapshot)).not.toContain(intent.token)
-    expect(await processAlive(intent.captor)).toBe(false)
+    expect(await attemptsOf(stack, snapshot)).not.toContain(record.token)
+    expect(await processAlive(record.captor)).toBe(false)
   })
 
   test("the worker is killed: its captor resumes the VM alone, and the next worker has a whole snapshot", async () => {
-    const { snapshot, intent } = await untilSaving(stack, subject, source)
+    const { snapshot, record } = await untilSaving(stack, subject, source)
 
     await kill(worker)
     await release()
@@ -85,21 +85,21 @@ describe.each(subjects)("in a save of $name", (subject) => {
     worker = await stack.spawn("capture-worker", env)
 
     await expectWhole(stack, snapshot)
-    expect(await processAlive(intent.captor)).toBe(false)
-    await expectTry(snapshot, intent)
+    expect(await processAlive(record.captor)).toBe(false)
+    await expectTry(snapshot, record)
   })
 
   // Only a save that can be called off is measured again and again.
   test.skipIf(!subject.canCancel)(
     "the worker is killed just when its captor has progress to report: the captor resumes the VM all the same",
     async () => {
-      const { snapshot, intent } = await untilSaving(stack, subject, source)
+      const { snapshot, record } = await untilSaving(stack, subject, source)
 
-      process.kill(intent.captor.pid, "SIGSTOP")
+      process.kill(record.captor.pid, "SIGSTOP")
       const reportDue = performance.now() + 400
       await kill(worker)
       await expect.poll(() => performance.now(), { interval: 50 }).toBeGreaterThan(reportDue)
-      process.kill(intent.captor.pid, "SIGCONT")
+      process.kill(record.captor.pid, "SIGCONT")
 
       await expectRuns(stack, source)
       await expireLeases(stack)
@@ -109,10 +109,10 @@ describe.each(subjects)("in a save of $name", (subject) => {
   )
 
   test("captor and worker are killed: the next worker resumes the VM before all else", async () => {
-    const { snapshot, intent } = await untilSaving(stack, subject, source)
+    const { snapshot, record } = await untilSaving(stack, subject, source)
 
     worker.child.kill("SIGSTOP")
-    process.kill(intent.captor.pid, "SIGKILL")
+    process.kill(record.captor.pid, "SIGKILL")
     await kill(worker)
     await release()
     await expectUnseen(stack, snapshot)
@@ -121,11 +121,11 @@ describe.each(subjects)("in a save of $name", (subject) => {
     await expireLeases(stack)
 
     await expectWhole(stack, snapshot)
-    expect(await attemptsOf(stack, snapshot)).not.toContain(intent.token)
+    expect(await attemptsOf(stack, snapshot)).not.toContain(record.token)
   })
 
   test("the worker is asked to stop: it exits with 0, the VM runs, and the snapshot is whole in the end", async () => {
-    const { snapshot, intent } = await untilSaving(stack, subject, source)
+    const { snapshot, record } = await untilSaving(stack, subject, source)
 
     worker.child.kill("SIGTERM")
     await release()
@@ -134,52 +134,52 @@ describe.each(subjects)("in a save of $name", (subject) => {
     await expectRuns(stack, source)
     worker = await stack.spawn("capture-worker", env)
     await expectWhole(stack, snapshot)
-    await expectTry(snapshot, intent)
+    await expectTry(snapshot, record)
   })
 
   // Where a save can be called off, none outlives its worker.
   test.skipIf(subject.canCancel)(
     "the next worker comes before it is over: it waits for the captor, and publishes what that has made",
     async () => {
-      const { snapshot, intent } = await untilSaving(stack, subject, source)
+      const { snapshot, record } = await untilSaving(stack, subject, source)
       const never = Number.MAX_SAFE_INTEGER
-      const patient = { ...intent, deadlineUptime: never, limitUptime: never }
+      const patient = { ...record, deadlineUptime: never, limitUptime: never }
       await writeFile(join(stack.dataDir, "instances", source.id, "pause.json"), JSON.stringify(patient))
 
       await kill(worker)
       await expireLeases(stack)
       worker = await stack.spawn("capture-worker", env)
       await expect.poll(() => triesOf(stack, snapshot)).toBe(2)
-      expect(await processAlive(intent.captor)).toBe(true)
+      expect(await processAlive(record.captor)).toBe(true)
       await release()
 
       await expectRuns(stack, source)
       await expectWhole(stack, snapshot)
-      expect(await attemptsOf(stack, snapshot)).toEqual([intent.token])
+      expect(await attemptsOf(stack, snapshot)).toEqual([record.token])
     },
   )
 
   test.skipIf(subject.name !== "firecracker")(
     "the worker is asked to stop, and it takes longer than that may: the captor is left to itself, and resumes the VM",
     async () => {
-      const { snapshot, intent } = await untilSaving(stack, subject, source)
+      const { snapshot, record } = await untilSaving(stack, subject, source)
 
       worker.child.kill("SIGTERM")
 
       expect(await worker.ended).toBe(0)
-      expect(await processAlive(intent.captor)).toBe(true)
+      expect(await processAlive(record.captor)).toBe(true)
       await expectUnseen(stack, snapshot)
       await release()
       await expectRuns(stack, source)
       await expireLeases(stack)
       worker = await stack.spawn("capture-worker", env)
       await expectWhole(stack, snapshot)
-      expect(await attemptsOf(stack, snapshot)).toEqual([intent.token])
+      expect(await attemptsOf(stack, snapshot)).toEqual([record.token])
     },
   )
 
   /** What a stopped captor goes through with is not asked of the VM a second time. */
-  async function expectTry(snapshot: SnapshotResource, first: PauseIntent): Promise<void> {
+  async function expectTry(snapshot: SnapshotResource, first: PauseRecord): Promise<void> {
     const attempts = await attemptsOf(stack, snapshot)
     expect([attempts.length, attempts.includes(first.token)]).toEqual([1, !subject.canCancel])
   }

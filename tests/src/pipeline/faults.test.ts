@@ -2,7 +2,7 @@ import { execFile } from "node:child_process"
 import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import type { PauseIntent } from "@stillframe/capture-worker/pause/intent"
+import type { PauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { findQemu } from "@stillframe/hypervisors/process/find-qemu"
@@ -21,14 +21,14 @@ async function untilPaused(
   stack: TestStack,
   instance: InstanceResource,
   body: object = {},
-): Promise<{ snapshot: SnapshotResource; intent: PauseIntent }> {
+): Promise<{ snapshot: SnapshotResource; record: PauseRecord }> {
   const snapshot = await stack.snapshot(instance, body)
   const home = join(stack.dataDir, "instances", instance.id)
   await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
-  const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseIntent
-  const attempt = join(stack.storageDir, "snapshots", snapshot.id, intent.token)
+  const record = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseRecord
+  const attempt = join(stack.storageDir, "snapshots", snapshot.id, record.token)
   await untilTrue(attempt, async () => (await stat(join(attempt, "memory"))).size > 0)
-  return { snapshot, intent }
+  return { snapshot, record }
 }
 
 /** The guest prints on: whatever paused it, it runs. */
@@ -56,10 +56,10 @@ describe("with a worker that has room", () => {
 
     // Looked up beforehand: that takes longer on a busy machine than the pause.
     const vm = await findQemu(`stillframe-${stack.clusterId}-${source.id}`)
-    const { snapshot, intent } = await untilPaused(stack, source)
-    process.kill(intent.captor.pid, "SIGSTOP")
+    const { snapshot, record } = await untilPaused(stack, source)
+    process.kill(record.captor.pid, "SIGSTOP")
     process.kill(vm?.pid ?? 0, "SIGKILL")
-    process.kill(intent.captor.pid, "SIGCONT")
+    process.kill(record.captor.pid, "SIGCONT")
     const settled = await stack.settled(snapshot.id)
 
     expect(settled).toMatchObject({ status: "failed", size_bytes: 0, error: { code: "hypervisor_gone" } })

@@ -1,6 +1,6 @@
 import { readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import type { PauseIntent } from "@stillframe/capture-worker/pause/intent"
+import type { PauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import type { Hypervisor, InstanceResource } from "@stillframe/domain/instance"
 import type { SnapshotResource } from "@stillframe/domain/snapshot"
 import { fakeBinary } from "@stillframe/testing/fake-binary"
@@ -95,14 +95,14 @@ export async function untilSaving(
   stack: TestStack,
   subject: Subject,
   instance: InstanceResource,
-): Promise<{ snapshot: SnapshotResource; intent: PauseIntent }> {
+): Promise<{ snapshot: SnapshotResource; record: PauseRecord }> {
   const dir = stack.generationDir(instance)
   await subject.hold(dir)
   const snapshot = await stack.snapshot(instance)
   const home = join(stack.dataDir, "instances", instance.id)
   await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
-  const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseIntent
-  const attempt = join(stack.storageDir, "snapshots", snapshot.id, intent.token)
+  const record = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as PauseRecord
+  const attempt = join(stack.storageDir, "snapshots", snapshot.id, record.token)
   await subject.untilHeld(dir, attempt)
-  return { snapshot, intent }
+  return { snapshot, record }
 }

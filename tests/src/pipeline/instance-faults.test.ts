@@ -27,11 +27,11 @@ test("a captor killed on the way into Standby: the VM runs on, and the next try 
 
   const standby = act(stack, vm, "standby")
   await untilTrue(home, async () => (await readdir(home)).includes("pause.json"))
-  const intent = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as {
+  const record = JSON.parse(await readFile(join(home, "pause.json"), "utf8")) as {
     captor: { pid: number }
   }
   const printed = await serialLines(stack.generationDir(vm))
-  process.kill(intent.captor.pid, "SIGKILL")
+  process.kill(record.captor.pid, "SIGKILL")
   await untilTicks(stack.generationDir(vm), 1, printed)
 
   expect((await standby).state).toBe("Standby")

@@ -1,6 +1,6 @@
 import { uptime } from "node:os"
 import { join } from "node:path"
-import { writeIntent, type PauseIntent } from "@stillframe/capture-worker/pause/intent"
+import { writePauseRecord, type PauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { deadProcess } from "./dead-process.ts"
 import type { TestStack } from "./test-stack.ts"
@@ -11,11 +11,11 @@ import type { TestStack } from "./test-stack.ts"
 export async function leavePause(
   { dataDir, clusterId }: TestStack,
   { id: instanceId }: InstanceResource,
-  left: Pick<PauseIntent, "hypervisor" | "token">,
+  left: Pick<PauseRecord, "hypervisor" | "token">,
 ): Promise<string> {
   const home = join(dataDir, "instances", instanceId)
   const until = uptime() + 60
-  await writeIntent(home, {
+  await writePauseRecord(home, {
     clusterId,
     instanceId,
     generation: 1,

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs"
 import { chmod, mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { readIntent } from "@stillframe/capture-worker/pause/intent"
+import { readPauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import { takeOver } from "@stillframe/capture-worker/pause/takeover"
 import type { InstanceResource } from "@stillframe/domain/instance"
 import { readVmRecord } from "@stillframe/hypervisors/process/vm-record"
@@ -103,7 +103,7 @@ describe("a host that names a tmpfs", () => {
     // The host's sweep may be first.
     await takeOver(stack.dataDir, source.id)
 
-    await expect.poll(() => readIntent(home)).toBeUndefined()
+    await expect.poll(() => readPauseRecord(home)).toBeUndefined()
     expect(existsSync(left)).toBe(false)
   })
 })

@@ -1,6 +1,6 @@
 import { readdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { readIntent } from "@stillframe/capture-worker/pause/intent"
+import { readPauseRecord } from "@stillframe/capture-worker/pause/pause-record"
 import { takeOver } from "@stillframe/capture-worker/pause/takeover"
 import type { EventEnvelope } from "@stillframe/domain/events"
 import type { InstanceResource } from "@stillframe/domain/instance"
@@ -94,7 +94,7 @@ describe.each(["cloud-hypervisor", "firecracker", "vz"] as const)("a VM of %s", 
     await takeOver(stack.dataDir, source.id)
 
     await expect.poll(() => control.state()).toBe("running")
-    await expect.poll(() => readIntent(home)).toBeUndefined()
+    await expect.poll(() => readPauseRecord(home)).toBeUndefined()
   })
 
   test.skipIf(hypervisor === "vz")(

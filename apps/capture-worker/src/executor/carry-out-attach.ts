@@ -10,10 +10,11 @@ import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay
 import { settleAttached } from "@stillframe/hypervisors/qemu/attached/take-over"
 import { qemuFiles } from "@stillframe/hypervisors/qemu/process/command"
 import { generationDir, instanceDir } from "@stillframe/storage/layout"
-import { readIntent, removeIntent } from "../pause/intent.ts"
+import { readPauseRecord } from "../pause/pause-record.ts"
 import { leaveAsFound } from "../pause/takeover.ts"
 import type { AttachOrder, ReleaseOrder } from "./orders.ts"
 import { secondPause } from "./save-attached.ts"
+import { withPauseRecord } from "./with-pause-record.ts"
 
 /** Looks at a VM that someone else started. When it fails, nothing of the instance is left on the host. */
 export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): Promise<AttachedVm> {
@@ -55,13 +56,11 @@ export async function carryOutRelease(order: ReleaseOrder, signal: AbortSignal):
   const { dataDir, instanceId, vm } = order
   const { qemuImg } = order.hypervisor
   const home = instanceDir(dataDir, instanceId)
-  const intent = await readIntent(home)
-  if (intent !== undefined) {
-    await leaveAsFound(dataDir, intent)
-    await removeIntent(home)
-  }
+  const record = await readPauseRecord(home)
+  if (record !== undefined) await leaveAsFound(dataDir, record)
   if ((await readOverlayRecord(home)) !== undefined) {
-    if (await processAlive(vm.process)) await settleAttached({ ...vm, home }, secondPause(order))
+    if (await processAlive(vm.process))
+      await withPauseRecord(order, (pause) => settleAttached({ ...vm, home }, secondPause(pause)))
     else await commitLeftover(home, { qemuImg, signal })
   }
   if (order.forget) await rm(home, { recursive: true, force: true })

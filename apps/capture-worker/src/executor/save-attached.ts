@@ -4,9 +4,8 @@ import { captureAttached } from "@stillframe/hypervisors/qemu/attached/capture"
 import type { MergeHooks } from "@stillframe/hypervisors/qemu/attached/overlay/merge-overlays"
 import type { SaveOptions } from "@stillframe/hypervisors/qemu/capture/pause-and-save"
 import { instanceDir, rawMemoryName } from "@stillframe/storage/layout"
-import { removeIntent } from "../pause/intent.ts"
-import { announcePause } from "./announce-pause.ts"
-import type { AttachedSource, CaptureOrder, ReleaseOrder } from "./orders.ts"
+import type { AttachedSource, CaptureOrder } from "./orders.ts"
+import type { PauseHooks } from "./with-pause-record.ts"
 
 /**
  * Saves the memory of a VM that someone else started into `dir`, and copies of its disks. It runs again when
@@ -15,16 +14,15 @@ import type { AttachedSource, CaptureOrder, ReleaseOrder } from "./orders.ts"
 export async function saveAttached(
   order: CaptureOrder,
   { vm, hostPaths }: AttachedSource,
-  { dir, options }: { dir: string; options: Omit<SaveOptions, "memoryFile"> },
+  { dir, options, pause }: { dir: string; options: Omit<SaveOptions, "memoryFile">; pause: PauseHooks },
 ): Promise<Capture> {
   const memoryFile = join(dir, rawMemoryName)
   const { controlSocket, process, user, allowOverlay } = vm
-  const home = instanceDir(order.dataDir, order.instanceId)
   const captured = await captureAttached({
     ...options,
-    ...secondPause(order),
+    ...secondPause(pause),
     // Its disks are copied from here on, which takes as long as it takes and holds nobody up.
-    afterResume: () => removeIntent(home),
+    afterResume: pause.end,
     controlSocket,
     process,
     user,
@@ -32,7 +30,7 @@ export async function saveAttached(
     order: vm.option === undefined ? order.launch.disks : [],
     rules: { hostPaths, dataDir: order.dataDir },
     dir,
-    home,
+    home: instanceDir(order.dataDir, order.instanceId),
     memoryFile,
     qemuImg: order.hypervisor.qemuImg,
   })
@@ -43,9 +41,6 @@ export async function saveAttached(
  * The stop in which a VM changes back to its owner's files. Its lease is not asked: to leave the VM on
  * overlays of ours would be worse.
  */
-export function secondPause(order: CaptureOrder | ReleaseOrder): MergeHooks {
-  return {
-    beforeSecondPause: ({ wasRunning }) => announcePause(order, wasRunning),
-    afterSecondPause: () => removeIntent(instanceDir(order.dataDir, order.instanceId)),
-  }
+export function secondPause({ begin, end }: PauseHooks): MergeHooks {
+  return { beforeSecondPause: begin, afterSecondPause: end }
 }

@@ -1,12 +1,10 @@
 import { StillframeError } from "@stillframe/domain/errors"
 import type { Capture } from "@stillframe/hypervisors/capture"
 import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
-import { generationDir, instanceDir, rawMemoryName } from "@stillframe/storage/layout"
-import { readIntent, removeIntent } from "../pause/intent.ts"
-import { leaveAsFound } from "../pause/takeover.ts"
-import { announcePause } from "./announce-pause.ts"
+import { generationDir, rawMemoryName } from "@stillframe/storage/layout"
 import type { CaptureOrder, StandbyOrder } from "./orders.ts"
 import { saveAttached } from "./save-attached.ts"
+import { withPauseRecord, type PauseHooks } from "./with-pause-record.ts"
 
 /** Less than this left of the lease, and the VM is not paused any more. */
 const leaseLeftMinMs = 10_000
@@ -30,8 +28,8 @@ export async function saveVm(order: CaptureOrder, captor: Captor, dir: string): 
   const { signal, onPaused } = (await hypervisorOf(order.hypervisor)).canCancel
     ? { signal: captor.signal, onPaused: () => {} }
     : untilPaused(captor)
-  const captured = await withIntentRemoved(order, () =>
-    capture(order, { ...captor, signal }, { dir, keepPaused: false, onPaused }),
+  const captured = await withPauseRecord(order, (pause) =>
+    capture(order, { ...captor, signal }, { dir, pause, keepPaused: false, onPaused }),
   )
   signal.throwIfAborted()
   return captured
@@ -58,30 +56,20 @@ export async function saveVmAndEnd<T>(
   captor: Captor,
   { dir, work }: { dir: string; work: (captured: Capture) => Promise<T> },
 ): Promise<T> {
-  return withIntentRemoved(order, async () => work(await capture(order, captor, { dir, keepPaused: true })))
-}
-
-async function withIntentRemoved<T>(order: CaptureOrder | StandbyOrder, work: () => Promise<T>): Promise<T> {
-  const home = instanceDir(order.dataDir, order.instanceId)
-  try {
-    const result = await work()
-    await removeIntent(home)
-    return result
-  } catch (error) {
-    const intent = await readIntent(home)
-    if (intent !== undefined) {
-      // After any failure this process leaves the VM as it was, or leaves the intent for the host's sweep.
-      await leaveAsFound(order.dataDir, intent)
-      await removeIntent(home)
-    }
-    throw error
-  }
+  return withPauseRecord(order, async (pause) =>
+    work(await capture(order, captor, { dir, pause, keepPaused: true })),
+  )
 }
 
 async function capture(
   order: CaptureOrder | StandbyOrder,
   captor: Captor,
-  { dir, keepPaused, onPaused }: { dir: string; keepPaused: boolean; onPaused?: () => void },
+  {
+    dir,
+    pause,
+    keepPaused,
+    onPaused,
+  }: { dir: string; pause: PauseHooks; keepPaused: boolean; onPaused?: () => void },
 ): Promise<Capture> {
   const options = {
     mode: order.kind === "capture" ? order.mode : undefined,
@@ -91,14 +79,14 @@ async function capture(
     ...(onPaused !== undefined && { onPaused }),
     onProgress: (bytes: number) => captor.report(Math.min(1, bytes / (order.memoryMib * 1024 ** 2))),
     beforePause: async ({ wasRunning }: { wasRunning: boolean }) => {
-      await announcePause(order, wasRunning)
+      await pause.begin({ wasRunning })
       // The disks of a VM that stands still anyway are copied before, and that may take longer than a lease.
       if (wasRunning && captor.leaseRemainingMs() < leaseLeftMinMs)
         throw new StillframeError("lease_lost", "too little is left of the lease to pause the VM")
     },
   }
   if (order.kind === "capture" && order.source.state === "Attached")
-    return saveAttached(order, order.source, { dir, options })
+    return saveAttached(order, order.source, { dir, options, pause })
   const vm = {
     dir: generationDir(order.dataDir, order.instanceId, order.generation),
     config: order.launch,

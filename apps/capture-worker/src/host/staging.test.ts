@@ -12,7 +12,7 @@ async function host() {
   return { dataDir, staging, home, hostId: "h", [Symbol.asyncDispose]: () => rm(root, { recursive: true }) }
 }
 
-test("what a living captor staged stays when its worker starts anew, what nobody's intent names goes", async () => {
+test("what a living captor staged stays when its worker starts anew, what no pause record names goes", async () => {
   await using place = await host()
   const dir = (await openStaging(place)) ?? ""
   for (const name of ["saving-held.64", "saving-dead.64"]) {

@@ -4,7 +4,7 @@ import { StillframeError } from "@stillframe/domain/errors"
 import { namesIn } from "@stillframe/storage/directory"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { CaptureWorkerConfig } from "../config.ts"
-import { readIntent } from "../pause/intent.ts"
+import { readPauseRecord } from "../pause/pause-record.ts"
 
 /** To be walked through by the users that VMs run as; what is in there says itself who may enter it. */
 const walkedByAll = 0o711
@@ -32,11 +32,11 @@ export async function openStaging({
   return dir
 }
 
-/** A captor that lives without its worker still needs what it staged, and its intent says so. */
+/** A captor that lives without its worker still needs what it staged, and its pause record says so. */
 async function removeForgotten(dir: string, dataDir: string): Promise<void> {
   const instances = await namesIn(join(dataDir, "instances"))
-  const intents = await Promise.all(instances.map((id) => readIntent(instanceDir(dataDir, id))))
+  const records = await Promise.all(instances.map((id) => readPauseRecord(instanceDir(dataDir, id))))
   for (const name of await namesIn(dir))
-    if (!intents.some((intent) => intent !== undefined && name.startsWith(`saving-${intent.token}.`)))
+    if (!records.some((record) => record !== undefined && name.startsWith(`saving-${record.token}.`)))
       await rm(join(dir, name), { recursive: true, force: true })
 }

@@ -8,13 +8,13 @@ import { writeVmRecord } from "@stillframe/hypervisors/process/vm-record"
 import { createLogger } from "@stillframe/runtime/logger"
 import { expect, test } from "vitest"
 import { startHostSweep } from "./host-sweep.ts"
-import { writeIntent } from "./intent.ts"
+import { writePauseRecord } from "./pause-record.ts"
 
 const dead = { pid: 2 ** 22 + 1, startTime: 1, bootId: "another" }
 
 /** A VM that a dead captor left in a pause. */
 async function leavePaused(dataDir: string, instanceId: string): Promise<void> {
-  await writeIntent(join(dataDir, "instances", instanceId), {
+  await writePauseRecord(join(dataDir, "instances", instanceId), {
     clusterId: dataDir,
     instanceId,
     generation: 1,

@@ -8,7 +8,7 @@ import { openControlSocket } from "@stillframe/hypervisors/qemu/attached/control
 import { resumeAttached } from "@stillframe/hypervisors/qemu/attached/take-over"
 import { endMigration } from "@stillframe/hypervisors/qemu/monitor/resume"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
-import { isOverdue, readIntent, removeIntent, type PauseIntent } from "./intent.ts"
+import { isOverdue, readPauseRecord, removePauseRecord, type PauseRecord } from "./pause-record.ts"
 import { holdVmLock } from "./vm-lock.ts"
 
 const lockWaitMs = 2_000
@@ -39,7 +39,7 @@ export type Takeover = "none" | "alive" | "resumed" | "gone"
  */
 export async function takeOver(dataDir: string, instanceId: string, grown?: Growth): Promise<Takeover> {
   const dir = instanceDir(dataDir, instanceId)
-  const found = await readIntent(dir)
+  const found = await readPauseRecord(dir)
   if (found === undefined) return "none"
   if (await processAlive(found.captor)) {
     if (!isOverdue(found, grown?.get(instanceId))) return "alive"
@@ -47,11 +47,9 @@ export async function takeOver(dataDir: string, instanceId: string, grown?: Grow
   }
   await using _lock = await holdVmLock(found, lockWaitMs)
   // Another process of this host may have been first, and the VM may be somebody's again.
-  const intent = await readIntent(dir)
-  if (intent === undefined || intent.token !== found.token) return "none"
-  const outcome = await leaveAsFound(dataDir, intent)
-  await removeIntent(dir)
-  return outcome
+  const record = await readPauseRecord(dir)
+  if (record === undefined || record.token !== found.token) return "none"
+  return await leaveAsFound(dataDir, record)
 }
 
 /**
@@ -66,24 +64,32 @@ export async function resumeVm(
   await (await hypervisorOf(vm.hypervisor)).begin(generationDir(dataDir, vm.instanceId, vm.generation))
 }
 
-/** Ends what a capture began and puts the VM back into the state it was in before. */
-export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promise<"resumed" | "gone"> {
-  const { attached } = intent
+/**
+ * Ends what a capture began, puts the VM back into the state it was in before, and then removes the record.
+ */
+export async function leaveAsFound(dataDir: string, record: PauseRecord): Promise<"resumed" | "gone"> {
+  const outcome = await endPause(dataDir, record)
+  await removePauseRecord(instanceDir(dataDir, record.instanceId))
+  return outcome
+}
+
+async function endPause(dataDir: string, record: PauseRecord): Promise<"resumed" | "gone"> {
+  const { attached } = record
   if (attached !== undefined && !(await processAlive(attached.process))) return "gone"
-  const dir = generationDir(dataDir, intent.instanceId, intent.generation)
+  const dir = generationDir(dataDir, record.instanceId, record.generation)
   try {
-    if (attached !== undefined) await leaveAttached(dataDir, intent, attached.controlSocket)
+    if (attached !== undefined) await leaveAttached(dataDir, record, attached.controlSocket)
     else
       await (
-        await hypervisorOf(intent.hypervisor)
+        await hypervisorOf(record.hypervisor)
       ).settle(dir, {
-        wasRunning: intent.wasRunning,
+        wasRunning: record.wasRunning,
         // Payloads are named after the token of the operation that makes them.
-        payload: intent.token,
+        payload: record.token,
         async onPresent() {
           // Once the guest goes on, the image it was to be put away in is of another moment.
-          if (intent.snapshotId === undefined)
-            await rm(standbyDir(dataDir, intent.instanceId), { recursive: true, force: true })
+          if (record.snapshotId === undefined)
+            await rm(standbyDir(dataDir, record.instanceId), { recursive: true, force: true })
         },
       })
     return "resumed"
@@ -97,9 +103,9 @@ export async function leaveAsFound(dataDir: string, intent: PauseIntent): Promis
  * Its overlays stay where it writes to them: the way back takes as long as they are large, and other paused
  * VMs wait meanwhile.
  */
-async function leaveAttached(dataDir: string, intent: PauseIntent, controlSocket: string): Promise<void> {
-  if (intent.wasRunning)
-    return resumeAttached({ controlSocket, home: instanceDir(dataDir, intent.instanceId) })
+async function leaveAttached(dataDir: string, record: PauseRecord, controlSocket: string): Promise<void> {
+  if (record.wasRunning)
+    return resumeAttached({ controlSocket, home: instanceDir(dataDir, record.instanceId) })
   const monitor = await openControlSocket(controlSocket)
   await endMigration(monitor).finally(() => monitor.close())
 }

@@ -6,7 +6,7 @@ import type { Standing, Standstill } from "@stillframe/hypervisors/watch"
 import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir, instanceDir } from "@stillframe/storage/layout"
 import { freeBytes } from "@stillframe/storage/space"
-import { readIntent } from "../pause/intent.ts"
+import { readPauseRecord } from "../pause/pause-record.ts"
 import { holdVmLock } from "../pause/vm-lock.ts"
 
 /** Between two tries to let a VM go on that stops again: from the first, doubled up to the last. */
@@ -50,7 +50,7 @@ async function seeAndResume(
   })
   if (lock === undefined) return "busy"
   await using _lock = lock
-  if ((await readIntent(instanceDir(config.dataDir, vm.id))) !== undefined) return "busy"
+  if ((await readPauseRecord(instanceDir(config.dataDir, vm.id))) !== undefined) return "busy"
   const seen = await look(watch)
   if (seen === "silent" || seen === "busy" || isUntrusted(seen)) return seen
   if (seen === "running") {

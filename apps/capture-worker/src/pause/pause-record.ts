@@ -7,10 +7,10 @@ import type { ProcessIdentity } from "@stillframe/hypervisors/process/processes"
 import { syncDir, writeDurably } from "@stillframe/storage/durable"
 
 /**
- * What `instances/<id>/pause.json` says from before a VM is paused until it was read back as running. Whoever
- * finds it after a crash needs no database to know what to do.
+ * The content of `instances/<id>/pause.json`, from before a VM is paused until it was read back as running.
+ * After a crash the host's sweep needs this file and no database.
  */
-export interface PauseIntent {
+export interface PauseRecord {
   readonly clusterId: string
   readonly instanceId: string
   readonly generation: number
@@ -18,7 +18,7 @@ export interface PauseIntent {
   /** Absent when it is no operation's: an attached VM is led back to its own files. */
   readonly operationId?: string
   readonly token: string
-  /** What the VM is paused for; absent when it is its own way into Standby, or back to its owner's files. */
+  /** Absent when the VM is on its way into Standby, or back to its owner's files. */
   readonly snapshotId?: string
   readonly captor: ProcessIdentity
   readonly wasRunning: boolean
@@ -39,25 +39,26 @@ export interface PauseIntent {
 const fileName = "pause.json"
 
 /** Durable when it resolves. */
-export async function writeIntent(instanceDir: string, intent: PauseIntent): Promise<void> {
-  await writeDurably(join(instanceDir, fileName), JSON.stringify(intent))
+export async function writePauseRecord(instanceDir: string, record: PauseRecord): Promise<void> {
+  await writeDurably(join(instanceDir, fileName), JSON.stringify(record))
 }
 
 /** Undefined when no capture is under way. */
-export async function readIntent(instanceDir: string): Promise<PauseIntent | undefined> {
+export async function readPauseRecord(instanceDir: string): Promise<PauseRecord | undefined> {
   const text = await readFile(join(instanceDir, fileName), "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw error
   })
-  return text === undefined ? undefined : (JSON.parse(text) as PauseIntent)
+  return text === undefined ? undefined : (JSON.parse(text) as PauseRecord)
 }
 
-export async function removeIntent(instanceDir: string): Promise<void> {
+/** Only once the VM was read back as it was before, or its process has ended. */
+export async function removePauseRecord(instanceDir: string): Promise<void> {
   await rm(join(instanceDir, fileName), { force: true })
   await syncDir(instanceDir)
 }
 
 /** `grownUptime`: when the captor last reported that its save has grown, as far as this process knows. */
-export function isOverdue({ deadlineUptime, limitUptime }: PauseIntent, grownUptime = 0): boolean {
+export function isOverdue({ deadlineUptime, limitUptime }: PauseRecord, grownUptime = 0): boolean {
   return uptime() > Math.min(limitUptime, Math.max(deadlineUptime, grownUptime + hungSeconds))
 }
 

@@ -1,8 +1,8 @@
 import { uptime } from "node:os"
 import { expect, test } from "vitest"
-import { isOverdue, type PauseIntent } from "./intent.ts"
+import { isOverdue, type PauseRecord } from "./pause-record.ts"
 
-function intent(deadlineInSeconds: number, limitInSeconds: number): PauseIntent {
+function record(deadlineInSeconds: number, limitInSeconds: number): PauseRecord {
   return {
     clusterId: "c",
     instanceId: "i",
@@ -19,12 +19,12 @@ function intent(deadlineInSeconds: number, limitInSeconds: number): PauseIntent 
 }
 
 test("a captor is overdue after its deadline, unless its save has grown lately", () => {
-  expect(isOverdue(intent(5, 100))).toBe(false)
-  expect(isOverdue(intent(-5, 100))).toBe(true)
-  expect(isOverdue(intent(-5, 100), uptime())).toBe(false)
-  expect(isOverdue(intent(-5, 100), uptime() - 60)).toBe(true)
+  expect(isOverdue(record(5, 100))).toBe(false)
+  expect(isOverdue(record(-5, 100))).toBe(true)
+  expect(isOverdue(record(-5, 100), uptime())).toBe(false)
+  expect(isOverdue(record(-5, 100), uptime() - 60)).toBe(true)
 })
 
 test("no growth takes a captor past the operator's limit", () => {
-  expect(isOverdue(intent(-5, -1), uptime())).toBe(true)
+  expect(isOverdue(record(-5, -1), uptime())).toBe(true)
 })
