@@ -5,7 +5,7 @@ import { monotonicMs } from "@stillframe/domain/postgres/database-clock"
 import type { Capture, CaptureRequest } from "../capture.ts"
 import type { DiskFreeze } from "../disks/disk-freeze.ts"
 import { flushFiles } from "../files/flush-files.ts"
-import { ensureRuns } from "../process/ensure-runs.ts"
+import { ensureRuns, orResume } from "../process/ensure-runs.ts"
 import type { SavedFile } from "./saved-files.ts"
 import type { VmControl } from "./vm-control.ts"
 
@@ -35,7 +35,7 @@ const trialName = "write-rate"
  * control, its disks and `beforePause` throw.
  */
 export async function captureVmm(request: VmmCapture): Promise<Capture> {
-  const { control, freeze, signal, beforePause } = request
+  const { control, freeze, dir, keep, keepPaused = false, signal, beforePause } = request
   try {
     const state = await unlessSilent(() => control.state())
     if (state === "other")
@@ -45,9 +45,25 @@ export async function captureVmm(request: VmmCapture): Promise<Capture> {
     signal.throwIfAborted()
     const wasRunning = state === "running"
     await beforePause({ wasRunning })
-    const captured = await pauseAndSave(request, wasRunning)
-    const pauseMs = captured.pauseMs + (await finish(request, captured.files, wasRunning))
-    return { ...captured, pauseMs, wasRunning, disks: freeze.frozen }
+    const resume = async (): Promise<void> => {
+      if (wasRunning) await ensureRuns(control)
+    }
+    const startedAt = performance.now()
+    const saved = await orResume(() => save(request, wasRunning), resume)
+    try {
+      if (!keepPaused) await resume()
+      const pauseMs = performance.now() - startedAt
+      // All that reads or moves what was saved: the guest runs meanwhile, unless the VM is to end.
+      const finish = async (): Promise<number> => {
+        await keep(saved.files)
+        return await freeze.finish()
+      }
+      const againMs = await (keepPaused ? orResume(finish, resume) : finish())
+      return { ...saved, pauseMs: pauseMs + againMs, wasRunning, disks: freeze.frozen }
+    } catch (error) {
+      await remove(dir, saved.files)
+      throw error
+    }
   } catch (error) {
     await freeze.discard()
     throw signal.aborted && error === signal.reason ? cancelled(error) : toStillframeError(error)
@@ -74,56 +90,6 @@ export async function unlessSilent<T>(ask: () => Promise<T>): Promise<T> {
 interface Saved {
   readonly capturedAtMs: number
   readonly files: readonly SavedFile[]
-}
-
-async function pauseAndSave(
-  request: VmmCapture,
-  wasRunning: boolean,
-): Promise<Saved & { readonly pauseMs: number }> {
-  const { control, dir, keepPaused } = request
-  const startedAt = performance.now()
-  let saved: Saved | undefined
-  let failure: unknown
-  try {
-    saved = await save(request, wasRunning)
-  } catch (error) {
-    failure = error
-  }
-  if (wasRunning && !(saved !== undefined && keepPaused === true)) {
-    try {
-      await ensureRuns(control)
-    } catch (error) {
-      // A VM that stays paused is worse news than the failure that came before; one that is gone is not.
-      if (saved !== undefined || !isGone(error)) failure = error
-    }
-  }
-  const pauseMs = performance.now() - startedAt
-  if (saved !== undefined && failure === undefined) return { ...saved, pauseMs }
-  await remove(dir, saved?.files ?? [])
-  throw failure
-}
-
-/**
- * All that reads or moves what was saved: the guest runs meanwhile, unless the VM is to end, and does after a
- * failure.
- */
-async function finish(
-  { control, freeze, dir, keep, keepPaused }: VmmCapture,
-  files: readonly SavedFile[],
-  wasRunning: boolean,
-): Promise<number> {
-  try {
-    await keep(files)
-    return await freeze.finish()
-  } catch (error) {
-    let failure = error
-    if (wasRunning && keepPaused === true)
-      await ensureRuns(control).catch((reason: unknown) => {
-        if (!isGone(reason)) failure = reason
-      })
-    await remove(dir, files)
-    throw failure
-  }
 }
 
 async function save(request: VmmCapture, wasRunning: boolean): Promise<Saved> {
@@ -162,10 +128,6 @@ async function assertInTime({ dir, memoryBytes, pauseLimitMs }: VmmCapture): Pro
       "pause_limit_exceeded",
       `the VM would be paused for about ${Math.round(expectedMs / 1_000)} s, and can't be resumed before its memory is written; use faster storage or raise PAUSE_LIMIT`,
     )
-}
-
-function isGone(error: unknown): boolean {
-  return error instanceof StillframeError && error.code === "hypervisor_gone"
 }
 
 function cancelled(cause: unknown): StillframeError {

@@ -36,3 +36,20 @@ export async function ensureRuns(control: VmControl): Promise<void> {
 }
 
 const worthAnotherTry: ReadonlySet<string> = new Set(["hypervisor_failed", "timeout"])
+
+/**
+ * Runs work on a paused VM, which a failure resumes. A VM that stays paused is worse news than that failure;
+ * one that is gone is not.
+ */
+export async function orResume<T>(work: () => Promise<T>, resume: () => Promise<unknown>): Promise<T> {
+  try {
+    return await work()
+  } catch (failure) {
+    try {
+      await resume()
+    } catch (error) {
+      if (!(error instanceof StillframeError) || error.code !== "hypervisor_gone") throw error
+    }
+    throw failure
+  }
+}

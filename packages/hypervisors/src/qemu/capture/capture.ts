@@ -5,13 +5,13 @@ import { flushFiles } from "../../files/flush-files.ts"
 import { assertUndisturbed } from "../layers/assert-undisturbed.ts"
 import { cancelMerges } from "../layers/merge-job.ts"
 import { stageOverlays } from "../layers/stage-overlays.ts"
-import { openMonitor } from "../monitor/qmp.ts"
+import { openMonitor, type Monitor } from "../monitor/qmp.ts"
 import { qemuFiles } from "../process/command.ts"
 import { setUpLiveSave } from "./live-save.ts"
 import { openMemorySink, type MemorySink } from "./memory-sink.ts"
 import { assertWholeStream } from "./memory-stream.ts"
 import { setUpMigration } from "./migration.ts"
-import { pauseAndSave, type CaptureTarget, type SaveOptions } from "./pause-and-save.ts"
+import { saveLive, savePaused, type SaveOptions } from "./save.ts"
 
 export interface CaptureOptions extends SaveOptions {
   /** The VM's directory of this generation, which is QEMU's working directory. */
@@ -21,7 +21,14 @@ export interface CaptureOptions extends SaveOptions {
   answerMs?: number | undefined
 }
 
-/** The result of a capture with the memory as its one file. */
+/** What differs between a VM of ours and one that someone else started. */
+export interface CaptureTarget {
+  openMonitor: () => Promise<Monitor>
+  freezeDisks(monitor: Monitor): Promise<DiskFreeze>
+  openSink(): Promise<MemorySink>
+}
+
+/** What a capture came to, whose one file is the memory's. */
 export interface Captured extends Omit<Capture, "files"> {
   readonly memoryBytes: number
 }
@@ -68,14 +75,17 @@ export async function captureVm(target: CaptureTarget, options: SaveOptions): Pr
     await flushFiles(freeze.active)
     options.signal.throwIfAborted()
     await options.beforePause({ wasRunning })
-    const pause = await pauseAndSave(monitor, { ...options, target, live, wasRunning, freeze, sink })
+    const save = { ...options, openMonitor: target.openMonitor, wasRunning, freeze, sink }
+    const saved = await (live ? saveLive(monitor, save) : savePaused(monitor, save))
     const memoryBytes = await sink.finished()
     await assertWholeStream(options.memoryFile)
-    const pauseMs = pause.pauseMs + (await freeze.finish())
+    const pauseMs = saved.pauseMs + (await freeze.finish())
     await sink.close()
     const { version: hypervisorVersion } = monitor
-    return { ...pause, pauseMs, memoryBytes, wasRunning, hypervisorVersion, disks: freeze.frozen }
-  } catch (error) {
+    return { ...saved, pauseMs, memoryBytes, wasRunning, hypervisorVersion, disks: freeze.frozen }
+  } catch (reported) {
+    // QEMU only knows that its pipe broke; the sink knows why.
+    const error = (await sink?.failure()) ?? reported
     await sink?.discard()
     await freeze?.discard()
     throw options.signal.aborted && error === options.signal.reason
