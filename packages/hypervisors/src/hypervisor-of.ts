@@ -1,4 +1,5 @@
 import { StillframeError } from "@stillframe/domain/errors"
+import type { AttachedVms } from "./attached.ts"
 import type { Hypervisor, HypervisorTools } from "./hypervisor.ts"
 import { vmms } from "./vmms.ts"
 
@@ -20,6 +21,13 @@ export async function hypervisorOf(tools: HypervisorTools): Promise<Hypervisor> 
   throw new StillframeError("not_supported", `VMs of ${tools.name} can't be driven by this version`)
 }
 
+/** How VMs that someone else started are handled: QEMU's only. */
+export async function attachedVms(): Promise<AttachedVms> {
+  return (await loadAttached()).attachedVms
+}
+
+const loadAttached = () => import("./qemu/attached/hypervisor.ts")
+
 const loadQemu = () => import("./qemu/hypervisor.ts")
 
 const loadVmmHypervisor = () => import("./file-vmm/hypervisor.ts")
@@ -31,5 +39,10 @@ export async function loadMostUsed(): Promise<void> {
 
 /** Loads all adapters: resuming a paused VM must not depend on files that can be read at that moment. */
 export async function loadAdapters(): Promise<void> {
-  await Promise.all([loadQemu(), loadVmmHypervisor(), ...Array.from(vmms.values(), (load) => load())])
+  await Promise.all([
+    loadQemu(),
+    loadAttached(),
+    loadVmmHypervisor(),
+    ...Array.from(vmms.values(), (load) => load()),
+  ])
 }

@@ -1,6 +1,6 @@
 import { flushCompileCache } from "node:module"
 import { createInterface } from "node:readline"
-import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
+import type { AttachedVm } from "@stillframe/hypervisors/attached"
 import { captureAttached } from "@stillframe/hypervisors/qemu/attached/capture"
 import { captureOptions } from "./stranger-options.ts"
 

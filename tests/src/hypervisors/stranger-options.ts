@@ -1,5 +1,5 @@
 import { join } from "node:path"
-import type { AttachedVm, AttachOptions } from "@stillframe/hypervisors/qemu/attached/attach"
+import type { AttachedVm, AttachOptions } from "@stillframe/hypervisors/attached"
 import type { AttachedCaptureOptions } from "@stillframe/hypervisors/qemu/attached/capture"
 import { heartbeat, never, qemu, type Ground } from "./test-vm.ts"
 

@@ -1,4 +1,4 @@
-import type { AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
+import type { AttachedVm } from "@stillframe/hypervisors/attached"
 
 /** How a request names the VM to attach to. The API stored it, and checked its shape. */
 export interface AttachRequest {

@@ -1,14 +1,11 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
+import type { AttachedVm } from "@stillframe/hypervisors/attached"
+import { bootFiles } from "@stillframe/hypervisors/boot-names"
 import { openHostFile } from "@stillframe/hypervisors/disks/host-paths"
 import { hostImages } from "@stillframe/hypervisors/disks/image-store"
 import { importImage } from "@stillframe/hypervisors/disks/import-image"
-import { processAlive } from "@stillframe/hypervisors/process/processes"
-import { attachQemu, type AttachedVm } from "@stillframe/hypervisors/qemu/attached/attach"
-import { commitLeftover } from "@stillframe/hypervisors/qemu/attached/overlay/commit-leftover"
-import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
-import { settleAttached } from "@stillframe/hypervisors/qemu/attached/take-over"
-import { qemuFiles } from "@stillframe/hypervisors/qemu/process/command"
+import { attachedVms } from "@stillframe/hypervisors/hypervisor-of"
 import { generationDir, instanceDir } from "@stillframe/storage/layout"
 import { readPauseRecord } from "../pause/pause-record.ts"
 import { leaveAsFound } from "../pause/takeover.ts"
@@ -21,7 +18,8 @@ export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): P
   const { dataDir, instanceId, generation, hypervisor, controlSocket, pid, binaries, hostPaths } = order
   const rules = { hostPaths, dataDir }
   try {
-    const vm = await attachQemu({
+    const { find } = await attachedVms()
+    const vm = await find({
       controlSocket,
       ...(pid !== undefined && { pid }),
       binaries,
@@ -34,8 +32,8 @@ export async function carryOutAttach(order: AttachOrder, signal: AbortSignal): P
     // By the next capture its owner may have put a newer kernel under the same name.
     const { kernel, initrd } = vm.launch.restorable ? vm.launch.config : {}
     for (const [name, path] of [
-      [qemuFiles.kernel, kernel],
-      [qemuFiles.initrd, initrd],
+      [bootFiles.kernel, kernel],
+      [bootFiles.initrd, initrd],
     ] as const) {
       if (path === undefined) continue
       await using file = await openHostFile(path, rules)
@@ -58,11 +56,9 @@ export async function carryOutRelease(order: ReleaseOrder, signal: AbortSignal):
   const home = instanceDir(dataDir, instanceId)
   const record = await readPauseRecord(home)
   if (record !== undefined) await leaveAsFound(dataDir, record)
-  if ((await readOverlayRecord(home)) !== undefined) {
-    if (await processAlive(vm.process))
-      await withPauseRecord(order, (pause) => settleAttached({ ...vm, home }, secondPause(pause)))
-    else await commitLeftover(home, { qemuImg, signal })
-  }
+  const { of, usesOverlays } = await attachedVms()
+  if (await usesOverlays(home))
+    await withPauseRecord(order, (pause) => of(vm).release(home, { ...secondPause(pause), qemuImg, signal }))
   if (order.forget) await rm(home, { recursive: true, force: true })
   return null
 }

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { StillframeError } from "@stillframe/domain/errors"
-import { readDisksAtRest, overlaysOf } from "@stillframe/hypervisors/disks/disks"
-import { layersUnmergedMax } from "@stillframe/hypervisors/qemu/layers/merge"
+import { layersUnmergedMax, overlaysOf, readDisksAtRest } from "@stillframe/hypervisors/disks/disks"
 import type { Logger } from "@stillframe/runtime/logger"
 import { generationDir } from "@stillframe/storage/layout"
 import type { MergeOrder, Order } from "../executor/orders.ts"

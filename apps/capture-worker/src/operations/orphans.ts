@@ -9,8 +9,8 @@ import { instanceBusy } from "@stillframe/db/operations/open-operations"
 import { openTrouble, type Outage } from "@stillframe/domain/postgres/outage"
 import type { Problem } from "@stillframe/domain/problem"
 import { counted } from "@stillframe/domain/text/counted"
+import { attachedVms } from "@stillframe/hypervisors/hypervisor-of"
 import { findVms } from "@stillframe/hypervisors/process/find-vms"
-import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
 import { namesIn, removeEmpty } from "@stillframe/storage/directory"
 import { instanceDir } from "@stillframe/storage/layout"
 import { identityOf } from "../host/vm-identity.ts"
@@ -57,8 +57,9 @@ async function look(worker: Deps, trouble: Outage): Promise<void> {
 }
 
 async function leadBackForgotten({ db, config: { dataDir }, leadBack, log }: Deps): Promise<void> {
+  const { usesOverlays } = await attachedVms()
   for (const id of await orphanedInstances(db, await namesIn(join(dataDir, "instances")))) {
-    if ((await readOverlayRecord(instanceDir(dataDir, id))) === undefined) continue
+    if (!(await usesOverlays(instanceDir(dataDir, id)))) continue
     const instance = await forgottenInstance(db, id)
     if (instance === undefined) continue
     // It is tried again with the next look.
@@ -89,12 +90,13 @@ export async function orphansOf({
 }: Omit<Deps, "leadBack">): Promise<Problem | undefined> {
   // Directories before rows: an instance that is being made has its row first.
   const ids = await namesIn(join(dataDir, "instances"))
+  const { usesOverlays } = await attachedVms()
   const orphans: string[] = []
   for (const id of await orphanedInstances(db, ids)) {
     if ((await namesIn(instanceDir(dataDir, id))).length === 0) continue
     const vms = await findVms(identityOf({ clusterId, instanceId: id }))
     const details = vms.length === 0 ? [] : [`its VM runs as process ${vms.map(({ pid }) => pid).join(", ")}`]
-    if ((await readOverlayRecord(instanceDir(dataDir, id))) !== undefined) details.push(onOverlays)
+    if (await usesOverlays(instanceDir(dataDir, id))) details.push(onOverlays)
     orphans.push(details.length === 0 ? id : `${id} (${details.join("; ")})`)
   }
   if (orphans.length === 0) return undefined

@@ -1,6 +1,6 @@
 import type { InstanceRow } from "@stillframe/db/instances/instances"
 import { createId } from "@stillframe/domain/ids"
-import { readOverlayRecord } from "@stillframe/hypervisors/qemu/attached/overlay/overlay-record"
+import { attachedVms } from "@stillframe/hypervisors/hypervisor-of"
 import { instanceDir } from "@stillframe/storage/layout"
 import { hostHypervisor } from "../host/host-hypervisor.ts"
 import { takeOver } from "../pause/takeover.ts"
@@ -23,7 +23,7 @@ export async function release(
   if (vm === undefined) return
   // Mostly there is nothing to do, and no process to be started for it.
   const home = instanceDir(config.dataDir, instance.id)
-  if (!forget && (await readOverlayRecord(home)) === undefined) return
+  if (!forget && !(await (await attachedVms()).usesOverlays(home))) return
   await captors.order(
     {
       kind: "release",

@@ -2,11 +2,8 @@ import { rm } from "node:fs/promises"
 import { uptime } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
 import type { HypervisorTools } from "@stillframe/hypervisors/hypervisor"
-import { hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
+import { attachedVms, hypervisorOf } from "@stillframe/hypervisors/hypervisor-of"
 import { endProcess, processAlive } from "@stillframe/hypervisors/process/processes"
-import { openControlSocket } from "@stillframe/hypervisors/qemu/attached/control-socket"
-import { resumeAttached } from "@stillframe/hypervisors/qemu/attached/take-over"
-import { endMigration } from "@stillframe/hypervisors/qemu/monitor/resume"
 import { generationDir, instanceDir, standbyDir } from "@stillframe/storage/layout"
 import { isOverdue, readPauseRecord, removePauseRecord, type PauseRecord } from "./pause-record.ts"
 import { holdVmLock } from "./vm-lock.ts"
@@ -75,10 +72,10 @@ export async function leaveAsFound(dataDir: string, record: PauseRecord): Promis
 
 async function endPause(dataDir: string, record: PauseRecord): Promise<"resumed" | "gone"> {
   const { attached } = record
-  if (attached !== undefined && !(await processAlive(attached.process))) return "gone"
   const dir = generationDir(dataDir, record.instanceId, record.generation)
   try {
-    if (attached !== undefined) await leaveAttached(dataDir, record, attached.controlSocket)
+    if (attached !== undefined)
+      await (await attachedVms()).of(attached).settle(instanceDir(dataDir, record.instanceId), record)
     else
       await (
         await hypervisorOf(record.hypervisor)
@@ -97,15 +94,4 @@ async function endPause(dataDir: string, record: PauseRecord): Promise<"resumed"
     if (error instanceof StillframeError && error.code === "hypervisor_gone") return "gone"
     throw error
   }
-}
-
-/**
- * Its overlays stay where it writes to them: the way back takes as long as they are large, and other paused
- * VMs wait meanwhile.
- */
-async function leaveAttached(dataDir: string, record: PauseRecord, controlSocket: string): Promise<void> {
-  if (record.wasRunning)
-    return resumeAttached({ controlSocket, home: instanceDir(dataDir, record.instanceId) })
-  const monitor = await openControlSocket(controlSocket)
-  await endMigration(monitor).finally(() => monitor.close())
 }

@@ -1,9 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises"
 import { toStillframeError } from "@stillframe/domain/errors"
+import { attachedVms } from "@stillframe/hypervisors/hypervisor-of"
 import { watchPid } from "@stillframe/hypervisors/process/watch-pid"
-import { openControlSocket } from "@stillframe/hypervisors/qemu/attached/control-socket"
-import { commitLeftover } from "@stillframe/hypervisors/qemu/attached/overlay/commit-leftover"
-import { standstillOf } from "@stillframe/hypervisors/qemu/monitor/standstill"
 import type { Standing } from "@stillframe/hypervisors/watch"
 import { instanceDir } from "@stillframe/storage/layout"
 import type { CaptureWorkerConfig } from "../config.ts"
@@ -18,7 +16,7 @@ const retryMs = 1_000
  * By its process: its monitor may be the only one, and is its owner's, so that it is opened for a look and
  * closed again.
  */
-export function watchAttached({ process, controlSocket }: AttachedInstance): Standing & {
+export function watchAttached(vm: AttachedInstance): Standing & {
   readonly ended: Promise<"ended_by_owner">
   close(): void
 } {
@@ -26,7 +24,7 @@ export function watchAttached({ process, controlSocket }: AttachedInstance): Sta
   const ended = async (): Promise<"ended_by_owner"> => {
     for (;;) {
       try {
-        await watchPid(process, stop.signal)
+        await watchPid(vm.process, stop.signal)
         return "ended_by_owner"
       } catch {
         // A closed watch reports nothing; a look that failed for lack of a descriptor is repeated.
@@ -37,8 +35,7 @@ export function watchAttached({ process, controlSocket }: AttachedInstance): Sta
   return {
     ended: ended(),
     async look() {
-      const monitor = await openControlSocket(controlSocket)
-      const standstill = await standstillOf(monitor).finally(() => monitor.close())
+      const standstill = await (await attachedVms()).of(vm).look()
       // Its owner may want it to stand still.
       return standstill && { ...standstill, endsWithWrites: false }
     },
@@ -60,7 +57,7 @@ export async function commitOverlays(
 ): Promise<string | undefined> {
   try {
     await using _lock = await holdVmLock(vm, lockWaitMs)
-    await commitLeftover(instanceDir(dataDir, vm.instanceId), { qemuImg, signal })
+    await (await attachedVms()).commitOverlays(instanceDir(dataDir, vm.instanceId), { qemuImg, signal })
     return undefined
   } catch (error) {
     return toStillframeError(error).message

@@ -61,6 +61,9 @@ export function overlayNumber(disk: number, file: string): number | undefined {
 
 export const isOverlay = (file: string): boolean => /^disk\d+\.\d+\.qcow2$/.test(file)
 
+/** Own overlays that a disk may have before a merge is worth it. */
+export const layersUnmergedMax = 8
+
 /** Our own overlays of a chain; what lies below them is the caller's. */
 export function overlaysOf(disk: Disk, index: number): DiskLayer[] {
   return disk.layers.filter(({ file }) => overlayNumber(index, file) !== undefined)

@@ -1,58 +1,16 @@
 import { readFile, readlink, realpath, stat } from "node:fs/promises"
 import { StillframeError } from "@stillframe/domain/errors"
+import type { AttachedVm, AttachOptions } from "../../attached.ts"
 import { isInside, type HostPathRules } from "../../disks/host-paths.ts"
 import { checkPathShape, checkSize } from "../../launch-config.ts"
 import { identifyProcess, type ProcessIdentity } from "../../process/processes.ts"
 import { isVmUser, type VmUsers } from "../../process/vm-users.ts"
-import type { Standstill } from "../../watch.ts"
 import type { Monitor } from "../monitor/qmp.ts"
 import { queryMigration } from "../monitor/resume.ts"
 import { standstillOf } from "../monitor/standstill.ts"
 import { acceptedBy, listenersOf, openControlSocket, resolveControlSocket } from "./control-socket.ts"
 import { oddFigure, readAttachedDisks } from "./disks.ts"
 import { launchForm } from "./launch-form.ts"
-import type { ParsedCommandLine } from "./parse-command-line.ts"
-
-export interface AttachOptions {
-  /** As the caller gave it. */
-  controlSocket: string
-  /** Looked for when absent. */
-  pid?: number
-  /**
-   * Absolute paths of the programs that may be attached to: compared by file, so a wrapper script does not
-   * count.
-   */
-  binaries: readonly string[]
-  /** Absolute: the QEMU that would start a restored VM, and so has to know its machine. */
-  launcher?: string
-  /** The users that our VMs run as, whose processes may be attached to beside root's and our own. */
-  users?: Pick<VmUsers, "first" | "last">
-  rules: HostPathRules
-}
-
-/**
- * A VM that someone else started, as it was found. All of it is to be stored but `standstill` and `blocked`.
- */
-export interface AttachedVm {
-  /** Real path. */
-  controlSocket: string
-  process: ProcessIdentity
-  user: { uid: number; gid: number }
-  hypervisorVersion: string
-  memoryMib: number
-  vcpus: number
-  /** The most that copies of its writable disks can take. */
-  diskBytesMax: number
-  /** Why it stands still; undefined while it runs. */
-  standstill: Standstill | undefined
-  /** Why QEMU cannot save it, in QEMU's words. */
-  blocked: readonly string[]
-  /**
-   * The launch form, or the first option that it cannot express: then the VM can be captured, but not
-   * restored or forked.
-   */
-  launch: ParsedCommandLine
-}
 
 /**
  * Adopts a running QEMU after making sure that it is the process behind the socket, one of the configured

@@ -3,7 +3,7 @@ import { join } from "node:path"
 import { StillframeError, toStillframeError } from "@stillframe/domain/errors"
 import { counted } from "@stillframe/domain/text/counted"
 import { nodeName } from "../../disks/block-node.ts"
-import { overlaysOf, readDisks, type Disk, type DiskLayer } from "../../disks/disks.ts"
+import { layersUnmergedMax, overlaysOf, readDisks, type Disk, type DiskLayer } from "../../disks/disks.ts"
 import { withMonitor, type Monitor } from "../monitor/qmp.ts"
 import { qemuFiles } from "../process/command.ts"
 import { activeOverlays } from "./active-overlays.ts"
@@ -26,8 +26,6 @@ export interface MergeOptions {
   signal: AbortSignal
 }
 
-/** Own overlays that a disk may have before a merge is worth it. */
-export const layersUnmergedMax = 8
 const BLOCK_BYTES = 512
 
 /**
