@@ -29,7 +29,9 @@ export interface ApiDeps {
   readonly admitCapture: AdmitCapture
   /** How long a request waits for the commit of an earlier one with the same `Idempotency-Key`. */
   readonly twinWaitMs: number
-  /** How long an answer that is not held waits for the host's look at disks that may grow; 250 where absent. */
+  /**
+   * How long an answer that is not held waits for the host's look at disks that may grow; 250 where absent.
+   */
   readonly hostLookMs?: number | undefined
   readonly eventTail: EventTail
   /** Why nothing new may be created at present; undefined while there is room on the database's disk. */

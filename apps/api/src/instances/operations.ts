@@ -102,7 +102,10 @@ const warningKinds: ReadonlySet<OperationKind> = new Set(["launch", "fork", "sta
  * The operation once its host has looked at it, or as it is when that takes too long for an answer that may
  * not be held.
  */
-async function lookedAt({ db, hostLookMs = lookMsMax }: ApiDeps, operationId: string): Promise<OperationView> {
+async function lookedAt(
+  { db, hostLookMs = lookMsMax }: ApiDeps,
+  operationId: string,
+): Promise<OperationView> {
   const deadline = performance.now() + hostLookMs
   for (;;) {
     const operation = await getOperation(db, operationId)
