@@ -13,7 +13,7 @@ import { ground, never, qemu, type Ground } from "./test-vm.ts"
 const run = promisify(execFile)
 const replaced = {
   code: "conflict",
-  message: expect.stringContaining("a.raw is not the file that the VM runs on any more"),
+  message: expect.stringContaining("a.raw is no longer the file that the VM uses"),
 }
 
 // The owner of an attached VM, or a guest that has escaped, may give a disk's name to anything between our

@@ -58,7 +58,7 @@ describe("stop and start", () => {
     await own.api.request("POST", path, undefined, { prefer: "respond-async" })
     await expect(act(own, vm, "standby")).rejects.toMatchObject({
       status: 409,
-      body: expect.stringContaining("a stop of the instance is under way"),
+      body: expect.stringContaining("a stop of the instance is in progress"),
     })
   })
 })
