@@ -17,7 +17,7 @@ import {
 import { delimiter, dirname, join } from "node:path"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
-import { isNodeRecent } from "@stillframe/runtime/node-version"
+import { isNodeRecent } from "../packages/runtime/src/node-version.mjs"
 import { runCommand } from "./run-command.mjs"
 
 const NODE_VERSION = "24.21.0"
