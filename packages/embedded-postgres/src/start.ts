@@ -20,7 +20,7 @@ export interface EmbeddedPostgresOptions {
   readonly dataDir: string
   /** Default: the port of the last start if it is free, else any free one. */
   readonly port?: number
-  /** Of the one role, `stillframe`; as it was at the first start of this `dataDir`. */
+  /** The password of the one role, `stillframe`; as it was at the first start of this `dataDir`. */
   readonly password: string
   /** Default true. False gives up durability: for data that need not survive a crash. */
   readonly sync?: boolean
@@ -34,7 +34,7 @@ export interface EmbeddedPostgresOptions {
 }
 
 export interface EmbeddedPostgres extends AsyncDisposable {
-  /** Of the database `stillframe` on 127.0.0.1, with the password. */
+  /** The URL of the database `stillframe` on 127.0.0.1, with the password. */
   readonly url: string
   /** Another one after each start. */
   readonly pid: number

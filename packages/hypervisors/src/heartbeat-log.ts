@@ -1,5 +1,5 @@
 /**
- * What the heartbeat guest prints: one line for each time that it has added its memory up, `<tick> <sum>` in
+ * A line of the heartbeat guest, printed each time that it has added its memory up, `<tick> <sum>` in
  * 8 hex digits each.
  */
 export interface Heartbeat {
@@ -21,8 +21,8 @@ export function heartbeats(log: string): Heartbeat[] {
 }
 
 /**
- * Where the ticks do not go on by one with the same sum, as two lines for people; undefined when nothing is
- * wrong.
+ * The places at which the ticks do not go on by one with the same sum, as two lines for people; undefined
+ * when nothing is wrong.
  */
 export function heartbeatGap(log: string): string | undefined {
   const beats = heartbeats(log)

@@ -80,7 +80,7 @@ export interface KeptFile {
 }
 
 /**
- * What is done to a VM of ours, whatever runs it. It holds no connection and no state: whatever it is asked,
+ * Handles a VM of ours, for any hypervisor. It holds no connection and no state: whatever it is asked,
  * it looks. What is refused because a hypervisor can't do it is `not_supported`, with the reason.
  */
 export interface Hypervisor {

@@ -1,7 +1,7 @@
 import { StillframeError } from "@stillframe/domain/errors"
 
 /**
- * What any hypervisor needs to know of a guest: stored in the register and in every manifest, so only data
+ * A guest, as any hypervisor needs it: stored in the register and in every manifest, so only data
  * that a person can read and re-enter.
  */
 export interface GuestConfig {

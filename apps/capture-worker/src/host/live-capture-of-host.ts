@@ -18,7 +18,7 @@ type QemuOfHost = Pick<LiveTrial, "binary" | "version" | "machine" | "accel" | "
 const trialMemoryMib = 64
 
 /**
- * Whether this host can capture VMs live: known from an earlier start, or found out by a trial of some
+ * Finds out if this host can capture VMs live: known from an earlier start, or found out by a trial of some
  * seconds. Never throws: what can't be found out is not offered, with the reason.
  */
 export async function liveCaptureOfHost(

@@ -14,7 +14,7 @@ const unanswered: ReadonlySet<string> = new Set(["timeout", "hypervisor_gone"])
 
 /**
  * Saves a paused VM into an empty directory. A save can't be called off: `signal` is asked before it starts.
- * What a failed one wrote is removed, unless it may still be working.
+ * A failed save's files are removed, unless that save may still be working.
  */
 export async function saveVm(
   home: string,

@@ -24,7 +24,7 @@ export function vmConfig(config: GuestConfig, disks: readonly Disk[], version: s
 }
 
 /**
- * Whether a disk's format can be named; where it can't, the VMM goes by what the disk's first bytes look
+ * True if a disk's format can be named; where it can't, the VMM goes by what the disk's first bytes look
  * like.
  */
 export const namesImageTypes = (version: string): boolean => majorOf(version) >= 51

@@ -23,7 +23,8 @@ export interface PayloadCapture {
 }
 
 /**
- * Of the directory that the VMM saves into under names of its own, before the files get those of the payload.
+ * The name of the directory that the VMM saves into under names of its own, before the files get those of the
+ * payload.
  */
 export function savingName(payload: string): string {
   return `saving-${basename(payload)}`

@@ -5,7 +5,9 @@ import { dirname } from "node:path"
 export interface Clone {
   readonly from: string
   readonly to: string
-  /** What to read where the name `from` may come to mean something else: a path of the same file, opened. */
+  /**
+   * The path to read where the name `from` may come to mean something else: a path of the same file, opened.
+   */
   readonly opened?: string
 }
 

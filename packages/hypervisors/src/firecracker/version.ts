@@ -11,8 +11,8 @@ export interface FirecrackerVersion {
 const oldest = { major: 1, minor: 12 }
 
 /**
- * What a request may hold only from a version on: an older one refuses the whole request for a member that it
- * does not know.
+ * Members that a request may hold only from a version on: an older one refuses the whole request for a member
+ * that it does not know.
  */
 const since = {
   network_overrides: { major: 1, minor: 12 },

@@ -67,8 +67,8 @@ export function assertOwnSocket(directory: string, name: string): void {
 }
 
 /**
- * Gives a socket that we made to its directory's owner. He may have given its name to a file of ours that
- * other VMs share. Throws `hypervisor_untrusted` then.
+ * Gives a socket that we made to its directory's owner. That user may have given its name to a
+ * file of ours that other VMs share. Throws `hypervisor_untrusted` then.
  */
 export function giveSocket(directory: string, name: string): void {
   const { uid, gid } = statSync(directory)

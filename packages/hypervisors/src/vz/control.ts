@@ -21,7 +21,7 @@ export function vzControl(shim: Shim): VmControl {
   }
 }
 
-/** Where the shim refuses (`cannot pause VM`) a VM that is so already is success. */
+/** A refusal of the shim (`cannot pause VM`) for a VM that is paused already is success. */
 async function change(shim: Shim, name: ShimCommand, wanted: "Paused" | "Running"): Promise<void> {
   try {
     await command(shim, name)

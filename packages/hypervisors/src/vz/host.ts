@@ -3,7 +3,7 @@ import { release } from "node:os"
 import { StillframeError } from "@stillframe/domain/errors"
 import { runProgram } from "../process/run-program.ts"
 
-/** What decides whether Virtualization.framework can save and load machines here. */
+/** The facts that decide if Virtualization.framework can save and load machines here. */
 export interface VzHost {
   readonly platform: NodeJS.Platform
   readonly arch: string

@@ -1,9 +1,9 @@
-/** Where the three objects of the list begin: the dictionary, its key and its value. */
+/** The offsets of the three objects of the list: the dictionary, its key and its value. */
 const offsets = [8, 11, 16]
 const offsetTableAt = 35
 
 /**
- * What `VZGenericMachineIdentifier.dataRepresentation` holds: a binary property list of one dictionary,
+ * The content of `VZGenericMachineIdentifier.dataRepresentation`: a binary property list of one dictionary,
  * `{UUID: <16 bytes>}`, of 70 bytes in all. The framework makes an identifier of nothing else.
  */
 export function machineIdentifierData(uuid: Uint8Array): Buffer {

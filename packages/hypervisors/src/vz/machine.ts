@@ -6,8 +6,8 @@ import { vzFiles } from "./files.ts"
 import { machineIdentifierData } from "./machine-identifier.ts"
 
 /**
- * What a machine must be told again to be loaded, besides its configuration. It is made once, at the launch;
- * a VM that is restored, and each fork, is the same machine to its guest.
+ * The values that a machine must be given again to be loaded, besides its configuration. It is made once, at
+ * the launch; a VM that is restored, and each fork, is the same machine to its guest.
  */
 export interface Machine {
   /** Base64. The framework refuses the saved state of any other: `VZErrorDomain` code 12. */

@@ -5,7 +5,7 @@ import { vzFiles } from "./files.ts"
 import type { Machine } from "./machine.ts"
 
 /**
- * What the shim is started with, as JSON behind `-config`. Its paths may be relative to its working
+ * The configuration of the shim, as JSON behind `-config`. Its paths may be relative to its working
  * directory.
  */
 export interface ShimConfig {

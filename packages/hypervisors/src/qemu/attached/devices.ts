@@ -1,8 +1,9 @@
 import type { Monitor } from "../monitor/qmp.ts"
 
 /**
- * What a command line cannot tell: devices that were plugged in later, by QMP. Gives the first device that is
- * not among `devices` (QOM types, with as many of each as there may be), undefined when there is none.
+ * Finds devices that no command line tells of: those that were plugged in later, by QMP. Gives the first
+ * device that is not among `devices` (QOM types, with as many of each as there may be), undefined when there
+ * is none.
  */
 export async function unnamedDevice(
   monitor: Monitor,

@@ -21,14 +21,14 @@ export interface CaptureOptions extends SaveOptions {
   answerMs?: number | undefined
 }
 
-/** What differs between a VM of ours and one that someone else started. */
+/** The differences between a VM of ours and one that someone else started. */
 export interface CaptureTarget {
   openMonitor: () => Promise<Monitor>
   freezeDisks(monitor: Monitor): Promise<DiskFreeze>
   openSink(): Promise<MemorySink>
 }
 
-/** What a capture came to, whose one file is the memory's. */
+/** The result of a capture with the memory as its one file. */
 export interface Captured extends Omit<Capture, "files"> {
   readonly memoryBytes: number
 }

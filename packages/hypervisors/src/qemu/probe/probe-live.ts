@@ -51,7 +51,7 @@ const POLL_MS = 10
 const TICKS = 3
 
 /**
- * Whether this host's QEMU saves memory truly while its guest runs: captures a guest that counts, restores
+ * Tests if this host's QEMU saves memory truly while its guest runs: captures a guest that counts, restores
  * it, and looks whether both go on by one with their memory unchanged. Takes a second or two; ask once per
  * host, kernel and binary. Never throws but `cancelled`.
  */

@@ -73,7 +73,7 @@ function newest(known: readonly string[], family: string): string | undefined {
 }
 
 /**
- * Whether KVM really runs guests here, by booting one: a `/dev/kvm` that opens proves nothing where it is
+ * Tests if KVM really runs guests here, by booting one: a `/dev/kvm` that opens proves nothing where it is
  * emulated itself. `tcg` when the trial does not get to its marker, for whatever reason.
  */
 export async function probeAccel(

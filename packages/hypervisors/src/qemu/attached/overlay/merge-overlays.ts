@@ -49,8 +49,8 @@ const READY_POLL_MS = 50
 const PIVOT_POLL_MS = 1
 const PIVOT_TIMEOUT_MS = 5000
 /**
- * What is still to be copied lengthens the second stop. A guest that writes all the time gets a longer one
- * with each second.
+ * Bytes that are still to be copied lengthen the second stop. A guest that writes all the time gets a longer
+ * one with each second.
  */
 const REMAINING_BYTES_PER_S = 4 * 1024 * 1024
 
